@@ -1,0 +1,142 @@
+"""Weights on disk: a safetensors file and, beside it, a JSON that says how they came to be.
+
+Notable choices
+- Everything is written under a temporary name and renamed when complete, so an interruption leaves the old file.
+- The JSON holds the configuration the modules are rebuilt from and the SHA-256 of the weights; a truncated, altered or
+  mismatched pair is refused in one sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .config import JudgeConfig, ModelConfig, TokenizerConfig, from_dict
+from .data import WEIGHTS_DIR, checksum
+from .judge import Judge
+from .model import Backbone
+from .vq import ImageTokenizer
+
+KINDS = {
+    "judge": (JudgeConfig, Judge),
+    "tokenizer": (TokenizerConfig, ImageTokenizer),
+    "backbone": (ModelConfig, Backbone),
+}
+
+
+@contextmanager
+def atomic(path: Path):
+    """Yields a temporary path in the same folder; renames it to `path` on success and removes it on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file atomically."""
+    with atomic(path) as temporary:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file, on the CPU."""
+    if not path.exists():
+        raise FileNotFoundError(f"no weights at {path}; restore shipped ones with `git checkout -- data` or train them first")
+    try:
+        with safe_open(path, "pt") as file:
+            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a complete safetensors file ({error}); restore or retrain it") from None
+
+
+def save_model(path: Path, module: nn.Module, info: dict) -> None:
+    """Write `path` (.safetensors) and its JSON; `info` needs at least `kind` and `config`."""
+    save_tensors(path, module.state_dict())
+    write_info(path, info | {"sha256": checksum(path)})
+
+
+def write_info(path: Path, info: dict) -> None:
+    """Write the JSON beside a weights file atomically."""
+    with atomic(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+
+
+def resolve(name: str | Path) -> Path:
+    """Where weights called `name` live: a shipped preset, a .safetensors file, or a training run's folder."""
+    path = Path(name)
+    if path.suffix == ".safetensors":
+        return path
+    if path.is_dir():
+        return path / "weights.safetensors"
+    shipped = WEIGHTS_DIR / f"{name}.safetensors"
+    if not shipped.exists():
+        known = ", ".join(sorted(p.stem for p in WEIGHTS_DIR.glob("*.safetensors"))) or "none; restore them with `git checkout -- data`"
+        raise FileNotFoundError(f"no weights called {str(name)!r}; shipped: {known} (a run's folder or a .safetensors file works too)")
+    return shipped
+
+
+def read_info(path: Path) -> dict:
+    """The JSON beside a weights file."""
+    path = path.with_suffix(".json")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; weights need the JSON that was written beside them")
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        info = None
+    if not isinstance(info, dict):
+        raise ValueError(f"{path} is not a valid JSON object; restore it with `git checkout -- data` or train again")
+    return info
+
+
+def build(kind: str, config: dict) -> nn.Module:
+    """A fresh module of a kind from its configuration as plain JSON."""
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of model {kind!r}; expected one of {', '.join(KINDS)}")
+    config_class, module_class = KINDS[kind]
+    try:
+        return module_class(from_dict(config_class, config))
+    except (TypeError, AttributeError, RuntimeError, ArithmeticError) as error:  # sizes that are no numbers, negative or zero
+        raise ValueError(f"this configuration does not describe a {kind}: {error}") from None
+
+
+def load_model(name: str | Path, kind: str, device: str | torch.device = "cpu") -> tuple[nn.Module, dict]:
+    """The module (evaluation mode) and its info; `ValueError` if file, JSON and configuration do not belong together."""
+    path = resolve(name)
+    tensors, _ = read_tensors(path)
+    info = read_info(path)
+    if info.get("kind") != kind:
+        raise ValueError(f"{path} holds a {info.get('kind')}, not a {kind}; pass the weights of a {kind}")
+    if info.get("sha256") != checksum(path):
+        raise ValueError(f"{path} and its JSON do not belong together (checksum differs); restore or retrain both")
+    module = build(kind, info.get("config", {}))
+    load_tensors(module, tensors, path)
+    return module.to(device).eval(), info
+
+
+def load_tensors(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """`load_state_dict` with one clear sentence about the first tensor that does not fit."""
+    expected = module.state_dict()
+    for key in sorted(expected.keys() | tensors.keys()):
+        if key not in tensors or key not in expected:
+            raise ValueError(f"{path} does not fit its configuration: tensor {key!r} is {'missing' if key in expected else 'unexpected'}")
+        if expected[key].shape != tensors[key].shape:
+            have, want = list(tensors[key].shape), list(expected[key].shape)
+            raise ValueError(f"{path} does not fit its configuration: {key!r} has shape {have}, expected {want}")
+    module.load_state_dict(tensors)
+
+
+def shipped(name: str) -> bool:
+    """Whether weights of this name are in `data/weights`."""
+    return (WEIGHTS_DIR / f"{name}.safetensors").exists()

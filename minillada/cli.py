@@ -1,0 +1,219 @@
+"""The command line: `minillada demo | train | draw | describe | evaluate | info`, the same as `python -m minillada …`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from . import captions, checkpoint, data, layout, plots, tasks
+from .config import PRESETS, get_preset
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Model = Annotated[str, typer.Option(help="Shipped weights by name, a training run's folder, or a .safetensors file.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
+
+
+def check_device(name: str) -> str:
+    """The device name, or `ValueError` if this machine cannot use it."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"device {name!r} is not available here; use --device cpu") from None
+    return str(device)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("outputs/demo.png"),
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Draw ten digits from captions, describe ten real test images, save one picture of both."""
+    began = time.perf_counter()
+    say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
+    say("loading the shipped weights …")
+    uni = tasks.load("mnist", check_device(device))
+    test = data.load_mnist("test")
+    style = torch.Generator().manual_seed(seed)
+    prompts = [captions.caption(d, *(int(torch.randint(n, (1,), generator=style)) for n in (2, 3))) for d in range(10)]
+    say("drawing ten digits …")
+    traced = uni.draw_traced(prompts, seed=seed)
+    chosen = torch.randperm(len(test.labels), generator=style)[:10]
+    real = test.floats(chosen)
+    say("describing ten test images …")
+    written = uni.describe(real)
+    true = captions.describe_pixels(real, test.labels[chosen])
+    judge, _ = checkpoint.load_model("mnist-judge", "judge")
+    seen = judge.classify(traced.images).tolist()
+    print("asked for                             the judge sees")
+    for digit, prompt in enumerate(prompts):
+        print(f"  {prompt:36s}{data.DIGITS[seen[digit]]}{'' if seen[digit] == digit else '   (not what was asked)'}")
+    print("\nthe model wrote                       measured from the pixels")
+    for got, want in zip(written, true, strict=True):
+        print(f"  {got:36s}{want}{'' if got == want else '   (differs)'}")
+    figure = plots.demo_figure(prompts, traced.images, plots.film_frames(uni, traced), real, written)
+    with checkpoint.atomic(out) as temporary:
+        figure.savefig(temporary, format="png")
+    print(f"\nsaved {out} after {time.perf_counter() - began:.0f} s. Next: `make lab` (or `jupyter lab notebooks`) opens the notebooks.")
+
+
+@app.command()
+def train(
+    preset: Annotated[str, typer.Argument(help="One of: " + ", ".join(sorted(PRESETS)))],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/PRESET.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps, if not the preset's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run; the result is bit-identical.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 autocast: faster where the processor supports it.")] = False,
+    tokenizer: Annotated[str | None, typer.Option(help="Image tokenizer weights, if not the preset's.")] = None,
+    device: Device = "cpu",
+    seed: Annotated[int | None, typer.Option(help="Seed, if not the preset's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a preset on MNIST: text pieces, judge, image tokenizer or backbone."""
+    from . import train as training
+
+    chosen = get_preset(preset)
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    changes = {k: v for k, v in {"steps": steps, "seed": seed, "bfloat16": bf16 or None}.items() if v is not None}
+    chosen = dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, **changes))
+    out = out or Path("runs") / preset
+    _, records = training.train(chosen, out, check_device(device), resume, tokenizer_weights=tokenizer)
+    last = records[-1] if records else {}
+    print(json.dumps({"out": str(out), **last}) if as_json else f"finished in {out}; last step: {last or 'none left to do'}")
+
+
+@app.command()
+def draw(
+    caption: Annotated[list[str], typer.Argument(help="What to draw, for example 'a thick seven leaning right'.")],
+    count: Annotated[int, typer.Option(help="How many of each.")] = 8,
+    steps: Annotated[int, typer.Option(help="Denoising steps per block.")] = tasks.DRAW.steps,
+    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = tasks.DRAW.guidance,
+    temperature: Annotated[float, typer.Option(help="0 takes the most likely code.")] = tasks.DRAW.temperature,
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("outputs/draw.png"),
+    model: Model = "mnist",
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Draw captions; one row of the picture for each."""
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    uni = tasks.load(model, check_device(device))
+    images = uni.draw([c for c in caption for _ in range(count)], seed=seed, steps=steps, guidance=guidance, temperature=temperature)
+    with checkpoint.atomic(out) as temporary:
+        picture = plots.to_pil(plots.tile(images, count))
+        picture.resize((picture.width * 3, picture.height * 3), 0).save(temporary, "PNG")
+    print(f"saved {out}")
+
+
+def read_image(path: Path) -> torch.Tensor:
+    """A picture file of 28 or 32 px as `[1, 1, 32, 32]`, bright digit on black."""
+    import numpy
+    from PIL import Image, UnidentifiedImageError
+
+    if not path.exists():
+        raise FileNotFoundError(f"no picture at {path}")
+    try:
+        with Image.open(path) as file:
+            pixels = torch.from_numpy(numpy.array(file.convert("L"), dtype="float32") / 255)
+    except (UnidentifiedImageError, OSError):
+        raise ValueError(f"{path} is not a picture that can be read; use PNG") from None
+    if tuple(pixels.shape) not in ((28, 28), (32, 32)):
+        raise ValueError(f"{path} is {pixels.shape[1]} x {pixels.shape[0]} px; digits must be 28 x 28 or 32 x 32, white on black")
+    margin = (32 - pixels.shape[0]) // 2
+    return torch.nn.functional.pad(pixels[None, None], (margin,) * 4)
+
+
+@app.command()
+def describe(
+    pictures: Annotated[list[Path] | None, typer.Argument(help="Picture files, 28 x 28 or 32 x 32 px, white on black.")] = None,
+    test: Annotated[int, typer.Option(help="Describe this many random test images instead.")] = 0,
+    question: Annotated[str, typer.Option(help="What to ask.")] = layout.DESCRIBE_QUESTION,
+    model: Model = "mnist",
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Write a caption for each picture."""
+    if not pictures and test < 1:
+        raise ValueError("nothing to describe; give picture files or --test N")
+    names = [str(p) for p in pictures or []]
+    images = [read_image(p) for p in pictures or []]
+    if test > 0:
+        digits = data.load_mnist("test")
+        chosen = torch.randperm(len(digits.labels), generator=torch.Generator().manual_seed(seed))[:test]
+        names += [f"test image {i}" for i in chosen.tolist()]
+        images.append(digits.floats(chosen))
+    written = tasks.load(model, check_device(device)).describe(torch.cat(images), question=question)
+    if as_json:
+        print(json.dumps(dict(zip(names, written, strict=True)), indent=2))
+    else:
+        for name, text in zip(names, written, strict=True):
+            print(f"{name}: {text}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Shipped weights by name, or a training run's folder.")] = "mnist",
+    samples: Annotated[int, typer.Option(help="Test images to describe; fewer is faster and less precise.")] = 10_000,
+    record: Annotated[bool, typer.Option("--record", help="Store the result in the JSON beside the weights.")] = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure a model on the MNIST test set."""
+    from .evaluate import evaluate as measure
+
+    report = measure(model, samples, seed, check_device(device))
+    if record:
+        path = checkpoint.resolve(model)
+        checkpoint.write_info(path, checkpoint.read_info(path) | {"metrics": report})
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    for key, value in report.items():
+        if isinstance(value, float) and not key.endswith("_ci95"):
+            spread = report.get(f"{key}_ci95")
+            print(f"{key:32s}{value:10.4f}" + (f" ± {spread:.4f}" if spread is not None else ""))
+    speed = report["timing"]
+    print(
+        f"drawing {speed['batch']} digits: {speed['cached']['median']:.2f} s ({speed['cached']['clock']}), cache speed-up {speed['cache_speedup']:.2f}"
+    )
+
+
+@app.command()
+def info(
+    name: Annotated[str | None, typer.Argument(help="Preset or weights to look at; all if left out.")] = None,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """What is installed, which presets exist, which weights are shipped and how they were made."""
+    if name is None:
+        shipped = {p.stem: checkpoint.read_info(p) for p in sorted(data.WEIGHTS_DIR.glob("*.safetensors"))}
+        report = {"torch": torch.__version__, "cuda": torch.cuda.is_available(), "device": check_device(device)}
+        report |= {"data": str(data.DATA_DIR), "presets": sorted(PRESETS)}
+        report["shipped"] = {k: {"kind": v["kind"], "parameters": v["parameters"]} for k, v in shipped.items()}
+    else:
+        report = checkpoint.read_info(checkpoint.resolve(name))
+    print(json.dumps(report, indent=2) if as_json else "\n".join(f"{k}: {v}" for k, v in report.items()))
+
+
+def main() -> None:
+    """Run the command line; expected errors end in one sentence and exit code 2, never in a traceback."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        print(f"minillada: {error}", file=sys.stderr)
+        sys.exit(2)

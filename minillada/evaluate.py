@@ -1,0 +1,200 @@
+"""How good a model is, in numbers that anyone can check: every answer is compared with pixels and labels.
+
+Notable choices
+- Drawn digits are marked by the judge, thickness and slant by the same pixel measurements that wrote the captions.
+- The Fréchet distance is taken in the judge's 64 features. It is never 0, because the tokenizer loses detail and the
+  sample is finite; the tokenizer's own reconstructions of equally many test images give the floor to compare with.
+- Every fraction comes with the half-width of its 95 % confidence interval (Wilson) and the sample count.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from . import captions, checkpoint, data, layout, timing, vq
+from .diffusion import nll_bound
+from .model import Backbone
+from .tasks import BATCH_SIZE, Uni, load
+from .vocab import Vocabulary
+
+
+def wilson_ci95(successes: float, n: int) -> float:
+    """Half-width of the Wilson score interval of a fraction; unlike the textbook one it is not 0 at 0 % or 100 %."""
+    z, p = 1.96, successes / n
+    return z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+
+
+def fraction(name: str, hits: Tensor) -> dict:
+    """`{name, name_ci95, name_n}` of a boolean tensor."""
+    n = hits.numel()
+    return {name: float(hits.float().mean()), f"{name}_ci95": wilson_ci95(float(hits.sum()), n), f"{name}_n": n}
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Fréchet distance between Gaussians fitted to features `[N, D]` and `[M, D]` (Heusel et al. 2017).
+
+    ‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½); the trace of the square root is the sum of the roots of the eigenvalues
+    of the product, which are real and not negative.
+    """
+    a, b = a.double(), b.double()
+    product = torch.linalg.eigvals(a.T.cov() @ b.T.cov())
+    root = product.real.clamp_min(0).sqrt().sum()
+    return float((a.mean(0) - b.mean(0)).square().sum() + a.T.cov().trace() + b.T.cov().trace() - 2 * root)
+
+
+def balanced_prompts(n: int) -> list[tuple[int, int, int]]:
+    """`n` classes (digit, thickness, slant) with every digit and, within it, every attribute pair equally often."""
+    styles = [(t, s) for t in range(len(captions.THICKNESS_WORDS)) for s in range(len(captions.SLANT_WORDS))]
+    return [(i % 10, *styles[i // 10 % len(styles)]) for i in range(n)]
+
+
+def evaluate_tokenizer(uni: Uni, judge, images: Tensor, labels: Tensor) -> dict:
+    """Judge on originals and on reconstructions, signal-to-noise ratio of the latter, codebook use."""
+    codes = uni.encode(images)
+    again = uni.decode(codes)
+    error = (again - images).square().mean()
+    share, perplexity = vq.codebook_usage(codes.cpu(), uni.tokenizer.config.codebook_size)
+    return {
+        **fraction("judge_accuracy", judge.classify(images) == labels),
+        **fraction("reconstruction_accuracy", judge.classify(again) == labels),
+        "reconstruction_psnr_db": float(-10 * error.log10()),
+        "tokens_per_image": uni.tokenizer.config.tokens,
+        "codebook_used": share,
+        "codebook_perplexity": perplexity,
+    }
+
+
+def evaluate_drawing(uni: Uni, judge, n: int, seed: int, **sampling) -> dict:
+    """Is the drawn digit the asked one, and are thickness and slant as asked? `n` balanced prompts."""
+    asked = torch.tensor(balanced_prompts(n))
+    drawn = uni.draw([captions.caption(*row) for row in asked.tolist()], seed=seed, **sampling)
+    style = captions.attributes(drawn)
+    return {
+        **fraction("draw_digit_accuracy", judge.classify(drawn) == asked[:, 0]),
+        **fraction("draw_thickness_accuracy", style[:, 0] == asked[:, 1]),
+        **fraction("draw_slant_accuracy", style[:, 1] == asked[:, 2]),
+    }
+
+
+def evaluate_variety(uni: Uni, judge, test: data.Images, n: int, seed: int, **sampling) -> dict:
+    """Fréchet distance to the whole test set: of drawings from `n` test captions, and of `n` reconstructions (the floor)."""
+    chosen = torch.randperm(len(test.labels), generator=torch.Generator().manual_seed(seed))[:n]
+    images = test.floats(chosen)
+    drawn = uni.draw(captions.describe_pixels(images, test.labels[chosen]), seed=seed + 1, **sampling)
+    everything = judge.features(test.floats())
+    distance = frechet_distance(judge.features(drawn), everything)
+    floor = frechet_distance(judge.features(uni.decode(uni.encode(images))), everything)
+    return {"frechet_distance": distance, "frechet_floor": floor, "frechet_ratio": distance / floor, "frechet_n": n}
+
+
+def evaluate_describing(uni: Uni, images: Tensor, labels: Tensor) -> dict:
+    """Is each word of the caption right, and is the whole caption right, word for word?"""
+    classes = captions.caption_classes(images, labels).tolist()
+    answers = []
+    for part in tqdm(images.split(BATCH_SIZE), desc="describing", leave=False):
+        answers += uni.describe(part)
+    named = [captions.parse(answer) for answer in answers]
+    hits = torch.tensor([[a == b for a, b in zip(got, true, strict=True)] for got, true in zip(named, classes, strict=True)])
+    exact = torch.tensor([answer == captions.caption(*true) for answer, true in zip(answers, classes, strict=True)])
+    return {
+        **fraction("caption_digit_accuracy", hits[:, 0]),
+        **fraction("caption_thickness_accuracy", hits[:, 1]),
+        **fraction("caption_slant_accuracy", hits[:, 2]),
+        **fraction("caption_exact_accuracy", exact),
+    }
+
+
+def likelihood(
+    backbone: Backbone, vocab: Vocabulary, codes: Tensor, texts: list[str], samples: int, seed: int
+) -> dict[str, tuple[float, float]]:
+    """Bits per token, with the half-width of the 95 % interval, of drawing and of describing: `{"draw": …, "describe": …}`.
+
+    The padding behind the end of a sequence is predicted too and its cost counted, but not its tokens: what a sequence
+    costs in all, over the tokens that carry something. The interval covers images and mask samples alike.
+    """
+    block = backbone.config.block_size
+    result = {}
+    for task, build in (("draw", layout.draw_sequence), ("describe", layout.describe_sequence)):
+        sequences = [build(vocab, t, c) if task == "draw" else build(vocab, c, t) for c, t in zip(codes.cpu(), texts, strict=True)]
+        batch = layout.collate(sequences, vocab, max(block, 16))
+        generator = torch.Generator().manual_seed(seed)
+        nats = []
+        for part in torch.arange(len(sequences)).split(BATCH_SIZE):
+            ids, targets = batch.ids[part].to(codes.device), batch.targets[part].to(codes.device)
+            draws = [nll_bound(backbone, ids, targets, block, vocab.mask_id, generator) for _ in range(samples if block > 1 else 1)]
+            nats.append(torch.stack(draws).mean(0).cpu())
+        bits = torch.cat(nats) / math.log(2) / batch.real.sum(1)
+        result[task] = (float(bits.mean()), float(1.96 * bits.std() / math.sqrt(len(bits))))
+    return result
+
+
+def evaluate_likelihood(uni: Uni, rival: Backbone | None, codes: Tensor, texts: list[str], samples: int, seed: int) -> dict:
+    """Bits per token of the model and of an autoregressive one (`rival`), drawing and describing averaged by task."""
+    report = {"bits_n": len(codes)}
+    for suffix, backbone in (("", uni.backbone), ("_ar", rival)):
+        if backbone is None:
+            report |= {f"bits_per_token{suffix}": None}
+            continue
+        parts = likelihood(backbone, uni.vocab, codes, texts, samples, seed)
+        (draw, draw_ci), (describe, describe_ci) = parts["draw"], parts["describe"]
+        report |= {
+            f"bits_per_token{suffix}": (draw + describe) / 2,
+            f"bits_per_token{suffix}_ci95": math.hypot(draw_ci, describe_ci) / 2,
+            f"bits_per_image_token{suffix}": draw,
+            f"bits_per_image_token{suffix}_ci95": draw_ci,
+            f"bits_per_text_token{suffix}": describe,
+            f"bits_per_text_token{suffix}_ci95": describe_ci,
+        }
+    return report
+
+
+def evaluate_timing(uni: Uni, batch: int = 16, **sampling) -> dict:
+    """Latency and throughput of drawing, with and without the prefix cache."""
+    prompts = [captions.caption(*row) for row in balanced_prompts(batch)]
+    report: dict = {"batch": batch, "device": str(uni.device)}
+    for name, cached in (("cached", True), ("uncached", False)):
+        taken = timing.measure(lambda c=cached: uni.draw_traced(prompts, use_cache=c, **sampling), uni.device)
+        report[name] = taken._asdict()
+    forwards = uni.draw_traced(prompts, **sampling).generation.forwards
+    tokens = uni.tokenizer.config.tokens
+    return report | {
+        "cache_speedup": report["uncached"]["median"] / report["cached"]["median"],
+        "tokens_per_second": batch * tokens / report["cached"]["median"],
+        "tokens_per_forward": tokens / forwards,
+    }
+
+
+def evaluate(name: str | Path = "mnist", samples: int = 10_000, seed: int = 0, device: str = "cpu") -> dict:
+    """All measurements of one model on the MNIST test set as one flat dictionary, `timing` nested.
+
+    `samples` bounds how many test images are described; drawings use at most 1,000, the likelihood at most 2,000.
+    """
+    if samples < 20:
+        raise ValueError(f"{samples} samples say nothing; ask for at least 20")
+    uni = load(name, device)
+    judge, _ = checkpoint.load_model("mnist-judge", "judge")
+    test = data.load_mnist("test")
+    samples = min(samples, len(test.labels))
+    images, labels = test.floats(slice(0, samples)), test.labels[:samples]
+    drawings, bounded = min(samples, 1000), min(samples, 2000)
+    rival = checkpoint.load_model("mnist-ar", "backbone", device)[0] if checkpoint.shipped("mnist-ar") else None
+    stages = {
+        "tokenizer": lambda: evaluate_tokenizer(uni, judge, images, labels),
+        "drawing": lambda: evaluate_drawing(uni, judge, drawings, seed),
+        "variety": lambda: evaluate_variety(uni, judge, test, drawings, seed),
+        "captions": lambda: evaluate_describing(uni, images, labels),
+        "likelihood": lambda: evaluate_likelihood(
+            uni, rival, uni.encode(images[:bounded]), captions.describe_pixels(images[:bounded], labels[:bounded]), 4, seed
+        ),
+        "timing": lambda: {"timing": evaluate_timing(uni)},
+    }
+    report = {"model": str(name), "seed": seed, "device": device}
+    for stage in (bar := tqdm(stages)):
+        bar.set_description(f"evaluating {stage}")
+        report |= stages[stage]()
+    return report

@@ -1,0 +1,94 @@
+"""How each task is written as one sequence of ids (spec section 5), and how sequences become a training batch.
+
+An image block is `<|image|> <|reserved_token_H|> <|reserved_token_W|> <boi>` + H·W codes in raster order + `<|/image|>`;
+its first four tokens are the header. Pieces are tokenised separately and concatenated, as the official code does.
+A sequence is a prompt, never masked, and a response, which the model learns to fill in.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .vocab import BOI, END_IMAGE, EOS, IMAGE, MAX_GRID, ROLES, UNCONDITION, Vocabulary, size_token
+
+SYSTEM_PROMPTS = {
+    "draw": "You are a text-to-image generation assistant.",
+    "describe": "You are a multimodal understanding assistant.",
+}
+DESCRIBE_QUESTION = "Describe the image."
+
+
+class Sequence(NamedTuple):
+    """Token ids and how many of the first belong to the prompt."""
+
+    ids: list[int]
+    prompt_length: int
+
+
+class Batch(NamedTuple):
+    """`ids` `[B, L]`; `targets` `[B, L]` marks what training may mask: response and padding; `real` leaves padding out."""
+
+    ids: Tensor
+    targets: Tensor
+    real: Tensor
+
+
+def chat(vocab: Vocabulary, system: str, user: list[int]) -> list[int]:
+    """The prompt that every task shares, with `user` already tokenised."""
+    before = vocab.markup(f"{ROLES['SYSTEM']} {system} {ROLES['HUMAN']}")
+    return before + user + vocab.markup(ROLES["ASSISTANT"])
+
+
+def image_header(vocab: Vocabulary, height: int, width: int) -> list[int]:
+    """The four tokens before an image's codes; sizes in tokens."""
+    if not (1 <= height <= MAX_GRID and 1 <= width <= MAX_GRID):
+        raise ValueError(f"image sides must be 1 to {MAX_GRID} tokens, got {height} x {width}")
+    return [i for piece in (IMAGE, size_token(height), size_token(width), BOI) for i in vocab.markup(piece)]
+
+
+def image_block(vocab: Vocabulary, codes: Tensor) -> list[int]:
+    """Header, codes `[h, w]` in raster order and the closing token."""
+    return image_header(vocab, *codes.shape) + vocab.image_ids(codes) + vocab.markup(END_IMAGE)
+
+
+def draw_prompt(vocab: Vocabulary, caption: str | None, grid: int) -> list[int]:
+    """Text-to-image prompt up to and including the header; `None` gives the unconditional branch of guidance."""
+    if caption is not None and not caption.strip():
+        raise ValueError("the caption is empty; say what to draw, for example 'a thick seven leaning right'")
+    user = vocab.markup(UNCONDITION) if caption is None else vocab.encode(caption)
+    return chat(vocab, SYSTEM_PROMPTS["draw"], user) + image_header(vocab, grid, grid)
+
+
+def draw_sequence(vocab: Vocabulary, caption: str | None, codes: Tensor) -> Sequence:
+    """Text-to-image training sequence for codes `[h, w]`."""
+    if codes.shape[0] != codes.shape[1]:
+        raise ValueError(f"codes to draw must form a square grid, as the header says, got {list(codes.shape)}")
+    prompt = draw_prompt(vocab, caption, codes.shape[0])
+    return Sequence(prompt + vocab.image_ids(codes) + vocab.markup(END_IMAGE) + vocab.markup(EOS), len(prompt))
+
+
+def describe_prompt(vocab: Vocabulary, codes: Tensor, question: str = DESCRIBE_QUESTION) -> list[int]:
+    """Understanding prompt: image block, then the question."""
+    return chat(vocab, SYSTEM_PROMPTS["describe"], image_block(vocab, codes) + vocab.encode(question))
+
+
+def describe_sequence(vocab: Vocabulary, codes: Tensor, answer: str) -> Sequence:
+    """Understanding training sequence: the answer and the end of text are the response."""
+    prompt = describe_prompt(vocab, codes)
+    return Sequence(prompt + vocab.encode(answer) + vocab.markup(EOS), len(prompt))
+
+
+def collate(sequences: list[Sequence], vocab: Vocabulary, multiple: int) -> Batch:
+    """Pad with end-of-text to one length, the next multiple of `multiple` (normally the block size).
+
+    The padding is supervised, as in the official training: a model must know that nothing follows the end.
+    """
+    length = -(-max(len(s.ids) for s in sequences) // multiple) * multiple
+    ids = torch.tensor([s.ids + [vocab.eos_id] * (length - len(s.ids)) for s in sequences])
+    position = torch.arange(length)
+    prompt = torch.tensor([s.prompt_length for s in sequences])[:, None]
+    end = torch.tensor([len(s.ids) for s in sequences])[:, None]
+    return Batch(ids, position >= prompt, (position >= prompt) & (position < end))

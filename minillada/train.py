@@ -1,0 +1,327 @@
+"""One training loop for judge, tokenizer and backbone, resumable to the bit, and the recipe each preset follows.
+
+Notable choices
+- Every random number of step n comes from a generator seeded with (seed, n). Nothing depends on what was drawn before,
+  so a run that is stopped after any step and resumed ends with bit-identical weights, without storing generator states.
+- The optimiser is AdamW with linear warm-up and cosine decay; gradients are clipped by norm.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from . import captions, checkpoint, data, layout
+from .config import ModelConfig, Preset, TrainingConfig, get_preset, to_dict
+from .diffusion import block_diffusion_loss
+from .vocab import Vocabulary, train_bpe
+from .vq import ImageTokenizer
+
+Loss = Callable[[int], tuple[Tensor, dict]]  # step -> (loss to minimise, numbers to log)
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The source of every random number of one training step."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def batch_indices(count: int, batch_size: int, step: int, seed: int) -> Tensor:
+    """Indices `[batch_size]` of step `step`: consecutive slices of one fresh permutation an epoch."""
+    per_epoch = max(count // batch_size, 1)
+    epoch, slot = divmod(step, per_epoch)
+    order = torch.randperm(count, generator=step_generator(seed, -epoch - 1))
+    return order[slot * batch_size : (slot + 1) * batch_size]
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Linear warm-up, then cosine decay to `final_lr_fraction` of the peak."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return config.learning_rate * (config.final_lr_fraction + (1 - config.final_lr_fraction) * cosine)
+
+
+def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW that decays matrices only: norms, biases and scales have no reason to shrink."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+
+
+def fit(
+    module: nn.Module,
+    loss: Loss,
+    config: TrainingConfig,
+    out: Path | None = None,
+    resume: bool = False,
+    stop_after: int | None = None,
+    save_every: int = 500,
+    description: str = "training",
+) -> list[dict]:
+    """Train `module` in place and return one record a step: loss, metrics, gradient norm, learning rate.
+
+    With `out`, records go to `out/metrics.jsonl` and state to `out/state.safetensors` every `save_every` steps and at
+    the end; `resume` continues from there. `stop_after` ends the run early at that step, state saved, as an
+    interruption would. Raises `FileNotFoundError` if there is nothing to resume and `FloatingPointError` if the loss is not finite.
+    """
+    optimizer = make_optimizer(module, config)
+    device = next(module.parameters()).device
+    start = load_state(out, module, optimizer, config) if resume and out else 0
+    end = config.steps if stop_after is None else min(stop_after, config.steps)
+    log = open_log(out, start) if out else None
+    records: list[dict] = []
+    module.train()
+    bar = tqdm(range(start, end), initial=start, total=config.steps, desc=description, mininterval=1.0, file=sys.stderr)
+    try:
+        for step in bar:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, step)
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+                value, metrics = loss(step)
+            if not torch.isfinite(value):
+                raise FloatingPointError(
+                    f"the loss is {float(value.detach())} at step {step}; lower the learning rate or resume from an earlier state"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            norm = nn.utils.clip_grad_norm_(module.parameters(), config.grad_clip)
+            optimizer.step()
+            record = {"step": step, "loss": float(value.detach()), **metrics, "grad_norm": float(norm), "lr": learning_rate(config, step)}
+            records.append(record)
+            if log:
+                log.write(json.dumps(record) + "\n")
+            if step % 10 == 0:
+                bar.set_postfix(loss=f"{record['loss']:.3f}", refresh=False)
+            if out and ((step + 1) % save_every == 0 or step + 1 == end):
+                log.flush()
+                save_state(out, module, optimizer, step + 1, config)
+    finally:
+        bar.close()
+        if log:
+            log.close()
+        module.eval()
+    return records
+
+
+def open_log(out: Path, start: int):
+    """`metrics.jsonl` for appending, cut back to the steps before `start` so that a resumed run logs each step once."""
+    path = out / "metrics.jsonl"
+    kept = []
+    if start and path.exists():
+        kept = [line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] < start]
+    with checkpoint.atomic(path) as temporary:
+        temporary.write_text("".join(line + "\n" for line in kept))
+    return open(path, "a")
+
+
+def save_state(out: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: int, config: TrainingConfig) -> None:
+    """Model, optimiser moments and step in one atomic file."""
+    tensors = {f"model.{k}": v for k, v in module.state_dict().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
+    metadata = {"step": str(step), "training": json.dumps(to_dict(config))}
+    checkpoint.save_tensors(out / "state.safetensors", tensors, metadata)
+
+
+def load_state(out: Path, module: nn.Module, optimizer: torch.optim.Optimizer, config: TrainingConfig) -> int:
+    """Restore what `save_state` wrote; returns the step to continue with."""
+    path = out / "state.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(f"nothing to resume in {out}; start without --resume")
+    tensors, metadata = checkpoint.read_tensors(path)
+    if metadata.get("training") != json.dumps(to_dict(config)):
+        raise ValueError(f"{path} belongs to a run with other training settings; resume with the settings it was started with")
+    model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    checkpoint.load_tensors(module, model, path)
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(metadata["step"])
+
+
+# --- recipes: what one step of each kind of model sees -------------------------------------------------------------
+
+
+def bpe_corpus() -> list[str]:
+    """What the text tokenizer learns its merges from: every caption and every fixed prompt of the layouts."""
+    partial = [captions.caption(digit) for digit in range(10)]
+    prompts = [*layout.SYSTEM_PROMPTS.values(), layout.DESCRIBE_QUESTION] * 5  # as frequent as common caption words
+    return captions.all_captions() + partial + prompts
+
+
+def shift(images: Tensor, generator: torch.Generator, most: int = 2) -> Tensor:
+    """Each image `[B, C, H, W]` moved by up to `most` px; captions stay true, which rotation or scaling would not grant."""
+    size = images.shape[-1]
+    offsets = torch.randint(0, 2 * most + 1, (2, len(images), 1), generator=generator)
+    rows, columns = offsets + torch.arange(size)
+    padded = nn.functional.pad(images, (most,) * 4)
+    return padded[
+        torch.arange(len(images))[:, None, None, None],
+        torch.arange(images.shape[1])[:, None, None],
+        rows[:, None, :, None],
+        columns[:, None, None, :],
+    ]
+
+
+def caption_table(text: Vocabulary) -> Tensor:
+    """Piece ids `[N, T]` of every full caption, in the order of `captions.all_captions`."""
+    return torch.tensor([text.encode(c) for c in captions.all_captions()])
+
+
+def caption_index(classes: Tensor) -> Tensor:
+    """Row of `caption_table` for classes `[B, 3]`."""
+    return (classes[:, 0] * len(captions.THICKNESS_WORDS) + classes[:, 1]) * len(captions.SLANT_WORDS) + classes[:, 2]
+
+
+def judge_loss(module: nn.Module, images: data.Images, config: TrainingConfig) -> Loss:
+    def loss(step: int):
+        index = batch_indices(len(images.labels), config.batch_size, step, config.seed)
+        device = next(module.parameters()).device
+        return module.loss(images.floats(index).to(device), images.labels[index].to(device), step_generator(config.seed, step))
+
+    return loss
+
+
+def tokenizer_loss(module: ImageTokenizer, images: data.Images, text: Vocabulary, config: TrainingConfig) -> Loss:
+    device = next(module.parameters()).device
+    table = caption_table(text).to(device)
+
+    def loss(step: int):
+        generator = step_generator(config.seed, step)
+        index = batch_indices(len(images.labels), config.batch_size, step, config.seed)
+        originals = images.floats(index)
+        right = caption_index(captions.caption_classes(originals, images.labels[index]))
+        return module.loss(shift(originals, generator).to(device), table, right.to(device), generator)
+
+    return loss
+
+
+def backbone_batch(tokenizer: ImageTokenizer, vocab: Vocabulary, images: data.Images, preset: Preset, step: int) -> layout.Batch:
+    """Drawing and describing in turn, in the shares of the preset; images are tokenised afresh, shifted at random, at every step."""
+    config, model = preset.training, preset.model
+    generator = step_generator(config.seed, step)
+    index = batch_indices(len(images.labels), config.batch_size, step, config.seed)
+    originals = images.floats(index)
+    classes = captions.caption_classes(originals, images.labels[index]).tolist()
+    device = next(tokenizer.parameters()).device
+    codes = tokenizer.encode(shift(originals, generator).to(device)).cpu()
+    chance = torch.rand(len(index), 3, generator=generator).tolist()
+    sequences = []
+    for i, (digit, thickness, angle) in enumerate(classes):
+        if math.ceil((i + 1) * config.draw_share) == math.ceil(i * config.draw_share):
+            sequences.append(layout.describe_sequence(vocab, codes[i], captions.caption(digit, thickness, angle)))
+            continue
+        drop, partial, which = chance[i]
+        text = captions.caption(digit, thickness, angle)
+        if drop < config.unconditional_rate:
+            text = None
+        elif partial < config.partial_caption_rate:  # "a seven", "a thick seven" and "a seven leaning right" in equal parts
+            text = captions.caption(digit, thickness if which > 2 / 3 else None, angle if which < 1 / 3 else None)
+        sequences.append(layout.draw_sequence(vocab, text, codes[i]))
+    multiple = model.block_size if model.block_size > 1 else 16
+    return layout.collate(sequences, vocab, multiple)
+
+
+def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabulary, images: data.Images, preset: Preset) -> Loss:
+    device = next(backbone.parameters()).device
+
+    def loss(step: int):
+        batch = backbone_batch(tokenizer, vocab, images, preset, step)
+        generator = step_generator(preset.training.seed, step)
+        ids, targets = batch.ids.to(device), batch.targets.to(device)
+        return block_diffusion_loss(backbone, ids, targets, preset.model.block_size, vocab.mask_id, preset.training.mask_rate, generator)
+
+    return loss
+
+
+def text_path(dataset: str = "mnist") -> Path:
+    """Where the text tokenizer of a data set is shipped."""
+    return data.WEIGHTS_DIR / f"{dataset}-text.json"
+
+
+def load_vocabulary(codebook_size: int) -> Vocabulary:
+    """The shipped text pieces with `codebook_size` image codes behind them."""
+    return Vocabulary.from_file(text_path(), codebook_size)
+
+
+def new_model(preset: Preset, device: str | torch.device, tokenizer: ImageTokenizer | None = None) -> nn.Module:
+    """An untrained model of a preset, seeded; a backbone's image embeddings start from the tokenizer's codebook."""
+    torch.manual_seed(preset.training.seed)
+    module = checkpoint.build(preset.kind, to_dict(preset.model))
+    if isinstance(preset.model, ModelConfig) and tokenizer is not None:
+        offset = preset.model.vocab_size - tokenizer.config.codebook_size
+        module.start_image_embeddings(tokenizer.codebook.embedding.cpu(), offset)
+    # Convolutions run up to twice as fast in this memory layout on CPUs.
+    return module.to(device, memory_format=torch.channels_last)
+
+
+def command(preset: Preset, tokenizer_weights: str | None) -> str:
+    """The command line that repeats this run, for the JSON beside the weights."""
+    shipped, chosen = to_dict(get_preset(preset.name).training), to_dict(preset.training)
+    parts = ["minillada train", preset.name]
+    parts += [f"--{name} {chosen[name]}" for name in ("steps", "seed") if chosen[name] != shipped[name]]
+    parts += ["--bf16"] if chosen["bfloat16"] else []
+    parts += [f"--tokenizer {tokenizer_weights}"] if tokenizer_weights else []
+    return " ".join(parts)
+
+
+def train(
+    preset: Preset,
+    out: Path,
+    device: str = "cpu",
+    resume: bool = False,
+    stop_after: int | None = None,
+    tokenizer_weights: str | None = None,
+) -> tuple[nn.Module | None, list[dict]]:
+    """Train a preset on MNIST into the folder `out`; returns the module and the records of `fit`.
+
+    Writes `weights.safetensors` and its JSON when the run is complete (text pieces: `text.json`, and no module).
+    """
+    if preset.kind == "text":
+        with checkpoint.atomic(out / "text.json") as temporary:
+            train_bpe(bpe_corpus(), preset.model.vocab_size).save(str(temporary))
+        return None, []
+    images = data.load_mnist("train")
+    info = {
+        "preset": preset.name,
+        "kind": preset.kind,
+        "command": command(preset, tokenizer_weights),
+        "config": to_dict(preset.model),
+        "training": to_dict(preset.training),
+    }
+    tokenizer = None
+    if preset.kind == "backbone":
+        tokenizer, tokenizer_info = checkpoint.load_model(tokenizer_weights or preset.tokenizer, "tokenizer", device)
+        info |= {"tokenizer": tokenizer_weights or preset.tokenizer, "tokenizer_sha256": tokenizer_info["sha256"]}
+    module = new_model(preset, device, tokenizer)
+    if preset.kind == "judge":
+        loss = judge_loss(module, images, preset.training)
+    elif preset.kind == "tokenizer":
+        loss = tokenizer_loss(module, images, load_vocabulary(preset.model.codebook_size), preset.training)
+    else:
+        loss = backbone_loss(module, tokenizer, load_vocabulary(tokenizer.config.codebook_size), images, preset)
+    began = time.perf_counter()
+    records = fit(module, loss, preset.training, out, resume, stop_after, description=preset.name)
+    if stop_after is None or stop_after >= preset.training.steps:
+        info |= {
+            "parameters": sum(p.numel() for p in module.parameters()),
+            "seconds": round(time.perf_counter() - began),
+            "data_md5": data.MNIST_MD5,
+        }
+        checkpoint.save_model(out / "weights.safetensors", module, info)
+    return module, records

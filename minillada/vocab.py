@@ -1,0 +1,113 @@
+"""One id space for text and images: byte-level BPE pieces and special tokens first, image codes behind an offset.
+
+Notable choices
+- Image code k is id `image_token_offset + k`, as in the official model (where the offset is 157,184).
+- Bytes are the alphabet, so any string encodes, and decodes back exactly; nothing is ever "unknown".
+- What a user types is always plain text: a caption that contains the characters `<|image|>` becomes ordinary pieces.
+  Only `markup` turns such strings into special tokens, and it never assumes one id for a string: the official BPE
+  splits some of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+
+EOS, MASK = "<|endoftext|>", "<|mask|>"  # end of text is the padding token too, as in the official model
+IMAGE, END_IMAGE, BOI = "<|image|>", "<|/image|>", "<boi>"
+UNCONDITION = "<uncondition>"
+ROLES = {role: f"<role>{role}</role>" for role in ("SYSTEM", "HUMAN", "ASSISTANT")}
+MAX_GRID = 16  # largest image side, in tokens, that has a size token here
+
+
+def size_token(n: int) -> str:
+    """The token that says "n grid units" for an image's height or width."""
+    return f"<|reserved_token_{n}|>"
+
+
+SPECIAL_TOKENS = [EOS, MASK, IMAGE, END_IMAGE, BOI, UNCONDITION, *ROLES.values(), *map(size_token, range(1, MAX_GRID + 1))]
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Byte-level BPE with this project's special tokens; exactly `vocab_size` entries or `ValueError`."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=SPECIAL_TOKENS,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    if tokenizer.get_vocab_size() != vocab_size:
+        raise ValueError(f"these texts yield {tokenizer.get_vocab_size()} entries, not {vocab_size}; ask for that number or add text")
+    return tokenizer
+
+
+class Vocabulary:
+    """Text and image codes as integers. `tokenizer` is a `tokenizers.Tokenizer`; `codebook_size` the number of image codes."""
+
+    def __init__(self, tokenizer: Tokenizer, codebook_size: int):
+        self._markup = tokenizer
+        self._plain = Tokenizer.from_str(tokenizer.to_str())
+        self._plain.encode_special_tokens = True  # the library's name for: treat special strings as ordinary text
+        self.image_token_offset = tokenizer.get_vocab_size()
+        self.codebook_size = codebook_size
+        self.size = self.image_token_offset + codebook_size
+        self.eos_id, self.mask_id = self.markup(EOS)[0], self.markup(MASK)[0]
+
+    @classmethod
+    def from_file(cls, path: Path, codebook_size: int) -> Vocabulary:
+        """Read the BPE from a `tokenizers` JSON file."""
+        if not Path(path).exists():
+            raise FileNotFoundError(f"no text tokenizer at {path}; restore it with `git checkout -- data`")
+        try:
+            return cls(Tokenizer.from_file(str(path)), codebook_size)
+        except Exception as error:  # the library raises bare Exception on malformed JSON
+            raise ValueError(f"{path} is not a tokenizer file ({error}); restore it with `git checkout -- data`") from None
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text; never a special token."""
+        return self._plain.encode(text).ids
+
+    def markup(self, text: str) -> list[int]:
+        """Ids of trusted text in which special tokens count as such."""
+        return self._markup.encode(text).ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids; special tokens by name and image codes as `<code k>`, so nothing is hidden."""
+        parts: list[str] = []
+        text: list[int] = []
+        for i in [int(i) for i in ids]:
+            if not 0 <= i < self.size:
+                raise ValueError(f"token id {i} is outside the vocabulary of {self.size}")
+            if i < self.image_token_offset:
+                text.append(i)
+            else:
+                parts += [self._markup.decode(text, skip_special_tokens=False), f"<code {i - self.image_token_offset}>"]
+                text = []
+        return "".join([*parts, self._markup.decode(text, skip_special_tokens=False)])
+
+    def image_ids(self, codes: Tensor) -> list[int]:
+        """Raster-order ids of a `[h, w]` grid of codes."""
+        if codes.numel() and not (0 <= codes.min() and codes.max() < self.codebook_size):
+            raise ValueError(f"image codes must lie in [0, {self.codebook_size}), got {int(codes.min())} to {int(codes.max())}")
+        return (codes.flatten() + self.image_token_offset).tolist()
+
+    def codes(self, ids: Tensor) -> Tensor:
+        """The inverse of `image_ids`, for a tensor of any shape."""
+        codes = ids - self.image_token_offset
+        if codes.numel() and not (0 <= codes.min() and codes.max() < self.codebook_size):
+            raise ValueError("some ids are not image codes; only positions between <boi> and <|/image|> can be decoded to pixels")
+        return codes
+
+    def is_image(self) -> Tensor:
+        """Boolean `[V]`: which ids are image codes."""
+        return torch.arange(self.size) >= self.image_token_offset

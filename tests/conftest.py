@@ -1,0 +1,37 @@
+"""What all tests share: one thread, fixed seeds, no progress bars, no windows; and a table of how long each notebook took."""
+
+import os
+import random
+from collections import defaultdict
+from itertools import chain
+
+import pytest
+
+os.environ["TQDM_DISABLE"] = "1"  # inherited by notebook kernels and by commands that tests start
+if "PYTEST_XDIST_WORKER" in os.environ:  # several workers with several threads each would only wait for one another
+    os.environ["OMP_NUM_THREADS"] = "1"
+# The variable MPLBACKEND is left alone on purpose: kernels would inherit it and show no figures.
+import matplotlib  # noqa: E402
+import torch  # noqa: E402
+
+matplotlib.use("Agg")
+torch.set_num_threads(1)  # tiny models: threads cost more than they bring, and one thread adds in a fixed order
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds():
+    """Every test starts from the same random state, in whatever order tests run."""
+    random.seed(0)
+    torch.manual_seed(0)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print above pytest's closing line how long each notebook took, kernel start included."""
+    seconds: dict[str, float] = defaultdict(float)
+    for report in chain.from_iterable(terminalreporter.stats.values()):
+        if ".ipynb::" in getattr(report, "nodeid", ""):
+            seconds[report.nodeid.split("::")[0]] += report.duration
+    if seconds:
+        terminalreporter.section("seconds per notebook")
+        for notebook in sorted(seconds):
+            terminalreporter.line(f"{seconds[notebook]:6.1f}  {notebook}")

@@ -1,0 +1,108 @@
+"""Tiny random models and data that several test files share. Everything is small enough for one processor core."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import torch
+from hypothesis import settings
+from torch import Tensor
+
+from minillada import checkpoint, train
+from minillada.config import JudgeConfig, ModelConfig, TokenizerConfig, to_dict
+from minillada.data import Images, load_mnist
+from minillada.judge import Judge
+from minillada.model import Backbone
+from minillada.tasks import Uni
+from minillada.vocab import SPECIAL_TOKENS, Vocabulary, train_bpe
+from minillada.vq import ImageTokenizer
+
+MASK, EOS = 0, 1  # ids used with `tiny_backbone`, which has no text attached
+
+# Reproducible, no time limit (the machine may be busy), no examples stored on disk.
+few = settings(max_examples=15, deadline=None, derandomize=True, database=None)
+many = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def tiny_config(**changes) -> ModelConfig:
+    values = dict(
+        vocab_size=24, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+        intermediate_size=24, initializer_range=0.4, max_position_embeddings=64, block_size=4, rope_theta=100.0,
+    )  # fmt: skip
+    return ModelConfig(**values | changes)
+
+
+def tiny_backbone(seed: int = 0, **changes) -> Backbone:
+    """A random backbone with confident, varied predictions; norm weights are random too, so that a skipped one shows."""
+    torch.manual_seed(seed)
+    backbone = Backbone(tiny_config(**changes))
+    with torch.no_grad():
+        for name, parameter in backbone.named_parameters():
+            if "norm" in name:
+                parameter.uniform_(0.5, 1.5)
+    return backbone.eval()
+
+
+def random_ids(batch: int, length: int, vocab_size: int = 24, seed: int = 0) -> Tensor:
+    """Ids `[batch, length]` without mask and end of text."""
+    return torch.randint(2, vocab_size, (batch, length), generator=generator(seed))
+
+
+@functools.cache
+def tiny_vocab(codebook_size: int = 16) -> Vocabulary:
+    """Bytes, special tokens and three merges, then the image codes."""
+    return Vocabulary(train_bpe(["the thin thing"] * 9, 256 + len(SPECIAL_TOKENS) + 3), codebook_size)
+
+
+def tiny_tokenizer(seed: int = 0, **changes) -> ImageTokenizer:
+    torch.manual_seed(seed)
+    values = dict(image_size=32, patch_size=8, codebook_size=16, code_dim=8, width=8)
+    return ImageTokenizer(TokenizerConfig(**values | changes)).eval()
+
+
+def tiny_uni(seed: int = 0, block_size: int = 16) -> Uni:
+    """32 px images, 16 codes an image, and the shipped text pieces."""
+    tokenizer = tiny_tokenizer(seed)
+    vocab = train.load_vocabulary(tokenizer.config.codebook_size)
+    backbone = tiny_backbone(seed, vocab_size=vocab.size, block_size=block_size, max_position_embeddings=128)
+    return Uni(backbone, tokenizer, vocab).eval()
+
+
+def save_tiny_uni(folder: Path) -> Path:
+    """Weights of `tiny_uni` as the command line expects them; returns the run's folder."""
+    uni = tiny_uni()
+    checkpoint.save_model(folder / "tokenizer" / "weights.safetensors", uni.tokenizer, describe("tokenizer", uni.tokenizer))
+    about = json.loads((folder / "tokenizer" / "weights.json").read_text())
+    extra = {"tokenizer": str(folder / "tokenizer"), "tokenizer_sha256": about["sha256"]}
+    checkpoint.save_model(folder / "run" / "weights.safetensors", uni.backbone, describe("backbone", uni.backbone) | extra)
+    return folder / "run"
+
+
+def describe(kind: str, module) -> dict:
+    return {"kind": kind, "config": to_dict(module.config), "parameters": sum(p.numel() for p in module.parameters())}
+
+
+def tiny_judge(seed: int = 0) -> Judge:
+    torch.manual_seed(seed)
+    return Judge(JudgeConfig(width=4, features=6)).eval()
+
+
+@functools.cache
+def test_images() -> Images:
+    """The 10,000 real test images."""
+    return load_mnist("test")
+
+
+test_images.__test__ = False  # a helper, whatever its name says
+
+
+def real_images(count: int = 64) -> Images:
+    """The first few test images, as a data set of their own."""
+    images = test_images()
+    return Images(images.pixels[:count], images.labels[:count])

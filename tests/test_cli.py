@@ -1,0 +1,269 @@
+"""The command line does what the functions do; what cannot work ends in one sentence and exit code 2, never in a traceback."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers import real_images, save_tiny_uni, test_images, tiny_judge, tiny_uni
+from PIL import Image
+
+import minillada
+from minillada import checkpoint, cli, data, evaluate, plots, tasks, train
+from minillada.config import PRESETS
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    return save_tiny_uni(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture
+def run(run_folder):
+    """The path of a tiny run, as the command line takes it."""
+    return str(run_folder)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Run the command line in this process, in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}.items():
+        monkeypatch.setenv(name, value)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["minillada", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def refuse(call, tmp_path):
+    """Exit code 2 and, as the last line on stderr, one sentence; nothing on stdout and no file left behind."""
+
+    def refuse(*arguments):
+        before = sorted(tmp_path.rglob("*"))
+        code, out, err = call(*arguments)
+        assert code == 2, (code, out, err)
+        assert out == "" and "Traceback" not in err
+        sentence = err.strip().splitlines()[-1]
+        assert sentence.startswith("minillada: ") and sum(line.startswith("minillada: ") for line in err.splitlines()) == 1
+        assert [p for p in sorted(tmp_path.rglob("*")) if p.is_file()] == [p for p in before if p.is_file()]
+        return sentence
+
+    return refuse
+
+
+def picture(path, size=28, mode="L", level=200):
+    """A bar on black."""
+    image = Image.new(mode, (size, size))
+    image.paste(level if mode == "L" else (level,) * 3, (size // 2 - 2, 5, size // 2 + 1, size - 5))
+    image.save(path)
+    return path
+
+
+# --- what works --------------------------------------------------------------------------------------------------------
+
+
+def test_help_of_every_command_names_device_and_seed(call):
+    for command in ("demo", "train", "draw", "describe", "evaluate", "info"):
+        code, out, _ = call(command, "--help")
+        assert code == 0 and "--device" in out and "--seed" in out, command
+        if command in ("train", "describe", "evaluate", "info"):
+            assert "--json" in out, command
+        assert command in call("--help")[1]
+
+
+def test_draw_saves_one_row_a_caption(call, run, tmp_path):
+    code, out, _ = call("draw", "a seven", "a thick eight", "--count", 3, "--steps", 2, "--seed", 4, "--model", run)
+    assert code == 0 and out == "saved outputs/draw.png\n"
+    with Image.open(tmp_path / "outputs" / "draw.png") as image:
+        assert image.size == (3 * (3 * 34 - 2), 3 * (2 * 34 - 2))
+        expected = minillada.load(run).draw(["a seven"] * 3 + ["a thick eight"] * 3, seed=4, steps=2)
+        small = plots.to_pil(plots.tile(expected, 3))
+        assert image.tobytes() == small.resize(image.size, 0).tobytes()
+    assert [p.name for p in (tmp_path / "outputs").iterdir()] == ["draw.png"]
+
+
+def test_describe_reads_pictures_and_test_images(call, run, tmp_path):
+    names = [str(picture(tmp_path / f"{size}.png", size)) for size in (28, 32)]
+    code, out, _ = call("describe", *names, "--test", 3, "--seed", 1, "--model", run, "--json")
+    report = json.loads(out)
+    chosen = torch.randperm(10_000, generator=torch.Generator().manual_seed(1))[:3]
+    assert code == 0 and list(report) == [*names, *(f"test image {i}" for i in chosen.tolist())]
+    images = torch.cat([*map(cli.read_image, map(type(tmp_path), names)), test_images().floats(chosen)])
+    assert list(report.values()) == minillada.load(run).describe(images)
+    code, out, _ = call("describe", names[0], "--model", run)
+    assert code == 0 and out == f"{names[0]}: {report[names[0]]}\n"
+
+
+def test_pictures_become_tensors(tmp_path):
+    small = cli.read_image(picture(tmp_path / "a.png", 28, level=51))
+    assert small.shape == (1, 1, 32, 32) and small.dtype == torch.float32
+    assert float(small.max()) == pytest.approx(0.2) and not small[..., :2].any() and float(small[0, 0, 10, 15]) == pytest.approx(0.2)
+    full = cli.read_image(picture(tmp_path / "b.png", 32, "RGB"))
+    assert full.shape == (1, 1, 32, 32) and float(full.max()) == pytest.approx(200 / 255)
+
+
+def test_train_writes_a_run_and_says_where(call, monkeypatch, tmp_path):
+    monkeypatch.setattr(data, "load_mnist", lambda split="train", root=None: real_images(200))
+    code, out, _ = call("train", "mnist-judge", "--steps", 2, "--seed", 3, "--out", "here", "--json")
+    report = json.loads(out)
+    assert code == 0 and report["out"] == "here" and report["step"] == 1 and report["loss"] > 0
+    _, info = checkpoint.load_model(tmp_path / "here", "judge")
+    assert info["training"]["steps"] == 2 and info["training"]["seed"] == 3
+    code, out, _ = call("train", "mnist-judge", "--steps", 2, "--seed", 3, "--out", "here", "--resume")
+    assert code == 0 and out == "finished in here; last step: none left to do\n"
+    code, out, _ = call("train", "mnist-text")
+    assert code == 0 and (tmp_path / "runs" / "mnist-text" / "text.json").exists()
+
+
+def test_info_lists_and_looks_up(call, run):
+    code, out, _ = call("info", "--json")
+    report = json.loads(out)
+    assert code == 0 and report["presets"] == sorted(PRESETS) and report["shipped"]["mnist-judge"]["kind"] == "judge"
+    code, out, _ = call("info", run, "--json")
+    assert code == 0 and json.loads(out) == checkpoint.read_info(checkpoint.resolve(run))
+    code, out, _ = call("info", "mnist-judge")
+    assert code == 0 and "kind: judge" in out
+
+
+def test_evaluate_prints_one_object_and_records_it(call, monkeypatch, tmp_path):
+    run = save_tiny_uni(tmp_path)
+    speed = {"batch": 16, "cached": {"median": 1.0, "clock": "wall clock"}, "cache_speedup": 2.0}
+    report = {"model": "x", "draw_digit_accuracy": 0.9, "draw_digit_accuracy_ci95": 0.01, "draw_digit_accuracy_n": 20, "timing": speed}
+    seen = []
+    monkeypatch.setattr(evaluate, "evaluate", lambda *arguments: seen.append(arguments) or report)
+    code, out, _ = call("evaluate", run, "--samples", 50, "--seed", 2, "--json")
+    assert code == 0 and json.loads(out) == report and seen == [(str(run), 50, 2, "cpu")]
+    assert "metrics" not in checkpoint.read_info(run / "weights.safetensors")
+    code, out, _ = call("evaluate", run, "--record")
+    assert code == 0 and "0.9000 ± 0.0100" in out and "wall clock" in out
+    assert checkpoint.read_info(run / "weights.safetensors")["metrics"] == report
+    assert minillada.load(run).info["metrics"] == report, "the weights still load"
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # a random model writes control characters
+def test_demo_saves_its_picture(call, monkeypatch, tmp_path):
+    monkeypatch.setattr(tasks, "load", lambda name, device: tiny_uni())
+    monkeypatch.setattr(checkpoint, "load_model", lambda name, kind: (tiny_judge(), {}))
+    code, out, err = call("demo", "--seed", 1)
+    assert code == 0 and "saved outputs/demo.png" in out and "notebooks" in out
+    assert all(f" {word}" in out for word in data.DIGITS)
+    with Image.open(tmp_path / "outputs" / "demo.png") as image:
+        assert image.width > 300 and len(set(image.convert("L").tobytes())) > 20
+
+
+# --- what does not -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "mnits"], "unknown preset 'mnits'; choose one of"),
+        (["train", "mnist-judge", "--steps", "0"], "steps must be at least 1, got 0"),
+        (["train", "mnist-judge", "--resume"], "nothing to resume in"),
+        (["train", "mnist", "--tokenizer", "nowhere"], "no weights called 'nowhere'"),
+        (["draw", ""], "the caption is empty"),
+        (["draw", "a seven", "   "], "the caption is empty"),
+        (["draw", "a seven", "--steps", "0"], "steps must be at least 1, got 0"),
+        (["draw", "a seven", "--guidance", "nan"], "guidance must be a finite number, got nan"),
+        (["draw", "a seven", "--guidance", "inf"], "guidance must be a finite number, got inf"),
+        (["draw", "a seven", "--temperature", "-1"], "temperature must be finite"),
+        (["draw", "a seven", "--count", "0"], "count must be at least 1, got 0"),
+        (["draw", "seven " * 300], "exceed the context"),
+        (["draw", "a seven", "--model", "mnits"], "no weights called 'mnits'"),
+        (["draw", "a seven", "--device", "nonsense"], "device 'nonsense' is not available here"),
+        (["draw", "a seven", "--device", "cuda:99"], "device 'cuda:99' is not available here"),
+        (["describe"], "nothing to describe; give picture files or --test N"),
+        (["describe", "nowhere.png"], "no picture at nowhere.png"),
+        (["describe", "."], "is not a picture that can be read"),
+        (["describe", "--test", "2", "--question", "why? " * 300], "exceed the context"),
+        (["evaluate", "mnits"], "no weights called 'mnits'"),
+        (["evaluate", "--samples", "3"], "3 samples say nothing"),
+        (["info", "mnits"], "no weights called 'mnits'"),
+    ],
+)
+def test_bad_arguments(refuse, run, monkeypatch, arguments, sentence):
+    monkeypatch.setattr(data, "load_mnist", lambda split="train", root=None: real_images(200))
+    if arguments[0] in ("draw", "describe") and "--model" not in arguments:
+        arguments = [*arguments, "--model", run]
+    assert sentence in refuse(*arguments)
+
+
+@pytest.mark.parametrize("arguments", [["draw", "a seven", "--steps", "many"], ["fly"], ["draw"], ["draw", "a seven", "--colour", "red"]])
+def test_arguments_that_cannot_be_read(call, arguments):
+    code, out, err = call(*arguments)
+    assert code == 2 and out == "" and "Traceback" not in err and err.strip()
+
+
+def test_bad_pictures(refuse, run, tmp_path):
+    assert "is 40 x 40 px; digits must be 28 x 28 or 32 x 32" in refuse("describe", picture(tmp_path / "big.png", 40), "--model", run)
+    (tmp_path / "text.png").write_text("I am a picture")
+    assert "text.png is not a picture that can be read" in refuse("describe", tmp_path / "text.png", "--model", run)
+    whole = picture(tmp_path / "cut.png", 28).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    assert "cut.png is not a picture that can be read" in refuse("describe", tmp_path / "cut.png", "--model", run)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda w, j: w.write_bytes(w.read_bytes()[:-100]), "is not a complete safetensors file"),
+        (lambda w, j: w.unlink(), "no weights at"),
+        (lambda w, j: j.unlink(), "weights.json is missing"),
+        (lambda w, j: j.write_text("{"), "is not a valid JSON object"),
+        (lambda w, j: j.write_text(j.read_text().replace('"hidden_size": 16', '"hidden_size": 32')), "does not fit its configuration"),
+        (lambda w, j: j.write_text(j.read_text().replace('"hidden_size"', '"hidden"')), "has no field 'hidden'"),
+        (lambda w, j: j.write_text(j.read_text().replace('"sha256": "', '"sha256": "0')), "do not belong together"),
+        (lambda w, j: j.write_text(j.read_text().replace('"kind": "backbone"', '"kind": "judge"')), "holds a judge, not a backbone"),
+    ],
+)
+def test_damaged_weights(refuse, tmp_path, damage, sentence):
+    run = save_tiny_uni(tmp_path)
+    damage(run / "weights.safetensors", run / "weights.json")
+    assert sentence in refuse("draw", "a seven", "--model", run)
+
+
+def test_damaged_and_missing_data(refuse, monkeypatch, tmp_path):
+    def no_network(*arguments, **named):
+        raise OSError("no network")
+
+    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(__path__=[]))
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", SimpleNamespace(MNIST=no_network))
+    monkeypatch.setattr(data, "DATA_DIR", tmp_path)
+    assert "nor can it be downloaded (OSError); restore the shipped files" in refuse("train", "mnist-judge", "--out", tmp_path / "out")
+    (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").write_bytes(b"altered")
+    assert "train-images-idx3-ubyte.gz is damaged (wrong checksum)" in refuse("train", "mnist-judge", "--out", tmp_path / "out")
+
+
+def test_a_loss_that_is_not_finite(call, monkeypatch, tmp_path):
+    monkeypatch.setattr(data, "load_mnist", lambda split="train", root=None: real_images(200))
+    monkeypatch.setattr(train, "judge_loss", lambda module, *rest: lambda step: (module.head.bias.sum() * float("nan"), {}))
+    code, out, err = call("train", "mnist-judge", "--out", "here")
+    assert code == 2 and out == "" and "Traceback" not in err
+    assert "minillada: the loss is nan at step 0; lower the learning rate" in err.splitlines()[-1]
+    assert not (tmp_path / "here" / "weights.safetensors").exists()
+
+
+def test_python_dash_m_in_a_process_of_its_own(tmp_path, run):
+    """The installed entry, warnings and imports included."""
+    bad = subprocess.run([sys.executable, "-m", "minillada", "draw", "", "--model", run], cwd=tmp_path, capture_output=True, text=True)
+    assert bad.returncode == 2 and bad.stdout == ""
+    assert bad.stderr == "minillada: the caption is empty; say what to draw, for example 'a thick seven leaning right'\n"
+    good = subprocess.run(
+        [sys.executable, "-m", "minillada", "draw", "a one", "--model", run, "--steps", "1", "--out", "one.png"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert good.returncode == 0 and good.stdout == "saved one.png\n" and "Traceback" not in good.stderr
+    assert (tmp_path / "one.png").stat().st_size > 100

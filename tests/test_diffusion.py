@@ -1,0 +1,396 @@
+"""The loss is compared with a loop over blocks, the bound with an enumeration of every possible mask."""
+
+import itertools
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import MASK, few, generator, many, random_ids, tiny_backbone
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minillada.diffusion import block_diffusion_loss, corrupt, draw_mask_rates, masked_cross_entropy, nll_bound
+from minillada.masks import block_diffusion_mask
+
+
+def prompt_targets(lengths: list[int], total: int) -> torch.Tensor:
+    """Targets `[B, total]`: everything behind a prompt of the given length."""
+    return torch.arange(total) >= torch.tensor(lengths)[:, None]
+
+
+def block_nats(backbone, row: torch.Tensor, noisy_row: torch.Tensor, block: int, block_size: int) -> torch.Tensor:
+    """−log p(x_i) for every position of one block, with the clean prefix written out: a forward on [clean prefix ; noisy block]."""
+    start, stop = block * block_size, (block + 1) * block_size
+    ids = torch.cat([row[:start], noisy_row[start:stop]])[None]
+    mask = torch.tensor([[i // block_size >= j // block_size for j in range(stop)] for i in range(stop)])[None]
+    return F.cross_entropy(backbone(ids, mask)[0, start:], row[start:stop], reduction="none")
+
+
+def loss_by_blocks(backbone, ids, targets, block_size, rates, noisy_ids, masked):
+    """The training loss as a loop over rows, blocks and positions, each term divided by its block's t."""
+    total = 0.0
+    for row in range(len(ids)):
+        for block in range(ids.shape[1] // block_size):
+            nats = block_nats(backbone, ids[row], noisy_ids[row], block, block_size)
+            for offset in range(block_size):
+                if masked[row, block * block_size + offset]:
+                    total = total + nats[offset] / rates[row, block]
+    return total / targets.sum()
+
+
+cases = dict(
+    block_size=st.integers(1, 4),
+    blocks=st.integers(1, 4),
+    batch=st.integers(1, 3),
+    seed=st.integers(0, 10_000),
+    low=st.sampled_from([0.2, 0.6, 1.0]),
+)
+
+
+@few
+@given(data=st.data(), **cases)
+def test_loss_and_gradient_equal_the_loop_over_blocks(data, block_size, blocks, batch, seed, low):
+    length = block_size * blocks
+    targets = prompt_targets([data.draw(st.integers(0, length - 1)) for _ in range(batch)], length)
+    ids = random_ids(batch, length, seed=seed)
+    backbone = tiny_backbone(seed % 7)
+
+    source = generator(seed)  # the same draws in the same order as the loss makes them
+    rates = draw_mask_rates(batch, blocks, low, 1.0, source)
+    noisy_ids, masked = corrupt(ids, targets, rates, block_size, MASK, source)
+    if not masked.any():
+        return
+    expected = loss_by_blocks(backbone, ids, targets, block_size, rates, noisy_ids, masked)
+    slow = torch.autograd.grad(expected, list(backbone.parameters()))
+
+    loss, metrics = block_diffusion_loss(backbone, ids, targets, block_size, MASK, (low, 1.0), generator(seed))
+    fast = torch.autograd.grad(loss, list(backbone.parameters()))
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    for a, b in zip(fast, slow, strict=True):
+        assert torch.allclose(a, b, atol=1e-3 * max(1.0, float(b.abs().max())))
+    nats = masked_cross_entropy(backbone, ids, noisy_ids, masked, block_size)
+    assert metrics["masked_nats"] == pytest.approx(float(nats.detach().mean()), rel=1e-4)
+
+
+@many
+@given(data=st.data(), block_size=st.integers(1, 4), blocks=st.integers(1, 5), seed=st.integers(0, 10_000))
+def test_trimming_the_halves_changes_nothing(data, block_size, blocks, seed):
+    """Against both halves in full, for any set of masked positions."""
+    length = block_size * blocks
+    flags = data.draw(st.lists(st.booleans(), min_size=2 * length, max_size=2 * length))
+    masked = torch.tensor(flags).view(2, length)
+    ids = random_ids(2, length, seed=seed)
+    noisy_ids = ids.masked_fill(masked, MASK)
+    backbone, index = tiny_backbone(seed % 7), torch.arange(length)
+    with torch.no_grad():
+        trimmed = masked_cross_entropy(backbone, ids, noisy_ids, masked, block_size)
+        hidden = backbone.hidden_states(
+            torch.cat([noisy_ids, ids], 1), block_diffusion_mask(index, index, block_size), torch.cat([index, index])[None]
+        )
+        logits = backbone.logits(hidden[:, :length])
+        full = torch.tensor([float(F.cross_entropy(logits[r, i], ids[r, i])) for r, i in masked.nonzero().tolist()])
+    assert trimmed.shape == full.shape
+    assert torch.allclose(trimmed, full, atol=1e-4)
+
+
+def test_trimming_leaves_out_what_nobody_needs():
+    """Prompt blocks ask nothing and the last block is context for nobody: 3 + 2 blocks are forwarded instead of 4 + 4."""
+    backbone, seen = tiny_backbone(), []
+    original = backbone.hidden_states
+    backbone.hidden_states = lambda ids, *rest: seen.append(ids.shape[1]) or original(ids, *rest)
+    ids = random_ids(1, 16)
+    masked = torch.zeros(1, 16, dtype=torch.bool)
+    masked[0, [5, 11]] = True
+    masked_cross_entropy(backbone, ids, ids.masked_fill(masked, MASK), masked, 4)
+    assert seen == [2 * 4 + 2 * 4]  # noisy blocks 1 and 2, clean blocks 0 and 1
+
+
+def test_logits_are_computed_at_masked_positions_only():
+    backbone, asked = tiny_backbone(), []
+    original = backbone.logits
+    backbone.logits = lambda hidden: asked.append(tuple(hidden.shape)) or original(hidden)
+    ids, masked = random_ids(2, 8), torch.zeros(2, 8, dtype=torch.bool)
+    masked[0, 3] = masked[1, 6] = masked[1, 7] = True
+    masked_cross_entropy(backbone, ids, ids.masked_fill(masked, MASK), masked, 4)
+    assert asked == [(3, 16)]
+
+
+# --- the two ends: block size 1 and block size L -----------------------------------------------------------------------
+
+
+def autoregressive_nats(backbone, row: torch.Tensor) -> torch.Tensor:
+    """−log p(x_i | x_<i) left to right: a causal forward on [x_<i ; mask] for each i, nothing shared."""
+    nats = []
+    for i in range(len(row)):
+        ids = torch.cat([row[:i], torch.tensor([MASK])])[None]
+        causal = torch.ones(i + 1, i + 1).tril().bool()[None]
+        nats.append(F.cross_entropy(backbone(ids, causal)[0, i], row[i]))
+    return torch.stack(nats)
+
+
+@few
+@given(length=st.integers(1, 7), prompt=st.integers(0, 6), seed=st.integers(0, 999))
+def test_block_size_one_is_autoregression(length, prompt, seed):
+    prompt = min(prompt, length - 1)
+    ids, backbone = random_ids(2, length, seed=seed), tiny_backbone(seed % 7)
+    targets = prompt_targets([prompt, prompt], length)
+    with torch.no_grad():
+        nats = torch.stack([autoregressive_nats(backbone, row)[prompt:].sum() for row in ids])
+        loss, _ = block_diffusion_loss(backbone, ids, targets, 1, MASK, (1.0, 1.0), generator(seed))
+        bound = nll_bound(backbone, ids, targets, 1, MASK, generator(seed))
+    assert float(loss) == pytest.approx(float(nats.sum()) / int(targets.sum()), rel=1e-4)
+    assert torch.allclose(bound, nats, rtol=1e-4)  # exact, whatever the seed
+
+
+def test_block_size_one_is_a_distribution_over_sequences():
+    """A likelihood, not only a bound: over all 5³ sequences the probabilities sum to 1."""
+    backbone = tiny_backbone(3, vocab_size=5)
+    ids = torch.tensor(list(itertools.product(range(5), repeat=3)))
+    bound = nll_bound(backbone, ids, torch.ones_like(ids, dtype=torch.bool), 1, MASK, generator())
+    assert float((-bound).exp().sum()) == pytest.approx(1.0, abs=1e-4)
+    assert float((-bound).exp().max()) > 0.03, "a model this confident would notice a misplaced token"
+
+
+@few
+@given(length=st.integers(1, 8), seed=st.integers(0, 999))
+def test_block_size_length_is_masked_diffusion(length, seed):
+    """No clean half: one forward with full attention on x_t, as in LLaDA."""
+    ids, backbone = random_ids(3, length, seed=seed), tiny_backbone(seed % 7)
+    targets = prompt_targets([0, 0, length // 2], length)
+    source = generator(seed)
+    rates = draw_mask_rates(3, 1, 0.3, 1.0, source)
+    noisy_ids, masked = corrupt(ids, targets, rates, length, MASK, source)
+    widths = []
+    original = backbone.hidden_states
+    backbone.hidden_states = lambda ids, *rest: widths.append(ids.shape[1]) or original(ids, *rest)
+    with torch.no_grad():
+        loss, _ = block_diffusion_loss(backbone, ids, targets, length, MASK, (0.3, 1.0), generator(seed))
+        nats = F.cross_entropy(backbone(noisy_ids).transpose(1, 2), ids, reduction="none")
+    assert widths[0] == length or not masked.any()
+    assert float(loss) == pytest.approx(float((nats * masked / rates).sum() / targets.sum()), rel=1e-4, abs=1e-6)
+
+
+# --- the bound, enumerated ---------------------------------------------------------------------------------------------
+
+WORDS, TOKENS, HIDDEN = 3, 3, 3  # a vocabulary of three words; id 3 is the mask
+
+
+class TableModel:
+    """A "backbone" that looks its prediction up: log-probabilities `[4, 4, 4, TOKENS, WORDS]` for every x_t of three tokens."""
+
+    def __init__(self, table: torch.Tensor):
+        self.table = table
+        self.config = SimpleNamespace(vocab_size=WORDS + 1)
+
+    def hidden_states(self, ids, mask, positions):
+        assert ids.shape[1] == TOKENS and mask.all() and positions.tolist() == [[0, 1, 2]]
+        return self.table[ids[:, 0], ids[:, 1], ids[:, 2]]
+
+    def logits(self, hidden):
+        return hidden
+
+
+def random_table(seed: int) -> TableModel:
+    return TableModel((2 * torch.randn(4, 4, 4, TOKENS, WORDS, generator=generator(seed))).log_softmax(-1))
+
+
+def consistent_table(seed: int) -> tuple[TableModel, torch.Tensor]:
+    """The table of a model that knows the true joint distribution `[3, 3, 3]` and gives its exact conditionals."""
+    joint = (2 * torch.randn(WORDS**TOKENS, generator=generator(seed))).softmax(0).view(3, 3, 3)
+    table = torch.zeros(4, 4, 4, TOKENS, WORDS)
+    for state in itertools.product(range(4), repeat=TOKENS):
+        seen = joint[tuple(slice(None) if s == HIDDEN else slice(s, s + 1) for s in state)]
+        for i in range(TOKENS):
+            marginal = seen.sum([d for d in range(TOKENS) if d != i])
+            table[state][i] = (marginal / marginal.sum()).log() if state[i] == HIDDEN else 0.0
+    return TableModel(table), joint
+
+
+def subsets():
+    return [s for n in range(1, TOKENS + 1) for s in itertools.combinations(range(TOKENS), n)]
+
+
+def subset_nats(model: TableModel, x: tuple, hidden: tuple) -> float:
+    """Σ_{i in S} −log p(x_i | x with S masked)."""
+    state = tuple(HIDDEN if i in hidden else w for i, w in enumerate(x))
+    return -sum(float(model.table[state][i, x[i]]) for i in hidden)
+
+
+def bound_by_enumeration(model: TableModel, x: tuple) -> float:
+    """Every mask with its exact weight ∫ (1/t) t^n (1−t)^(m−n) dt = (n−1)! (m−n)! / m!."""
+    m = TOKENS
+    weight = {n: math.factorial(n - 1) * math.factorial(m - n) / math.factorial(m) for n in range(1, m + 1)}
+    return sum(weight[len(s)] * subset_nats(model, x, s) for s in subsets())
+
+
+def integral_over_rates(model: TableModel, x: tuple, low: float, high: float, points: int = 20_000) -> float:
+    """The same by brute force: the midpoint rule over t of (1/t) Σ_S t^n (1−t)^(m−n) Σ nats, divided by the interval."""
+    t = low + (high - low) * (torch.arange(points, dtype=torch.double) + 0.5) / points
+    values = sum(t ** len(s) * (1 - t) ** (TOKENS - len(s)) / t * subset_nats(model, x, s) for s in subsets())
+    return float(values.mean())
+
+
+@pytest.mark.parametrize("x", [(0, 1, 2), (2, 2, 0)])
+def test_closed_form_weight_equals_the_integral(x):
+    model = random_table(5)
+    assert bound_by_enumeration(model, x) == pytest.approx(integral_over_rates(model, x, 0.0, 1.0), rel=1e-5)
+
+
+@pytest.mark.parametrize(("seed", "x"), [(0, (0, 1, 2)), (1, (2, 2, 0)), (2, (1, 0, 1))])
+def test_bound_draws_every_mask_with_its_exact_probability_and_value(seed, x):
+    model, samples = random_table(seed), 30_000
+    ids = torch.tensor([x]).repeat(samples, 1)
+    values = nll_bound(model, ids, torch.ones_like(ids, dtype=torch.bool), TOKENS, HIDDEN, generator(seed))
+    # n is uniform and so is the mask of size n: probability 1 / (m C(m, n)), value (m / n) Σ nats.
+    expected = {s: (1 / (TOKENS * math.comb(TOKENS, len(s))), TOKENS / len(s) * subset_nats(model, x, s)) for s in subsets()}
+    remaining = samples
+    for probability, value in expected.values():
+        hits = int(((values - value).abs() < 1e-4).sum())
+        spread = math.sqrt(samples * probability * (1 - probability))
+        assert abs(hits - samples * probability) < 5 * spread
+        remaining -= hits
+    assert remaining == 0, "some sample is the value of no mask"
+    assert sum(p * v for p, v in expected.values()) == pytest.approx(bound_by_enumeration(model, x), rel=1e-6)
+    error = float(values.std()) / math.sqrt(samples)
+    assert float(values.mean()) == pytest.approx(bound_by_enumeration(model, x), abs=5 * error)
+
+
+@pytest.mark.parametrize("low", [0.05, 0.5])
+def test_training_loss_averages_to_the_enumeration(low):
+    model, x = random_table(3), (1, 2, 0)
+    ids = torch.tensor([x]).repeat(256, 1)
+    everything = torch.ones_like(ids, dtype=torch.bool)
+    losses = torch.tensor(
+        [float(block_diffusion_loss(model, ids, everything, TOKENS, HIDDEN, (low, 1.0), generator(s))[0]) for s in range(150)]
+    )
+    exact = integral_over_rates(model, x, low, 1.0) / TOKENS
+    error = float(losses.std()) / math.sqrt(len(losses))
+    assert error < 0.01 * exact, "too noisy to prove anything"
+    assert float(losses.mean()) == pytest.approx(exact, abs=5 * error)
+
+
+def test_bound_is_the_mean_over_orders_and_at_least_the_true_value():
+    """Masked diffusion is any-order autoregression: the bound is the mean of −log p over orders, so by Jensen it is at
+    least −log of the mean likelihood over orders, which is a true distribution over sequences."""
+    model, total = random_table(7), 0.0
+    for x in itertools.product(range(WORDS), repeat=TOKENS):
+        by_order = []
+        for order in itertools.permutations(range(TOKENS)):
+            nats = 0.0
+            for k, i in enumerate(order):
+                state = tuple(w if j in order[:k] else HIDDEN for j, w in enumerate(x))
+                nats -= float(model.table[state][i, x[i]])
+            by_order.append(nats)
+        bound = bound_by_enumeration(model, x)
+        assert bound == pytest.approx(sum(by_order) / 6, rel=1e-5)
+        likelihood = sum(math.exp(-n) for n in by_order) / 6
+        assert bound >= -math.log(likelihood) - 1e-6
+        total += likelihood
+    assert total == pytest.approx(1.0, abs=1e-5)
+
+
+def test_bound_of_a_consistent_model_is_the_likelihood():
+    model, joint = consistent_table(11)
+    for x in itertools.product(range(WORDS), repeat=TOKENS):
+        assert bound_by_enumeration(model, x) == pytest.approx(-math.log(float(joint[x])), rel=1e-4)
+    # The sampled bound agrees on average; with true conditionals only the choice of mask is random.
+    ids = torch.tensor([[2, 0, 1]]).repeat(20_000, 1)
+    values = nll_bound(model, ids, torch.ones_like(ids, dtype=torch.bool), TOKENS, HIDDEN, generator(1))
+    error = float(values.std()) / math.sqrt(len(values))
+    assert float(values.mean()) == pytest.approx(-math.log(float(joint[2, 0, 1])), abs=5 * error)
+
+
+def test_bound_of_the_backbone_is_the_enumeration_over_blocks():
+    """Two blocks of three, the first half prompt: every mask of every block, each forward written out."""
+    backbone, block_size, prompt = tiny_backbone(6, initializer_range=0.25), 3, 2
+    row = random_ids(1, 6, seed=4)[0]
+    exact = 0.0
+    with torch.no_grad():
+        for block in range(2):
+            places = [i for i in range(block * 3, block * 3 + 3) if i >= prompt]
+            m = len(places)
+            for n in range(1, m + 1):
+                for hidden in itertools.combinations(places, n):
+                    noisy = row.clone()
+                    noisy[list(hidden)] = MASK
+                    nats = block_nats(backbone, row, noisy, block, block_size)
+                    exact += float(nats[[i - block * 3 for i in hidden]].sum()) / (n * math.comb(m, n))
+    samples = 6_000
+    ids = row.repeat(samples, 1)
+    values = nll_bound(backbone, ids, prompt_targets([prompt] * samples, 6), block_size, MASK, generator(2))
+    error = float(values.std()) / math.sqrt(samples)
+    assert error < 0.02 * exact
+    assert float(values.mean()) == pytest.approx(exact, abs=5 * error)
+
+
+# --- corruption --------------------------------------------------------------------------------------------------------
+
+
+@many
+@given(batch=st.integers(1, 40), blocks=st.integers(1, 4), low=st.floats(0, 0.9), width=st.floats(0.01, 0.1), seed=st.integers(0, 9999))
+def test_mask_rates_cover_the_interval_evenly(batch, blocks, low, width, seed):
+    """Stratified: cut the interval into `batch` parts and every part holds exactly one row, in every block."""
+    rates = draw_mask_rates(batch, blocks, low, low + width, generator(seed))
+    assert rates.shape == (batch, blocks)
+    edges = (rates.double().sort(0).values - low) / width * batch
+    expected = torch.arange(batch, dtype=torch.double)[:, None]
+    assert (edges >= expected - 1e-2).all() and (edges <= expected + 1 + 1e-2).all()
+
+
+def test_each_single_mask_rate_is_uniform_and_rows_are_shuffled_per_block():
+    rates = torch.stack([draw_mask_rates(4, 2, 0.2, 0.8, generator(s)) for s in range(4000)])
+    for row, block in itertools.product(range(4), range(2)):
+        values = (rates[:, row, block].sort().values - 0.2) / 0.6
+        ideal = (torch.arange(4000) + 0.5) / 4000
+        assert float((values - ideal).abs().max()) < 1.63 / math.sqrt(4000)  # Kolmogorov–Smirnov, 1 %
+    first, second = rates[:, 0, 0], rates[:, 0, 1]
+    assert abs(float(torch.corrcoef(torch.stack([first, second]))[0, 1])) < 0.06
+
+
+@few
+@given(block_size=st.integers(1, 4), blocks=st.integers(1, 4), seed=st.integers(0, 999), data=st.data())
+def test_corruption_masks_targets_and_nothing_else(block_size, blocks, seed, data):
+    length = block_size * blocks
+    flags = data.draw(st.lists(st.booleans(), min_size=3 * length, max_size=3 * length))
+    targets, ids = torch.tensor(flags).view(3, length), random_ids(3, length, seed=seed)
+    rates = torch.rand(3, blocks, generator=generator(seed))
+    noisy, masked = corrupt(ids, targets, rates, block_size, MASK, generator(seed))
+    assert not (masked & ~targets).any()  # a prompt is never masked
+    assert torch.equal(noisy, torch.where(masked, MASK, ids))
+    everything, chosen = corrupt(ids, targets, torch.ones(3, blocks), block_size, MASK, generator(seed))
+    assert torch.equal(chosen, targets) and torch.equal(everything == MASK, targets)
+    nothing, chosen = corrupt(ids, targets, torch.zeros(3, blocks), block_size, MASK, generator(seed))
+    assert not chosen.any() and torch.equal(nothing, ids)
+
+
+def test_each_block_is_masked_at_its_own_rate():
+    rates = torch.tensor([[0.1, 0.5, 0.9], [0.7, 0.2, 0.4]])
+    ids = random_ids(2, 6000)
+    _, masked = corrupt(ids, torch.ones_like(ids, dtype=torch.bool), rates, 2000, MASK, generator())
+    shares = masked.view(2, 3, 2000).float().mean(-1)
+    assert torch.allclose(shares, rates, atol=5 * math.sqrt(0.25 / 2000))
+
+
+# --- inputs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block_size", [0, -1, 3, 16])
+def test_block_size_must_divide_the_length(block_size):
+    ids = random_ids(1, 8)
+    everything = torch.ones_like(ids, dtype=torch.bool)
+    with pytest.raises(ValueError, match="does not divide the length 8"):
+        block_diffusion_loss(tiny_backbone(), ids, everything, block_size, MASK, (0.1, 1.0), generator())
+    with pytest.raises(ValueError, match="does not divide the length 8"):
+        nll_bound(tiny_backbone(), ids, everything, block_size, MASK, generator())
+
+
+def test_a_batch_in_which_nothing_is_masked_costs_nothing():
+    """It happens with few targets and a small rate; the loss is 0 and can still be differentiated."""
+    backbone, ids = tiny_backbone(), random_ids(2, 8)
+    nobody = torch.zeros_like(ids, dtype=torch.bool)
+    assert nll_bound(backbone, ids, nobody, 4, MASK, generator()).tolist() == [0, 0]
+    loss, metrics = block_diffusion_loss(backbone, ids, nobody, 4, MASK, (0.1, 1.0), generator())
+    assert loss.item() == 0 and metrics == {"masked_nats": 0.0}
+    loss.backward()

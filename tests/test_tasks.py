@@ -1,0 +1,244 @@
+"""Drawing and describing are the sampler on the right sequence; everything around them keeps order, shape and meaning."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers import few, generator, real_images, save_tiny_uni, test_images, tiny_backbone, tiny_tokenizer, tiny_uni
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minillada
+from minillada import captions, checkpoint, layout, tasks, train
+from minillada.sampler import generate
+from minillada.tasks import DESCRIBE, DRAW, Uni, equal_lengths
+
+uni = tiny_uni()
+GREEDY = dict(temperature=0.0, steps=4)
+MIXED = ["a seven", "a thick seven leaning right", "an eight", "a thin zero standing upright", "a seven leaning left", "something else"]
+
+
+# --- drawing -----------------------------------------------------------------------------------------------------------
+
+
+def test_drawings_are_pictures():
+    images = uni.draw(["a seven"] * 3, steps=2)
+    assert images.shape == (3, 1, 32, 32) and images.dtype == torch.float32 and images.device.type == "cpu"
+    assert 0 <= images.min() and images.max() <= 1
+    assert uni.draw([]).shape == (0, 1, 32, 32)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_drawing_is_the_sampler_on_the_layout(guidance):
+    traced = uni.draw_traced(["a thin two"] * 2, seed=5, guidance=guidance, steps=3)
+    prompt = torch.tensor([layout.draw_prompt(uni.vocab, "a thin two", 4)] * 2)
+    config = replace(DRAW, steps=3, guidance=guidance, block_size=uni.backbone.config.block_size)
+    expected = generate(
+        uni.backbone, prompt, 16, config, uni.vocab.mask_id, allowed=uni.vocab.is_image(),
+        unconditional=torch.tensor([layout.draw_prompt(uni.vocab, None, 4)]), generator=generator(5),
+    )  # fmt: skip
+    assert torch.equal(traced.codes, uni.vocab.codes(expected.ids).view(2, 4, 4))
+    assert torch.equal(traced.generation.ids, expected.ids)
+    assert torch.equal(traced.images, uni.tokenizer.decode(traced.codes))
+    assert traced.codes.unique().numel() > 3, "a model that always draws the same would prove little"
+
+
+def test_settings_reach_the_sampler():
+    one, two = (uni.draw_traced(["a seven"], guidance=g, **GREEDY).codes for g in (1.0, 3.0))
+    assert not torch.equal(one, two)
+    assert uni.draw_traced(["a seven"], steps=1).generation.forwards < uni.draw_traced(["a seven"], steps=8).generation.forwards
+    assert uni.draw_traced(["a seven"], block_size=4, steps=1).generation.forwards == 5  # 4-blocks around the end of the prompt
+    assert uni.sampling(DRAW, steps=None, guidance=3.0) == replace(DRAW, guidance=3.0)
+
+
+def test_the_seed_decides_and_the_cache_does_not():
+    a, b, c = (uni.draw(["a seven"] * 2, seed=s, steps=2) for s in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.equal(a, c) and not torch.equal(a[0], a[1])
+    uncached = uni.draw_traced(["a seven"] * 2, seed=0, steps=2, use_cache=False)
+    assert torch.equal(uncached.images, a)
+
+
+def test_prompts_of_different_lengths_come_back_in_order(monkeypatch):
+    """Each as if it had been drawn alone: grouping by length and batching are invisible."""
+    alone = torch.cat([uni.draw_traced([c], **GREEDY).codes for c in MIXED])
+    assert len({tuple(c.flatten().tolist()) for c in alone}) > 3
+    assert torch.equal(uni.draw_traced(MIXED, **GREEDY).codes, alone)
+    monkeypatch.setattr(tasks, "BATCH_SIZE", 2)
+    assert torch.equal(uni.draw_traced(MIXED * 2, **GREEDY).codes, alone.repeat(2, 1, 1))
+
+
+@few
+@given(lengths=st.lists(st.integers(1, 4), min_size=1, max_size=20), batch_size=st.integers(1, 5))
+def test_equal_lengths_is_a_partition(lengths, batch_size):
+    groups = equal_lengths([[0] * n for n in lengths], batch_size)
+    assert sorted(i for rows in groups for i in rows) == list(range(len(lengths)))
+    for rows in groups:
+        assert 1 <= len(rows) <= batch_size and len({lengths[i] for i in rows}) == 1 and rows == sorted(rows)
+
+
+# --- describing --------------------------------------------------------------------------------------------------------
+
+
+def test_describing_is_the_sampler_on_the_layout():
+    images = real_images(3).floats()
+    codes = uni.tokenizer.encode(images)
+    prompt = torch.tensor([layout.describe_prompt(uni.vocab, c) for c in codes])
+    config = replace(DESCRIBE, block_size=uni.backbone.config.block_size)
+    answer = generate(
+        uni.backbone, prompt, tasks.ANSWER_LENGTH, config, uni.vocab.mask_id, uni.vocab.eos_id, allowed=~uni.vocab.is_image()
+    ).ids
+    expected = []
+    for row in answer.tolist():
+        expected.append(uni.vocab.decode(row[: row.index(uni.vocab.eos_id)] if uni.vocab.eos_id in row else row))
+    assert uni.describe(images) == expected == uni.describe_codes(codes)
+    assert len(set(expected)) > 1 and not any("<code" in text for text in expected)
+
+
+def test_the_question_is_part_of_the_prompt():
+    images = real_images(4).floats()
+    assert uni.describe(images, question="Which digit is it?") != uni.describe(images)
+
+
+def test_describing_in_batches_keeps_the_order(monkeypatch):
+    images = real_images(5).floats()
+    whole = uni.describe(images)
+    monkeypatch.setattr(tasks, "BATCH_SIZE", 2)
+    assert uni.describe(images) == whole
+    assert uni.describe(images[:0]) == []
+    pixels = uni.tokenizer.decode(uni.tokenizer.encode(images))
+    assert torch.allclose(uni.decode(uni.encode(images)), pixels, atol=1e-5)
+
+
+def test_every_caption_fits_the_answer():
+    vocab = train.load_vocabulary(16)
+    assert max(len(vocab.encode(c)) for c in captions.all_captions()) + 1 <= tasks.ANSWER_LENGTH
+
+
+# --- inputs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sampling", "sentence"),
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"guidance": math.nan}, "guidance must be a finite number"),
+        ({"guidance": math.inf}, "guidance must be a finite number"),
+        ({"threshold": 2.0}, "threshold must lie in"),
+        ({"temperature": -0.5}, "temperature must be finite"),
+        ({"block_size": 0}, "block size must be at least 1"),
+        ({"top_k": 0}, "top_k must be at least 1"),
+    ],
+)
+def test_settings_that_cannot_decode(sampling, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        uni.draw(["a seven"], **sampling)
+    with pytest.raises(ValueError, match=sentence):
+        uni.describe(real_images(1).floats(), **sampling)
+
+
+def test_captions_that_cannot_be_drawn():
+    for empty in ("", "  "):
+        with pytest.raises(ValueError, match="the caption is empty"):
+            uni.draw(["a seven", empty])
+    with pytest.raises(ValueError, match="list of strings"):
+        uni.draw("a seven")
+    with pytest.raises(ValueError, match="exceed the context of 128; shorten"):
+        uni.draw(["七" * 200])
+
+
+image = real_images(1).floats()
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        (image[..., 2:30, 2:30], "images must have shape"),
+        (image[0], "images must have shape"),
+        (image.repeat(1, 3, 1, 1), "images must have shape"),
+        (image * 255, r"finite values in \[0, 1\]"),
+        (image - 1, r"finite values in \[0, 1\]"),
+        (image + math.nan, r"finite values in \[0, 1\]"),
+        ((image * 255).byte(), "floating point"),
+    ],
+)
+def test_images_that_cannot_be_described(images, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        uni.describe(images)
+
+
+def test_codes_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"grid, got \[1, 3, 3\]"):
+        uni.decode(torch.zeros(1, 3, 3, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"image codes must lie in \[0, 16\)"):
+        uni.describe_codes(torch.full((1, 4, 4), 16))
+
+
+def test_parts_that_were_not_trained_together():
+    with pytest.raises(ValueError, match="the backbone has 24 token ids but text and image codes make 400"):
+        Uni(tiny_backbone(), tiny_tokenizer(), train.load_vocabulary(16))
+
+
+# --- loading -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path):
+    return save_tiny_uni(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["", "weights.safetensors"])
+def test_a_saved_run_loads_and_draws_the_same(run, suffix):
+    loaded = minillada.load(run / suffix)
+    assert not loaded.training and loaded.info["kind"] == "backbone"
+    assert torch.equal(loaded.draw(["a seven"], steps=2), uni.draw(["a seven"], steps=2))
+
+
+def test_a_bfloat16_backbone_draws_and_describes(run):
+    loaded = minillada.load(run, dtype=torch.bfloat16)
+    assert loaded.backbone.lm_head.weight.dtype == torch.bfloat16
+    assert loaded.tokenizer.codebook.embedding.dtype == torch.float32
+    images = loaded.draw(["a seven"], steps=2)
+    assert images.dtype == torch.float32 and images.isfinite().all()
+    assert len(loaded.describe(images)) == 1
+
+
+def test_another_version_of_the_tokenizer_is_noticed(run):
+    other = tiny_tokenizer(9)
+    about = {"kind": "tokenizer", "config": checkpoint.read_info(run.parent / "tokenizer" / "weights.safetensors")["config"]}
+    checkpoint.save_model(run.parent / "tokenizer" / "weights.safetensors", other, about)
+    with pytest.raises(ValueError, match="was trained on another version of tokenizer"):
+        minillada.load(run)
+
+
+def test_weights_that_do_not_name_their_tokenizer(run):
+    path = run / "weights.json"
+    info = json.loads(path.read_text())
+    del info["tokenizer"]
+    path.write_text(json.dumps(info))
+    with pytest.raises(ValueError, match="tokenizer"):
+        minillada.load(run)
+
+
+def test_loading_what_is_not_there(run):
+    with pytest.raises(FileNotFoundError, match="no weights called 'mnits'; shipped: "):
+        minillada.load("mnits")
+    with pytest.raises(ValueError, match="holds a tokenizer, not a backbone"):
+        minillada.load(run.parent / "tokenizer")
+    (run.parent / "tokenizer" / "weights.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="no weights at .*tokenizer"):
+        minillada.load(run)
+
+
+@pytest.mark.skipif(not checkpoint.shipped("mnist"), reason="the shipped weights are not there")
+def test_the_shipped_model_draws_and_describes():
+    """A small sample against bars well below the measured values; `minillada evaluate mnist` gives those."""
+    shipped = minillada.load("mnist")
+    judge, _ = checkpoint.load_model("mnist-judge", "judge")
+    digits = torch.arange(60) % 10
+    drawn = shipped.draw([captions.all_captions()[int(d) * 6 + i // 10] for i, d in enumerate(digits)], seed=0)
+    assert float((judge.classify(drawn) == digits).float().mean()) >= 0.93
+    images = test_images().floats(slice(0, 100))
+    named = [captions.parse(text)[0] for text in shipped.describe(images)]
+    assert sum(a == b for a, b in zip(named, test_images().labels[:100].tolist(), strict=True)) >= 93

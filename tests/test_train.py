@@ -1,0 +1,447 @@
+"""A run that is stopped anywhere and resumed ends with the same bits; each recipe shows the model what it should."""
+
+import json
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers import MASK, few, generator, random_ids, real_images, save_tiny_uni, tiny_backbone, tiny_tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import minillada
+from minillada import captions, checkpoint, data, train
+from minillada.config import PRESETS, JudgeConfig, Preset, TextConfig, TokenizerConfig, TrainingConfig, get_preset
+from minillada.diffusion import block_diffusion_loss
+from minillada.layout import SYSTEM_PROMPTS
+
+STEPS = 7
+short = TrainingConfig(steps=STEPS, batch_size=8, warmup_steps=3, learning_rate=3e-3, weight_decay=0.1, seed=5)
+
+# --- small pieces ------------------------------------------------------------------------------------------------------
+
+
+def test_each_step_has_its_own_stream_whatever_came_before():
+    def first(seed, step):
+        return float(torch.rand(1, generator=train.step_generator(seed, step)))
+
+    draws = [first(seed, step) for seed in range(3) for step in range(50)]
+    assert len(set(draws)) == 150
+    assert draws == [first(seed, step) for seed in range(3) for step in range(50)]
+
+
+@few
+@given(batch=st.integers(1, 9), batches=st.integers(1, 6), rest=st.integers(0, 8), seed=st.integers(0, 99))
+def test_every_epoch_visits_each_index_once(batch, batches, rest, seed):
+    count = batch * batches + rest % batch  # an incomplete batch at the end of an epoch is left out
+    epochs = [torch.cat([train.batch_indices(count, batch, e * batches + s, seed) for s in range(batches)]) for e in range(2)]
+    for epoch in epochs:
+        assert len(epoch) == batch * batches and len(set(epoch.tolist())) == len(epoch)
+        assert 0 <= epoch.min() and epoch.max() < count
+    if count > 20:
+        assert epochs[0].tolist() != epochs[1].tolist()
+        assert epochs[0].tolist() != torch.cat([train.batch_indices(count, batch, s, seed + 1) for s in range(batches)]).tolist()
+
+
+def test_fewer_images_than_a_batch():
+    assert sorted(train.batch_indices(5, 8, 3, 0).tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_learning_rate_end_points():
+    config = TrainingConfig(steps=100, warmup_steps=10, learning_rate=0.5, final_lr_fraction=0.1)
+    rates = [train.learning_rate(config, s) for s in range(101)]
+    assert rates[0] == pytest.approx(0.05) and rates[9] == pytest.approx(0.5)  # reached at the last step of the warm-up
+    assert rates[10] == pytest.approx(0.5) and rates[100] == pytest.approx(0.05)
+    assert rates[55] == pytest.approx((0.5 + 0.05) / 2)  # half-way down the cosine
+    assert all(a < b for a, b in zip(rates[:9], rates[1:10], strict=True))
+    assert all(a > b for a, b in zip(rates[10:100], rates[11:], strict=True))
+    assert train.learning_rate(replace(config, warmup_steps=0), 0) == pytest.approx(0.5)
+
+
+def test_only_matrices_decay():
+    module = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
+    groups = train.make_optimizer(module, short).param_groups
+    assert [[tuple(p.shape) for p in g["params"]] for g in groups] == [[(2, 3)], [(2,), (2,), (2,)]]
+    assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
+
+
+class Quadratic(nn.Module):
+    """loss = ½ Σ (w − step)² + ½ Σ (b + 1)²: gradients known by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[3.0, -2.0], [0.5, 1.0]]))
+        self.bias = nn.Parameter(torch.tensor([0.3, -4.0]))
+
+
+def test_fit_is_clipped_adamw_with_the_schedule_by_hand():
+    config = TrainingConfig(steps=6, warmup_steps=2, learning_rate=0.1, weight_decay=0.5, betas=(0.8, 0.9), grad_clip=1.5)
+    module = Quadratic()
+    values = {k: p.detach().double().clone() for k, p in module.named_parameters()}
+    moments = {k: (torch.zeros_like(v), torch.zeros_like(v)) for k, v in values.items()}
+    records = train.fit(
+        module,
+        lambda step: (0.5 * (module.weight - step).square().sum() + 0.5 * (module.bias + 1).square().sum(), {"odd": step % 2}),
+        config,
+    )
+    for step in range(6):
+        gradients = {"weight": values["weight"] - step, "bias": values["bias"] + 1}
+        norm = math.sqrt(sum(float(g.square().sum()) for g in gradients.values()))
+        assert records[step]["grad_norm"] == pytest.approx(norm, rel=1e-4)
+        assert records[step]["loss"] == pytest.approx(0.5 * norm**2, rel=1e-4) and records[step]["odd"] == step % 2
+        lr = train.learning_rate(config, step)
+        assert records[step]["step"] == step and records[step]["lr"] == pytest.approx(lr)
+        for key, decay in (("weight", 0.5), ("bias", 0.0)):
+            g = gradients[key] * min(1.0, 1.5 / norm)
+            m, v = moments[key]
+            m.mul_(0.8).add_(0.2 * g)
+            v.mul_(0.9).add_(0.1 * g * g)
+            unbiased = (m / (1 - 0.8 ** (step + 1))) / ((v / (1 - 0.9 ** (step + 1))).sqrt() + 1e-8)
+            values[key] -= lr * (decay * values[key] + unbiased)
+    for key, parameter in module.named_parameters():
+        assert torch.allclose(parameter.detach().double(), values[key], atol=1e-4)
+    assert float(torch.cat([p.grad.flatten() for p in module.parameters()]).norm()) == pytest.approx(1.5, rel=1e-4)
+    assert not module.training
+
+
+# --- exact resume ------------------------------------------------------------------------------------------------------
+
+tiny_judge_preset = Preset("mnist-judge", "judge", JudgeConfig(width=4, features=6), short)
+tiny_tokenizer_preset = Preset("mnist-tokenizer", "tokenizer", TokenizerConfig(codebook_size=16, code_dim=8, width=8), short)
+tiny_backbone_preset = Preset("mnist", "backbone", tiny_backbone(vocab_size=400, max_position_embeddings=128).config, short)
+
+
+def judge_run(seed):
+    module = train.new_model(replace(tiny_judge_preset, training=replace(short, seed=seed)), "cpu")
+    return module, train.judge_loss(module, real_images(40), short)
+
+
+def tokenizer_run(seed):
+    module = train.new_model(replace(tiny_tokenizer_preset, training=replace(short, seed=seed)), "cpu")
+    return module, train.tokenizer_loss(module, real_images(40), train.load_vocabulary(16), short)
+
+
+def backbone_run(seed):
+    tokenizer = tiny_tokenizer()
+    module = train.new_model(replace(tiny_backbone_preset, training=replace(short, seed=seed)), "cpu", tokenizer)
+    return module, train.backbone_loss(module, tokenizer, train.load_vocabulary(16), real_images(40), tiny_backbone_preset)
+
+
+def same_bits(a: nn.Module, b: nn.Module) -> bool:
+    left, right = a.state_dict(), b.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+RUNS = {"judge": judge_run, "tokenizer": tokenizer_run, "backbone": backbone_run}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """For every kind: the module after `STEPS` steps, its records and the bytes of its log."""
+    finished = {}
+    for name, build in RUNS.items():
+        out = tmp_path_factory.mktemp(name)
+        module, loss = build(short.seed)
+        records = train.fit(module, loss, short, out)
+        finished[name] = SimpleNamespace(module=module, records=records, log=(out / "metrics.jsonl").read_bytes())
+    return finished
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("stop", [1, 3, 6])
+def test_stopped_and_resumed_is_the_same_to_the_bit(uninterrupted, tmp_path, name, stop):
+    module, loss = RUNS[name](short.seed)
+    first = train.fit(module, loss, short, tmp_path, stop_after=stop)
+    module, loss = RUNS[name](99)  # a new process: everything, buffers included, must come from the saved state
+    torch.manual_seed(1234)
+    second = train.fit(module, loss, short, tmp_path, resume=True)
+    expected = uninterrupted[name]
+    assert [r["step"] for r in first + second] == list(range(STEPS))
+    assert first + second == expected.records
+    assert (tmp_path / "metrics.jsonl").read_bytes() == expected.log
+    assert same_bits(module, expected.module)
+
+
+def test_the_runs_above_really_train(uninterrupted):
+    for name, build in RUNS.items():
+        fresh, finished = build(short.seed)[0], uninterrupted[name].module
+        changed = {k for k, v in fresh.state_dict().items() if not torch.equal(v, finished.state_dict()[k])}
+        assert {k for k, _ in fresh.named_parameters()} <= changed
+    assert "codebook.sums" in uninterrupted["tokenizer"].module.state_dict()  # a buffer that no gradient would restore
+    assert any("running_mean" in k for k in uninterrupted["judge"].module.state_dict())
+
+
+@pytest.mark.parametrize("crash", [1, 2, 4, 5, 6])
+def test_a_crash_between_saves_repeats_the_lost_steps(uninterrupted, tmp_path, crash):
+    """Killed in the middle of step `crash`, state saved every 2 steps: the log holds steps that the state does not."""
+    module, loss = judge_run(short.seed)
+
+    def crashing(step):
+        if step == crash:
+            raise KeyboardInterrupt
+        return loss(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        train.fit(module, crashing, short, tmp_path, save_every=2)
+    if crash < 2:
+        with pytest.raises(FileNotFoundError, match="nothing to resume in"):
+            train.fit(*judge_run(1), short, tmp_path, resume=True)
+        return
+    with open(tmp_path / "metrics.jsonl", "a") as log:
+        log.write('{"step": 99, "lo')  # the last line a killed process wrote
+    module, loss = judge_run(99)
+    records = train.fit(module, loss, short, tmp_path, resume=True, save_every=2)
+    assert records[0]["step"] == crash // 2 * 2
+    assert (tmp_path / "metrics.jsonl").read_bytes() == uninterrupted["judge"].log
+    assert same_bits(module, uninterrupted["judge"].module)
+
+
+def test_a_crash_during_a_save_leaves_the_last_state(uninterrupted, tmp_path, monkeypatch):
+    module, loss = judge_run(short.seed)
+    original, calls = checkpoint.save_file, []
+
+    def failing(*arguments):
+        original(*arguments)
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", failing)
+    with pytest.raises(OSError, match="No space left"):
+        train.fit(module, loss, short, tmp_path, save_every=3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.jsonl", "state.safetensors"]
+    monkeypatch.undo()
+    module, loss = judge_run(99)
+    assert train.fit(module, loss, short, tmp_path, resume=True)[0]["step"] == 3
+    assert same_bits(module, uninterrupted["judge"].module)
+
+
+def test_resuming_a_finished_run_changes_nothing(uninterrupted, tmp_path):
+    module, loss = judge_run(short.seed)
+    train.fit(module, loss, short, tmp_path)
+    module, loss = judge_run(99)
+    assert train.fit(module, loss, short, tmp_path, resume=True) == []
+    assert same_bits(module, uninterrupted["judge"].module)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == uninterrupted["judge"].log
+
+
+def test_a_new_run_in_an_old_folder_starts_over(uninterrupted, tmp_path):
+    module, loss = judge_run(short.seed)
+    train.fit(module, loss, short, tmp_path, stop_after=2)
+    module, loss = judge_run(short.seed)
+    train.fit(module, loss, short, tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == uninterrupted["judge"].log
+
+
+def test_state_of_another_run_is_refused(tmp_path):
+    module, loss = judge_run(short.seed)
+    train.fit(module, loss, short, tmp_path, stop_after=1)
+    for change in ({"steps": 8}, {"learning_rate": 1e-3}, {"seed": 6}, {"betas": (0.9, 0.999)}):
+        with pytest.raises(ValueError, match="belongs to a run with other training settings"):
+            train.fit(*judge_run(1), replace(short, **change), tmp_path, resume=True)
+    with pytest.raises(ValueError, match="does not fit its configuration"):
+        train.fit(*tokenizer_run(1), short, tmp_path, resume=True)
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-50])
+    with pytest.raises(ValueError, match="state.safetensors is not a complete safetensors file"):
+        train.fit(*judge_run(1), short, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, value):
+    module = Quadratic()
+    before = module.weight.detach().clone()
+
+    def loss(step):
+        return module.weight.sum() * (value if step == 0 else 1), {}
+
+    with pytest.raises(FloatingPointError, match=r"the loss is -?(nan|inf) at step 0; lower the learning rate"):
+        train.fit(module, loss, short, tmp_path)
+    assert torch.equal(module.weight.detach(), before), "not a single weight is spoilt"
+    assert not (tmp_path / "state.safetensors").exists()
+
+
+def test_bfloat16_runs_under_autocast_and_keeps_float32_weights():
+    backbone, ids = tiny_backbone(2, block_size=4), random_ids(4, 8)
+    targets, seen = torch.ones(4, 8, dtype=torch.bool), []
+
+    def loss(step):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return block_diffusion_loss(backbone, ids, targets, 4, MASK, (0.2, 1.0), generator(step))
+
+    low = train.fit(backbone, loss, replace(short, bfloat16=True))
+    assert seen == [True] * STEPS and {p.dtype for p in backbone.parameters()} == {torch.float32}
+    backbone = tiny_backbone(2, block_size=4)
+    full = train.fit(backbone, loss, short)
+    assert seen[STEPS:] == [False] * STEPS
+    assert low[0]["loss"] != full[0]["loss"] and low[0]["loss"] == pytest.approx(full[0]["loss"], rel=0.05)
+
+
+# --- recipes -----------------------------------------------------------------------------------------------------------
+
+
+def test_shift_moves_each_image_by_its_own_whole_pixels():
+    images = torch.rand(60, 2, 9, 9, generator=generator())
+    moved = train.shift(images, generator(1), most=2)
+    offsets = set()
+    for image, result in zip(images, moved, strict=True):
+        padded = nn.functional.pad(image, (2, 2, 2, 2))
+        matches = [(r, c) for r in range(5) for c in range(5) if torch.equal(result, padded[:, r : r + 9, c : c + 9])]
+        assert len(matches) == 1
+        offsets.add(matches[0])
+    assert {r for r, _ in offsets} == set(range(5)) == {c for _, c in offsets}
+    assert torch.equal(train.shift(images, generator(1), most=0), images)
+
+
+def test_caption_table_and_index_agree():
+    text = train.load_vocabulary(16)
+    table = train.caption_table(text)
+    classes = torch.tensor([[d, t, s] for d in range(10) for t in range(2) for s in range(3)])[torch.randperm(60, generator=generator())]
+    for row, index in zip(classes.tolist(), train.caption_index(classes).tolist(), strict=True):
+        assert text.decode(table[index]) == captions.caption(*row)
+
+
+def test_tokenizer_recipe_pairs_each_picture_with_its_own_caption(monkeypatch):
+    """The caption is that of the unshifted picture, the pixels are the shifted ones."""
+    images, seen = real_images(16), []
+    module = tiny_tokenizer()
+    monkeypatch.setattr(module, "loss", lambda *inputs: seen.append(inputs) or (torch.zeros(()), {}))
+    train.tokenizer_loss(module, images, train.load_vocabulary(16), short)(3)
+    pixels, table, right, _ = seen[0]
+    index = train.batch_indices(16, 8, 3, short.seed)
+    expected = captions.describe_pixels(images.floats(index), images.labels[index])
+    assert [train.load_vocabulary(16).decode(table[r]) for r in right] == expected
+    assert torch.equal(pixels, train.shift(images.floats(index), train.step_generator(short.seed, 3)))
+
+
+def test_backbone_batch_is_half_drawing_half_describing():
+    vocab, tokenizer, images = train.load_vocabulary(16), tiny_tokenizer(), real_images(40)
+    everything = Preset("x", "backbone", tiny_backbone_preset.model, replace(short, unconditional_rate=0.0, partial_caption_rate=0.0))
+    batch = train.backbone_batch(tokenizer, vocab, images, everything, step=2)
+    index = train.batch_indices(40, 8, 2, short.seed)
+    true = captions.describe_pixels(images.floats(index), images.labels[index])
+    codes = tokenizer.encode(train.shift(images.floats(index), train.step_generator(short.seed, 2)))
+    assert batch.ids.shape[0] == 8 and batch.ids.shape[1] % tiny_backbone_preset.model.block_size == 0
+    for row in range(8):
+        text = vocab.decode(batch.ids[row])
+        written = "".join(f"<code {c}>" for c in codes[row].flatten().tolist())
+        asked = vocab.decode(batch.ids[row][batch.real[row]])
+        if row % 2:
+            assert text.startswith(f"<role>SYSTEM</role> {SYSTEM_PROMPTS['describe']} <role>HUMAN</role><|image|>")
+            assert f"<boi>{written}<|/image|>Describe the image.<role>ASSISTANT</role>" in text
+            assert asked == f"{true[row]}<|endoftext|>"
+        else:
+            assert text.startswith(
+                f"<role>SYSTEM</role> {SYSTEM_PROMPTS['draw']} <role>HUMAN</role>{true[row]}<role>ASSISTANT</role><|image|>"
+            )
+            assert asked == f"{written}<|/image|><|endoftext|>"
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.0, 8), (0.0, 0), (0.25, 2), (0.75, 6)])
+def test_draw_share_decides_how_many_draw(share, expected):
+    vocab, preset = train.load_vocabulary(16), replace(tiny_backbone_preset, training=replace(short, draw_share=share))
+    batch = train.backbone_batch(tiny_tokenizer(), vocab, real_images(40), preset, 0)
+    assert sum(SYSTEM_PROMPTS["draw"] in vocab.decode(row) for row in batch.ids) == expected
+
+
+def test_captions_are_dropped_and_shortened_at_their_rates():
+    vocab, tokenizer, images = train.load_vocabulary(16), tiny_tokenizer(), real_images(600)
+    preset = Preset("x", "backbone", tiny_backbone_preset.model, replace(short, batch_size=600))
+    kinds = {"none": 0, "full": 0, "digit": 0, "thickness": 0, "slant": 0}
+    for step in range(3):
+        for row in train.backbone_batch(tokenizer, vocab, images, preset, step).ids[::2]:
+            text = vocab.decode(row).split("<role>HUMAN</role>")[1].split("<role>ASSISTANT</role>")[0]
+            digit, thickness, slant = captions.parse(text)
+            kind = {(False, False): "digit", (True, False): "thickness", (False, True): "slant", (True, True): "full"}
+            kinds["none" if text == "<uncondition>" else kind[thickness is not None, slant is not None]] += 1
+            assert text == "<uncondition>" or text == captions.caption(digit, thickness, slant)
+    shares = {k: v / 900 for k, v in kinds.items()}
+    expected = {"none": 0.1, "digit": 0.06, "thickness": 0.06, "slant": 0.06, "full": 0.72}
+    for kind, share in expected.items():
+        assert shares[kind] == pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / 900)), shares
+
+
+def test_block_size_one_pads_as_the_others_do():
+    vocab, tokenizer = train.load_vocabulary(16), tiny_tokenizer()
+    model = replace(tiny_backbone_preset.model, block_size=1)
+    batch = train.backbone_batch(tokenizer, vocab, real_images(40), replace(tiny_backbone_preset, model=model), 0)
+    assert batch.ids.shape[1] % 16 == 0
+
+
+def test_a_new_backbone_starts_its_image_embeddings_at_the_codebook():
+    tokenizer = tiny_tokenizer()
+    with_codes, again = (train.new_model(tiny_backbone_preset, "cpu", tokenizer) for _ in range(2))
+    without = train.new_model(tiny_backbone_preset, "cpu")
+    assert same_bits(with_codes, again)
+    a, b = with_codes.model.word_embeddings.weight, without.model.word_embeddings.weight
+    assert torch.equal(a[:384], b[:384]) and not torch.equal(a[384:], b[384:])
+    assert torch.linalg.matrix_rank(a[384:].detach()) <= tokenizer.config.code_dim  # a projection of 8-dimensional codes
+    assert torch.equal(with_codes.lm_head.weight, without.lm_head.weight)
+
+
+# --- presets from end to end -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_mnist(monkeypatch):
+    monkeypatch.setattr(data, "load_mnist", lambda split="train", root=None: real_images(40))
+
+
+def test_text_preset_reproduces_the_shipped_pieces(tmp_path):
+    module, records = train.train(get_preset("mnist-text"), tmp_path)
+    assert module is None and records == []
+    assert json.loads((tmp_path / "text.json").read_text()) == json.loads(train.text_path().read_text())
+    with pytest.raises(ValueError, match="ask for that number"):
+        train.train(Preset("x", "text", TextConfig(5000), TrainingConfig(0)), tmp_path / "more")
+    assert not (tmp_path / "more" / "text.json").exists()
+
+
+def test_every_kind_trains_saves_and_loads(small_mnist, tmp_path):
+    names = {"judge": tiny_judge_preset, "tokenizer": tiny_tokenizer_preset, "backbone": tiny_backbone_preset}
+    for kind, preset in names.items():
+        tokenizer = str(tmp_path / "tokenizer") if kind == "backbone" else None
+        module, records = train.train(preset, tmp_path / kind, tokenizer_weights=tokenizer)
+        assert len(records) == STEPS
+        back, info = checkpoint.load_model(tmp_path / kind, kind)
+        assert same_bits(back, module) and info["data_md5"] == data.MNIST_MD5 and info["training"]["seed"] == 5
+        assert info["command"].startswith(f"minillada train {preset.name} --steps {STEPS} --seed 5")
+    uni = minillada.load(tmp_path / "backbone")
+    assert uni.draw(["a seven"], steps=2).shape == (1, 1, 32, 32)
+    assert len(uni.describe(real_images(2).floats())) == 2
+
+
+def test_an_interrupted_preset_resumes_to_the_same_file(small_mnist, tmp_path):
+    run = save_tiny_uni(tmp_path)
+    tokenizer = str(run.parent / "tokenizer")
+    train.train(tiny_backbone_preset, tmp_path / "whole", tokenizer_weights=tokenizer)
+    train.train(tiny_backbone_preset, tmp_path / "parts", tokenizer_weights=tokenizer, stop_after=3)
+    assert not (tmp_path / "parts" / "weights.safetensors").exists(), "an unfinished run has no weights to load by mistake"
+    train.train(tiny_backbone_preset, tmp_path / "parts", tokenizer_weights=tokenizer, resume=True)
+    for name in ("weights.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    # The library writes metadata in random order, so states are compared by content: optimiser moments included.
+    whole, parts = (checkpoint.read_tensors(tmp_path / folder / "state.safetensors") for folder in ("whole", "parts"))
+    assert whole[1] == parts[1] and whole[0].keys() == parts[0].keys() and any(k.endswith("exp_avg_sq") for k in whole[0])
+    assert all(torch.equal(whole[0][k], parts[0][k]) for k in whole[0])
+
+
+def test_a_backbone_needs_its_tokenizer(small_mnist, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no weights called 'nowhere'"):
+        train.train(tiny_backbone_preset, tmp_path, tokenizer_weights="nowhere")
+
+
+def test_presets_are_consistent():
+    for name, preset in PRESETS.items():
+        assert preset.name == name and get_preset(name) is preset
+        if preset.kind == "backbone":
+            tokenizer = PRESETS[preset.tokenizer].model
+            assert preset.model.vocab_size == 384 + tokenizer.codebook_size
+    assert PRESETS["mnist-ar"].model.block_size == 1 and PRESETS["mnist-ar"].training.mask_rate == (1.0, 1.0)
+    a, b = PRESETS["mnist"], PRESETS["mnist-ar"]
+    assert replace(b.model, block_size=a.model.block_size) == a.model  # a fair comparison: the same size,
+    assert replace(b.training, mask_rate=a.training.mask_rate, steps=a.training.steps) == a.training  # the same recipe
+    with pytest.raises(ValueError, match="unknown preset 'mnits'; choose one of .*mnist-cpu"):
+        get_preset("mnits")

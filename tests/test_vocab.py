@@ -1,0 +1,129 @@
+"""One id space: any text comes back exactly, nothing a user types becomes a special token, codes sit behind the offset."""
+
+import pytest
+import torch
+from helpers import many, tiny_vocab
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minillada import captions, layout, train
+from minillada.vocab import (
+    BOI,
+    END_IMAGE,
+    EOS,
+    IMAGE,
+    MASK,
+    MAX_GRID,
+    ROLES,
+    SPECIAL_TOKENS,
+    UNCONDITION,
+    Vocabulary,
+    size_token,
+    train_bpe,
+)
+
+shipped = train.load_vocabulary(512)
+vocabularies = pytest.mark.parametrize("vocab", [tiny_vocab(), shipped], ids=["tiny", "real"])
+awkward = st.text() | st.lists(st.sampled_from([*SPECIAL_TOKENS, "<code 3>", " ", "a", "<", "|", "\n", "é", "七", "🙂", "\x00"])).map(
+    "".join
+)
+
+
+@vocabularies
+@many
+@given(text=awkward)
+def test_any_string_comes_back_and_is_never_special(vocab, text):
+    ids = vocab.encode(text)
+    assert vocab.decode(ids) == text
+    assert all(len(SPECIAL_TOKENS) <= i < vocab.image_token_offset for i in ids)
+
+
+@vocabularies
+def test_special_tokens_are_single_ids_in_markup_only(vocab):
+    ids = [vocab.markup(token) for token in SPECIAL_TOKENS]
+    assert ids == [[i] for i in range(len(SPECIAL_TOKENS))]
+    assert vocab.eos_id == vocab.markup(EOS)[0] and vocab.mask_id == vocab.markup(MASK)[0]
+    for token in SPECIAL_TOKENS:
+        assert len(vocab.encode(token)) > 1
+        assert vocab.decode(vocab.markup(token)) == token
+    assert vocab.markup(f"a{IMAGE}b") == vocab.encode("a") + vocab.markup(IMAGE) + vocab.encode("b")
+
+
+def test_the_special_tokens_are_the_official_ones():
+    assert SPECIAL_TOKENS[:6] == [EOS, MASK, IMAGE, END_IMAGE, BOI, UNCONDITION]
+    assert (EOS, IMAGE, END_IMAGE, BOI, UNCONDITION) == ("<|endoftext|>", "<|image|>", "<|/image|>", "<boi>", "<uncondition>")
+    assert list(ROLES.values()) == ["<role>SYSTEM</role>", "<role>HUMAN</role>", "<role>ASSISTANT</role>"]
+    assert size_token(4) == "<|reserved_token_4|>" and len(set(SPECIAL_TOKENS)) == 9 + MAX_GRID
+
+
+@vocabularies
+def test_text_and_codes_divide_the_ids_between_them(vocab):
+    assert vocab.image_token_offset == 1 + max(vocab._plain.get_vocab().values()), "no gap between the last piece and the first code"
+    codes = torch.arange(vocab.codebook_size).view(1, -1)
+    ids = vocab.image_ids(codes)
+    assert ids == list(range(vocab.image_token_offset, vocab.size))
+    assert torch.equal(vocab.codes(torch.tensor([ids])), codes)
+    assert vocab.is_image().nonzero().flatten().tolist() == ids and len(vocab.is_image()) == vocab.size
+
+
+def test_codes_are_written_in_raster_order():
+    vocab = tiny_vocab()
+    grid = torch.tensor([[3, 1, 4], [1, 5, 9]])
+    assert [i - vocab.image_token_offset for i in vocab.image_ids(grid)] == [3, 1, 4, 1, 5, 9]
+
+
+def test_decode_hides_nothing():
+    vocab = tiny_vocab()
+    ids = vocab.markup(f"{IMAGE}{BOI}") + vocab.image_ids(torch.tensor([[0, 15]])) + vocab.encode("the thin") + vocab.markup(EOS)
+    assert vocab.decode(ids) == "<|image|><boi><code 0><code 15>the thin<|endoftext|>"
+    assert vocab.decode(torch.tensor(ids)) == vocab.decode(iter(ids))
+
+
+def test_the_shipped_pieces_are_those_of_the_corpus():
+    again = train_bpe(train.bpe_corpus(), shipped.image_token_offset)
+    vocab = Vocabulary(again, 512)
+    for text in [*captions.all_captions(), *layout.SYSTEM_PROMPTS.values(), "never seen: 漢字"]:
+        assert vocab.encode(text) == shipped.encode(text)
+    assert shipped.image_token_offset == 384 and shipped.size == 896
+
+
+def test_every_full_caption_has_equally_many_pieces():
+    """Then a batch of drawing prompts needs no padding, and `train.caption_table` is a rectangle."""
+    lengths = {len(shipped.encode(c)) for c in captions.all_captions()}
+    assert len(lengths) == 1
+
+
+@pytest.mark.parametrize("bad", [-1, 10_000])
+def test_ids_outside_the_vocabulary_are_refused(bad):
+    vocab = tiny_vocab()
+    with pytest.raises(ValueError, match=f"token id {bad} is outside the vocabulary of {vocab.size}"):
+        vocab.decode([5, bad])
+    with pytest.raises(ValueError, match="outside the vocabulary"):
+        vocab.decode([vocab.size])
+
+
+@pytest.mark.parametrize("bad", [-1, 16])
+def test_codes_outside_the_codebook_are_refused(bad):
+    with pytest.raises(ValueError, match=r"image codes must lie in \[0, 16\)"):
+        tiny_vocab().image_ids(torch.tensor([[0, bad]]))
+
+
+def test_text_ids_are_not_codes():
+    vocab = tiny_vocab()
+    for bad in (vocab.image_token_offset - 1, vocab.size):
+        with pytest.raises(ValueError, match="not image codes"):
+            vocab.codes(torch.tensor([vocab.image_token_offset, bad]))
+
+
+def test_a_corpus_too_small_for_the_vocabulary_is_refused():
+    with pytest.raises(ValueError, match="not 400"):
+        train_bpe(["ab"], 400)
+
+
+def test_missing_and_foreign_files_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no text tokenizer at .*git checkout"):
+        Vocabulary.from_file(tmp_path / "text.json", 16)
+    for content in ("", "{}", '{"version": "1.0"', "not json"):
+        (tmp_path / "text.json").write_text(content)
+        with pytest.raises(ValueError, match="text.json is not a tokenizer file"):
+            Vocabulary.from_file(tmp_path / "text.json", 16)
