@@ -1,8 +1,8 @@
 """Captions measured from pixels and labels, such as `a thick seven leaning right`, so that every answer can be checked.
 
 Notable choices
-- Thickness and slant are continuous measurements cut at fixed thresholds; the thresholds below split the training set
-  into parts of similar size (notebook 01 plots them). Near a threshold a caption is a matter of a tenth of a pixel,
+- Thickness and slant are continuous measurements cut at fixed thresholds (notebook 01 plots them). Of the training set
+  49 % are thick; 23 % lean left, 49 % stand upright, 28 % lean right. Near a threshold a caption is a matter of a tenth of a pixel,
   which is what limits "whole caption right" to less than 100 %.
 - The grammar is fixed: `a {thickness} {digit} {slant}`. Drawing prompts may leave attributes out: `a seven`.
 """

@@ -84,15 +84,15 @@ def _download(root: Path) -> Path:
     import shutil
     import tempfile
 
-    from torchvision.datasets import MNIST
-
     try:
+        from torchvision.datasets import MNIST
+
         (root / "mnist").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root) as scratch:
             dataset = MNIST(scratch, download=True)
             for path in Path(dataset.raw_folder).glob("*.gz"):
                 shutil.move(path, root / "mnist" / path.name)
-    except (OSError, RuntimeError) as error:
+    except (ImportError, OSError, RuntimeError) as error:
         raise FileNotFoundError(
             f"MNIST is neither in {root / 'mnist'} nor can it be downloaded ({type(error).__name__}); "
             "restore the shipped files with `git checkout -- data`, or connect to the internet"

@@ -1,4 +1,4 @@
-"""Block masked diffusion: corruption, the training loss and the likelihood bound (spec section 3; LLaDA2.0, section 2).
+"""Block masked diffusion: corruption, the training loss and the likelihood bound (LLaDA2.0, arXiv 2512.15745, section 2).
 
 Forward process, linear schedule: within each block every response token is masked independently with probability t.
 Loss:  E_t [ (1/t) Σ_blocks Σ_i 1[i masked] · −log p(x_i | x_t of its block, clean earlier blocks) ]  >=  −log p(x | prompt).
@@ -22,8 +22,9 @@ from .model import Backbone
 def draw_mask_rates(batch: int, blocks: int, low: float, high: float, generator: torch.Generator) -> Tensor:
     """Mask rates t `[batch, blocks]`, uniform on [low, high] and stratified over the batch.
 
-    One offset for all and a random order for each block column: every t is uniform, but a batch covers the interval evenly,
-    which removes most of the noise of the 1/t weight.
+    One offset for all and a random order for each block column: every t is uniform, but a batch covers the interval evenly.
+    That costs nothing and helps little: at any t the weighted loss has nearly the same mean, and its noise comes from which
+    tokens fall (notebook 04).
     """
     offset = torch.rand(1, blocks, generator=generator)
     order = torch.rand(batch, blocks, generator=generator).argsort(0)

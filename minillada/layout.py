@@ -1,4 +1,4 @@
-"""How each task is written as one sequence of ids (spec section 5), and how sequences become a training batch.
+"""How each task is written as one sequence of ids (LLaDA2.0-Uni, arXiv 2604.20796), and how sequences become a training batch.
 
 An image block is `<|image|> <|reserved_token_H|> <|reserved_token_W|> <boi>` + H·W codes in raster order + `<|/image|>`;
 its first four tokens are the header. Pieces are tokenised separately and concatenated, as the official code does.

@@ -1,4 +1,4 @@
-"""Attention masks of block diffusion (spec section 2; LLaDA2.0 arXiv 2512.15745). True means "may attend".
+"""Attention masks of block diffusion (LLaDA2.0, arXiv 2512.15745). True means "may attend".
 
 Notable choices
 - Masks are dense boolean tensors built from positions alone; at our lengths they are small, run on every device and can

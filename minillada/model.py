@@ -1,4 +1,4 @@
-"""The backbone: a pre-norm transformer whose state-dict keys are those of the official checkpoint (spec section 1).
+"""The backbone: a pre-norm transformer whose state-dict keys are those of the official checkpoint (arXiv 2604.20796).
 
 Notable choices
 - Same-position prediction: the logits at a masked position are about that position (an autoregressive model would shift).
@@ -188,10 +188,15 @@ class Backbone(nn.Module):
             return F.linear(hidden.float(), self.lm_head.weight.float())
 
     @torch.no_grad()
-    def start_image_embeddings(self, codebook: Tensor, offset: int) -> None:
-        """Start image-token embeddings at the codebook vectors `[K, C]`, so similar codes begin with similar embeddings.
+    def start_image_rows(self, codebook: Tensor, offset: int) -> None:
+        """Start the image rows of embedding and head at the codebook vectors `[K, C]`, so that similar codes begin alike.
 
-        A random projection keeps angles approximately and lifts C dimensions to the hidden size.
+        Similar rows of the head give similar codes similar logits: what is learned about one code is learned about its
+        neighbours from the first step on. The mean, which tells no code from another, is taken out; a random projection
+        keeps angles approximately and lifts C dimensions to the hidden size.
         """
-        projection = torch.randn(codebook.shape[1], self.config.hidden_size) * self.config.initializer_range
-        self.model.word_embeddings.weight[offset : offset + len(codebook)] = codebook @ projection
+        centred = codebook - codebook.mean(0)
+        centred = centred / centred.norm(dim=1).mean()
+        for rows in (self.model.word_embeddings.weight, self.lm_head.weight):
+            projection = torch.randn(codebook.shape[1], self.config.hidden_size) * self.config.initializer_range
+            rows[offset : offset + len(codebook)] = centred @ projection

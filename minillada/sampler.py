@@ -1,4 +1,4 @@
-"""Block decoding: append a block of masks, fill it step by step, make it final, go on (spec section 4).
+"""Block decoding: append a block of masks, fill it step by step, make it final, go on (LLaDA2.0, arXiv 2512.15745).
 
 Notable choices
 - The commit rule is the official one: per step a quota of the most confident positions, or every position above the
@@ -48,7 +48,10 @@ def check_sampling(config: SamplingConfig) -> None:
         (config.steps >= 1, f"steps must be at least 1, got {config.steps}"),
         (config.block_size >= 1, f"block size must be at least 1, got {config.block_size}"),
         (0 <= config.threshold <= 1, f"threshold must lie in [0, 1], got {config.threshold}"),
-        (0 <= config.temperature < math.inf, f"temperature must be finite and not negative, got {config.temperature}"),
+        (
+            config.temperature == 0 or 1e-3 <= config.temperature < math.inf,
+            f"temperature must be 0 (the most likely token) or at least 0.001 and finite, got {config.temperature}",
+        ),
         (config.top_k is None or config.top_k >= 1, f"top_k must be at least 1, got {config.top_k}"),
         (config.top_p is None or 0 < config.top_p <= 1, f"top_p must lie in (0, 1], got {config.top_p}"),
         (math.isfinite(config.guidance), f"guidance must be a finite number, got {config.guidance}"),

@@ -66,6 +66,8 @@ class Uni(nn.Module):
         """`draw`, with codes and the record of every step; captions must have equally many tokens to share a record."""
         if isinstance(captions, str):
             raise ValueError("captions must be a list of strings, for example ['a thick seven leaning right']")
+        if not captions:
+            raise ValueError("there is no caption to draw; give at least one")
         config = self.sampling(DRAW, **sampling)
         grid, vocab = self.tokenizer.config.grid, self.vocab
         prompts = [layout.draw_prompt(vocab, c, grid) for c in captions]

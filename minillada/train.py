@@ -260,12 +260,12 @@ def load_vocabulary(codebook_size: int) -> Vocabulary:
 
 
 def new_model(preset: Preset, device: str | torch.device, tokenizer: ImageTokenizer | None = None) -> nn.Module:
-    """An untrained model of a preset, seeded; a backbone's image embeddings start from the tokenizer's codebook."""
+    """An untrained model of a preset, seeded; a backbone's image rows start from the tokenizer's codebook."""
     torch.manual_seed(preset.training.seed)
     module = checkpoint.build(preset.kind, to_dict(preset.model))
     if isinstance(preset.model, ModelConfig) and tokenizer is not None:
         offset = preset.model.vocab_size - tokenizer.config.codebook_size
-        module.start_image_embeddings(tokenizer.codebook.embedding.cpu(), offset)
+        module.start_image_rows(tokenizer.codebook.embedding.cpu(), offset)
     # Convolutions run up to twice as fast in this memory layout on CPUs.
     return module.to(device, memory_format=torch.channels_last)
 

@@ -1,6 +1,6 @@
 """Image tokenizer: pixels -> a small grid of discrete semantic codes -> pixels.
 
-The counterpart of LLaDA2.0-Uni's SigLIP-VQ (spec section 6), scaled from a 40-layer ViT to a small convolutional network.
+The counterpart of LLaDA2.0-Uni's SigLIP-VQ (arXiv 2604.20796), scaled from a 40-layer ViT to a small convolutional network.
 
 Notable choices
 - Cosine lookup as in the official quantiser: features and codebook vectors are l2-normalised, the nearest code is the

@@ -357,14 +357,17 @@ def test_largest_legal_input_runs():
         assert tiny_backbone()(torch.full((1, 64), 23)).isfinite().all()
 
 
-def test_image_embeddings_start_with_the_angles_of_the_codebook():
+def test_image_rows_start_with_the_angles_of_the_codebook():
     torch.manual_seed(0)
     backbone = Backbone(tiny_config(vocab_size=40, hidden_size=512, num_hidden_layers=1))
-    before = backbone.model.word_embeddings.weight.detach().clone()
-    codebook = torch.nn.functional.normalize(torch.randn(16, 6, generator=generator()), dim=-1)
-    backbone.start_image_embeddings(codebook, 20)
-    after = backbone.model.word_embeddings.weight.detach()
-    assert torch.equal(after[:20], before[:20]) and torch.equal(after[36:], before[36:])
-    rows = torch.nn.functional.normalize(after[20:36], dim=-1)
-    assert torch.allclose(rows @ rows.T, codebook @ codebook.T, atol=0.15)
-    assert float(after[20:36].norm(dim=1).mean()) == pytest.approx(float(before[:20].norm(dim=1).mean()), rel=0.2)
+    tables = backbone.model.word_embeddings.weight, backbone.lm_head.weight
+    before = [table.detach().clone() for table in tables]
+    codebook = torch.nn.functional.normalize(torch.randn(16, 6, generator=generator()) + 1, dim=-1)
+    backbone.start_image_rows(codebook, 20)
+    centred = torch.nn.functional.normalize(codebook - codebook.mean(0), dim=-1)
+    for table, old in zip(tables, before, strict=True):
+        new = table.detach()
+        assert torch.equal(new[:20], old[:20]) and torch.equal(new[36:], old[36:])
+        rows = torch.nn.functional.normalize(new[20:36], dim=-1)
+        assert torch.allclose(rows @ rows.T, centred @ centred.T, atol=0.15)
+        assert float(new[20:36].norm(dim=1).mean()) == pytest.approx(float(old[:20].norm(dim=1).mean()), rel=0.2)

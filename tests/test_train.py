@@ -371,15 +371,15 @@ def test_block_size_one_pads_as_the_others_do():
     assert batch.ids.shape[1] % 16 == 0
 
 
-def test_a_new_backbone_starts_its_image_embeddings_at_the_codebook():
+def test_a_new_backbone_starts_its_image_rows_at_the_codebook():
     tokenizer = tiny_tokenizer()
     with_codes, again = (train.new_model(tiny_backbone_preset, "cpu", tokenizer) for _ in range(2))
     without = train.new_model(tiny_backbone_preset, "cpu")
     assert same_bits(with_codes, again)
-    a, b = with_codes.model.word_embeddings.weight, without.model.word_embeddings.weight
-    assert torch.equal(a[:384], b[:384]) and not torch.equal(a[384:], b[384:])
-    assert torch.linalg.matrix_rank(a[384:].detach()) <= tokenizer.config.code_dim  # a projection of 8-dimensional codes
-    assert torch.equal(with_codes.lm_head.weight, without.lm_head.weight)
+    for table in ("model.word_embeddings.weight", "lm_head.weight"):
+        a, b = with_codes.get_parameter(table), without.get_parameter(table)
+        assert torch.equal(a[:384], b[:384]) and not torch.equal(a[384:], b[384:])
+        assert torch.linalg.matrix_rank(a[384:].detach()) <= tokenizer.config.code_dim  # a projection of 8-dimensional codes
 
 
 # --- presets from end to end -------------------------------------------------------------------------------------------
