@@ -144,6 +144,29 @@ def check_tokens_per_forward(function: Callable) -> bool:
     return True
 
 
+def check_bits_per_token(function: Callable) -> bool:
+    """Notebook 12: `function(nats [B, L], real bool [B, L]) -> [B]`, bits per token of every sequence.
+
+    `nats` holds −log p at every target, padding included, and 0 in the prompt; `real` marks the targets that are no padding.
+    """
+    position = torch.arange(12)
+    real = (position >= 4) & (position < torch.tensor([12, 9, 6])[:, None])
+    nats = 3 * torch.rand(3, 12, generator=torch.Generator().manual_seed(14)) * (position >= 4)
+    total, count, ln2 = nats.sum(1), real.sum(1), math.log(2)
+    hints = {
+        "those are nats per token; a bit is ln 2 nats, so divide by ln 2": total / count,
+        "a nat is more than a bit: divide by ln 2 instead of multiplying": total * ln2 / count,
+        "the padding is predicted too, and its cost is part of what the sequence costs": (nats * real).sum(1) / ln2 / count,
+        "divide by the tokens that carry something, not by all positions": total / ln2 / nats.shape[1],
+        "those are bits per sequence; divide by its real tokens": total / ln2,
+    }
+    result = attempt(function, nats, real)
+    if result is None or not same(result, total / ln2 / count, hints):
+        return False
+    print("correct: this is the unit of evaluate.likelihood")
+    return True
+
+
 def check_wishes(function: Callable) -> bool:
     """Notebook 00: `function() -> list[str]`, one caption of every digit, all thick and leaning left."""
     result = attempt(function)

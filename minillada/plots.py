@@ -198,6 +198,20 @@ def histogram(values: Tensor, edges: list[float], names: list[str], xlabel: str)
     return figure
 
 
+def right_and_wrong(panels: dict[str, tuple[Tensor, Tensor, tuple[float, ...]]]) -> Figure:
+    """One panel a measurement, `{xlabel: (values [N], wrong bool [N], edges)}`: wrong answers in red before all, edges dashed."""
+    figure = Figure(figsize=(4.2 * len(panels), 2.8), dpi=DPI, layout="constrained")
+    for axes, (xlabel, (values, wrong, edges)) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        bins = torch.linspace(*values.quantile(torch.tensor([0.005, 0.995])).tolist(), 41).numpy()
+        axes.hist(values.numpy(), bins=bins, color="lightsteelblue", label=f"all ({len(values)})")
+        axes.hist(values[wrong].numpy(), bins=bins, color="crimson", label=f"wrong ({int(wrong.sum())})")
+        for edge in edges:
+            axes.axvline(edge, color="black", linestyle="--", linewidth=1)
+        axes.set(xlabel=xlabel, ylabel="images")
+        axes.legend(fontsize=8)
+    return figure
+
+
 def code_grid(image: Tensor, codes: Tensor) -> Figure:
     """An image `[C, H, W]` cut into patches, and the grid of codes `[h, w]` it became."""
     figure = Figure(figsize=(5.6, 2.9), dpi=DPI, layout="constrained")

@@ -13,10 +13,12 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from . import captions, checkpoint, data, layout
@@ -83,12 +85,15 @@ def fit(
     log = open_log(out, start) if out else None
     records: list[dict] = []
     module.train()
+    on_cpu_bf16 = config.bfloat16 and device.type == "cpu"
     bar = tqdm(range(start, end), initial=start, total=config.steps, desc=description, mininterval=1.0, file=sys.stderr)
     try:
         for step in bar:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, step)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+            # The fused attention's bfloat16 backward takes twice the time of the plain one on CPUs.
+            attention = sdpa_kernel(SDPBackend.MATH) if on_cpu_bf16 else nullcontext()
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16), attention:
                 value, metrics = loss(step)
             if not torch.isfinite(value):
                 raise FloatingPointError(
@@ -211,8 +216,11 @@ def tokenizer_loss(module: ImageTokenizer, images: data.Images, text: Vocabulary
     return loss
 
 
-def backbone_batch(tokenizer: ImageTokenizer, vocab: Vocabulary, images: data.Images, preset: Preset, step: int) -> layout.Batch:
-    """Drawing and describing in turn, in the shares of the preset; images are tokenised afresh, shifted at random, at every step."""
+def backbone_batches(tokenizer: ImageTokenizer, vocab: Vocabulary, images: data.Images, preset: Preset, step: int) -> list[layout.Batch]:
+    """One batch a task, in the shares of the preset; images are tokenised afresh, shifted at random, at every step.
+
+    Tasks differ in length: padded to one another, a quarter of the work would go into padding.
+    """
     config, model = preset.training, preset.model
     generator = step_generator(config.seed, step)
     index = batch_indices(len(images.labels), config.batch_size, step, config.seed)
@@ -221,30 +229,35 @@ def backbone_batch(tokenizer: ImageTokenizer, vocab: Vocabulary, images: data.Im
     device = next(tokenizer.parameters()).device
     codes = tokenizer.encode(shift(originals, generator).to(device)).cpu()
     chance = torch.rand(len(index), 3, generator=generator).tolist()
-    sequences = []
+    draw, describe = [], []
     for i, (digit, thickness, angle) in enumerate(classes):
+        text = captions.caption(digit, thickness, angle)
         if math.ceil((i + 1) * config.draw_share) == math.ceil(i * config.draw_share):
-            sequences.append(layout.describe_sequence(vocab, codes[i], captions.caption(digit, thickness, angle)))
+            describe.append(layout.describe_sequence(vocab, codes[i], text))
             continue
         drop, partial, which = chance[i]
-        text = captions.caption(digit, thickness, angle)
         if drop < config.unconditional_rate:
             text = None
         elif partial < config.partial_caption_rate:  # "a seven", "a thick seven" and "a seven leaning right" in equal parts
             text = captions.caption(digit, thickness if which > 2 / 3 else None, angle if which < 1 / 3 else None)
-        sequences.append(layout.draw_sequence(vocab, text, codes[i]))
+        draw.append(layout.draw_sequence(vocab, text, codes[i]))
     multiple = model.block_size if model.block_size > 1 else 16
-    return layout.collate(sequences, vocab, multiple)
+    return [layout.collate(sequences, vocab, multiple) for sequences in (draw, describe) if sequences]
 
 
 def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabulary, images: data.Images, preset: Preset) -> Loss:
+    """The block diffusion loss of each task in nats per target token, averaged over the tasks by their shares of the batch."""
     device = next(backbone.parameters()).device
+    config, block_size = preset.training, preset.model.block_size
 
     def loss(step: int):
-        batch = backbone_batch(tokenizer, vocab, images, preset, step)
-        generator = step_generator(preset.training.seed, step)
-        ids, targets = batch.ids.to(device), batch.targets.to(device)
-        return block_diffusion_loss(backbone, ids, targets, preset.model.block_size, vocab.mask_id, preset.training.mask_rate, generator)
+        generator = step_generator(config.seed, step)
+        total, nats = torch.zeros((), device=device), 0.0
+        for batch in backbone_batches(tokenizer, vocab, images, preset, step):
+            ids, targets, share = batch.ids.to(device), batch.targets.to(device), len(batch.ids) / config.batch_size
+            value, metrics = block_diffusion_loss(backbone, ids, targets, block_size, vocab.mask_id, config.mask_rate, generator)
+            total, nats = total + share * value, nats + share * metrics["masked_nats"]
+        return total, {"masked_nats": nats}
 
     return loss
 
@@ -317,11 +330,13 @@ def train(
         loss = backbone_loss(module, tokenizer, load_vocabulary(tokenizer.config.codebook_size), images, preset)
     began = time.perf_counter()
     records = fit(module, loss, preset.training, out, resume, stop_after, description=preset.name)
-    if stop_after is None or stop_after >= preset.training.steps:
+    weights = out / "weights.safetensors"
+    complete = stop_after is None or stop_after >= preset.training.steps
+    if complete and (records or not weights.exists()):  # resuming a finished run leaves its JSON, with its time, as it was
         info |= {
             "parameters": sum(p.numel() for p in module.parameters()),
             "seconds": round(time.perf_counter() - began),
             "data_md5": data.MNIST_MD5,
         }
-        checkpoint.save_model(out / "weights.safetensors", module, info)
+        checkpoint.save_model(weights, module, info)
     return module, records

@@ -83,6 +83,17 @@ CASES |= {
         lambda c: c.sum((0, 2)) / c.any(2).sum(0),
         [lambda c: c.sum((0, 2)) / len(c), lambda c: c.sum((0, 2)), lambda c: c.any(2).sum(0), lambda c: c.sum() / len(c)],
     ),
+    "check_bits_per_token": (
+        lambda nats, real: nats.sum(1) / math.log(2) / real.sum(1),
+        [
+            lambda nats, real: nats.sum(1) / real.sum(1),
+            lambda nats, real: nats.sum(1) * math.log(2) / real.sum(1),
+            lambda nats, real: (nats * real).sum(1) / math.log(2) / real.sum(1),
+            lambda nats, real: nats.mean(1) / math.log(2),
+            lambda nats, real: nats.sum(1) / math.log(2),
+            lambda nats, real: nats.sum() / math.log(2) / real.sum(),
+        ],
+    ),
 }
 
 

@@ -317,18 +317,20 @@ def test_tokenizer_recipe_pairs_each_picture_with_its_own_caption(monkeypatch):
     assert torch.equal(pixels, train.shift(images.floats(index), train.step_generator(short.seed, 3)))
 
 
-def test_backbone_batch_is_half_drawing_half_describing():
+def test_half_of_a_batch_draws_and_half_describes():
     vocab, tokenizer, images = train.load_vocabulary(16), tiny_tokenizer(), real_images(40)
     everything = Preset("x", "backbone", tiny_backbone_preset.model, replace(short, unconditional_rate=0.0, partial_caption_rate=0.0))
-    batch = train.backbone_batch(tokenizer, vocab, images, everything, step=2)
+    draw, describe = train.backbone_batches(tokenizer, vocab, images, everything, step=2)
     index = train.batch_indices(40, 8, 2, short.seed)
     true = captions.describe_pixels(images.floats(index), images.labels[index])
     codes = tokenizer.encode(train.shift(images.floats(index), train.step_generator(short.seed, 2)))
-    assert batch.ids.shape[0] == 8 and batch.ids.shape[1] % tiny_backbone_preset.model.block_size == 0
+    for batch in (draw, describe):
+        assert batch.ids.shape[0] == 4 and batch.ids.shape[1] % tiny_backbone_preset.model.block_size == 0
     for row in range(8):
-        text = vocab.decode(batch.ids[row])
+        batch = describe if row % 2 else draw
+        ids, real = batch.ids[row // 2], batch.real[row // 2]
+        text, asked = vocab.decode(ids), vocab.decode(ids[real])
         written = "".join(f"<code {c}>" for c in codes[row].flatten().tolist())
-        asked = vocab.decode(batch.ids[row][batch.real[row]])
         if row % 2:
             assert text.startswith(f"<role>SYSTEM</role> {SYSTEM_PROMPTS['describe']} <role>HUMAN</role><|image|>")
             assert f"<boi>{written}<|/image|>Describe the image.<role>ASSISTANT</role>" in text
@@ -340,11 +342,22 @@ def test_backbone_batch_is_half_drawing_half_describing():
             assert asked == f"{written}<|/image|><|endoftext|>"
 
 
+def test_tasks_are_averaged_by_their_shares(monkeypatch):
+    """A task with more or longer targets counts no more than its share of the batch."""
+    vocab, tokenizer = train.load_vocabulary(16), tiny_tokenizer()
+    preset = replace(tiny_backbone_preset, training=replace(short, draw_share=0.25))
+    losses = iter([(torch.tensor(8.0), {"masked_nats": 4.0}), (torch.tensor(4.0), {"masked_nats": 8.0})])
+    monkeypatch.setattr(train, "block_diffusion_loss", lambda *inputs: next(losses))
+    module = train.new_model(preset, "cpu", tokenizer)
+    value, metrics = train.backbone_loss(module, tokenizer, vocab, real_images(40), preset)(0)
+    assert float(value) == 0.25 * 8 + 0.75 * 4 and metrics["masked_nats"] == 0.25 * 4 + 0.75 * 8
+
+
 @pytest.mark.parametrize(("share", "expected"), [(1.0, 8), (0.0, 0), (0.25, 2), (0.75, 6)])
 def test_draw_share_decides_how_many_draw(share, expected):
     vocab, preset = train.load_vocabulary(16), replace(tiny_backbone_preset, training=replace(short, draw_share=share))
-    batch = train.backbone_batch(tiny_tokenizer(), vocab, real_images(40), preset, 0)
-    assert sum(SYSTEM_PROMPTS["draw"] in vocab.decode(row) for row in batch.ids) == expected
+    batches = train.backbone_batches(tiny_tokenizer(), vocab, real_images(40), preset, 0)
+    assert sum(SYSTEM_PROMPTS["draw"] in vocab.decode(row) for batch in batches for row in batch.ids) == expected
 
 
 def test_captions_are_dropped_and_shortened_at_their_rates():
@@ -352,7 +365,7 @@ def test_captions_are_dropped_and_shortened_at_their_rates():
     preset = Preset("x", "backbone", tiny_backbone_preset.model, replace(short, batch_size=600))
     kinds = {"none": 0, "full": 0, "digit": 0, "thickness": 0, "slant": 0}
     for step in range(3):
-        for row in train.backbone_batch(tokenizer, vocab, images, preset, step).ids[::2]:
+        for row in train.backbone_batches(tokenizer, vocab, images, preset, step)[0].ids:
             text = vocab.decode(row).split("<role>HUMAN</role>")[1].split("<role>ASSISTANT</role>")[0]
             digit, thickness, slant = captions.parse(text)
             kind = {(False, False): "digit", (True, False): "thickness", (False, True): "slant", (True, True): "full"}
@@ -367,8 +380,8 @@ def test_captions_are_dropped_and_shortened_at_their_rates():
 def test_block_size_one_pads_as_the_others_do():
     vocab, tokenizer = train.load_vocabulary(16), tiny_tokenizer()
     model = replace(tiny_backbone_preset.model, block_size=1)
-    batch = train.backbone_batch(tokenizer, vocab, real_images(40), replace(tiny_backbone_preset, model=model), 0)
-    assert batch.ids.shape[1] % 16 == 0
+    batches = train.backbone_batches(tokenizer, vocab, real_images(40), replace(tiny_backbone_preset, model=model), 0)
+    assert all(batch.ids.shape[1] % 16 == 0 for batch in batches)
 
 
 def test_a_new_backbone_starts_its_image_rows_at_the_codebook():
@@ -426,6 +439,9 @@ def test_an_interrupted_preset_resumes_to_the_same_file(small_mnist, tmp_path):
     whole, parts = (checkpoint.read_tensors(tmp_path / folder / "state.safetensors") for folder in ("whole", "parts"))
     assert whole[1] == parts[1] and whole[0].keys() == parts[0].keys() and any(k.endswith("exp_avg_sq") for k in whole[0])
     assert all(torch.equal(whole[0][k], parts[0][k]) for k in whole[0])
+    written = (tmp_path / "parts" / "weights.json").read_bytes()
+    train.train(tiny_backbone_preset, tmp_path / "parts", tokenizer_weights=tokenizer, resume=True)
+    assert (tmp_path / "parts" / "weights.json").read_bytes() == written, "nothing was left to do, so nothing is rewritten"
 
 
 def test_a_backbone_needs_its_tokenizer(small_mnist, tmp_path):
