@@ -38,6 +38,11 @@ def tiny_config(**changes) -> ModelConfig:
     return ModelConfig(**values | changes)
 
 
+def storable(module):
+    """The module in evaluation mode with values that float16, and so a weights file, holds exactly."""
+    return module.half().float().eval()
+
+
 def tiny_backbone(seed: int = 0, **changes) -> Backbone:
     """A random backbone with confident, varied predictions; norm weights are random too, so that a skipped one shows."""
     torch.manual_seed(seed)
@@ -46,7 +51,7 @@ def tiny_backbone(seed: int = 0, **changes) -> Backbone:
         for name, parameter in backbone.named_parameters():
             if "norm" in name:
                 parameter.uniform_(0.5, 1.5)
-    return backbone.eval()
+    return storable(backbone)
 
 
 def random_ids(batch: int, length: int, vocab_size: int = 24, seed: int = 0) -> Tensor:
@@ -63,7 +68,7 @@ def tiny_vocab(codebook_size: int = 16) -> Vocabulary:
 def tiny_tokenizer(seed: int = 0, **changes) -> ImageTokenizer:
     torch.manual_seed(seed)
     values = dict(image_size=32, patch_size=8, codebook_size=16, code_dim=8, width=8)
-    return ImageTokenizer(TokenizerConfig(**values | changes)).eval()
+    return storable(ImageTokenizer(TokenizerConfig(**values | changes)))
 
 
 def tiny_uni(seed: int = 0, block_size: int = 16) -> Uni:
@@ -90,7 +95,7 @@ def describe(kind: str, module) -> dict:
 
 def tiny_judge(seed: int = 0) -> Judge:
     torch.manual_seed(seed)
-    return Judge(JudgeConfig(width=4, features=6)).eval()
+    return storable(Judge(JudgeConfig(width=4, features=6)))
 
 
 @functools.cache

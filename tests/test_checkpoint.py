@@ -119,6 +119,8 @@ def test_every_kind_comes_back_exactly(tmp_path, kind, module):
         assert info["sha256"] == checksum(path)
         for (key, a), (other, b) in zip(module.state_dict().items(), back.state_dict().items(), strict=True):
             assert key == other and torch.equal(a, b)
+    tensors, _ = checkpoint.read_tensors(path)
+    assert {t.dtype for t in tensors.values() if t.is_floating_point()} == {torch.float16}, "half the bytes"
 
 
 def test_config_survives_json():

@@ -179,7 +179,7 @@ def test_demo_saves_its_picture(call, monkeypatch, tmp_path):
         (["draw", "a seven", "--steps", "0"], "steps must be at least 1, got 0"),
         (["draw", "a seven", "--guidance", "nan"], "guidance must be a finite number, got nan"),
         (["draw", "a seven", "--guidance", "inf"], "guidance must be a finite number, got inf"),
-        (["draw", "a seven", "--temperature", "-1"], "temperature must be finite"),
+        (["draw", "a seven", "--temperature", "-1"], "temperature must be 0"),
         (["draw", "a seven", "--count", "0"], "count must be at least 1, got 0"),
         (["draw", "seven " * 300], "exceed the context"),
         (["draw", "a seven", "--model", "mnits"], "no weights called 'mnits'"),

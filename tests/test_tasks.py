@@ -126,7 +126,7 @@ def test_every_caption_fits_the_answer():
         ({"guidance": math.nan}, "guidance must be a finite number"),
         ({"guidance": math.inf}, "guidance must be a finite number"),
         ({"threshold": 2.0}, "threshold must lie in"),
-        ({"temperature": -0.5}, "temperature must be finite"),
+        ({"temperature": -0.5}, "temperature must be 0"),
         ({"block_size": 0}, "block size must be at least 1"),
         ({"top_k": 0}, "top_k must be at least 1"),
     ],
