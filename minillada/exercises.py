@@ -127,7 +127,7 @@ def check_frechet_diagonal(function: Callable) -> bool:
 
 
 def check_tokens_per_forward(function: Callable) -> bool:
-    """Notebook 12: `function(committed bool [S, B, n]) -> [B]`, tokens a row committed per pass in which it committed any."""
+    """Notebook 08: `function(committed bool [S, B, n]) -> [B]`, tokens a row committed per pass in which it committed any."""
     share = torch.tensor([0.9, 0.5, 0.2])[None, :, None]
     committed = torch.rand(6, 3, 8, generator=torch.Generator().manual_seed(13)) < share
     committed[2:, 0] = committed[4:, 1] = False  # the first two rows are ready early

@@ -219,7 +219,7 @@ def tokenizer_loss(module: ImageTokenizer, images: data.Images, text: Vocabulary
 def backbone_batches(tokenizer: ImageTokenizer, vocab: Vocabulary, images: data.Images, preset: Preset, step: int) -> list[layout.Batch]:
     """One batch a task, in the shares of the preset; images are tokenised afresh, shifted at random, at every step.
 
-    Tasks differ in length: padded to one another, a quarter of the work would go into padding.
+    Tasks differ in length and in where their response begins; in one batch, each would be computed over the other's range too.
     """
     config, model = preset.training, preset.model
     generator = step_generator(config.seed, step)
