@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -73,9 +74,12 @@ def train(
     preset: Annotated[str, typer.Argument(help="One of: " + ", ".join(sorted(PRESETS)))],
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/PRESET.")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps, if not the preset's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate, if not the preset's.")] = None,
+    draw_share: Annotated[float | None, typer.Option(help="Share of a backbone's batch that draws; the rest describes.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run; the result is bit-identical.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 autocast: faster where the processor supports it.")] = False,
     tokenizer: Annotated[str | None, typer.Option(help="Image tokenizer weights, if not the preset's.")] = None,
+    start: Annotated[str | None, typer.Option(help="Weights to start from: a shipped name or a run's folder.")] = None,
     device: Device = "cpu",
     seed: Annotated[int | None, typer.Option(help="Seed, if not the preset's.")] = None,
     as_json: Json = False,
@@ -86,10 +90,15 @@ def train(
     chosen = get_preset(preset)
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    changes = {k: v for k, v in {"steps": steps, "seed": seed, "bfloat16": bf16 or None}.items() if v is not None}
+    if learning_rate is not None and not 0 < learning_rate < math.inf:
+        raise ValueError(f"the learning rate must be positive and finite, got {learning_rate}")
+    if draw_share is not None and not 0 <= draw_share <= 1:
+        raise ValueError(f"the share that draws must lie in [0, 1], got {draw_share}")
+    changes = {"steps": steps, "learning_rate": learning_rate, "draw_share": draw_share, "seed": seed, "bfloat16": bf16 or None}
+    changes = {k: v for k, v in changes.items() if v is not None}
     chosen = dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, **changes))
     out = out or Path("runs") / preset
-    _, records = training.train(chosen, out, check_device(device), resume, tokenizer_weights=tokenizer)
+    _, records = training.train(chosen, out, check_device(device), resume, tokenizer_weights=tokenizer, start=start)
     last = records[-1] if records else {}
     print(json.dumps({"out": str(out), **last}) if as_json else f"finished in {out}; last step: {last or 'none left to do'}")
 

@@ -31,8 +31,8 @@ def wilson_ci95(successes: float, n: int) -> float:
 
 def fraction(name: str, hits: Tensor) -> dict:
     """`{name, name_ci95, name_n}` of a boolean tensor."""
-    n = hits.numel()
-    return {name: float(hits.float().mean()), f"{name}_ci95": wilson_ci95(float(hits.sum()), n), f"{name}_n": n}
+    n, right = hits.numel(), float(hits.sum())
+    return {name: right / n, f"{name}_ci95": wilson_ci95(right, n), f"{name}_n": n}
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:

@@ -17,7 +17,7 @@ from .vocab import Vocabulary
 from .vq import ImageTokenizer
 
 # Drawing samples (variety) with guidance; describing takes the most likely word. Notebook 08 plots these choices.
-DRAW = SamplingConfig(steps=8, temperature=1.0, threshold=1.0, guidance=2.0)
+DRAW = SamplingConfig(steps=8, temperature=1.0, threshold=1.0, guidance=1.5)
 DESCRIBE = SamplingConfig(steps=16, temperature=0.0, threshold=0.95)
 ANSWER_LENGTH = 12  # longest caption in tokens, with its end
 BATCH_SIZE = 250

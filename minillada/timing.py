@@ -23,21 +23,22 @@ class Timing(NamedTuple):
 def measure(call: Callable[[], object], device: str | torch.device, warmup: int = 2, repeats: int = 7) -> Timing:
     """Time `call` after `warmup` untimed runs.
 
-    GPU work is asynchronous: events are recorded on the stream around the call, so the host's own speed stays out of it.
+    GPU work is asynchronous: events on the stream around the call time the GPU, gaps in which it waits for the host included.
     """
     cuda = torch.device(device).type == "cuda"
     for _ in range(warmup):
         call()
     if cuda:
         torch.cuda.synchronize(device)
+        stream = torch.cuda.current_stream(device)
         torch.cuda.reset_peak_memory_stats(device)
     seconds = []
     for _ in range(repeats):
         if cuda:
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()
+            begin.record(stream)
             call()
-            end.record()
+            end.record(stream)
             end.synchronize()
             seconds.append(begin.elapsed_time(end) / 1000)
         else:

@@ -283,13 +283,15 @@ def new_model(preset: Preset, device: str | torch.device, tokenizer: ImageTokeni
     return module.to(device, memory_format=torch.channels_last)
 
 
-def command(preset: Preset, tokenizer_weights: str | None) -> str:
+def command(preset: Preset, tokenizer_weights: str | None, start: str | None) -> str:
     """The command line that repeats this run, for the JSON beside the weights."""
     shipped, chosen = to_dict(get_preset(preset.name).training), to_dict(preset.training)
     parts = ["minillada train", preset.name]
-    parts += [f"--{name} {chosen[name]}" for name in ("steps", "seed") if chosen[name] != shipped[name]]
+    options = ("steps", "learning_rate", "draw_share", "seed")
+    parts += [f"--{name.replace('_', '-')} {chosen[name]}" for name in options if chosen[name] != shipped[name]]
     parts += ["--bf16"] if chosen["bfloat16"] else []
     parts += [f"--tokenizer {tokenizer_weights}"] if tokenizer_weights else []
+    parts += [f"--start {start}"] if start else []
     return " ".join(parts)
 
 
@@ -300,9 +302,11 @@ def train(
     resume: bool = False,
     stop_after: int | None = None,
     tokenizer_weights: str | None = None,
+    start: str | None = None,
 ) -> tuple[nn.Module | None, list[dict]]:
     """Train a preset on MNIST into the folder `out`; returns the module and the records of `fit`.
 
+    `start` names weights to start from instead of random ones: a second round of the same recipe, or another block size.
     Writes `weights.safetensors` and its JSON when the run is complete (text pieces: `text.json`, and no module).
     """
     if preset.kind == "text":
@@ -313,7 +317,7 @@ def train(
     info = {
         "preset": preset.name,
         "kind": preset.kind,
-        "command": command(preset, tokenizer_weights),
+        "command": command(preset, tokenizer_weights, start),
         "config": to_dict(preset.model),
         "training": to_dict(preset.training),
     }
@@ -322,6 +326,10 @@ def train(
         tokenizer, tokenizer_info = checkpoint.load_model(tokenizer_weights or preset.tokenizer, "tokenizer", device)
         info |= {"tokenizer": tokenizer_weights or preset.tokenizer, "tokenizer_sha256": tokenizer_info["sha256"]}
     module = new_model(preset, device, tokenizer)
+    if start:
+        other, start_info = checkpoint.load_model(start, preset.kind)
+        checkpoint.load_tensors(module, other.state_dict(), checkpoint.resolve(start))
+        info["start"] = {key: start_info[key] for key in ("command", "training", "start") if key in start_info}
     if preset.kind == "judge":
         loss = judge_loss(module, images, preset.training)
     elif preset.kind == "tokenizer":

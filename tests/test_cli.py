@@ -177,6 +177,8 @@ def test_demo_saves_its_picture(call, monkeypatch, tmp_path):
         (["draw", ""], "the caption is empty"),
         (["draw", "a seven", "   "], "the caption is empty"),
         (["draw", "a seven", "--steps", "0"], "steps must be at least 1, got 0"),
+        (["train", "mnist-cpu", "--learning-rate", "nan"], "the learning rate must be positive and finite, got nan"),
+        (["train", "mnist-cpu", "--draw-share", "1.5"], "the share that draws must lie in [0, 1], got 1.5"),
         (["draw", "a seven", "--guidance", "nan"], "guidance must be a finite number, got nan"),
         (["draw", "a seven", "--guidance", "inf"], "guidance must be a finite number, got inf"),
         (["draw", "a seven", "--temperature", "-1"], "temperature must be 0"),

@@ -103,7 +103,6 @@ def test_every_subcommand_is_shown_and_has_the_common_options():
         assert {"device", "seed"} <= {parameter.name for parameter in subcommand.params}, subcommand.name
 
 
-@__import__("pytest").mark.skip(reason="the full evaluation is not recorded yet")
 def test_the_numbers_are_the_recorded_ones():
     assert NUMBERS.search(README).group(2) == numbers_table(), "run `python tests/test_readme.py`"
 

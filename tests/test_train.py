@@ -444,6 +444,23 @@ def test_an_interrupted_preset_resumes_to_the_same_file(small_mnist, tmp_path):
     assert (tmp_path / "parts" / "weights.json").read_bytes() == written, "nothing was left to do, so nothing is rewritten"
 
 
+def test_a_run_can_start_from_other_weights(small_mnist, tmp_path):
+    """A second round begins where the first ended, here at another block size, and its JSON tells the whole story."""
+    tokenizer = str(save_tiny_uni(tmp_path).parent / "tokenizer")
+    first, _ = train.train(tiny_backbone_preset, tmp_path / "first", tokenizer_weights=tokenizer)
+    still = replace(
+        tiny_backbone_preset, model=replace(tiny_backbone_preset.model, block_size=8), training=replace(short, learning_rate=0.0)
+    )
+    second, _ = train.train(still, tmp_path / "second", tokenizer_weights=tokenizer, start=str(tmp_path / "first"))
+    assert same_bits(second, storable(first)), "with a learning rate of 0 it ends where it began"
+    info = checkpoint.read_info(tmp_path / "second" / "weights.safetensors")
+    assert info["start"]["training"] == checkpoint.read_info(tmp_path / "first" / "weights.safetensors")["training"]
+    assert info["command"].endswith(f"--start {tmp_path / 'first'}")
+    wider = replace(tiny_backbone_preset, model=replace(tiny_backbone_preset.model, hidden_size=48))
+    with pytest.raises(ValueError, match="first.* does not fit its configuration"):
+        train.train(wider, tmp_path / "third", tokenizer_weights=tokenizer, start=str(tmp_path / "first"))
+
+
 def test_a_backbone_needs_its_tokenizer(small_mnist, tmp_path):
     with pytest.raises(FileNotFoundError, match="no weights called 'nowhere'"):
         train.train(tiny_backbone_preset, tmp_path, tokenizer_weights="nowhere")
