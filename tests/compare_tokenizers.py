@@ -4,20 +4,22 @@
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from minillada import checkpoint, data, evaluate, tasks, train
 from minillada.config import get_preset
 
 TOKENIZERS = {"semantic": "mnist-tokenizer", "pixels": "mnist-tokenizer-pixels"}
-GUIDANCE = 3.0  # as in notebook 07
+STEPS, GUIDANCE = 400, 3.0
 
 if __name__ == "__main__":
     judge, _ = checkpoint.load_model("mnist-judge", "judge")
     scores = {}
     for name, tokenizer in TOKENIZERS.items():
         run = Path("runs") / f"compare-{name}"
-        train.train(get_preset("mnist-cpu"), run, tokenizer_weights=tokenizer)
+        preset = get_preset("mnist-cpu")
+        train.train(replace(preset, training=replace(preset.training, steps=STEPS)), run, tokenizer_weights=tokenizer)
         scores[name] = evaluate.evaluate_drawing(tasks.load(run), judge, 1000, seed=0, guidance=GUIDANCE)
         print(name, scores[name])
     with checkpoint.atomic(data.WEIGHTS_DIR / "semantic.json") as temporary:
