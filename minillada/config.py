@@ -130,7 +130,7 @@ _LONG_RUN = TrainingConfig(steps=6000, batch_size=64, learning_rate=1.5e-3)
 _AR_RUN = TrainingConfig(steps=3150, batch_size=64, learning_rate=1.5e-3, mask_rate=(1.0, 1.0))
 # 90 seconds on two cores are enough to learn one of the two tasks well. Nearly empty blocks decide which digit it becomes; a
 # run this short leaves out the nearly full ones, whose 1/t weights are mostly noise.
-_LIVE_RUN = TrainingConfig(steps=300, batch_size=64, learning_rate=3e-3, draw_share=1.0, mask_rate=(0.3, 1.0))
+_LIVE_RUN = TrainingConfig(steps=400, batch_size=48, learning_rate=3e-3, draw_share=1.0, mask_rate=(0.3, 1.0))
 
 PRESETS: dict[str, Preset] = {
     p.name: p
