@@ -19,7 +19,9 @@ if __name__ == "__main__":
     for name, tokenizer in TOKENIZERS.items():
         run = Path("runs") / f"compare-{name}"
         preset = get_preset("mnist-cpu")
-        train.train(replace(preset, training=replace(preset.training, steps=STEPS, batch_size=BATCH_SIZE)), run, tokenizer_weights=tokenizer)
+        train.train(
+            replace(preset, training=replace(preset.training, steps=STEPS, batch_size=BATCH_SIZE)), run, tokenizer_weights=tokenizer
+        )
         scores[name] = evaluate.evaluate_drawing(tasks.load(run), judge, 1000, seed=0, guidance=GUIDANCE)
         print(name, scores[name])
     with checkpoint.atomic(data.WEIGHTS_DIR / "semantic.json") as temporary:
