@@ -99,15 +99,12 @@ def tiny_judge(seed: int = 0) -> Judge:
 
 
 @functools.cache
-def test_images() -> Images:
+def mnist_test_images() -> Images:
     """The 10,000 real test images."""
     return load_mnist("test")
 
 
-test_images.__test__ = False  # a helper, whatever its name says
-
-
 def real_images(count: int = 64) -> Images:
     """The first few test images, as a data set of their own."""
-    images = test_images()
+    images = mnist_test_images()
     return Images(images.pixels[:count], images.labels[:count])

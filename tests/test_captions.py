@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import real_images, test_images
+from helpers import mnist_test_images, real_images
 
 from minillada import captions
 from minillada.captions import all_captions, attributes, caption, caption_classes, describe_pixels, parse, slant, stroke_width
@@ -128,7 +128,7 @@ def test_all_captions_are_in_digit_major_order():
 
 def test_real_digits_fill_every_class():
     """No class is rare, and a caption depends on one image's pixels and label alone."""
-    images = test_images()
+    images = mnist_test_images()
     pixels = images.floats(slice(0, 2000))
     classes = attributes(pixels)
     assert 0.35 < float(classes[:, 0].float().mean()) < 0.65

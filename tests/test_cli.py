@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import real_images, save_tiny_uni, test_images, tiny_judge, tiny_uni
+from helpers import mnist_test_images, real_images, save_tiny_uni, tiny_judge, tiny_uni
 from PIL import Image
 
 import minillada
@@ -101,7 +101,7 @@ def test_describe_reads_pictures_and_test_images(call, run, tmp_path):
     report = json.loads(out)
     chosen = torch.randperm(10_000, generator=torch.Generator().manual_seed(1))[:3]
     assert code == 0 and list(report) == [*names, *(f"test image {i}" for i in chosen.tolist())]
-    images = torch.cat([*map(cli.read_image, map(type(tmp_path), names)), test_images().floats(chosen)])
+    images = torch.cat([*map(cli.read_image, map(type(tmp_path), names)), mnist_test_images().floats(chosen)])
     assert list(report.values()) == minillada.load(run).describe(images)
     code, out, _ = call("describe", names[0], "--model", run)
     assert code == 0 and out == f"{names[0]}: {report[names[0]]}\n"

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import test_images
+from helpers import mnist_test_images
 
 from minillada import data
 from minillada.data import DATA_DIR, MNIST_MD5, Images, checksum, load_mnist
@@ -18,7 +18,7 @@ FILES = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
 
 
 def test_the_test_split_is_the_original():
-    images = test_images()
+    images = mnist_test_images()
     assert images.pixels.shape == (10_000, 1, 32, 32) and images.pixels.dtype == torch.uint8
     assert images.labels.dtype == torch.int64
     assert torch.bincount(images.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
@@ -34,7 +34,7 @@ def test_the_training_split_is_the_original():
 
 
 def test_padding_is_two_black_pixels_on_every_side():
-    pixels = test_images().pixels
+    pixels = mnist_test_images().pixels
     raw = gzip.decompress((DATA_DIR / "mnist" / FILES[0]).read_bytes())[16:]
     first = torch.tensor(list(raw[: 28 * 28]), dtype=torch.uint8).view(28, 28)
     assert torch.equal(pixels[0, 0, 2:30, 2:30], first)
@@ -114,7 +114,7 @@ def test_a_recompressed_file_is_accepted(copy):
     """The checksum is that of the content."""
     path = copy / "mnist" / FILES[1]
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), 1))
-    assert torch.equal(load_mnist("test", copy).labels, test_images().labels)
+    assert torch.equal(load_mnist("test", copy).labels, mnist_test_images().labels)
 
 
 @pytest.mark.parametrize("error", [OSError("no network"), RuntimeError("Error downloading"), PermissionError("read-only")])
@@ -145,7 +145,7 @@ def test_a_download_fills_the_folder_once(tmp_path, monkeypatch):
 
     replace_torchvision(monkeypatch, Mirror)
     for _ in range(2):
-        assert torch.equal(load_mnist("test", tmp_path).labels, test_images().labels)
+        assert torch.equal(load_mnist("test", tmp_path).labels, mnist_test_images().labels)
     assert len(calls) == 1
     assert everything_below(tmp_path) == sorted(f"mnist/{name}.gz" for name in MNIST_MD5)
 

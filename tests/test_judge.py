@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import generator, real_images, test_images, tiny_judge
+from helpers import generator, mnist_test_images, real_images, tiny_judge
 
 from minillada import checkpoint, judge
 from minillada.judge import augment
@@ -78,7 +78,7 @@ def test_augmentation_draws_every_image_its_own():
 def test_the_shipped_judge_knows_digits():
     """On the first 1,000; `minillada evaluate` measures all 10,000."""
     model, info = checkpoint.load_model("mnist-judge", "judge")
-    images = test_images()
+    images = mnist_test_images()
     right = model.classify(images.floats(slice(0, 1000))) == images.labels[:1000]
     assert float(right.float().mean()) >= 0.993
     assert info["parameters"] == sum(p.numel() for p in model.parameters())

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import few, generator, real_images, save_tiny_uni, test_images, tiny_backbone, tiny_tokenizer, tiny_uni
+from helpers import few, generator, mnist_test_images, real_images, save_tiny_uni, tiny_backbone, tiny_tokenizer, tiny_uni
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -239,6 +239,6 @@ def test_the_shipped_model_draws_and_describes():
     digits = torch.arange(60) % 10
     drawn = shipped.draw([captions.all_captions()[int(d) * 6 + i // 10] for i, d in enumerate(digits)], seed=0)
     assert float((judge.classify(drawn) == digits).float().mean()) >= 0.93
-    images = test_images().floats(slice(0, 100))
+    images = mnist_test_images().floats(slice(0, 100))
     named = [captions.parse(text)[0] for text in shipped.describe(images)]
-    assert sum(a == b for a, b in zip(named, test_images().labels[:100].tolist(), strict=True)) >= 93
+    assert sum(a == b for a, b in zip(named, mnist_test_images().labels[:100].tolist(), strict=True)) >= 93
