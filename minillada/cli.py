@@ -1,4 +1,4 @@
-"""The command line: `minillada demo | train | draw | describe | evaluate | info`, the same as `python -m minillada …`."""
+"""The command line: `minillada demo | train | draw | describe | evaluate | bench | info`, the same as `python -m minillada …`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from . import captions, checkpoint, data, layout, plots, tasks
 from .config import PRESETS, get_preset
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+benchmarks = typer.Typer(no_args_is_help=True, help="Speed against a plainer way of computing the same thing.")
+app.add_typer(benchmarks, name="bench")
 
 Model = Annotated[str, typer.Option(help="Shipped weights by name, a training run's folder, or a .safetensors file.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
@@ -216,6 +218,11 @@ def info(
         report["shipped"] = {k: {"kind": v["kind"], "parameters": v["parameters"]} for k, v in shipped.items()}
     else:
         report = checkpoint.read_info(checkpoint.resolve(name))
+    print(json.dumps(report, indent=2) if as_json else "\n".join(f"{k}: {v}" for k, v in report.items()))
+
+
+def report_benchmark(report: dict, as_json: bool) -> None:
+    """One benchmark's result, as JSON or as lines."""
     print(json.dumps(report, indent=2) if as_json else "\n".join(f"{k}: {v}" for k, v in report.items()))
 
 

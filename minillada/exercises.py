@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F  # noqa: F401
-from torch import Tensor  # noqa: F401
+import torch.nn.functional as F
+from torch import Tensor
 
 from . import captions, layout, train
 

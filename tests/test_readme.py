@@ -77,7 +77,7 @@ def commands(program: str) -> list[list[str]]:
         lines += re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
     words = [shlex.split(line, comments=True, posix="\\" not in line) for line in lines if program in line and "…" not in line]
     words = [w[2:] if w[:2] in (["python", "-m"], ["python3", "-m"]) else w for w in words]
-    return [w[1:] for w in words if w and w[0].removeprefix(".venv/bin/") == program]
+    return [w[1:] for w in words if len(w) > 1 and w[0].removeprefix(".venv/bin/") == program]
 
 
 def test_the_python_snippet_runs():
@@ -88,19 +88,26 @@ def test_the_python_snippet_runs():
     assert len(names["captions"]) == 8 and all(isinstance(c, str) and c for c in names["captions"])
 
 
+def subcommands() -> dict[tuple[str, ...], object]:
+    """Every command by the words that call it, for example ("bench", "moe")."""
+    found = {}
+    for name, command in typer.main.get_command(cli.app).commands.items():
+        parts = getattr(command, "commands", None)  # a group of commands
+        found |= {(name, part): c for part, c in parts.items()} if parts is not None else {(name,): command}
+    return found
+
+
 @pytest.mark.parametrize("words", commands("minillada"), ids=" ".join)
 def test_every_minillada_command_parses(words):
-    if words:
-        group = typer.main.get_command(cli.app)
-        # Parsing checks the subcommand, the options and the types of their values, without running anything.
-        group.commands[words[0]].make_context(words[0], words[1:])
+    # Parsing checks the subcommand, the options and the types of their values, without running anything.
+    name = next(name for name in subcommands() if words[: len(name)] == list(name))
+    assert subcommands()[name].make_context(name[-1], words[len(name) :]).command is subcommands()[name]
 
 
 def test_every_subcommand_is_shown_and_has_the_common_options():
-    subcommands = typer.main.get_command(cli.app).commands
-    assert {words[0] for words in commands("minillada") if words} == set(subcommands)
-    for subcommand in subcommands.values():
-        assert {"device", "seed"} <= {parameter.name for parameter in subcommand.params}, subcommand.name
+    for name, command in subcommands().items():
+        assert any(words[: len(name)] == list(name) for words in commands("minillada")), f"the README does not show {' '.join(name)}"
+        assert {"device", "seed"} <= {parameter.name for parameter in command.params}, name
 
 
 def test_the_numbers_are_the_recorded_ones():
