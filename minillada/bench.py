@@ -5,3 +5,83 @@ Each benchmark returns one flat dictionary: `ratio` (how many times as fast ours
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+
+from . import checkpoint, timing, train
+from .config import SamplingConfig
+from .masks import block_causal_mask
+from .model import Backbone
+from .sampler import generate
+
+
+class PipelineModel(nn.Module):
+    """Our backbone as `diffusers.LLaDA2Pipeline` calls a model; the block-causal mask, which it leaves to the model, is ours."""
+
+    def __init__(self, backbone: Backbone, block_size: int):
+        super().__init__()
+        self.backbone, self.block_size = backbone, block_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.lm_head.weight.device
+
+    def forward(self, ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> SimpleNamespace:
+        index = torch.arange(ids.shape[1], device=ids.device)
+        return SimpleNamespace(logits=self.backbone(ids, block_causal_mask(index, index, self.block_size), position_ids))
+
+
+def bench_sampler(
+    length: int = 512, batch: int = 8, prompt: int = 64, block_size: int = 32, pairs: int = 3, device: str = "cpu", seed: int = 0
+) -> dict:
+    """Tokens per second of `sampler.generate` over those of `diffusers.LLaDA2Pipeline` driving the same backbone, greedily.
+
+    The backbone is the shipped `mnist` one with a longer context; the prompts are random ids. Both take 32 steps a block and the
+    released threshold of 0.95.
+    """
+    try:
+        from diffusers import BlockRefinementScheduler, LLaDA2Pipeline
+    except ImportError:
+        raise ValueError("the peer of this benchmark is missing; install it with `pip install -e .[bench]`") from None
+    backbone, _ = checkpoint.load_model("mnist", "backbone", device)
+    backbone.config = replace(backbone.config, max_position_embeddings=prompt + length + block_size)
+    vocab = train.load_vocabulary(512)
+    # Text ids only: the mask stands for a token that is not there yet, and both loops must agree that nobody may choose it.
+    ids = torch.randint(0, 256, (batch, prompt), generator=torch.Generator().manual_seed(seed)).to(device)
+    with torch.no_grad():
+        backbone.lm_head.weight[vocab.mask_id] = 0
+    pipeline = LLaDA2Pipeline(model=PipelineModel(backbone, block_size), scheduler=BlockRefinementScheduler(block_length=block_size))
+    pipeline.set_progress_bar_config(disable=True)
+    config = SamplingConfig(block_size=block_size, steps=32, threshold=0.95, temperature=0.0)
+
+    written = {}
+
+    def ours() -> None:
+        written["ours"] = generate(backbone, ids, length, config, vocab.mask_id).ids
+
+    def theirs() -> None:
+        written["theirs"] = pipeline(
+            input_ids=ids, gen_length=length, block_length=block_size, num_inference_steps=32, temperature=0.0, sampling_method="greedy",
+            threshold=0.95, editing_threshold=None, eos_early_stop=False, mask_token_id=vocab.mask_id, output_type="seq",
+        ).sequences  # fmt: skip
+
+    report = timing.speed_ratio(ours, theirs, device, pairs)
+    differing = int((written["ours"] != written["theirs"]).sum())
+    return {
+        "benchmark": "sampler",
+        **report,
+        "equal": differing == 0,
+        "tokens_differing": differing,
+        "tokens_per_second_ours": batch * length / report["seconds_ours"],
+        "tokens_per_second_theirs": batch * length / report["seconds_theirs"],
+        "new_tokens": length,
+        "batch": batch,
+        "prompt": prompt,
+        "block_size": block_size,
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }

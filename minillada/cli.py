@@ -221,6 +221,24 @@ def info(
     print(json.dumps(report, indent=2) if as_json else "\n".join(f"{k}: {v}" for k, v in report.items()))
 
 
+Pairs = Annotated[int, typer.Option(min=1, help="Pairs of runs, one of each, to take the median over.")]
+
+
+@benchmarks.command("sampler")
+def benchmark_sampler(
+    length: Annotated[int, typer.Option(min=32, help="New tokens a row.")] = 512,
+    batch: Annotated[int, typer.Option(min=1, help="Rows.")] = 8,
+    pairs: Pairs = 3,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Cached decoding against diffusers' LLaDA2Pipeline, which recomputes the prefix (needs `pip install -e .[bench]`)."""
+    from .bench import bench_sampler
+
+    report_benchmark(bench_sampler(length, batch, pairs=pairs, device=check_device(device), seed=seed), as_json)
+
+
 def report_benchmark(report: dict, as_json: bool) -> None:
     """One benchmark's result, as JSON or as lines."""
     print(json.dumps(report, indent=2) if as_json else "\n".join(f"{k}: {v}" for k, v in report.items()))

@@ -105,7 +105,13 @@ class SamplingConfig:
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float | None = None
-    guidance: float = 1.0
+    guidance: float = 1.0  # scale of (conditional − unconditional); 1 is none
+    guidance_image: float = 0.0  # scale of (no text − no image) in three-way guidance; 0 is none
+    rescale: float = 0.0  # how far guided logits are brought back to the spread of the conditional ones; officially 0.7
+    minimal_topk: int = 1  # at least this many tokens a step: bounds the steps by length / minimal_topk
+    strategy: str = "low_confidence"  # what the quota ranks by: see sampler.STRATEGIES
+    adaptive: bool = False  # quota = what is still masked over the steps left (SPRINT), not a fixed share of the block
+    fill_tail: bool = True  # also decode what the last block holds beyond the requested length, as the released loop does
 
 
 @dataclass(frozen=True)

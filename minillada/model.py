@@ -31,24 +31,44 @@ class RMSNorm(nn.Module):
 
 
 class KVCache:
-    """Keys and values of the tokens before the current input, one pair `[B, n_kv, T, head_dim]` a layer."""
+    """Keys and values `[B, n_kv, T, head_dim]` of the tokens before the current input, for each layer.
+
+    They live in buffers with room to spare: a step writes its tokens behind the stored ones instead of copying everything.
+    """
 
     def __init__(self, layers: int):
-        self.layers: list[tuple[Tensor, Tensor] | None] = [None] * layers
+        self.buffers: list[tuple[Tensor, Tensor] | None] = [None] * layers
+        self.lengths = [0] * layers
 
     @property
     def length(self) -> int:
         """How many tokens are stored."""
-        return 0 if self.layers[0] is None else self.layers[0][0].shape[2]
+        return self.lengths[0]
 
     def extend(self, layer: int, key: Tensor, value: Tensor, keep: int) -> tuple[Tensor, Tensor]:
         """Stored + new keys and values; of the new ones only the first `keep` stay stored (finished blocks are final)."""
-        if (past := self.layers[layer]) is not None:
-            key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
-        if keep:
-            stored = (0 if past is None else past[0].shape[2]) + keep
-            self.layers[layer] = (key[:, :, :stored], value[:, :, :stored])
-        return key, value
+        start, end = self.lengths[layer], self.lengths[layer] + key.shape[2]
+        if self.buffers[layer] is None or self.buffers[layer][0].shape[2] < end:
+            self.buffers[layer] = tuple(
+                self._grown(old, new, start, 2 * end) for old, new in zip(self.stored(layer), (key, value), strict=True)
+            )
+        for buffer, new in zip(self.buffers[layer], (key, value), strict=True):
+            buffer[:, :, start:end] = new
+        self.lengths[layer] = start + keep
+        return tuple(buffer[:, :, :end] for buffer in self.buffers[layer])
+
+    def stored(self, layer: int) -> tuple[Tensor | None, Tensor | None]:
+        """What is stored for a layer: keys and values, or None twice."""
+        if self.buffers[layer] is None:
+            return None, None
+        return tuple(buffer[:, :, : self.lengths[layer]] for buffer in self.buffers[layer])
+
+    @staticmethod
+    def _grown(old: Tensor | None, like: Tensor, length: int, capacity: int) -> Tensor:
+        buffer = like.new_empty(*like.shape[:2], capacity, like.shape[3])
+        if old is not None:
+            buffer[:, :, :length] = old
+        return buffer
 
 
 def rotary(position_ids: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,9 @@ Notable choices
 - The prefix cache is exact. Attention is block-causal, so keys and values of finished blocks can never change; the
   released loop recomputes them at every step and gets the same tokens. The first step of a block forwards the blocks
   finished since the last one together with the new one; the following steps forward the block alone.
-- Guidance runs both branches as one batch. The unconditional prompt is shorter: it is padded on the left, its padding
-  hidden from attention, and its real tokens count positions from 0, as the official code does.
-- Positions of the last block beyond the requested length stay masked; the released loop fills and then cuts them.
+- Guidance runs all branches as one batch with one cache. The shorter prompts are padded on the left, their padding
+  hidden from attention, and their real tokens count positions from 0, as the official code does.
+- SPRINT prunes that cache (see `sprint`); everything else stays as it is.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from torch import Tensor
 from .config import SamplingConfig
 from .masks import block_causal_mask
 from .model import Backbone, KVCache
+from .sprint import Sprint
+
+STRATEGIES = ("low_confidence", "top_k_margin", "neg_entropy", "random")
 
 
 class Step(NamedTuple):
@@ -55,6 +58,10 @@ def check_sampling(config: SamplingConfig) -> None:
         (config.top_k is None or config.top_k >= 1, f"top_k must be at least 1, got {config.top_k}"),
         (config.top_p is None or 0 < config.top_p <= 1, f"top_p must lie in (0, 1], got {config.top_p}"),
         (math.isfinite(config.guidance), f"guidance must be a finite number, got {config.guidance}"),
+        (math.isfinite(config.guidance_image), f"image guidance must be a finite number, got {config.guidance_image}"),
+        (0 <= config.rescale <= 1, f"rescale must lie in [0, 1], got {config.rescale}"),
+        (config.minimal_topk >= 1, f"minimal_topk must be at least 1, got {config.minimal_topk}"),
+        (config.strategy in STRATEGIES, f"unknown strategy {config.strategy!r}; choose one of {', '.join(STRATEGIES)}"),
     ]
     for good, sentence in rules:
         if not good:
@@ -66,19 +73,46 @@ def quota(block_size: int, steps: int, step: int) -> int:
     return block_size // steps + (step < block_size % steps)
 
 
-def choose_commits(confidence: Tensor, eligible: Tensor, count: int, threshold: float) -> Tensor:
+def choose_commits(confidence: Tensor, eligible: Tensor, count: int | Tensor, threshold: float, score: Tensor | None = None) -> Tensor:
     """The official commit rule, per row: all `eligible` positions above `threshold` if they are at least `count`,
-    else the `count` most confident. Confidence and result `[B, n]`."""
-    score = confidence.masked_fill(~eligible, -1.0)
-    confident = score > threshold
+    else the `count` (one number, or `[B, 1]`) best by `score`, which is the confidence if left out. All `[B, n]`."""
+    score = (confidence if score is None else score).masked_fill(~eligible, -math.inf)
+    confident = (confidence > threshold) & eligible
     rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     enough = confident.sum(1, keepdim=True) >= count
     return torch.where(enough, confident, rank < count) & eligible
 
 
+def commit_score(strategy: str, logits: Tensor, confidence: Tensor, generator: torch.Generator | None) -> Tensor:
+    """What the quota ranks positions by, `[B, n]` from logits `[B, n, V]`; the threshold always looks at the confidence.
+
+    `low_confidence` (so called because the least confident stay masked): probability of the chosen token;
+    `top_k_margin`: lead of the best token over the second; `neg_entropy`: minus the entropy; `random`: no preference.
+    """
+    if strategy == "low_confidence":
+        return confidence
+    if strategy == "top_k_margin":
+        best = logits.softmax(-1).topk(2, dim=-1).values
+        return best[..., 0] - best[..., 1]
+    if strategy == "neg_entropy":
+        return -torch.special.entr(logits.softmax(-1)).sum(-1)
+    return torch.rand(confidence.shape, generator=generator).to(confidence.device)
+
+
 def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance: u + s (c − u); scale 1 returns the conditional logits."""
     return conditional if scale == 1 else unconditional + scale * (conditional - unconditional)
+
+
+def guide_edit(full: Tensor, no_text: Tensor, no_image: Tensor, scale_text: float, scale_image: float) -> Tensor:
+    """Three-way guidance of editing: nt + s_text (full − nt) + s_image (nt − ni)."""
+    return no_text + scale_text * (full - no_text) + scale_image * (no_text - no_image)
+
+
+def rescale(guided: Tensor, conditional: Tensor, phi: float) -> Tensor:
+    """φ z std(c) / std(z) + (1 − φ) z, std over the vocabulary: guidance overshoots, this takes the spread back; `[B, n, V]`."""
+    spread = conditional.std(-1, keepdim=True) / (guided.std(-1, keepdim=True) + 1e-6)
+    return phi * guided * spread + (1 - phi) * guided
 
 
 def filter_logits(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
@@ -105,6 +139,74 @@ def choose_tokens(logits: Tensor, config: SamplingConfig, generator: torch.Gener
     return tokens, probabilities.gather(-1, tokens[..., None])[..., 0]
 
 
+class Branches:
+    """Logits of one block for all guidance branches, run as one batch of `G · B` rows over one prefix cache.
+
+    Rows are ordered by branch, the conditional one first. A branch is the prompt `[B, P]` or a shorter one `[1 or B, P']`.
+    """
+
+    def __init__(
+        self, backbone: Backbone, prompts: list[Tensor], config: SamplingConfig, pad_id: int, cache: KVCache | None, sprint: Sprint | None
+    ):
+        self.backbone, self.block, self.cache, self.sprint = backbone, config.block_size, cache, sprint
+        rows, self.start = prompts[0].shape
+        self.count = len(prompts)
+        padded, padding = [], []
+        for prompt in prompts:
+            missing = self.start - prompt.shape[1]
+            if missing < 0:
+                raise ValueError(
+                    "a guidance prompt is longer than the prompt; it is padded on the left to the same length, so it must not be"
+                )
+            filler = torch.full((rows, missing), pad_id, device=prompt.device)  # never seen: hidden by the attention mask
+            padded.append(torch.cat([filler, prompt.expand(rows, -1)], 1))
+            padding += [missing] * rows
+        if sprint:
+            sprint.begin(len(padding), prompts[0].device)
+        self.prefix = torch.cat(padded)
+        self.padding = torch.tensor(padding, device=self.prefix.device)[:, None]
+
+    def visible(self, queries: Tensor, keys: Tensor) -> Tensor | None:
+        """Block-causal mask without the padding `[G · B or 1, Q, K]`, or None where everything may be seen."""
+        if len(queries) <= self.block and not self.padding.any() and int(keys[-1]) // self.block == int(queries[0]) // self.block:
+            return None
+        mask = block_causal_mask(queries, keys, self.block)
+        if self.padding.any():
+            # A padding query must see something, if only itself.
+            mask = mask & (keys >= self.padding)[:, None, :] | (queries[:, None] == keys)[None]
+        return mask
+
+    def logits(self, canvas: Tensor, first: int, step: int) -> list[Tensor]:
+        """Logits `[B, block, V]` of the block at `first` for each branch; `canvas` `[B, ≥ first + block]` holds the ids so far."""
+        last = first + self.block
+        if self.sprint and step >= self.sprint.warmup:
+            return self._pruned_logits(canvas, first, step)
+        known = self.cache.length if self.cache else 0
+        ids = torch.cat([self.prefix[:, known:], canvas[:, max(known, self.start) : last].repeat(self.count, 1)], 1)[:, : last - known]
+        index = torch.arange(last, device=canvas.device)
+        positions = (index[known:] - self.padding).clamp_min(0)
+        mask = self.visible(index[known:], index)
+        hidden = self.backbone.hidden_states(ids, mask, positions, self.cache, keep=first - known)
+        if self.sprint and first > known:
+            self.sprint.remember(self.backbone.logits(hidden[:, : first - known]), ids[:, : first - known])
+        return list(self.backbone.logits(hidden[:, first - known :]).chunk(self.count))
+
+    def _pruned_logits(self, canvas: Tensor, first: int, step: int) -> list[Tensor]:
+        """The same from a cache that keeps only the positions SPRINT finds important, chosen once a block."""
+        if step == self.sprint.warmup:
+            self.sprint.prune(self.cache, self.padding)
+        own = torch.arange(first, first + self.block, device=canvas.device)
+        mask = None
+        if self.sprint.hidden.any():
+            mask = torch.cat([~self.sprint.hidden, torch.ones_like(self.sprint.hidden[:, :1]).expand(-1, self.block)], 1)[:, None].expand(
+                -1, self.block, -1
+            )
+        hidden = self.backbone.hidden_states(
+            canvas[:, first : first + self.block].repeat(self.count, 1), mask, own - self.padding, self.sprint.cache, keep=0
+        )
+        return list(self.backbone.logits(hidden).chunk(self.count))
+
+
 @torch.no_grad()
 def generate(
     backbone: Backbone,
@@ -115,66 +217,60 @@ def generate(
     eos_id: int | None = None,
     allowed: Tensor | None = None,
     unconditional: Tensor | None = None,
+    no_image: Tensor | None = None,
     generator: torch.Generator | None = None,
     use_cache: bool = True,
+    sprint: Sprint | None = None,
 ) -> Generation:
     """Fill in `length` tokens after `prompt` `[B, P]`.
 
     `eos_id`: a row ends when it is committed with no mask before it. `allowed` bool `[V]` restricts the vocabulary.
-    `unconditional` `[1, P']`, P' <= P, is the guidance branch, used when `config.guidance` is not 1.
-    `use_cache=False` recomputes everything at every step, as the released loop does; the tokens are the same.
+    `unconditional` `[1 or B, P']`, P' <= P, is the guidance branch, used when `config.guidance` is not 1; with `no_image`, the
+    third branch of editing, it is the one without text. `use_cache=False` is the reference mode: everything is recomputed at
+    every step, as the released loop does; the tokens are the same. `sprint` prunes the cache, and the tokens may differ.
     """
     check_sampling(config)
     backbone.check_ids(prompt)
     rows, start = prompt.shape
     end, block = start + length, config.block_size
     total = -(-end // block) * block
+    number_of_steps = min(config.steps, length // config.minimal_topk)
     if total > backbone.config.max_position_embeddings:
         raise ValueError(f"{total} tokens exceed the context of {backbone.config.max_position_embeddings}; shorten prompt or length")
-    device = prompt.device
-    canvas = torch.full((rows, total), mask_id, device=device)
-    canvas[:, :start] = prompt
-    guided = config.guidance != 1 and unconditional is not None
-    padding = torch.zeros(rows, 1, dtype=torch.long, device=device)
-    prefix = canvas
-    if guided:
-        missing = start - unconditional.shape[1]
-        if missing < 0:
-            raise ValueError("the unconditional prompt is longer than the prompt; guidance pads it on the left, so it must not be")
-        second = canvas.clone()
-        second[:, :missing] = mask_id  # never seen: hidden by the attention mask
-        second[:, missing:start] = unconditional
-        prefix = torch.cat([canvas, second])
-        padding = torch.cat([padding, padding + missing])
-    index = torch.arange(total, device=device)
-    positions = (index - padding).clamp_min(0)
-    visible = block_causal_mask(index, index, block) & (index >= padding)[:, None, :]
-    visible = visible | torch.eye(total, dtype=torch.bool, device=device)  # a padding query must see something, if only itself
-
+    if length and number_of_steps < 1:
+        raise ValueError(f"minimal_topk {config.minimal_topk} leaves no step for {length} tokens; it must not be larger than the length")
+    three_way = no_image is not None and config.guidance_image != 0
+    prompts = [prompt]
+    if unconditional is not None and (config.guidance != 1 or three_way):
+        prompts += [unconditional, no_image] if three_way else [unconditional]
+    if sprint and (three_way or not use_cache):
+        raise ValueError("SPRINT prunes the prefix cache of at most two branches; use it with the cache and without three-way guidance")
     cache = KVCache(backbone.config.num_hidden_layers) if use_cache else None
-    forwards, steps = 0, []
-    done = torch.zeros(rows, dtype=torch.bool, device=device)
+    branches = Branches(backbone, prompts, config, mask_id, cache, sprint)
+    canvas = torch.full((rows, total), mask_id, device=prompt.device)
+    canvas[:, :start] = prompt
+    index = torch.arange(total, device=prompt.device)
+    answer = (index >= start) & ((index < end) | config.fill_tail)
+    steps = []
+    done = torch.zeros(rows, dtype=torch.bool, device=prompt.device)
     for first in range(start // block * block, end, block):
-        last = first + block
-        inside = (index[first:last] >= start) & (index[first:last] < end)
-        for step in range(config.steps):
-            masked = (canvas[:, first:last] == mask_id) & inside & ~done[:, None]
+        here = slice(first, first + block)
+        for step in range(number_of_steps):
+            masked = (canvas[:, here] == mask_id) & answer[here] & ~done[:, None]
             if not masked.any():
                 break
-            known = cache.length if cache else 0
-            ids = torch.cat([prefix[:, known:start], canvas[:, max(known, start) :].repeat(1 + guided, 1)], 1)[:, : last - known]
-            hidden = backbone.hidden_states(ids, visible[:, known:last, :last], positions[:, known:last], cache, keep=first - known)
-            forwards += 1
-            logits = backbone.logits(hidden[:, first - known :])
-            if guided:
-                logits = guide(*logits.chunk(2), config.guidance)
+            logits = combine(branches.logits(canvas, first, step), config)
             logits[..., mask_id] = -math.inf
             if allowed is not None:
-                logits = logits.masked_fill(~allowed.to(device), -math.inf)
+                logits = logits.masked_fill(~allowed.to(logits.device), -math.inf)
             tokens, confidence = choose_tokens(logits, config, generator)
-            commit = choose_commits(confidence, masked, quota(block, config.steps, step), config.threshold)
-            canvas[:, first:last] = torch.where(commit, tokens, canvas[:, first:last])
-            steps.append(Step(first, canvas[:, first:last].clone(), confidence * masked, commit))
+            score = commit_score(config.strategy, logits, confidence, generator)
+            count = quota(block, number_of_steps, step)
+            if config.adaptive:
+                count = -(-masked.sum(1, keepdim=True) // (number_of_steps - step))
+            commit = choose_commits(confidence, masked, count, config.threshold, score)
+            canvas[:, here] = torch.where(commit, tokens, canvas[:, here])
+            steps.append(Step(first, canvas[:, here].clone(), confidence * masked, commit))
             if eos_id is not None:
                 done |= ended(canvas[:, start:end], mask_id, eos_id)
         if done.all():
@@ -183,7 +279,15 @@ def generate(
     if eos_id is not None:  # whatever stands behind the first end of text is not part of the answer
         after = (ids == eos_id).cumsum(1) > 0
         ids = ids.masked_fill(after, eos_id)
-    return Generation(ids, forwards, steps)
+    return Generation(ids, len(steps), steps)
+
+
+def combine(branches: list[Tensor], config: SamplingConfig) -> Tensor:
+    """One set of logits from those of one, two or three branches."""
+    if len(branches) == 1:
+        return branches[0]
+    guided = guide(*branches, config.guidance) if len(branches) == 2 else guide_edit(*branches, config.guidance, config.guidance_image)
+    return rescale(guided, branches[0], config.rescale) if config.rescale else guided
 
 
 def ended(ids: Tensor, mask_id: int, eos_id: int) -> Tensor:

@@ -16,9 +16,10 @@ from .sampler import Generation, generate
 from .vocab import Vocabulary
 from .vq import ImageTokenizer
 
-# Drawing samples (variety) with guidance; describing takes the most likely word. Notebook 08 plots these choices.
-DRAW = SamplingConfig(steps=8, temperature=1.0, threshold=1.0, guidance=1.5)
-DESCRIBE = SamplingConfig(steps=16, temperature=0.0, threshold=0.95)
+# Drawing samples (variety) with guidance; describing takes the most likely word. Notebook 08 plots these choices. Neither fills
+# the tail of its last block: a picture is over when its codes are, and codes behind it would only mislead those in front.
+DRAW = SamplingConfig(steps=8, temperature=1.0, threshold=1.0, guidance=1.5, fill_tail=False)
+DESCRIBE = SamplingConfig(steps=16, temperature=0.0, threshold=0.95, fill_tail=False)
 ANSWER_LENGTH = 12  # longest caption in tokens, with its end
 BATCH_SIZE = 250
 

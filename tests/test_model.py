@@ -300,8 +300,11 @@ def test_cache_keeps_exactly_the_first_keep_tokens():
     assert seen.flatten().tolist() == [0, 1, 2, 4, 5] and values.flatten().tolist() == [0, -1, -2, -4, -5]
     assert cache.length == 3
     seen, _ = cache.extend(0, key[:, :, 4:], -key[:, :, 4:], keep=1)
-    assert cache.length == 4 and cache.layers[0][0].flatten().tolist() == [0, 1, 2, 4]
-    assert cache.layers[0][1].flatten().tolist() == [0, -1, -2, -4]
+    assert cache.length == 4
+    assert [part.flatten().tolist() for part in cache.stored(0)] == [[0, 1, 2, 4], [0, -1, -2, -4]]
+    long = torch.arange(50.0).view(1, 1, 50, 1)  # more than the buffer has room for: what is stored moves along
+    seen, _ = cache.extend(0, long, -long, keep=50)
+    assert seen.flatten().tolist() == [0, 1, 2, 4, *range(50)] and cache.length == 54
 
 
 # --- precision ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,20 @@ from minillada import checkpoint, layout, sampler, tasks
 from minillada.captions import all_captions
 from minillada.config import SamplingConfig
 from minillada.model import Backbone
-from minillada.sampler import check_sampling, choose_commits, choose_tokens, ended, filter_logits, generate, guide, quota
+from minillada.sampler import (
+    STRATEGIES,
+    check_sampling,
+    choose_commits,
+    choose_tokens,
+    commit_score,
+    ended,
+    filter_logits,
+    generate,
+    guide,
+    guide_edit,
+    quota,
+    rescale,
+)
 
 # --- commit rule -------------------------------------------------------------------------------------------------------
 
@@ -162,8 +175,9 @@ def decode_by_hand(backbone, prompt: list[int], length: int, config: SamplingCon
         return backbone(torch.tensor([tokens]), index[None, :, None] // size >= index[None, None, :] // size)[0]
 
     for first in range(start // size * size, end, size):
-        for step in range(config.steps):
-            places = [i for i in range(first, first + size) if start <= i < end and ids[i] == MASK]
+        steps = min(config.steps, length // config.minimal_topk)
+        for step in range(steps):
+            places = [i for i in range(first, first + size) if start <= i < (len(ids) if config.fill_tail else end) and ids[i] == MASK]
             if not places:
                 break
             logits = forward(ids[: first + size], 0)
@@ -174,7 +188,9 @@ def decode_by_hand(backbone, prompt: list[int], length: int, config: SamplingCon
             logits[:, MASK] = -math.inf
             best = {i: logits[i].softmax(-1).max(0) for i in places}
             above = [i for i in places if best[i].values > config.threshold]
-            count = size // config.steps + (1 if step < size % config.steps else 0)
+            count = size // steps + (1 if step < size % steps else 0)
+            if config.adaptive:
+                count = math.ceil(len(places) / (steps - step))
             for i in above if len(above) >= count else sorted(places, key=lambda i: -best[i].values)[:count]:
                 ids[i] = int(best[i].indices)
     return ids[start:end]
@@ -191,13 +207,21 @@ settings_of_decoding = dict(
 )
 
 
-@few
-@given(shorter=st.integers(0, 5), **settings_of_decoding)
-def test_decoding_is_the_slow_loop(prompt, length, block, steps, threshold, guidance, seed, shorter):
+@settings(few, max_examples=30)
+@given(shorter=st.integers(0, 5), adaptive=st.booleans(), tail=st.booleans(), **settings_of_decoding)
+def test_decoding_is_the_slow_loop(prompt, length, block, steps, threshold, guidance, seed, shorter, adaptive, tail):
     backbone = tiny_backbone(seed % 11)
     prompts = random_ids(2, prompt, seed=seed)
     unconditional = random_ids(1, max(prompt - shorter, 1), seed=seed + 1)
-    config = SamplingConfig(block_size=block, steps=steps, threshold=threshold, guidance=guidance)
+    config = SamplingConfig(
+        block_size=block,
+        steps=steps,
+        threshold=threshold,
+        guidance=guidance,
+        adaptive=adaptive,
+        fill_tail=tail,
+        minimal_topk=1 + (length > 4),
+    )
     generation = generate(backbone, prompts, length, config, MASK, unconditional=unconditional)
     for row in range(2):
         with torch.no_grad():
@@ -237,7 +261,7 @@ def widths_of(backbone, **call) -> list[int]:
     """How many tokens a row each forward of a generation processed."""
     widths, original = [], backbone.hidden_states
     backbone.hidden_states = lambda ids, *rest, **named: widths.append(ids.shape[1]) or original(ids, *rest, **named)
-    generate(backbone, random_ids(1, 9), 12, SamplingConfig(block_size=4, steps=3, threshold=1.0), MASK, **call)
+    generate(backbone, random_ids(1, 9), 12, SamplingConfig(block_size=4, steps=3, threshold=1.0, fill_tail=False), MASK, **call)
     return widths
 
 
@@ -320,11 +344,10 @@ def test_what_is_committed_stays_and_the_schedule_is_kept(prompt, length, block,
     numbers: Counter = Counter()
     for step in generation.steps:
         before = canvas[:, step.start : step.start + block].clone()
-        inside = torch.arange(step.start, step.start + block) < prompt + length
-        masked = (before == MASK) & inside
+        masked = before == MASK
         assert not (step.committed & ~masked).any(), "only masked positions of the answer are committed"
         assert ((step.confidence > 0) <= masked).all()
-        wanted = torch.minimum(masked.sum(1), torch.tensor(quota(block, steps, numbers[step.start])))
+        wanted = torch.minimum(masked.sum(1), torch.tensor(quota(block, min(steps, length), numbers[step.start])))
         assert (step.committed.sum(1) >= wanted).all()
         assert torch.equal(step.ids == before, ~step.committed), "the rest is left alone, the committed are filled"
         canvas[:, step.start : step.start + block] = step.ids
@@ -485,8 +508,93 @@ def test_prompt_of_another_vocabulary():
 
 
 def test_unconditional_prompt_must_not_be_longer():
-    with pytest.raises(ValueError, match="unconditional prompt is longer"):
+    with pytest.raises(ValueError, match="guidance prompt is longer"):
         generate(tiny_backbone(), random_ids(1, 4), 4, SamplingConfig(guidance=2.0), MASK, unconditional=random_ids(1, 5))
+
+
+# --- three branches, rescale, strategies -------------------------------------------------------------------------------
+
+
+def test_three_way_guidance_formula():
+    full, no_text, no_image = torch.randn(3, 2, 4, 7, generator=generator())
+    assert torch.allclose(guide_edit(full, no_text, no_image, 1.0, 0.0), full, atol=1e-6)
+    assert torch.allclose(guide_edit(full, no_text, no_image, 0.0, 1.0), 2 * no_text - no_image, atol=1e-6)
+    assert torch.allclose(
+        guide_edit(full, no_text, no_text, 4.0, 9.0), guide(full, no_text, 4.0), atol=1e-5
+    )  # an empty difference adds nothing
+
+
+def test_rescale_formula():
+    guided, conditional = 3 * torch.randn(2, 4, 50, generator=generator()), torch.randn(2, 4, 50, generator=generator(1))
+    whole = rescale(guided, conditional, 1.0)
+    assert torch.allclose(whole.std(-1), conditional.std(-1), atol=1e-4)
+    assert torch.allclose(rescale(guided, conditional, 0.7), 0.7 * whole + 0.3 * guided, atol=1e-5)
+    assert torch.allclose(whole.argsort(-1), guided.argsort(-1))  # a positive factor per position keeps the order
+
+
+@settings(few, max_examples=30)
+@given(
+    scales=st.tuples(st.sampled_from([0.0, 1.0, 4.0]), st.sampled_from([0.0, 1.0, -0.5])),
+    phi=st.sampled_from([0.0, 0.7]),
+    strategy=st.sampled_from(STRATEGIES),
+    adaptive=st.booleans(),
+    shorter=st.tuples(st.integers(0, 6), st.integers(0, 6)),
+    **{k: v for k, v in settings_of_decoding.items() if k != "guidance"},
+)
+def test_three_branches_cached_and_recomputed_give_the_same_tokens(
+    scales, phi, strategy, adaptive, shorter, prompt, length, block, steps, threshold, seed
+):
+    backbone = tiny_backbone(seed % 11)
+    config = SamplingConfig(
+        block, steps, threshold, 0.8, guidance=scales[0], guidance_image=scales[1], rescale=phi, strategy=strategy, adaptive=adaptive
+    )
+    others = [random_ids(2, max(prompt - less, 1), seed=seed + 1 + i) for i, less in enumerate(shorter)]
+    results = [
+        generate(
+            backbone, random_ids(2, prompt, seed=seed), length, config, MASK, EOS, unconditional=others[0], no_image=others[1],
+            generator=generator(seed), use_cache=cached,
+        )
+        for cached in (True, False)
+    ]  # fmt: skip
+    assert torch.equal(results[0].ids, results[1].ids) and results[0].forwards == results[1].forwards
+
+
+def test_each_row_has_its_own_guidance_prompt():
+    backbone, prompt, other = tiny_backbone(3), random_ids(2, 7), random_ids(2, 5, seed=1)
+    config = SamplingConfig(block_size=4, steps=2, guidance=3.0)
+    both = generate(backbone, prompt, 8, config, MASK, unconditional=other).ids
+    for row in range(2):
+        assert torch.equal(generate(backbone, prompt[row : row + 1], 8, config, MASK, unconditional=other[row : row + 1]).ids[0], both[row])
+
+
+def test_commit_scores_by_hand():
+    logits = torch.tensor([[[0.6, 0.3, 0.1], [0.5, 0.5, 1e-9], [0.9, 0.05, 0.05]]]).log()
+    confidence = logits.exp().amax(-1)
+    assert torch.equal(commit_score("low_confidence", logits, confidence, None), confidence)
+    assert torch.allclose(commit_score("top_k_margin", logits, confidence, None), torch.tensor([[0.3, 0.0, 0.85]]), atol=1e-5)
+    entropy = [-sum(p * math.log(p) for p in row if p > 1e-8) for row in logits[0].exp().tolist()]
+    assert torch.allclose(commit_score("neg_entropy", logits, confidence, None), -torch.tensor([entropy]), atol=1e-5)
+    drawn = commit_score("random", logits, confidence, generator(1))
+    assert drawn.shape == (1, 3) and not torch.equal(drawn, commit_score("random", logits, confidence, generator(2)))
+    # The strategy ranks; the threshold still looks at the confidence.
+    margin = commit_score("top_k_margin", logits, confidence, None)
+    assert choose_commits(confidence, torch.ones(1, 3).bool(), 1, 0.55, margin).tolist() == [[True, False, True]]
+    assert choose_commits(confidence, torch.ones(1, 3).bool(), torch.tensor([[2]]), 0.95, margin).tolist() == [[True, False, True]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"guidance_image": math.nan}, "image guidance must be a finite number"),
+        ({"rescale": 1.5}, r"rescale must lie in \[0, 1\]"),
+        ({"minimal_topk": 0}, "minimal_topk must be at least 1"),
+        ({"minimal_topk": 9}, "minimal_topk 9 leaves no step for 8 tokens"),
+        ({"strategy": "entropy"}, "unknown strategy 'entropy'; choose one of low_confidence, "),
+    ],
+)
+def test_settings_of_the_released_loop_that_cannot_decode(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        generate(tiny_backbone(), random_ids(1, 4), 8, SamplingConfig(block_size=4, **changes), MASK)
 
 
 # --- the shipped model -------------------------------------------------------------------------------------------------
