@@ -73,6 +73,14 @@ class ModelConfig:
     initializer_range: float = 0.08  # about 1/√hidden_size at our widths; the official 0.02 is 1/√2048 (LOG.md)
     max_position_embeddings: int = 512
     block_size: int = 16  # the block length the model is trained to decode with
+    num_experts: int = 0  # routed experts a layer; 0 is a dense model
+    num_experts_per_tok: int = 2
+    num_shared_experts: int = 1
+    n_group: int = 1
+    topk_group: int = 1
+    moe_intermediate_size: int = 96
+    routed_scaling_factor: float = 2.5
+    first_k_dense_replace: int = 1  # so many first layers stay dense
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,7 @@ class TrainingConfig:
     draw_share: float = 0.5  # share of the batch that draws; the rest describes
     unconditional_rate: float = 0.1  # share of prompts replaced by <uncondition>, for classifier-free guidance
     partial_caption_rate: float = 0.2  # share of drawing prompts that leave out thickness, slant or both
+    balance_rate: float = 0.001  # u of the router's bias update after each step; a dense model has no router
     bfloat16: bool = False
     seed: int = 0
 
@@ -127,7 +136,16 @@ class Preset:
 
 _IMAGE_TOKENIZER = TokenizerConfig()
 _VOCAB_SIZE = TEXT_VOCAB_SIZE + _IMAGE_TOKENIZER.codebook_size
+# The official 16B backbone: a configuration for `Backbone`, not something to train here.
+LLADA2_UNI = ModelConfig(
+    vocab_size=173_568, hidden_size=2048, num_hidden_layers=20, num_attention_heads=16, num_key_value_heads=4, head_dim=128,
+    intermediate_size=5120, initializer_range=0.02, max_position_embeddings=16_384, block_size=32,
+    num_experts=256, num_experts_per_tok=8, n_group=8, topk_group=4, moe_intermediate_size=512,
+)  # fmt: skip
+
 _MNIST = dict(vocab_size=_VOCAB_SIZE, hidden_size=160, num_hidden_layers=5, intermediate_size=448)  # 1.7M parameters
+# Two routed experts and the shared one are about as wide together as the dense layer: much the same work a token, several times the weights.
+_EXPERTS = dict(num_experts=16, num_experts_per_tok=2, n_group=4, topk_group=2, moe_intermediate_size=160)
 
 # A backbone learns more from twice the steps than from twice the batch (LOG.md).
 _LONG_RUN = TrainingConfig(steps=6000, batch_size=64, learning_rate=1.5e-3)
@@ -153,6 +171,7 @@ PRESETS: dict[str, Preset] = {
         Preset("mnist", "backbone", ModelConfig(**_MNIST), _LONG_RUN, "mnist-tokenizer"),
         Preset("mnist-ar", "backbone", ModelConfig(**_MNIST, block_size=1), _AR_RUN, "mnist-tokenizer"),
         Preset("mnist-cpu", "backbone", ModelConfig(_VOCAB_SIZE), _LIVE_RUN, "mnist-tokenizer"),
+        Preset("mnist-moe", "backbone", ModelConfig(**_MNIST, **_EXPERTS), _LONG_RUN, "mnist-tokenizer"),
     )
 }
 

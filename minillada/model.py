@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .config import ModelConfig
+from .moe import MixtureOfExperts, SwiGLU
 
 
 class RMSNorm(nn.Module):
@@ -112,27 +113,14 @@ class Attention(nn.Module):
         return self.dense(rearrange(mixed, "b h l d -> b l (h d)"))
 
 
-class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x))"""
-
-    def __init__(self, hidden_size: int, intermediate_size: int):
-        super().__init__()
-        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-
-
 class DecoderLayer(nn.Module):
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, index: int):
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.attention = Attention(config)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        # The only place that knows what a layer's feed-forward is: the official layers >= 1 put a mixture of experts here.
-        self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)
+        sparse = config.num_experts > 0 and index >= config.first_k_dense_replace
+        self.mlp = MixtureOfExperts(config) if sparse else SwiGLU(config.hidden_size, config.intermediate_size)
 
     def forward(self, x: Tensor, *attention_inputs) -> Tensor:
         x = x + self.attention(self.input_layernorm(x), *attention_inputs)
@@ -145,7 +133,7 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(DecoderLayer(config, index) for index in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 

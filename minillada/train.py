@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from . import captions, checkpoint, data, layout
 from .config import ModelConfig, Preset, TrainingConfig, get_preset, to_dict
 from .diffusion import block_diffusion_loss
+from .moe import balance_experts
 from .vocab import Vocabulary, train_bpe
 from .vq import ImageTokenizer
 
@@ -103,6 +104,7 @@ def fit(
             value.backward()
             norm = nn.utils.clip_grad_norm_(module.parameters(), config.grad_clip)
             optimizer.step()
+            balance_experts(module, config.balance_rate)
             record = {"step": step, "loss": float(value.detach()), **metrics, "grad_norm": float(norm), "lr": learning_rate(config, step)}
             records.append(record)
             if log:

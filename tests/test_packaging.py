@@ -69,7 +69,9 @@ def test_every_import_is_declared():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
-            assert {name.split(".")[0] for name in names} <= allowed | (peers if path.name == "bench.py" else set()), f"{path.name}: {names}"
+            assert {name.split(".")[0] for name in names} <= allowed | (peers if path.name == "bench.py" else set()), (
+                f"{path.name}: {names}"
+            )
 
 
 def test_version_and_licence():

@@ -1,0 +1,189 @@
+"""Mixture of experts: the router against a loop over tokens, the grouped path against the loop over experts, balance, layouts."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers import MASK, few, generator, many, random_ids, tiny_backbone, tiny_config
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minillada import moe, train
+from minillada.config import LLADA2_UNI, TrainingConfig
+from minillada.model import Backbone
+from minillada.sampler import SamplingConfig, generate
+
+EXPERTS = dict(num_experts=8, num_experts_per_tok=3, n_group=4, topk_group=2, moe_intermediate_size=12)
+
+
+def tiny_moe(seed: int = 0, **changes) -> moe.MixtureOfExperts:
+    torch.manual_seed(seed)
+    mixture = moe.MixtureOfExperts(tiny_config(**EXPERTS | changes))
+    mixture.gate.expert_bias.uniform_(-0.3, 0.3)
+    return mixture.eval()
+
+
+def route_by_hand(x: list[float], weight: list[list[float]], bias: list[float], config) -> dict[int, float]:
+    """Expert -> weight for one token."""
+    s = [1 / (1 + math.exp(-sum(a * b for a, b in zip(x, row, strict=True)))) for row in weight]
+    biased, size = [a + b for a, b in zip(s, bias, strict=True)], len(s) // config.n_group
+    groups = [list(range(g * size, (g + 1) * size)) for g in range(config.n_group)]
+    best_groups = sorted(groups, key=lambda group: -sum(sorted((biased[e] for e in group), reverse=True)[:2]))[: config.topk_group]
+    chosen = sorted((e for group in best_groups for e in group), key=lambda e: -biased[e])[: config.num_experts_per_tok]
+    total = sum(s[e] for e in chosen) + 1e-20
+    return {e: config.routed_scaling_factor * s[e] / total for e in chosen}
+
+
+@many
+@given(seed=st.integers(0, 999), groups=st.sampled_from([(1, 1), (2, 1), (4, 2), (8, 8)]), k=st.integers(1, 4))
+def test_router_is_the_loop_over_tokens(seed, groups, k):
+    mixture = tiny_moe(seed, n_group=groups[0], topk_group=groups[1], num_experts_per_tok=min(k, 8 // groups[0] * groups[1]))
+    x = torch.randn(5, 16, generator=generator(seed))
+    chosen, weights = mixture.gate(x)
+    for token in range(5):
+        expected = route_by_hand(x[token].tolist(), mixture.gate.weight.tolist(), mixture.gate.expert_bias.tolist(), mixture.gate.config)
+        assert set(chosen[token].tolist()) == set(expected)
+        for e, w in zip(chosen[token].tolist(), weights[token].tolist(), strict=True):
+            assert math.isclose(w, expected[e], rel_tol=1e-4)
+
+
+def test_bias_steers_the_choice_and_never_the_weight():
+    gate = tiny_moe(n_group=1, topk_group=1, num_experts_per_tok=2).gate
+    x = torch.randn(1, 16, generator=generator())
+    gate.expert_bias.zero_()
+    gate.expert_bias[5] += 10
+    chosen, weights = gate(x)
+    scores = (x @ gate.weight.T).sigmoid()[0]
+    assert 5 in chosen[0].tolist() and math.isclose(weights.sum().item(), 2.5, rel_tol=1e-5)
+    ratio = weights[0, chosen[0].tolist().index(5)] / weights[0, 1 - chosen[0].tolist().index(5)]
+    other = next(e for e in chosen[0].tolist() if e != 5)
+    assert torch.allclose(ratio, scores[5] / scores[other], rtol=1e-4)
+
+
+@few
+@given(tokens=st.integers(1, 40), seed=st.integers(0, 999), idle=st.booleans())
+def test_grouped_experts_are_the_loop_with_equal_gradients(tokens, seed, idle):
+    mixture, x = tiny_moe(seed), torch.randn(tokens, 16, generator=generator(seed))
+    if idle:
+        mixture.gate.expert_bias[:4] = -10.0  # some experts receive nobody
+    results = []
+    for combine in (moe.combine_loop, moe.combine_grouped):
+        mixture.zero_grad()
+        inputs = x.clone().requires_grad_()
+        out = combine(mixture.experts, inputs, *mixture.gate(inputs))
+        out.square().sum().backward()
+        results.append([out, inputs.grad, mixture.gate.weight.grad, *(p.grad for p in mixture.experts.parameters())])
+    for a, b in zip(*results, strict=True):
+        a, b = (torch.zeros(()) if g is None else g for g in (a, b))  # an expert without tokens has no gradient, or zeros
+        assert torch.allclose(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_mixture_adds_the_shared_expert():
+    mixture, x = tiny_moe(), torch.randn(2, 3, 16, generator=generator())
+    routed = moe.combine_loop(mixture.experts, x.view(6, 16), *mixture.gate(x.view(6, 16))).view(2, 3, 16)
+    assert torch.allclose(mixture(x), routed + mixture.shared_experts(x), atol=1e-6)
+
+
+def test_balance_lowers_the_bias_of_the_busy_and_evens_the_load():
+    mixture = tiny_moe(n_group=1, topk_group=1, num_experts_per_tok=1)
+    gate = mixture.gate.train()
+    gate.expert_bias.zero_()
+    gate.received[:] = torch.tensor([5.0, 1, 1, 1, 0, 0, 0, 0])
+    share = gate.received / 8
+    expected = -0.1 * (share - 0.125) / (share - 0.125).square().mean().sqrt()
+    gate.balance(0.1)
+    assert torch.allclose(gate.expert_bias, expected) and not gate.received.any()
+    gate.expert_bias.zero_()
+    x = torch.randn(400, 16, generator=generator()) + 0.7  # a common direction makes some experts everybody's favourites
+
+    def load():
+        gate(x)
+        share = gate.received / gate.received.sum()
+        gate.balance(0.02)
+        return float(share.max())
+
+    shares = [load() for _ in range(200)]
+    assert shares[0] > 0.3 and max(shares[-10:]) < 0.16
+
+
+def test_only_training_counts():
+    gate = tiny_moe().gate
+    gate(torch.randn(4, 16))
+    assert gate.received.sum() == 0
+    gate.train()(torch.randn(4, 16))
+    assert gate.received.sum() == 12 and "received" not in gate.state_dict()
+
+
+def test_layouts_convert_into_each_other():
+    tensors = tiny_backbone(**EXPERTS).state_dict()
+    fused = moe.fuse_experts(tensors)
+    assert fused["model.layers.1.mlp.experts.gate_proj"].shape == (8, 12, 16)
+    assert fused["model.layers.1.mlp.experts.down_proj"].shape == (8, 16, 12)
+    assert len(fused) == len(tensors) - 8 * 3 + 3
+    again = moe.unfuse_experts(fused)
+    assert again.keys() == tensors.keys() and all(torch.equal(again[k], tensors[k]) for k in tensors)
+    del tensors["model.layers.1.mlp.experts.3.up_proj.weight"]
+    with pytest.raises(ValueError, match=r"expert 3 is missing in model.layers.1.mlp.experts.up_proj"):
+        moe.fuse_experts(tensors)
+
+
+def test_first_layer_stays_dense_and_cached_decoding_is_exact():
+    backbone = tiny_backbone(2, **EXPERTS)
+    assert isinstance(backbone.model.layers[0].mlp, moe.SwiGLU) and isinstance(backbone.model.layers[1].mlp, moe.MixtureOfExperts)
+    config = SamplingConfig(block_size=4, steps=3, guidance=2.0)
+    call = dict(unconditional=random_ids(1, 5, seed=1))
+    a, b = (generate(backbone, random_ids(2, 6), 10, config, MASK, use_cache=cached, **call).ids for cached in (True, False))
+    assert torch.equal(a, b)
+
+
+def test_a_run_with_experts_resumes_to_the_bit(tmp_path):
+    config = TrainingConfig(steps=6, learning_rate=1e-2, warmup_steps=1, balance_rate=0.05)
+
+    def run(out, **how):
+        backbone = tiny_backbone(3, **EXPERTS)
+
+        def loss(step):
+            ids = random_ids(4, 8, seed=step)
+            return torch.nn.functional.cross_entropy(backbone(ids).flatten(0, 1), ids.flatten()), {}
+
+        train.fit(backbone, loss, config, out, **how)
+        return backbone.state_dict()
+
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "parts", stop_after=3)
+    parts = run(tmp_path / "parts", resume=True)
+    assert all(torch.equal(whole[k], parts[k]) for k in whole)
+    assert whole["model.layers.1.mlp.gate.expert_bias"].abs().sum() > 0
+
+
+def test_the_official_model_has_16_billion_parameters():
+    with torch.device("meta"):
+        backbone = Backbone(replace(LLADA2_UNI))
+    total = sum(p.numel() for p in backbone.parameters())
+    expert = 3 * 2048 * 512
+    attention = 2048 * (16 + 2 * 4) * 128 + 16 * 128 * 2048 + 2 * 128
+    layer = attention + 2 * 2048
+    by_hand = 2 * 173_568 * 2048 + 2048 + 20 * layer + 3 * 2048 * 5120 + 19 * (257 * expert + 256 * 2048)
+    assert total == by_hand and 16e9 < total < 17e9
+    keys = backbone.state_dict().keys()
+    assert {"model.layers.0.mlp.gate_proj.weight", "model.layers.19.mlp.experts.255.down_proj.weight"} <= keys
+    assert {
+        "model.layers.1.mlp.gate.weight",
+        "model.layers.1.mlp.gate.expert_bias",
+        "model.layers.1.mlp.shared_experts.up_proj.weight",
+    } <= keys
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"n_group": 3}, "8 experts cannot be split into 3 equal groups"),
+        ({"topk_group": 5}, "topk_group must lie between 1 and n_group = 4, got 5"),
+        ({"num_experts_per_tok": 5}, "5 experts a token cannot be chosen from 2 groups of 2"),
+        ({"num_shared_experts": 0}, "num_shared_experts must be at least 1, got 0"),
+    ],
+)
+def test_routers_that_cannot_choose(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Backbone(tiny_config(**EXPERTS | changes))
