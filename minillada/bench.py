@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, timing, train
-from .config import SamplingConfig
+from . import checkpoint, moe, timing, train
+from .config import ModelConfig, SamplingConfig
 from .masks import block_causal_mask
 from .model import Backbone
 from .sampler import generate
@@ -82,6 +82,50 @@ def bench_sampler(
         "batch": batch,
         "prompt": prompt,
         "block_size": block_size,
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def sparse_loop(experts: nn.ModuleList, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """What one would write next after the formula: each expert looks up its own tokens."""
+    out = torch.zeros_like(x)
+    for e, expert in enumerate(experts):
+        token, slot = (chosen == e).nonzero(as_tuple=True)
+        out.index_add_(0, token, expert(x[token]) * weights[token, slot, None])
+    return out
+
+
+def bench_moe(tokens: int = 2048, hidden: int = 160, width: int = 64, pairs: int = 15, device: str = "cpu", seed: int = 0) -> dict:
+    """One layer of 64 experts, top-8 in 4 of 8 groups, forward: `ratio` compares the grouped path with the formula, in which every
+    expert computes every token, `ratio_sparse_loop` with a loop in which each expert looks up its tokens."""
+    torch.manual_seed(seed)
+    config = ModelConfig(
+        vocab_size=1, hidden_size=hidden, num_experts=64, num_experts_per_tok=8, n_group=8, topk_group=4, moe_intermediate_size=width
+    )
+    mixture = moe.MixtureOfExperts(config).to(device).eval()
+    x = torch.randn(tokens, hidden, device=device)
+    chosen, weights = (part.detach() for part in mixture.gate(x))
+
+    @torch.no_grad()
+    def run(combine) -> Tensor:
+        return combine(mixture.experts, x, chosen, weights)
+
+    def against(other) -> dict:
+        return timing.speed_ratio(lambda: run(moe.combine_grouped), lambda: run(other), device, pairs)
+
+    error = max(float((run(moe.combine_grouped) - run(other)).abs().max()) for other in (moe.combine_dense, sparse_loop))
+    return {
+        "benchmark": "moe",
+        **against(moe.combine_dense),
+        "ratio_sparse_loop": against(sparse_loop)["ratio"],
+        "equal": error < 1e-5,
+        "largest_difference": error,
+        "tokens": tokens,
+        "experts": 64,
+        "top_k": 8,
+        "hidden_size": hidden,
+        "moe_intermediate_size": width,
         "device": device,
         "threads": torch.get_num_threads(),
     }

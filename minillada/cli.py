@@ -239,6 +239,14 @@ def benchmark_sampler(
     report_benchmark(bench_sampler(length, batch, pairs=pairs, device=check_device(device), seed=seed), as_json)
 
 
+@benchmarks.command("moe")
+def benchmark_moe(pairs: Pairs = 15, device: Device = "cpu", seed: Seed = 0, as_json: Json = False) -> None:
+    """Mixture of experts: the grouped path against the formula over all experts, and against a sparse loop."""
+    from .bench import bench_moe
+
+    report_benchmark(bench_moe(pairs=pairs, device=check_device(device), seed=seed), as_json)
+
+
 def report_benchmark(report: dict, as_json: bool) -> None:
     """One benchmark's result, as JSON or as lines."""
     print(json.dumps(report, indent=2) if as_json else "\n".join(f"{k}: {v}" for k, v in report.items()))

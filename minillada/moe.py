@@ -8,8 +8,8 @@ Output:  Σ w_e · expert_e(x) + shared expert(x).
 Notable choices
 - Load balance without a loss term: after each step the bias b of busy experts falls and that of idle ones rises. The bias only
   steers the choice; it never enters the output, so it disturbs no gradient.
-- `combine_loop` is the definition. `combine_grouped` gives the same numbers faster: tokens sorted by expert are contiguous,
-  so each expert multiplies one slice, and one product replaces gate and up.
+- `combine_dense` is the formula: every expert computes every token, with weight 0 where it was not chosen. `combine_grouped` gives
+  the same numbers and computes only what was chosen: choices sorted by expert are contiguous, each expert takes its slice.
 """
 
 from __future__ import annotations
@@ -77,24 +77,26 @@ class Router(nn.Module):
         self.received.zero_()
 
 
-def combine_loop(experts: nn.ModuleList, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-    """Σ w_e · expert_e(x) `[T, H]`, one expert after the other: the definition."""
-    out = torch.zeros_like(x)
-    for e, expert in enumerate(experts):
-        token, slot = (chosen == e).nonzero(as_tuple=True)
-        out.index_add_(0, token, (expert(x[token]) * weights[token, slot, None]).to(x.dtype))
-    return out
+def combine_dense(experts: nn.ModuleList, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """Σ_e w_e · expert_e(x) `[T, H]` as it is written, over all experts; `chosen` and `weights` `[T, k]`."""
+    every = torch.zeros(len(x), len(experts), device=x.device).scatter(1, chosen, weights)
+    return sum((every[:, e, None] * expert(x)).to(x.dtype) for e, expert in enumerate(experts))
 
 
 def combine_grouped(experts: nn.ModuleList, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-    """The same: every choice becomes a row, rows are sorted by expert, each expert takes its slice, and rows are summed by token."""
-    order = chosen.flatten().argsort(stable=True)  # row r of the sorted list is choice order[r], of token order[r] // k
-    counts = torch.bincount(chosen.flatten(), minlength=len(experts)).tolist()
-    rows = x[order // chosen.shape[1]].split(counts)
-    parts = [expert(part) for expert, part in zip(experts, rows, strict=True) if len(part)]
-    by_choice = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-    answers = torch.cat(parts)[by_choice].unflatten(0, chosen.shape)  # [T, k, H]
-    return (answers * weights[..., None].to(answers.dtype)).sum(1).to(x.dtype)
+    """The same sum over the chosen experts alone. An expert that nobody chose does nothing."""
+    k, flat = chosen.shape[1], chosen.flatten()
+    order = flat.argsort(stable=True)  # sorted by expert; choice order[i] belongs to token order[i] // k
+    counts = torch.bincount(flat, minlength=len(experts)).tolist()
+    slices = zip(experts, (order // k).split(counts), weights.flatten()[order, None].split(counts), strict=True)
+    out = torch.zeros_like(x)
+    for expert, token, weight in slices:
+        if len(token):
+            # One product for gate and up; the weight goes in where the rows are short.
+            both = F.linear(x[token], torch.cat([expert.gate_proj.weight, expert.up_proj.weight]))
+            gate, up = both.chunk(2, dim=1)
+            out.index_add_(0, token, F.linear(F.silu(gate) * up * weight.to(both.dtype), expert.down_proj.weight).to(x.dtype))
+    return out
 
 
 class MixtureOfExperts(nn.Module):

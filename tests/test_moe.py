@@ -1,4 +1,4 @@
-"""Mixture of experts: the router against a loop over tokens, the grouped path against the loop over experts, balance, layouts."""
+"""Mixture of experts: the router against a loop over tokens, the grouped path against the formula, balance, layouts."""
 
 import math
 from dataclasses import replace
@@ -63,12 +63,12 @@ def test_bias_steers_the_choice_and_never_the_weight():
 
 @few
 @given(tokens=st.integers(1, 40), seed=st.integers(0, 999), idle=st.booleans())
-def test_grouped_experts_are_the_loop_with_equal_gradients(tokens, seed, idle):
+def test_grouped_experts_are_the_formula_with_equal_gradients(tokens, seed, idle):
     mixture, x = tiny_moe(seed), torch.randn(tokens, 16, generator=generator(seed))
     if idle:
         mixture.gate.expert_bias[:4] = -10.0  # some experts receive nobody
     results = []
-    for combine in (moe.combine_loop, moe.combine_grouped):
+    for combine in (moe.combine_dense, moe.combine_grouped):
         mixture.zero_grad()
         inputs = x.clone().requires_grad_()
         out = combine(mixture.experts, inputs, *mixture.gate(inputs))
@@ -81,7 +81,7 @@ def test_grouped_experts_are_the_loop_with_equal_gradients(tokens, seed, idle):
 
 def test_mixture_adds_the_shared_expert():
     mixture, x = tiny_moe(), torch.randn(2, 3, 16, generator=generator())
-    routed = moe.combine_loop(mixture.experts, x.view(6, 16), *mixture.gate(x.view(6, 16))).view(2, 3, 16)
+    routed = moe.combine_dense(mixture.experts, x.view(6, 16), *mixture.gate(x.view(6, 16))).view(2, 3, 16)
     assert torch.allclose(mixture(x), routed + mixture.shared_experts(x), atol=1e-6)
 
 
