@@ -20,7 +20,7 @@ from .vq import ImageTokenizer
 # the tail of its last block: a picture is over when its codes are, and codes behind it would only mislead those in front.
 DRAW = SamplingConfig(steps=8, temperature=1.0, threshold=1.0, guidance=1.5, fill_tail=False)
 DESCRIBE = SamplingConfig(steps=16, temperature=0.0, threshold=0.95, fill_tail=False)
-ANSWER_LENGTH = 12  # longest caption in tokens, with its end
+ANSWER_LENGTH = 16  # the longest caption has 12 tokens with its end; as many steps as tokens let one token be committed a step
 BATCH_SIZE = 250
 
 
