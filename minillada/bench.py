@@ -10,11 +10,12 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import checkpoint, moe, timing, train
+from . import checkpoint, diffusion, moe, timing, train
 from .config import ModelConfig, SamplingConfig
-from .masks import block_causal_mask
+from .masks import block_causal_mask, block_diffusion_mask
 from .model import Backbone
 from .sampler import generate
 
@@ -81,6 +82,71 @@ def bench_sampler(
         "new_tokens": length,
         "batch": batch,
         "prompt": prompt,
+        "block_size": block_size,
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def plain_loss(backbone: Backbone, ids: Tensor, noisy_ids: Tensor, masked: Tensor, weight: Tensor, block_size: int) -> Tensor:
+    """The loss of one view as one would first write it: both halves whole, the dense (2L)² mask, logits at all 2L positions."""
+    index = torch.arange(ids.shape[1], device=ids.device)
+    mask = block_diffusion_mask(index, index, block_size)
+    logits = backbone(torch.cat([noisy_ids, ids], 1), mask, torch.cat([index, index])[None])[:, : ids.shape[1]]
+    nats = F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view(ids.shape)
+    return (nats * weight * masked).sum() / ids.numel()
+
+
+def bench_train(
+    length: int = 512, batch: int = 4, views: int = 1, block_size: int = 16, pairs: int = 3, device: str = "cpu", seed: int = 0
+) -> dict:
+    """A training step of `diffusion.block_diffusion_loss` with complementary views over one that forwards each view by itself, plainly.
+
+    Forward and backward of the shipped `mnist` backbone on random ids; both steps supervise the same tokens at the same masks.
+    """
+    backbone, _ = checkpoint.load_model("mnist", "backbone", device)
+    backbone.config = replace(backbone.config, max_position_embeddings=2 * length)
+    ids = torch.randint(0, 256, (batch, length), generator=torch.Generator().manual_seed(seed)).to(device)
+    targets, mask_id, mask_rate = torch.ones_like(ids, dtype=torch.bool), train.load_vocabulary(512).mask_id, (0.05, 0.95)
+    gradients = {}
+
+    def step(name: str, loss: Tensor) -> None:
+        gradients[name] = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(backbone.parameters()))])
+
+    def ours() -> None:
+        source = torch.Generator().manual_seed(seed)
+        loss, _ = diffusion.block_diffusion_loss(
+            backbone, ids, targets, block_size, mask_id, mask_rate, source, complementary=True, views=views
+        )
+        step("ours", loss)
+
+    def theirs() -> None:
+        source = torch.Generator().manual_seed(seed)
+        rates = diffusion.draw_mask_rates(batch * views, length // block_size, *mask_rate, source).to(device)
+        _, masked = diffusion.corrupt(
+            ids.repeat_interleave(views, 0), targets.repeat_interleave(views, 0), rates, block_size, mask_id, source
+        )
+        total = torch.zeros_like(gradients["ours"])
+        for view in range(views):
+            t = rates[view::views].repeat_interleave(block_size, 1)
+            for asked, weight in ((masked[view::views], 1 / t), (~masked[view::views], 1 / (1 - t))):
+                step("theirs", plain_loss(backbone, ids, ids.masked_fill(asked, mask_id), asked, weight, block_size))
+                total += gradients["theirs"] / (2 * views)
+        gradients["theirs"] = total
+
+    report = timing.speed_ratio(ours, theirs, device, pairs)
+    error = float((gradients["ours"] - gradients["theirs"]).norm() / gradients["theirs"].norm())
+    supervised = batch * length * views  # a view and its inverse ask every token once
+    return {
+        "benchmark": "train",
+        **report,
+        "equal": error < 1e-4,
+        "gradient_difference": error,
+        "supervised_tokens_per_second_ours": supervised / report["seconds_ours"],
+        "supervised_tokens_per_second_theirs": supervised / report["seconds_theirs"],
+        "length": length,
+        "batch": batch,
+        "views": 2 * views,
         "block_size": block_size,
         "device": device,
         "threads": torch.get_num_threads(),

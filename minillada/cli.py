@@ -239,6 +239,22 @@ def benchmark_sampler(
     report_benchmark(bench_sampler(length, batch, pairs=pairs, device=check_device(device), seed=seed), as_json)
 
 
+@benchmarks.command("train")
+def benchmark_train(
+    length: Annotated[int, typer.Option(min=16, help="Tokens a row, a multiple of 16.")] = 512,
+    batch: Annotated[int, typer.Option(min=1, help="Rows.")] = 4,
+    views: Annotated[int, typer.Option(min=1, help="Pairs of complementary views of every row.")] = 1,
+    pairs: Pairs = 3,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """A training step with shared clean pass and sliced attention against a dense [x_t ; x_0] step for each view."""
+    from .bench import bench_train
+
+    report_benchmark(bench_train(length, batch, views, pairs=pairs, device=check_device(device), seed=seed), as_json)
+
+
 @benchmarks.command("moe")
 def benchmark_moe(pairs: Pairs = 15, device: Device = "cpu", seed: Seed = 0, as_json: Json = False) -> None:
     """Mixture of experts: the grouped path against the formula over all experts, and against a sparse loop."""

@@ -96,6 +96,11 @@ class TrainingConfig:
     # Mask rates are drawn uniformly from this interval. A block of 16 never shows the sampler a rate below 1/16,
     # and the 1/t weight of such rates is mostly variance.
     mask_rate: tuple[float, float] = (0.05, 1.0)
+    objective: str = "bound"  # how masked tokens are weighed: a name of `diffusion.OBJECTIVES`
+    mask_rate_per: str = "block"  # or "sequence", whose blocks then share a rate
+    views: int = 1  # noisy copies of a row that share its clean copy
+    complementary: bool = False  # add to every view its inverse
+    confidence_weight: float = 0.0  # weight of the confidence-aware term; the released code suggests 2
     draw_share: float = 0.5  # share of the batch that draws; the rest describes
     unconditional_rate: float = 0.1  # share of prompts replaced by <uncondition>, for classifier-free guidance
     partial_caption_rate: float = 0.2  # share of drawing prompts that leave out thickness, slant or both

@@ -7,15 +7,18 @@ Notable choices
 - All blocks are trained in one forward on `[x_t ; x_0]`: the noisy half asks, the clean half is the context.
 - Noisy blocks that hold only prompt, and the last clean block, influence no loss (see `masks`): they are left out.
 - Logits are computed only at masked positions.
+- What is asked (`corrupt`), what is answered (`masked_logits`) and how the answers are weighed (`OBJECTIVES`) are separate.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .masks import block_diffusion_mask
+from .masks import block_diffusion_mask, slice_mask
 from .model import Backbone
 
 
@@ -40,34 +43,117 @@ def corrupt(
     return ids.masked_fill(masked, mask_id), masked
 
 
-def masked_cross_entropy(backbone: Backbone, ids: Tensor, noisy_ids: Tensor, masked: Tensor, block_size: int) -> Tensor:
-    """−log p(x_i) in nats at every masked position, as a flat tensor in the order of `masked.nonzero()`.
+# From this many tokens on, cutting the mask saves more than it costs; a piece covers this many positions (measured on CPU).
+SLICE_FROM, SLICE = 512, 64
 
-    `ids`, `noisy_ids`, `masked` are `[B, L]`. One forward pass for all blocks.
+
+def masked_logits(
+    backbone: Backbone, ids: Tensor, noisy_ids: Tensor, masked: Tensor, block_size: int, documents: Tensor | None = None
+) -> Tensor:
+    """Logits `[N, V]` at the N masked positions, in the order of `masked.nonzero()`, from one forward pass for all blocks.
+
+    `ids` `[B, L]`; `noisy_ids`, `masked` `[B·K, L]`: K noisy views of every row, next to each other, share its clean copy.
+    `documents` `[B, L]` separates texts packed into one row.
     """
-    length = ids.shape[1]
+    length, views = ids.shape[1], len(masked) // len(ids)
     blocks_asked = masked.any(0).nonzero().flatten() // block_size
     if len(blocks_asked) == 0:
-        return torch.zeros(0, device=ids.device, requires_grad=True)  # so that a small batch without masks can be trained on
+        return torch.zeros(0, 1, device=ids.device, requires_grad=True)  # so that a small batch without masks can be trained on
     start = int(blocks_asked[0]) * block_size
     stop = min((int(blocks_asked[-1]) + 1) * block_size, length)
     last_block = int(blocks_asked[-1]) * block_size
     noisy = torch.arange(start, stop, device=ids.device)
     clean = torch.arange(0, last_block, device=ids.device)
-    hidden = backbone.hidden_states(
-        torch.cat([noisy_ids[:, start:stop], ids[:, :last_block]], dim=1),
-        block_diffusion_mask(noisy, clean, block_size),
-        torch.cat([noisy, clean])[None],
-    )
-    asked = masked[:, start:stop]
-    logits = backbone.logits(hidden[:, : stop - start][asked])
-    return F.cross_entropy(logits, ids[:, start:stop][asked], reduction="none")
+    mask = block_diffusion_mask(noisy, clean, block_size, views, documents)
+    positions = torch.cat([noisy.repeat(views), clean])
+    if len(positions) >= SLICE_FROM:
+        mask = slice_mask(mask, positions, max(SLICE, block_size))
+    asked = noisy_ids[:, start:stop].reshape(len(ids), -1)
+    hidden = backbone.hidden_states(torch.cat([asked, ids[:, :last_block]], dim=1), mask, positions[None])
+    return backbone.logits(hidden[:, : asked.shape[1]].reshape(len(masked), stop - start, -1)[masked[:, start:stop]])
+
+
+def masked_cross_entropy(backbone: Backbone, ids: Tensor, noisy_ids: Tensor, masked: Tensor, block_size: int) -> Tensor:
+    """−log p(x_i) in nats at every masked position `[N]`, in the order of `masked.nonzero()`; all arguments are `[B, L]`."""
+    return F.cross_entropy(masked_logits(backbone, ids, noisy_ids, masked, block_size), ids[masked], reduction="none")
+
+
+def right_entropy(logits: Tensor, answers: Tensor) -> Tensor:
+    """Mean entropy, in nats, of the predictions `[N, V]` whose likeliest token is the answer `[N]`; 0 if there are none.
+
+    The confidence-aware (CAP) term of LLaDA2.0: it sharpens what is right already, and leaves wrong predictions alone.
+    """
+    log_p = logits[logits.argmax(-1) == answers].log_softmax(-1)
+    return -(log_p.exp() * log_p).sum() / max(len(log_p), 1)
+
+
+# --- how the nats of masked tokens are weighed ---------------------------------------------------------------------
+
+
+def weigh_bound(masked: Tensor, targets: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
+    """1/t over the number of targets: with t uniform on [0, 1] a bound on −log p (LLaDA2.0, section 2)."""
+    return 1 / rates, targets.sum()
+
+
+def weigh_count(masked: Tensor, targets: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
+    """(m+1)/n for n masked of m targets: what 1/t is on average, once the mask is known and t, uniform on [0, 1], is not.
+
+    t given n is Beta(n+1, m−n+1), whose mean of 1/t is (m+1)/n: the same expectation as `bound`, never a larger variance.
+    """
+    return (targets.sum(-1, keepdim=True) + 1) / masked.sum(-1, keepdim=True), targets.sum()
+
+
+def weigh_uniform(masked: Tensor, targets: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
+    """The plain mean over masked tokens of the batch, as in the released trainer; bounds nothing."""
+    return torch.ones_like(rates), masked.sum()
+
+
+def weigh_reweighted(masked: Tensor, targets: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ β_j L_j / Σ β_j with β_j = 1/√n_j (LLaDA2.0-Uni), n_j the number of masked tokens of sample j.
+
+    We read L_j as the *mean* over the n_j masked tokens of the sample, so a token counts β_j / n_j. The paper's formula
+    does not say whether L_j is a mean or a sum.
+    """
+    n = masked.sum((1, 2), keepdim=True)
+    return n**-1.5, (n[n > 0] ** -0.5).sum()
+
+
+# name -> function(masked [B, L/L_B, L_B], targets [B, L/L_B, L_B], rates [B, L/L_B, 1]) -> (weight of a masked token,
+# broadcastable to [B, L/L_B, L_B]; total). The loss is Σ weight · nats / total.
+OBJECTIVES: dict[str, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    "bound": weigh_bound,
+    "count": weigh_count,
+    "uniform": weigh_uniform,
+    "reweighted": weigh_reweighted,
+}
 
 
 def check_length(length: int, block_size: int) -> None:
     """`ValueError` unless whole blocks fill the sequence."""
     if block_size < 1 or length % block_size:
         raise ValueError(f"block size {block_size} does not divide the length {length}; pad the batch to a multiple (layout.collate)")
+
+
+def check_objective(
+    objective: str, per: str, complementary: bool, mask_rate: tuple[float, float], confidence_weight: float, views: int
+) -> None:
+    """`ValueError` unless the settings of `block_diffusion_loss` name a loss that can be trained on."""
+    low, high = mask_rate
+    rules = [
+        (objective in OBJECTIVES, f"unknown objective {objective!r}; choose one of {', '.join(OBJECTIVES)}"),
+        (per in ("block", "sequence"), f"mask rates are drawn per 'block' or per 'sequence', not per {per!r}"),
+        (0 <= low <= high <= 1, f"mask rates from {low} to {high} are no interval of probabilities; use 0 <= low <= high <= 1"),
+        (high > 0, "a mask rate that is always 0 asks nothing; raise the second number of mask_rate"),
+        (
+            not (complementary and low == 1),
+            "at mask rate 1 the complement masks nothing; lower the first number of mask_rate or turn complementary off",
+        ),
+        (confidence_weight >= 0, f"a confidence weight of {confidence_weight} would reward doubt; use 0 or more"),
+        (views >= 1, f"{views} noisy views leave nothing to learn from; use 1 or more"),
+    ]
+    for good, sentence in rules:
+        if not good:
+            raise ValueError(sentence)
 
 
 def block_diffusion_loss(
@@ -78,33 +164,74 @@ def block_diffusion_loss(
     mask_id: int,
     mask_rate: tuple[float, float],
     generator: torch.Generator,
+    objective: str = "bound",
+    per: str = "block",
+    complementary: bool = False,
+    confidence_weight: float = 0.0,
+    views: int = 1,
+    documents: Tensor | None = None,
 ) -> tuple[Tensor, dict]:
-    """The 1/t-weighted loss in nats per target token, and metrics. `ids` and bool `targets` are `[B, L]`."""
+    """The loss of the `OBJECTIVES` entry `objective`, by default in nats per target token, and metrics. `ids` and bool `targets` are `[B, L]`.
+
+    `per`: every block draws its own rate, or the blocks of a sequence share one.
+    `views`: so many noisy copies of every row are asked in one pass over one clean copy; the loss is their mean.
+    `complementary` adds to every view its inverse, whose rate is 1 − t: every target is asked exactly once by the pair, and each
+    half keeps the weight of its own rate. The bound needs an interval that is its own mirror image, such as [0.05, 0.95].
+    `confidence_weight` λ adds λ · `right_entropy`. `documents` `[B, L]` separates packed texts (`layout.pack`).
+    """
     check_length(ids.shape[1], block_size)
-    rates = draw_mask_rates(len(ids), ids.shape[1] // block_size, *mask_rate, generator).to(ids.device)
-    noisy_ids, masked = corrupt(ids, targets, rates, block_size, mask_id, generator)
-    nats = masked_cross_entropy(backbone, ids, noisy_ids, masked, block_size)
-    weight = (1 / rates).repeat_interleave(block_size, dim=1)[masked]
-    return (weight * nats).sum() / targets.sum().clamp_min(1), {"masked_nats": float(nats.detach().mean()) if len(nats) else 0.0}
+    check_objective(objective, per, complementary, mask_rate, confidence_weight, views)
+    blocks = ids.shape[1] // block_size
+    answers, asked = ids.repeat_interleave(views, 0), targets.repeat_interleave(views, 0)
+    rates = draw_mask_rates(len(answers), blocks if per == "block" else 1, *mask_rate, generator).to(ids.device).expand(-1, blocks)
+    noisy_ids, masked = corrupt(answers, asked, rates, block_size, mask_id, generator)
+    if complementary:
+        inverse = asked & ~masked
+        pairs = (
+            (noisy_ids, answers.masked_fill(inverse, mask_id)),
+            (masked, inverse),
+            (rates, 1 - rates),
+            (answers, answers),
+            (asked, asked),
+        )
+        noisy_ids, masked, rates, answers, asked = (torch.stack(pair, 1).flatten(0, 1) for pair in pairs)
+    logits = masked_logits(backbone, ids, noisy_ids, masked, block_size, documents)
+    nats = F.cross_entropy(logits, answers[masked], reduction="none")
+    in_blocks = (len(answers), blocks, block_size)
+    weight, total = OBJECTIVES[objective](masked.view(in_blocks), asked.view(in_blocks), rates[..., None])
+    loss = (weight.expand(in_blocks).reshape(answers.shape)[masked] * nats).sum() / (total if len(nats) else 1)
+    metrics = {"masked_nats": float(nats.detach().mean()) if len(nats) else 0.0}
+    if confidence_weight:
+        entropy = right_entropy(logits, answers[masked])
+        loss, metrics["right_entropy"] = loss + confidence_weight * entropy, float(entropy.detach())
+    return loss, metrics
 
 
 @torch.no_grad()
-def nll_bound(backbone: Backbone, ids: Tensor, targets: Tensor, block_size: int, mask_id: int, generator: torch.Generator) -> Tensor:
-    """One unbiased sample of the bound on −log p(targets | prompt) for each sequence, in nats `[B]`.
+def nll_bound(
+    backbone: Backbone, ids: Tensor, targets: Tensor, block_size: int, mask_id: int, generator: torch.Generator, samples: int = 1
+) -> Tensor:
+    """An unbiased estimate of the bound on −log p(targets | prompt) for each sequence, in nats `[B]`, from `samples` masks each.
 
     Averaging the 1/t loss over t first leaves a sum over the number n of masked tokens among the m targets of a block:
     ∫ (1/t) C(m,n) tⁿ (1−t)^(m−n) dt = 1/n. So n is drawn uniformly from 1..m and the block's sum is weighted m/n: the
     same expectation, a smaller variance, and exact at block size 1, where the bound is the autoregressive likelihood.
+
+    Several samples spread their n: sample s draws from the s-th of `samples` equal parts of 1..m (stratified), so every n
+    is as likely as before, but few-masked and many-masked samples balance.
     """
     check_length(ids.shape[1], block_size)
     in_blocks = targets.view(len(ids), -1, block_size)
     available = in_blocks.sum(-1)  # m of every block, [B, blocks]
-    chosen = 1 + (torch.rand(available.shape, generator=generator).to(ids.device) * available).floor().long()
-    chosen = torch.minimum(chosen, available)
-    scores = torch.rand(in_blocks.shape, generator=generator).to(ids.device).masked_fill(~in_blocks, 2.0)
-    masked = (scores.argsort(-1).argsort(-1) < chosen[..., None]).view(ids.shape) & targets
-    nats = masked_cross_entropy(backbone, ids, ids.masked_fill(masked, mask_id), masked, block_size)
-    weight = (available / chosen.clamp_min(1)).repeat_interleave(block_size, dim=1)
-    per_token = torch.zeros(ids.shape, device=ids.device)
-    per_token[masked] = nats * weight[masked]
-    return per_token.sum(1)
+    total = torch.zeros(len(ids), device=ids.device)
+    for sample in range(samples):
+        place = (sample + torch.rand(available.shape, generator=generator).to(ids.device)) / samples
+        chosen = torch.minimum(1 + (place * available).floor().long(), available)
+        scores = torch.rand(in_blocks.shape, generator=generator).to(ids.device).masked_fill(~in_blocks, 2.0)
+        masked = (scores.argsort(-1).argsort(-1) < chosen[..., None]).view(ids.shape) & targets
+        nats = masked_cross_entropy(backbone, ids, ids.masked_fill(masked, mask_id), masked, block_size)
+        weight = (available / chosen.clamp_min(1)).repeat_interleave(block_size, dim=1)
+        per_token = torch.zeros(ids.shape, device=ids.device)
+        per_token[masked] = nats * weight[masked]
+        total += per_token.sum(1)
+    return total / samples

@@ -13,13 +13,14 @@ import math
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from . import captions, checkpoint, data, layout, timing, vq
 from .diffusion import nll_bound
 from .model import Backbone
 from .tasks import BATCH_SIZE, Uni, load
+from .train import Loss
 from .vocab import Vocabulary
 
 
@@ -42,9 +43,9 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     of the product, which are real and not negative.
     """
     a, b = a.double(), b.double()
-    product = torch.linalg.eigvals(a.T.cov() @ b.T.cov())
-    root = product.real.clamp_min(0).sqrt().sum()
-    return float((a.mean(0) - b.mean(0)).square().sum() + a.T.cov().trace() + b.T.cov().trace() - 2 * root)
+    cov_a, cov_b = (torch.atleast_2d(x.T.cov()) for x in (a, b))  # for one feature `cov` returns a number
+    root = torch.linalg.eigvals(cov_a @ cov_b).real.clamp_min(0).sqrt().sum()
+    return float((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root)
 
 
 def balanced_prompts(n: int) -> list[tuple[int, int, int]]:
@@ -109,15 +110,23 @@ def evaluate_describing(uni: Uni, images: Tensor, labels: Tensor) -> dict:
     }
 
 
-def likelihood(
-    backbone: Backbone, vocab: Vocabulary, codes: Tensor, texts: list[str], samples: int, seed: int
-) -> dict[str, tuple[float, float]]:
-    """Bits per token, with the half-width of the 95 % interval, of drawing and of describing: `{"draw": …, "describe": …}`.
+def mean_ci95(values: Tensor) -> tuple[float, float]:
+    """Mean of `[N]` and the half-width of its 95 % interval."""
+    return float(values.mean()), float(1.96 * values.std() / math.sqrt(len(values)))
+
+
+def bits_per_image(
+    backbone: Backbone, vocab: Vocabulary, codes: Tensor, texts: list[str], samples: int, seed: int, spread: bool = False
+) -> dict[str, Tensor]:
+    """Bits per token of each image `[N]`, for drawing and for describing: `{"draw": …, "describe": …}`.
 
     The padding behind the end of a sequence is predicted too and its cost counted, but not its tokens: what a sequence
-    costs in all, over the tokens that carry something. The interval covers images and mask samples alike.
+    costs in all, over the tokens that carry something. `spread` takes the mask samples together (`diffusion.nll_bound`):
+    the same expectation with less noise. The recorded numbers were drawn without it.
     """
     block = backbone.config.block_size
+    samples = samples if block > 1 else 1  # exact at block size 1
+    together = samples if spread else 1
     result = {}
     for task, build in (("draw", layout.draw_sequence), ("describe", layout.describe_sequence)):
         sequences = [build(vocab, t, c) if task == "draw" else build(vocab, c, t) for c, t in zip(codes.cpu(), texts, strict=True)]
@@ -126,31 +135,61 @@ def likelihood(
         nats = []
         for part in torch.arange(len(sequences)).split(BATCH_SIZE):
             ids, targets = batch.ids[part].to(codes.device), batch.targets[part].to(codes.device)
-            draws = [nll_bound(backbone, ids, targets, block, vocab.mask_id, generator) for _ in range(samples if block > 1 else 1)]
+            draws = [nll_bound(backbone, ids, targets, block, vocab.mask_id, generator, together) for _ in range(samples // together)]
             nats.append(torch.stack(draws).mean(0).cpu())
-        bits = torch.cat(nats) / math.log(2) / batch.real.sum(1)
-        result[task] = (float(bits.mean()), float(1.96 * bits.std() / math.sqrt(len(bits))))
+        result[task] = torch.cat(nats) / math.log(2) / batch.real.sum(1)
     return result
 
 
+def likelihood(
+    backbone: Backbone, vocab: Vocabulary, codes: Tensor, texts: list[str], samples: int, seed: int, spread: bool = False
+) -> dict[str, tuple[float, float]]:
+    """Mean of `bits_per_image` with the half-width of its 95 % interval, which covers images and mask samples alike."""
+    return {task: mean_ci95(bits) for task, bits in bits_per_image(backbone, vocab, codes, texts, samples, seed, spread).items()}
+
+
 def evaluate_likelihood(uni: Uni, rival: Backbone | None, codes: Tensor, texts: list[str], samples: int, seed: int) -> dict:
-    """Bits per token of the model and of an autoregressive one (`rival`), drawing and describing averaged by task."""
+    """Bits per token of the model and of an autoregressive one (`rival`), drawing and describing averaged by task.
+
+    Both tasks use the same images, and an image that is hard to draw may be hard to describe: the interval of their
+    average is that of each image's own average.
+    """
     report = {"bits_n": len(codes)}
     for suffix, backbone in (("", uni.backbone), ("_ar", rival)):
         if backbone is None:
             report |= {f"bits_per_token{suffix}": None}
             continue
-        parts = likelihood(backbone, uni.vocab, codes, texts, samples, seed)
-        (draw, draw_ci), (describe, describe_ci) = parts["draw"], parts["describe"]
-        report |= {
-            f"bits_per_token{suffix}": (draw + describe) / 2,
-            f"bits_per_token{suffix}_ci95": math.hypot(draw_ci, describe_ci) / 2,
-            f"bits_per_image_token{suffix}": draw,
-            f"bits_per_image_token{suffix}_ci95": draw_ci,
-            f"bits_per_text_token{suffix}": describe,
-            f"bits_per_text_token{suffix}_ci95": describe_ci,
-        }
+        bits = bits_per_image(backbone, uni.vocab, codes, texts, samples, seed)
+        both = {"token": (bits["draw"] + bits["describe"]) / 2, "image_token": bits["draw"], "text_token": bits["describe"]}
+        for name, values in both.items():
+            report[f"bits_per_{name}{suffix}"], report[f"bits_per_{name}{suffix}_ci95"] = mean_ci95(values)
     return report
+
+
+def noise_to_signal(gram: Tensor) -> float:
+    """tr Cov(g) / ‖E g‖² of K random vectors, both parts unbiased, from their inner products `[K, K]`."""
+    draws, total, own = len(gram), float(gram.sum()), float(gram.trace())
+    return ((own - total / draws) / (draws - 1)) / ((total - own) / (draws * (draws - 1)))
+
+
+def gradient_noise(module: nn.Module, loss: Loss, draws: int) -> tuple[float, float]:
+    """How noisy the gradient of `loss(0)`, `loss(1)`, … is: its variance over the squared length of its mean, and a 95 % half-width.
+
+    Losses differ in scale and in what they expect, so only the ratio can be compared. The interval is the jackknife's:
+    leave out one draw at a time, all from the table of inner products.
+    """
+    if draws < 3:
+        raise ValueError(f"{draws} gradients have no error bar; take at least 3 draws")
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    rows = []
+    for step in range(draws):
+        gradients = torch.autograd.grad(loss(step)[0], parameters, allow_unused=True, materialize_grads=True)
+        rows.append(torch.cat([g.flatten() for g in gradients]))
+    gram = torch.stack(rows)
+    gram = (gram @ gram.T).double()
+    keep = [[k for k in range(draws) if k != left_out] for left_out in range(draws)]
+    jackknife = torch.tensor([noise_to_signal(gram[rows][:, rows]) for rows in keep])
+    return noise_to_signal(gram), 1.96 * float((jackknife.var(correction=0) * (draws - 1)).sqrt())
 
 
 def evaluate_timing(uni: Uni, batch: int = 16, **sampling) -> dict:

@@ -92,3 +92,39 @@ def collate(sequences: list[Sequence], vocab: Vocabulary, multiple: int) -> Batc
     prompt = torch.tensor([s.prompt_length for s in sequences])[:, None]
     end = torch.tensor([len(s.ids) for s in sequences])[:, None]
     return Batch(ids, position >= prompt, (position >= prompt) & (position < end))
+
+
+class Packed(NamedTuple):
+    """`ids`, `targets`, `documents` `[B, L]`: several sequences a row; `documents` counts them, and the rest of a row is one of its own."""
+
+    ids: Tensor
+    targets: Tensor
+    documents: Tensor
+
+
+def pack(sequences: list[Sequence], vocab: Vocabulary, length: int, block_size: int) -> Packed:
+    """Sequences of any lengths in few rows of `length`: each, filled up to whole blocks, goes into the first row with room for it.
+
+    What fills up a sequence is supervised as in `collate`; what fills up a row is not. `ValueError` for a sequence longer than a row.
+    """
+    if length % block_size:
+        raise ValueError(f"block size {block_size} does not divide rows of {length} tokens; choose a multiple")
+    rows: list[list[Batch]] = []
+    for part in (collate([sequence], vocab, block_size) for sequence in sorted(sequences, key=lambda s: -len(s.ids))):
+        size = part.ids.shape[1]
+        if size > length:
+            raise ValueError(f"a sequence of {size} tokens does not fit into rows of {length}; make the rows longer")
+        room = (row for row in rows if sum(p.ids.shape[1] for p in row) + size <= length)
+        row = next(room, None)
+        if row is None:
+            rows.append(row := [])
+        row.append(part)
+    ids = torch.full((len(rows), length), vocab.eos_id)
+    targets = torch.zeros(len(rows), length, dtype=torch.bool)
+    documents = torch.full((len(rows), length), -1)
+    for r, row in enumerate(rows):
+        end = 0
+        for d, part in enumerate(row):
+            here = slice(end, end := end + part.ids.shape[1])
+            ids[r, here], targets[r, here], documents[r, here] = part.ids[0], part.targets[0], d
+    return Packed(ids, targets, documents)

@@ -5,7 +5,8 @@ Notable choices
 - Queries, keys and values come from one matrix (rows: all query heads, then keys, then values); fewer key-value heads
   than query heads (GQA); queries and keys are RMS-normalised per head before RoPE.
 - RoPE turns only the first `partial_rotary_factor` of each head's dimensions; positions are plain 1-D also for images.
-- Attention is `scaled_dot_product_attention` with a boolean mask: it runs everywhere and is the reference.
+- Attention is `scaled_dot_product_attention` with a boolean mask: it runs everywhere and is the reference. Training on long
+  sequences calls it piece by piece, see `masks.SlicedMask`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .config import ModelConfig
+from .masks import SlicedMask
 from .moe import MixtureOfExperts, SwiGLU
 
 
@@ -90,6 +92,18 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([turned.to(x.dtype), rest], dim=-1)
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | SlicedMask | None) -> Tensor:
+    """Attention output `[B, heads, L, head_dim]` for queries of that shape; fewer key-value heads are shared."""
+    if not isinstance(mask, SlicedMask):
+        mask = None if mask is None else mask[:, None]
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
+    out = [
+        attend(query.index_select(2, queries), key.index_select(2, keys), value.index_select(2, keys), piece)
+        for queries, keys, piece in mask.pieces
+    ]
+    return torch.cat(out, dim=2).index_select(2, mask.order)
+
+
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -102,14 +116,16 @@ class Attention(nn.Module):
         self.key_layernorm = RMSNorm(width, config.rms_norm_eps)
         self.dense = nn.Linear(self.heads * width, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int, keep: int) -> Tensor:
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | SlicedMask | None, cache: KVCache | None, layer: int, keep: int
+    ) -> Tensor:
         heads = rearrange(self.query_key_value(x), "b l (h d) -> b h l d", h=self.heads + 2 * self.kv_heads)
         query, key, value = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
         query = apply_rotary(self.query_layernorm(query), cos, sin)
         key = apply_rotary(self.key_layernorm(key), cos, sin)
         if cache is not None:
             key, value = cache.extend(layer, key, value, keep)
-        mixed = F.scaled_dot_product_attention(query, key.to(query.dtype), value.to(query.dtype), attn_mask=mask, enable_gqa=True)
+        mixed = attend(query, key.to(query.dtype), value.to(query.dtype), mask)
         return self.dense(rearrange(mixed, "b h l d -> b l (h d)"))
 
 
@@ -172,7 +188,7 @@ class Backbone(nn.Module):
     def hidden_states(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | SlicedMask | None = None,
         position_ids: Tensor | None = None,
         cache: KVCache | None = None,
         keep: int = 0,
@@ -184,10 +200,9 @@ class Backbone(nn.Module):
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         cos, sin = rotary(position_ids, self.config)
-        mask = None if attention_mask is None else attention_mask[:, None]
         x = self.model.word_embeddings(input_ids)
         for index, layer in enumerate(self.model.layers):
-            x = layer(x, cos, sin, mask, cache, index, keep)
+            x = layer(x, cos, sin, attention_mask, cache, index, keep)
         return self.model.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -248,16 +248,22 @@ def backbone_batches(tokenizer: ImageTokenizer, vocab: Vocabulary, images: data.
 
 
 def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabulary, images: data.Images, preset: Preset) -> Loss:
-    """The block diffusion loss of each task in nats per target token, averaged over the tasks by their shares of the batch."""
+    """The block diffusion loss of each task, for the objective of the preset, averaged over the tasks by their shares of the batch."""
     device = next(backbone.parameters()).device
     config, block_size = preset.training, preset.model.block_size
+    settings = dict(
+        objective=config.objective, per=config.mask_rate_per, views=config.views,
+        complementary=config.complementary, confidence_weight=config.confidence_weight,
+    )  # fmt: skip
 
     def loss(step: int):
         generator = step_generator(config.seed, step)
         total, nats = torch.zeros((), device=device), 0.0
         for batch in backbone_batches(tokenizer, vocab, images, preset, step):
             ids, targets, share = batch.ids.to(device), batch.targets.to(device), len(batch.ids) / config.batch_size
-            value, metrics = block_diffusion_loss(backbone, ids, targets, block_size, vocab.mask_id, config.mask_rate, generator)
+            value, metrics = block_diffusion_loss(
+                backbone, ids, targets, block_size, vocab.mask_id, config.mask_rate, generator, **settings
+            )
             total, nats = total + share * value, nats + share * metrics["masked_nats"]
         return total, {"masked_nats": nats}
 

@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import MASK, few, generator, many, random_ids, tiny_backbone
+from helpers import MASK, few, generator, many, random_ids, tiny_backbone, tiny_vocab
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillada.diffusion import block_diffusion_loss, corrupt, draw_mask_rates, masked_cross_entropy, nll_bound
-from minillada.masks import block_diffusion_mask
+from minillada import diffusion
+from minillada.diffusion import OBJECTIVES, block_diffusion_loss, corrupt, draw_mask_rates, masked_cross_entropy, nll_bound
+from minillada.layout import Sequence, collate, pack
+from minillada.masks import block_diffusion_mask, slice_mask
 
 
 def prompt_targets(lengths: list[int], total: int) -> torch.Tensor:
@@ -373,6 +375,135 @@ def test_each_block_is_masked_at_its_own_rate():
     assert torch.allclose(shares, rates, atol=5 * math.sqrt(0.25 / 2000))
 
 
+# --- objectives, views, packing --------------------------------------------------------------------------------------
+
+
+def loss_by_hand(backbone, ids, targets, block_size, views, objective, lam):
+    """Any objective from its formula, as loops; `views` is a list of (rates, noisy ids, masked), each for the whole batch."""
+    terms, total, right = 0.0, 0.0, []
+    for rates, noisy_ids, masked in views:
+        for row in range(len(ids)):
+            sample, asked = 0.0, int(masked[row].sum())
+            for block in range(ids.shape[1] // block_size):
+                here = slice(block * block_size, (block + 1) * block_size)
+                m, n = int(targets[row, here].sum()), int(masked[row, here].sum())
+                weight = {"bound": 1 / rates[row, block], "count": (m + 1) / max(n, 1), "uniform": 1, "reweighted": 1 / max(asked, 1)}[
+                    objective
+                ]
+                nats = block_nats(backbone, ids[row], noisy_ids[row], block, block_size)
+                sample = sample + (weight * nats * masked[row, here]).sum()
+                right += block_entropies(backbone, ids[row], noisy_ids[row], masked[row], block, block_size)
+            beta = asked**-0.5 if objective == "reweighted" and asked else 1.0
+            terms = terms + beta * sample
+            total += {"uniform": asked, "reweighted": beta * (asked > 0)}.get(objective, int(targets[row].sum()))
+    return terms / total + (lam * sum(right) / max(len(right), 1) if lam else 0)
+
+
+def block_entropies(backbone, row, noisy_row, masked, block, block_size):
+    """Entropy of the prediction at each masked position of a block whose most likely token is the right one."""
+    start, stop = block * block_size, (block + 1) * block_size
+    ids = torch.cat([row[:start], noisy_row[start:stop]])[None]
+    mask = torch.tensor([[i // block_size >= j // block_size for j in range(stop)] for i in range(stop)])[None]
+    logits = backbone(ids, mask)[0]
+    return [
+        torch.distributions.Categorical(logits=logits[i]).entropy()
+        for i in range(start, stop)
+        if masked[i] and logits[i].argmax() == row[i]
+    ]
+
+
+@few
+@given(
+    objective=st.sampled_from(sorted(OBJECTIVES)), complementary=st.booleans(), copies=st.integers(1, 2), lam=st.sampled_from([0.0, 2.0]),
+    per=st.sampled_from(["block", "sequence"]), block_size=st.integers(1, 4), blocks=st.integers(1, 3), seed=st.integers(0, 999),
+)  # fmt: skip
+def test_every_objective_with_views_equals_its_formula(objective, complementary, copies, lam, per, block_size, blocks, seed):
+    """K views in one pass over one clean copy = K passes, in value and in gradient."""
+    length, batch = block_size * blocks, 2
+    ids, targets = random_ids(batch, length, seed=seed), prompt_targets([0, min(1, length - 1)], length)
+    backbone = tiny_backbone(seed % 7)
+    source = generator(seed)
+    rates = draw_mask_rates(batch * copies, blocks if per == "block" else 1, 0.2, 0.8, source).expand(-1, blocks)
+    noisy_ids, masked = corrupt(ids.repeat_interleave(copies, 0), targets.repeat_interleave(copies, 0), rates, block_size, MASK, source)
+    views = []
+    for k in range(copies):
+        view = rates[k::copies], noisy_ids[k::copies], masked[k::copies]
+        views.append(view)
+        if complementary:
+            inverse = targets & ~view[2]
+            views.append((1 - view[0], ids.masked_fill(inverse, MASK), inverse))
+    if not any(v[2].any() for v in views):
+        return
+    expected = loss_by_hand(backbone, ids, targets, block_size, views, objective, lam)
+    loss, metrics = block_diffusion_loss(
+        backbone, ids, targets, block_size, MASK, (0.2, 0.8), generator(seed), objective, per, complementary, lam, copies
+    )
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4, abs=1e-6)
+    assert ("right_entropy" in metrics) == (lam > 0)
+    slow, fast = (torch.autograd.grad(value, list(backbone.parameters())) for value in (expected, loss))
+    for a, b in zip(fast, slow, strict=True):
+        assert torch.allclose(a, b, atol=1e-3 * max(1.0, float(b.abs().max())))
+
+
+@pytest.mark.parametrize("views", [1, 3])
+@pytest.mark.parametrize("block_size", [1, 4, 8])
+def test_sliced_attention_equals_the_dense_one(monkeypatch, block_size, views):
+    backbone, ids = tiny_backbone(1), random_ids(2, 32)
+    losses, used = [], []
+    monkeypatch.setattr(diffusion, "slice_mask", lambda *inputs: used.append(1) or slice_mask(*inputs))
+    for slice_from in (10**6, 1):
+        monkeypatch.setattr(diffusion, "SLICE_FROM", slice_from)
+        monkeypatch.setattr(diffusion, "SLICE", 8)
+        loss, _ = block_diffusion_loss(backbone, ids, prompt_targets([3, 9], 32), block_size, MASK, (0.3, 1.0), generator(2), views=views)
+        losses.append((loss, torch.autograd.grad(loss, list(backbone.parameters()))))
+    assert used == [1]
+    assert torch.allclose(losses[0][0], losses[1][0], rtol=1e-5)
+    for a, b in zip(losses[0][1], losses[1][1], strict=True):
+        assert torch.allclose(a, b, atol=1e-4 * max(1.0, float(b.abs().max())))
+
+
+@pytest.mark.parametrize("lengths", [[9, 13, 4, 7, 16, 2], [16, 16], [5]])
+def test_a_packed_row_costs_what_its_sequences_cost(lengths):
+    """Masks decided per token, so that packed and single sequences are asked the same: the sums of nats are equal."""
+    vocab, backbone = tiny_vocab(), tiny_backbone(3, vocab_size=tiny_vocab().size)
+    sequences = [Sequence(random_ids(1, n, 200, seed=n)[0].tolist(), n // 3) for n in lengths]
+    packed = pack(sequences, vocab, 24, 4)
+    assert len(packed.ids) < len(sequences) or len(sequences) < 3
+    hide = lambda ids, targets: targets & (ids % 3 > 0)  # noqa: E731
+    masked = hide(packed.ids, packed.targets)
+    logits = diffusion.masked_logits(backbone, packed.ids, packed.ids.masked_fill(masked, vocab.mask_id), masked, 4, packed.documents)
+    together = F.cross_entropy(logits, packed.ids[masked], reduction="sum")
+    alone = 0.0
+    for sequence in sequences:
+        one = collate([sequence], vocab, 4)
+        masked = hide(one.ids, one.targets)
+        alone += float(masked_cross_entropy(backbone, one.ids, one.ids.masked_fill(masked, vocab.mask_id), masked, 4).sum().detach())
+    assert float(together.detach()) == pytest.approx(alone, rel=1e-4)
+
+
+def test_count_is_the_mean_of_the_bounds_weight_given_the_mask():
+    """E[1/t | n of m masked] = (m + 1) / n for t uniform on [0, 1], by brute force over t."""
+    t = (torch.arange(200_000, dtype=torch.double) + 0.5) / 200_000
+    for m, n in ((1, 1), (4, 1), (4, 3), (16, 7)):
+        likelihood = t**n * (1 - t) ** (m - n)
+        masked = (torch.arange(m) < n).view(1, 1, m)
+        weight, _ = OBJECTIVES["count"](masked, torch.ones_like(masked), torch.ones(1, 1, 1))
+        assert float(weight) == pytest.approx(float((likelihood / t).sum() / likelihood.sum()), rel=1e-4)
+
+
+@pytest.mark.parametrize("samples", [2, 3])
+def test_stratified_samples_keep_the_mean_of_the_bound_and_lower_its_variance(samples):
+    """For three tokens three strata hold one n each, so only which tokens are masked stays random."""
+    model, x, rows = random_table(4), (1, 2, 0), 6000
+    ids = torch.tensor([x]).repeat(rows, 1)
+    everything = torch.ones_like(ids, dtype=torch.bool)
+    spread = nll_bound(model, ids, everything, TOKENS, HIDDEN, generator(1), samples)
+    source = generator(2)
+    apart = torch.stack([nll_bound(model, ids, everything, TOKENS, HIDDEN, source) for _ in range(samples)]).mean(0)
+    assert float(spread.mean()) == pytest.approx(bound_by_enumeration(model, x), abs=5 * float(spread.std()) / math.sqrt(rows))
+    assert float(spread.var()) < 0.9 * float(apart.var())
+
+
 # --- inputs ------------------------------------------------------------------------------------------------------------
 
 
@@ -384,6 +515,32 @@ def test_block_size_must_divide_the_length(block_size):
         block_diffusion_loss(tiny_backbone(), ids, everything, block_size, MASK, (0.1, 1.0), generator())
     with pytest.raises(ValueError, match="does not divide the length 8"):
         nll_bound(tiny_backbone(), ids, everything, block_size, MASK, generator())
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (dict(objective="elbow"), "unknown objective 'elbow'; choose one of bound, count"),
+        (dict(per="token"), "not per 'token'"),
+        (dict(mask_rate=(0.9, 0.1)), "no interval of probabilities"),
+        (dict(mask_rate=(0.0, 0.0)), "asks nothing"),
+        (dict(mask_rate=(1.0, 1.0), complementary=True), "the complement masks nothing"),
+        (dict(confidence_weight=-1.0), "would reward doubt"),
+        (dict(views=0), "0 noisy views"),
+    ],
+)
+def test_settings_that_cannot_be_trained_on(settings, sentence):
+    ids = random_ids(1, 8)
+    with pytest.raises(ValueError, match=sentence):
+        block_diffusion_loss(
+            tiny_backbone(),
+            ids,
+            torch.ones_like(ids, dtype=torch.bool),
+            4,
+            MASK,
+            **{"mask_rate": (0.1, 1.0)} | settings,
+            generator=generator(),
+        )
 
 
 def test_a_batch_in_which_nothing_is_masked_costs_nothing():

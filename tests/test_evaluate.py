@@ -197,15 +197,19 @@ def test_bits_per_token_by_hand(block_size):
 
 
 def test_model_and_rival_are_reported_side_by_side(monkeypatch):
-    fake = {"a": {"draw": (4.0, 0.3), "describe": (1.0, 0.4)}, "b": {"draw": (3.0, 0.0), "describe": (0.5, 0.1)}}
-    monkeypatch.setattr(evaluate, "likelihood", lambda backbone, *rest: fake[backbone])
-    report = evaluate.evaluate_likelihood(SimpleNamespace(backbone="a", vocab=None), "b", [0] * 7, [], 1, 0)
-    assert report["bits_n"] == 7
-    assert report["bits_per_token"] == 2.5 and report["bits_per_token_ci95"] == pytest.approx(0.25)  # √(0.3² + 0.4²) / 2
-    assert report["bits_per_token_ar"] == 1.75 and report["bits_per_token_ar_ci95"] == pytest.approx(0.05)
-    assert report["bits_per_image_token"] == 4.0 and report["bits_per_text_token_ar"] == 0.5
+    images = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    fake = {"a": {"draw": images, "describe": -images}, "b": {"draw": images, "describe": images + 1}}
+    monkeypatch.setattr(evaluate, "bits_per_image", lambda backbone, *rest: fake[backbone])
+    report = evaluate.evaluate_likelihood(SimpleNamespace(backbone="a", vocab=None), "b", [0] * 4, [], 1, 0)
+    half = 1.96 * math.sqrt(14 / 3 / 4)
+    assert report["bits_n"] == 4
+    # The tasks share their images: what one gains on an image the other loses, so the average is certain.
+    assert report["bits_per_token"] == 0 and report["bits_per_token_ci95"] == 0
+    assert report["bits_per_image_token"] == 3.0 and report["bits_per_image_token_ci95"] == pytest.approx(half)
+    assert report["bits_per_token_ar"] == 3.5 and report["bits_per_token_ar_ci95"] == pytest.approx(half)
+    assert report["bits_per_text_token_ar"] == 4.0
     alone = evaluate.evaluate_likelihood(SimpleNamespace(backbone="a", vocab=None), None, [0], [], 1, 0)
-    assert alone["bits_per_token_ar"] is None and alone["bits_per_token"] == 2.5
+    assert alone["bits_per_token_ar"] is None and alone["bits_per_image_token"] == 3.0
 
 
 def test_timing_counts_tokens_and_forwards(monkeypatch):
@@ -245,3 +249,15 @@ def test_the_report_has_every_number(monkeypatch):
 def test_too_few_samples():
     with pytest.raises(ValueError, match="19 samples say nothing; ask for at least 20"):
         evaluate.evaluate("mnist", samples=19)
+
+
+def test_gradient_noise_of_known_gradients():
+    """Gradients (1, ±1) have variance 1 + 1/(K−1) and a mean of squared length 1."""
+    weight = torch.nn.Linear(2, 1, bias=False)
+    ratio, half = evaluate.gradient_noise(weight, lambda step: ((weight.weight * torch.tensor([[1.0, (-1.0) ** step]])).sum(), {}), 40)
+    signal = 1 - 1 / 39  # unbiased: the squared mean less its own noise
+    assert ratio == pytest.approx((40 / 39) / signal, rel=1e-5) and half > 0
+    none, _ = evaluate.gradient_noise(weight, lambda step: (weight.weight.sum(), {}), 5)
+    assert none == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="at least 3"):
+        evaluate.gradient_noise(weight, lambda step: (weight.weight.sum(), {}), 2)

@@ -347,7 +347,7 @@ def test_tasks_are_averaged_by_their_shares(monkeypatch):
     vocab, tokenizer = train.load_vocabulary(16), tiny_tokenizer()
     preset = replace(tiny_backbone_preset, training=replace(short, draw_share=0.25))
     losses = iter([(torch.tensor(8.0), {"masked_nats": 4.0}), (torch.tensor(4.0), {"masked_nats": 8.0})])
-    monkeypatch.setattr(train, "block_diffusion_loss", lambda *inputs: next(losses))
+    monkeypatch.setattr(train, "block_diffusion_loss", lambda *inputs, **settings: next(losses))
     module = train.new_model(preset, "cpu", tokenizer)
     value, metrics = train.backbone_loss(module, tokenizer, vocab, real_images(40), preset)(0)
     assert float(value) == 0.25 * 8 + 0.75 * 4 and metrics["masked_nats"] == 0.25 * 4 + 0.75 * 8
