@@ -98,7 +98,7 @@ def plain_loss(backbone: Backbone, ids: Tensor, noisy_ids: Tensor, masked: Tenso
 
 
 def bench_train(
-    length: int = 512, batch: int = 4, views: int = 1, block_size: int = 16, pairs: int = 3, device: str = "cpu", seed: int = 0
+    length: int = 512, batch: int = 4, views: int = 2, block_size: int = 16, pairs: int = 3, device: str = "cpu", seed: int = 0
 ) -> dict:
     """A training step of `diffusion.block_diffusion_loss` with complementary views over one that forwards each view by itself, plainly.
 

@@ -14,7 +14,7 @@ import torch
 import typer
 
 from . import captions, checkpoint, data, layout, plots, tasks
-from .config import PRESETS, get_preset
+from .config import PRESETS, change_preset, get_preset
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 benchmarks = typer.Typer(no_args_is_help=True, help="Speed against a plainer way of computing the same thing.")
@@ -82,6 +82,10 @@ def train(
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 autocast: faster where the processor supports it.")] = False,
     tokenizer: Annotated[str | None, typer.Option(help="Image tokenizer weights, if not the preset's.")] = None,
     start: Annotated[str | None, typer.Option(help="Weights to start from: a shipped name or a run's folder.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting as NAME=VALUE: objective=uniform, views=2, block_size=4, …; repeatable."),
+    ] = None,
     device: Device = "cpu",
     seed: Annotated[int | None, typer.Option(help="Seed, if not the preset's.")] = None,
     as_json: Json = False,
@@ -89,7 +93,7 @@ def train(
     """Train a preset on MNIST: text pieces, judge, image tokenizer or backbone."""
     from . import train as training
 
-    chosen = get_preset(preset)
+    chosen = change_preset(get_preset(preset), setting or [])
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     if learning_rate is not None and not 0 < learning_rate < math.inf:
@@ -243,7 +247,7 @@ def benchmark_sampler(
 def benchmark_train(
     length: Annotated[int, typer.Option(min=16, help="Tokens a row, a multiple of 16.")] = 512,
     batch: Annotated[int, typer.Option(min=1, help="Rows.")] = 4,
-    views: Annotated[int, typer.Option(min=1, help="Pairs of complementary views of every row.")] = 1,
+    views: Annotated[int, typer.Option(min=1, help="Pairs of complementary views of every row.")] = 2,
     pairs: Pairs = 3,
     device: Device = "cpu",
     seed: Seed = 0,

@@ -10,7 +10,8 @@ Notable choices
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+import json
+from dataclasses import asdict, dataclass, fields, replace
 
 TEXT_VOCAB_SIZE = 384  # 256 bytes, the special tokens and every merge that the captions and prompts support
 
@@ -186,6 +187,29 @@ def get_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(sorted(PRESETS))}")
     return PRESETS[name]
+
+
+def change_preset(preset: Preset, settings: list[str]) -> Preset:
+    """The preset with fields of its training or model configuration changed, each as `name=value`; values are written as in JSON.
+
+    `ValueError` for an unknown name or a value of another type than the one it replaces.
+    """
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        part = next((part for part in ("training", "model") if hasattr(getattr(preset, part), name)), None)
+        if part is None:
+            known = sorted(f.name for p in (preset.training, preset.model) for f in fields(p))
+            raise ValueError(f"{preset.name} has no setting {name!r}; choose one of {', '.join(known)}")
+        old = getattr(getattr(preset, part), name)
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        value = tuple(value) if isinstance(value, list) else float(value) if isinstance(old, float) and type(value) is int else value
+        if type(value) is not type(old):
+            raise ValueError(f"{name} is {json.dumps(old)} and cannot become {text!r}; write {name}=VALUE with a value of the same kind")
+        preset = replace(preset, **{part: replace(getattr(preset, part), **{name: value})})
+    return preset
 
 
 def to_dict(config) -> dict:

@@ -293,11 +293,18 @@ def new_model(preset: Preset, device: str | torch.device, tokenizer: ImageTokeni
 
 def command(preset: Preset, tokenizer_weights: str | None, start: str | None) -> str:
     """The command line that repeats this run, for the JSON beside the weights."""
-    shipped, chosen = to_dict(get_preset(preset.name).training), to_dict(preset.training)
+    shipped = get_preset(preset.name)
     parts = ["minillada train", preset.name]
-    options = ("steps", "learning_rate", "draw_share", "seed")
-    parts += [f"--{name.replace('_', '-')} {chosen[name]}" for name in options if chosen[name] != shipped[name]]
-    parts += ["--bf16"] if chosen["bfloat16"] else []
+    for ours, theirs in ((preset.training, shipped.training), (preset.model, shipped.model)):
+        for name, value in to_dict(ours).items():
+            if value == to_dict(theirs)[name]:
+                continue
+            if name in ("steps", "learning_rate", "draw_share", "seed"):
+                parts.append(f"--{name.replace('_', '-')} {value}")
+            elif name == "bfloat16":
+                parts.append("--bf16")
+            else:
+                parts.append(f"--set {name}={json.dumps(value, separators=(',', ':')) if not isinstance(value, str) else value}")
     parts += [f"--tokenizer {tokenizer_weights}"] if tokenizer_weights else []
     parts += [f"--start {start}"] if start else []
     return " ".join(parts)
