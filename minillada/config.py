@@ -14,6 +14,7 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 
 TEXT_VOCAB_SIZE = 384  # 256 bytes, the special tokens and every merge that the captions and prompts support
+UNI_TEXT_VOCAB_SIZE = 512  # the same for the texts of every task
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class TextConfig:
     """Byte-level BPE; it learns merges, not weights, so its training settings play no part."""
 
     vocab_size: int = TEXT_VOCAB_SIZE
+    every_task: bool = False  # learn pieces from the texts of every task, not from captions alone
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,9 @@ class TrainingConfig:
     complementary: bool = False  # add to every view its inverse
     confidence_weight: float = 0.0  # weight of the confidence-aware term; the released code suggests 2
     draw_share: float = 0.5  # share of the batch that draws; the rest describes
+    mixture: tuple[tuple[str, float], ...] = ()  # shares of the tasks of `examples.TASKS`, instead of `draw_share`
+    varied: bool = False  # vary the wording of what is asked
+    operation_share: float = 0.0  # share of a tokenizer's images that were edited first (`edits.OPERATIONS`)
     unconditional_rate: float = 0.1  # share of prompts replaced by <uncondition>, for classifier-free guidance
     partial_caption_rate: float = 0.2  # share of drawing prompts that leave out thickness, slant or both
     balance_rate: float = 0.001  # u of the router's bias update after each step; a dense model has no router
@@ -138,6 +143,7 @@ class Preset:
     model: TextConfig | TokenizerConfig | JudgeConfig | ModelConfig
     training: TrainingConfig
     tokenizer: str | None = None
+    text: str = "mnist-text"  # the text pieces of a backbone's vocabulary
 
 
 _IMAGE_TOKENIZER = TokenizerConfig()
@@ -162,10 +168,20 @@ _AR_RUN = TrainingConfig(steps=3150, batch_size=64, learning_rate=1.5e-3, mask_r
 # run this short leaves out the nearly full ones, whose 1/t weights are mostly noise.
 _LIVE_RUN = TrainingConfig(steps=360, batch_size=48, learning_rate=3e-3, draw_share=1.0, mask_rate=(0.3, 1.0))
 
+# Stages of the model of every task. The first, alignment, is `mnist`: captions and drawing, each masking only its own modality.
+# The second learns the tasks, each in one wording; the third adds thinking and arithmetic, and every wording.
+_SEEING = (("digit", 3.0), ("thickness", 1.0), ("slant", 1.0), ("parity", 1.0))
+_EDITING = (("edit_operation", 4.0), ("edit_digit", 2.0), ("multi_reference", 1.0))
+_MULTITASK = (("draw", 3.0), ("describe", 3.0), *_SEEING, ("compare", 1.5), *_EDITING, ("interleave", 1.0))
+_INSTRUCT = (*_MULTITASK, ("arithmetic", 2.0), ("sum_direct", 0.5), ("sum_thinking", 1.5))
+_UNI_RUN = TrainingConfig(steps=3000, batch_size=64, learning_rate=1.5e-3, mask_rate=(0.1, 1.0), objective="uniform", mixture=_MULTITASK)
+_UNI = ModelConfig(UNI_TEXT_VOCAB_SIZE + 1024, hidden_size=160, num_hidden_layers=5, intermediate_size=448)
+
 PRESETS: dict[str, Preset] = {
     p.name: p
     for p in (
         Preset("mnist-text", "text", TextConfig(), TrainingConfig(steps=0)),
+        Preset("mnist-uni-text", "text", TextConfig(UNI_TEXT_VOCAB_SIZE, every_task=True), TrainingConfig(steps=0)),
         Preset("mnist-judge", "judge", JudgeConfig(), TrainingConfig(steps=4000)),
         Preset("mnist-tokenizer", "tokenizer", _IMAGE_TOKENIZER, TrainingConfig(steps=6000, learning_rate=2e-3)),
         Preset(
@@ -174,9 +190,19 @@ PRESETS: dict[str, Preset] = {
             TokenizerConfig(alignment_weight=0.0),
             TrainingConfig(steps=6000, learning_rate=2e-3),
         ),
+        # The tokenizer of every task also sees edited digits: mirrored, rotated, inverted. White on black and black on white
+        # have no codes in common, hence twice as many; it starts at `mnist-tokenizer` (data/README.md).
+        Preset(
+            "mnist-uni-tokenizer",
+            "tokenizer",
+            TokenizerConfig(codebook_size=1024),
+            TrainingConfig(steps=4000, learning_rate=1.5e-3, operation_share=0.5),
+        ),
         Preset("mnist", "backbone", ModelConfig(**_MNIST), _LONG_RUN, "mnist-tokenizer"),
         Preset("mnist-ar", "backbone", ModelConfig(**_MNIST, block_size=1), _AR_RUN, "mnist-tokenizer"),
         Preset("mnist-cpu", "backbone", ModelConfig(_VOCAB_SIZE), _LIVE_RUN, "mnist-tokenizer"),
+        Preset("mnist-uni-multitask", "backbone", _UNI, _UNI_RUN, "mnist-uni-tokenizer", "mnist-uni-text"),
+        Preset("mnist-uni", "backbone", _UNI, replace(_UNI_RUN, mixture=_INSTRUCT, varied=True), "mnist-uni-tokenizer", "mnist-uni-text"),
         Preset("mnist-moe", "backbone", ModelConfig(**_MNIST, **_EXPERTS), _LONG_RUN, "mnist-tokenizer"),
     )
 }

@@ -17,8 +17,12 @@ from .vocab import BOI, END_IMAGE, EOS, IMAGE, MAX_GRID, ROLES, UNCONDITION, Voc
 SYSTEM_PROMPTS = {
     "draw": "You are a text-to-image generation assistant.",
     "describe": "You are a multimodal understanding assistant.",
+    "think": "You are a text-to-image generation assistant with a thinking process.",
+    "edit": "You are an image editing assistant.",
+    "interleave": "You are a interleaved generation assistant.",  # (sic)
 }
 DESCRIBE_QUESTION = "Describe the image."
+Part = str | Tensor | None  # a text, an image as codes [h, w], or the absent condition of a guidance branch
 
 
 class Sequence(NamedTuple):
@@ -36,12 +40,6 @@ class Batch(NamedTuple):
     real: Tensor
 
 
-def chat(vocab: Vocabulary, system: str, user: list[int]) -> list[int]:
-    """The prompt that every task shares, with `user` already tokenised."""
-    before = vocab.markup(f"{ROLES['SYSTEM']} {system} {ROLES['HUMAN']}")
-    return before + user + vocab.markup(ROLES["ASSISTANT"])
-
-
 def image_header(vocab: Vocabulary, height: int, width: int) -> list[int]:
     """The four tokens before an image's codes; sizes in tokens."""
     if not (1 <= height <= MAX_GRID and 1 <= width <= MAX_GRID):
@@ -54,31 +52,65 @@ def image_block(vocab: Vocabulary, codes: Tensor) -> list[int]:
     return image_header(vocab, *codes.shape) + vocab.image_ids(codes) + vocab.markup(END_IMAGE)
 
 
+def write(vocab: Vocabulary, parts: list[Part]) -> list[int]:
+    """Ids of texts, images and the absent condition (None), each tokenised by itself, one after the other."""
+    ids = []
+    for part in parts:
+        if isinstance(part, Tensor):
+            ids += image_block(vocab, part)
+        else:
+            ids += vocab.markup(UNCONDITION) if part is None else vocab.encode(part)
+    return ids
+
+
+def prompt(vocab: Vocabulary, task: str, user: list[Part], grid: int | None = None) -> list[int]:
+    """System prompt of the task (a key of `SYSTEM_PROMPTS`) and what the user gives; with `grid`, up to and including an image's header."""
+    before = vocab.markup(f"{ROLES['SYSTEM']} {SYSTEM_PROMPTS[task]} {ROLES['HUMAN']}")
+    ids = before + write(vocab, user) + vocab.markup(ROLES["ASSISTANT"])
+    return ids if grid is None else ids + image_header(vocab, grid, grid)
+
+
+def sequence(vocab: Vocabulary, task: str, user: list[Part], response: list[Part]) -> Sequence:
+    """Training sequence of any task. A response that begins with an image continues a prompt that ends with its header."""
+    begin = prompt(vocab, task, user)
+    ids = begin + write(vocab, response) + vocab.markup(EOS)
+    header = 4 if isinstance(response[0], Tensor) else 0
+    return Sequence(ids, len(begin) + header)
+
+
 def draw_prompt(vocab: Vocabulary, caption: str | None, grid: int) -> list[int]:
     """Text-to-image prompt up to and including the header; `None` gives the unconditional branch of guidance."""
     if caption is not None and not caption.strip():
         raise ValueError("the caption is empty; say what to draw, for example 'a thick seven leaning right'")
-    user = vocab.markup(UNCONDITION) if caption is None else vocab.encode(caption)
-    return chat(vocab, SYSTEM_PROMPTS["draw"], user) + image_header(vocab, grid, grid)
+    return prompt(vocab, "draw", [caption], grid)
 
 
 def draw_sequence(vocab: Vocabulary, caption: str | None, codes: Tensor) -> Sequence:
     """Text-to-image training sequence for codes `[h, w]`."""
     if codes.shape[0] != codes.shape[1]:
         raise ValueError(f"codes to draw must form a square grid, as the header says, got {list(codes.shape)}")
-    prompt = draw_prompt(vocab, caption, codes.shape[0])
-    return Sequence(prompt + vocab.image_ids(codes) + vocab.markup(END_IMAGE) + vocab.markup(EOS), len(prompt))
+    return sequence(vocab, "draw", [caption], [codes])
 
 
 def describe_prompt(vocab: Vocabulary, codes: Tensor, question: str = DESCRIBE_QUESTION) -> list[int]:
     """Understanding prompt: image block, then the question."""
-    return chat(vocab, SYSTEM_PROMPTS["describe"], image_block(vocab, codes) + vocab.encode(question))
+    return prompt(vocab, "describe", [codes, question])
 
 
 def describe_sequence(vocab: Vocabulary, codes: Tensor, answer: str) -> Sequence:
     """Understanding training sequence: the answer and the end of text are the response."""
-    prompt = describe_prompt(vocab, codes)
-    return Sequence(prompt + vocab.encode(answer) + vocab.markup(EOS), len(prompt))
+    return sequence(vocab, "describe", [codes, DESCRIBE_QUESTION], [answer])
+
+
+def by_shape(sequences: list[Sequence], vocab: Vocabulary, multiple: int) -> list[Batch]:
+    """`collate` for sequences of many tasks: one batch for each length and each first block of the response, in multiples of `multiple`.
+
+    In one batch, all would be as long as the longest, and asked over the range of all responses.
+    """
+    groups: dict[tuple[int, int], list[Sequence]] = {}
+    for s in sequences:
+        groups.setdefault((-(-len(s.ids) // multiple), s.prompt_length // multiple), []).append(s)
+    return [collate(group, vocab, multiple) for _, group in sorted(groups.items())]
 
 
 def collate(sequences: list[Sequence], vocab: Vocabulary, multiple: int) -> Batch:

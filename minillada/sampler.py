@@ -215,6 +215,7 @@ def generate(
     config: SamplingConfig,
     mask_id: int,
     eos_id: int | None = None,
+    stop_id: int | None = None,
     allowed: Tensor | None = None,
     unconditional: Tensor | None = None,
     no_image: Tensor | None = None,
@@ -224,7 +225,7 @@ def generate(
 ) -> Generation:
     """Fill in `length` tokens after `prompt` `[B, P]`.
 
-    `eos_id`: a row ends when it is committed with no mask before it. `allowed` bool `[V]` restricts the vocabulary.
+    `eos_id`: a row ends when it is committed with no mask before it; at `stop_id`, too, as where text turns into an image. `allowed` bool `[V]` restricts the vocabulary.
     `unconditional` `[1 or B, P']`, P' <= P, is the guidance branch, used when `config.guidance` is not 1; with `no_image`, the
     third branch of editing, it is the one without text. `use_cache=False` is the reference mode: everything is recomputed at
     every step, as the released loop does; the tokens are the same. `sprint` prunes the cache, and the tokens may differ.
@@ -272,13 +273,13 @@ def generate(
             canvas[:, here] = torch.where(commit, tokens, canvas[:, here])
             steps.append(Step(first, canvas[:, here].clone(), confidence * masked, commit))
             if eos_id is not None:
-                done |= ended(canvas[:, start:end], mask_id, eos_id)
+                done |= ended(canvas[:, start:end], mask_id, eos_id, stop_id)
         if done.all():
             break
     ids = canvas[:, start:end]
-    if eos_id is not None:  # whatever stands behind the first end of text is not part of the answer
-        after = (ids == eos_id).cumsum(1) > 0
-        ids = ids.masked_fill(after, eos_id)
+    if eos_id is not None:  # whatever stands behind the first end is not part of the answer
+        stops = is_end(ids, eos_id, stop_id)
+        ids = ids.masked_fill(stops.cumsum(1) - stops.long() > 0, eos_id)
     return Generation(ids, len(steps), steps)
 
 
@@ -290,7 +291,12 @@ def combine(branches: list[Tensor], config: SamplingConfig) -> Tensor:
     return rescale(guided, branches[0], config.rescale) if config.rescale else guided
 
 
-def ended(ids: Tensor, mask_id: int, eos_id: int) -> Tensor:
-    """Rows `[B]` of `[B, n]` that contain an end of text with no mask before it."""
+def is_end(ids: Tensor, eos_id: int, stop_id: int | None) -> Tensor:
+    """Which ids end a row."""
+    return (ids == eos_id) if stop_id is None else (ids == eos_id) | (ids == stop_id)
+
+
+def ended(ids: Tensor, mask_id: int, eos_id: int, stop_id: int | None = None) -> Tensor:
+    """Rows `[B]` of `[B, n]` that contain an end with no mask before it."""
     masks_before = (ids == mask_id).cumsum(1)
-    return ((ids == eos_id) & (masks_before == 0)).any(1)
+    return (is_end(ids, eos_id, stop_id) & (masks_before == 0)).any(1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
-from . import captions, checkpoint, data, layout
+from . import captions, checkpoint, data, edits, examples, layout
 from .config import ModelConfig, Preset, TrainingConfig, get_preset, to_dict
 from .diffusion import block_diffusion_loss
 from .moe import balance_experts
@@ -164,11 +165,12 @@ def load_state(out: Path, module: nn.Module, optimizer: torch.optim.Optimizer, c
 # --- recipes: what one step of each kind of model sees -------------------------------------------------------------
 
 
-def bpe_corpus() -> list[str]:
-    """What the text tokenizer learns its merges from: every caption and every fixed prompt of the layouts."""
+def bpe_corpus(every_task: bool = False) -> list[str]:
+    """What the text tokenizer learns its merges from: every caption and the fixed prompts of the layouts, or what any task can say."""
     partial = [captions.caption(digit) for digit in range(10)]
-    prompts = [*layout.SYSTEM_PROMPTS.values(), layout.DESCRIBE_QUESTION] * 5  # as frequent as common caption words
-    return captions.all_captions() + partial + prompts
+    systems = layout.SYSTEM_PROMPTS if every_task else ("draw", "describe")
+    prompts = [*(layout.SYSTEM_PROMPTS[name] for name in systems), layout.DESCRIBE_QUESTION] * 5  # as frequent as common caption words
+    return captions.all_captions() + partial + prompts + (examples.all_texts() if every_task else [])
 
 
 def shift(images: Tensor, generator: torch.Generator, most: int = 2) -> Tensor:
@@ -211,9 +213,16 @@ def tokenizer_loss(module: ImageTokenizer, images: data.Images, text: Vocabulary
     def loss(step: int):
         generator = step_generator(config.seed, step)
         index = batch_indices(len(images.labels), config.batch_size, step, config.seed)
-        originals = images.floats(index)
-        right = caption_index(captions.caption_classes(originals, images.labels[index]))
-        return module.loss(shift(originals, generator).to(device), table, right.to(device), generator)
+        shown = shift(images.floats(index), generator)
+        if config.operation_share:
+            chosen = torch.randint(len(edits.OPERATIONS), (len(index),), generator=generator).tolist()
+            spared = (torch.rand(len(index), generator=generator) >= config.operation_share).tolist()
+            names = list(edits.OPERATIONS)
+            shown = edits.apply([None if s else names[c] for s, c in zip(spared, chosen, strict=True)], shown)
+        # Thickness and slant are those of what is shown, which can only be measured white on black.
+        dark = shown.mean((1, 2, 3), keepdim=True) < 0.5
+        right = caption_index(captions.caption_classes(torch.where(dark, shown, 1 - shown), images.labels[index]))
+        return module.loss(shown.to(device), table, right.to(device), generator)
 
     return loss
 
@@ -247,10 +256,49 @@ def backbone_batches(tokenizer: ImageTokenizer, vocab: Vocabulary, images: data.
     return [layout.collate(sequences, vocab, multiple) for sequences in (draw, describe) if sequences]
 
 
+def encode_pictures(
+    tokenizer: ImageTokenizer, images: data.Images, pictures: list[examples.Picture], generator: torch.Generator | None
+) -> dict[examples.Picture, Tensor]:
+    """Codes `[h, w]` of each picture. With a generator, every image is first moved at random, the same way before and after an edit."""
+    if not pictures:
+        return {}
+    indices = sorted({p.index for p in pictures})
+    row = {index: r for r, index in enumerate(indices)}
+    originals = images.floats(torch.tensor(indices))
+    if generator is not None:
+        originals = shift(originals, generator)
+    pictures = sorted(set(pictures), key=lambda p: (p.index, p.operation or ""))
+    shown = edits.apply([p.operation for p in pictures], originals[[row[p.index] for p in pictures]])
+    device = next(tokenizer.parameters()).device
+    codes = torch.cat([tokenizer.encode(part.to(device)).cpu() for part in shown.split(500)])
+    return dict(zip(pictures, codes, strict=True))
+
+
+def write_example(vocab: Vocabulary, example: examples.Example, codes: dict[examples.Picture, Tensor]) -> layout.Sequence:
+    """The training sequence of an example whose pictures are known as codes."""
+    user, response = ([codes.get(part, part) if isinstance(part, examples.Picture) else part for part in side] for side in example[1:])
+    return layout.sequence(vocab, example.system, user, response)
+
+
+def mixture_batches(tokenizer: ImageTokenizer, vocab: Vocabulary, pool: examples.Pool, preset: Preset, step: int) -> list[layout.Batch]:
+    """Examples of every task, drawn by the shares of the mixture and gathered by shape."""
+    config = preset.training
+    rng = random.Random(config.seed * 1_000_003 + step)
+    tasks, shares = zip(*config.mixture, strict=True)
+    chosen = [
+        examples.drop(examples.TASKS[task](pool, rng, config.varied), rng, config.unconditional_rate)
+        for task in rng.choices(tasks, shares, k=config.batch_size)
+    ]
+    pictures = [part for example in chosen for part in example.user + example.response if isinstance(part, examples.Picture)]
+    codes = encode_pictures(tokenizer, pool.images, pictures, step_generator(config.seed, step))
+    return layout.by_shape([write_example(vocab, example, codes) for example in chosen], vocab, preset.model.block_size)
+
+
 def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabulary, images: data.Images, preset: Preset) -> Loss:
-    """The block diffusion loss of each task, for the objective of the preset, averaged over the tasks by their shares of the batch."""
+    """The block diffusion loss of each batch of a step, for the objective of the preset, averaged by their shares of the rows."""
     device = next(backbone.parameters()).device
     config, block_size = preset.training, preset.model.block_size
+    pool = examples.Pool(images) if config.mixture else None
     settings = dict(
         objective=config.objective, per=config.mask_rate_per, views=config.views,
         complementary=config.complementary, confidence_weight=config.confidence_weight,
@@ -259,7 +307,10 @@ def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabul
     def loss(step: int):
         generator = step_generator(config.seed, step)
         total, nats = torch.zeros((), device=device), 0.0
-        for batch in backbone_batches(tokenizer, vocab, images, preset, step):
+        batches = (
+            mixture_batches(tokenizer, vocab, pool, preset, step) if pool else backbone_batches(tokenizer, vocab, images, preset, step)
+        )
+        for batch in batches:
             ids, targets, share = batch.ids.to(device), batch.targets.to(device), len(batch.ids) / config.batch_size
             value, metrics = block_diffusion_loss(
                 backbone, ids, targets, block_size, vocab.mask_id, config.mask_rate, generator, **settings
@@ -270,14 +321,14 @@ def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabul
     return loss
 
 
-def text_path(dataset: str = "mnist") -> Path:
-    """Where the text tokenizer of a data set is shipped."""
-    return data.WEIGHTS_DIR / f"{dataset}-text.json"
+def text_path(text: str = "mnist-text") -> Path:
+    """Where shipped text pieces are."""
+    return data.WEIGHTS_DIR / f"{text}.json"
 
 
-def load_vocabulary(codebook_size: int) -> Vocabulary:
-    """The shipped text pieces with `codebook_size` image codes behind them."""
-    return Vocabulary.from_file(text_path(), codebook_size)
+def load_vocabulary(codebook_size: int, text: str = "mnist-text") -> Vocabulary:
+    """The shipped text pieces called `text` with `codebook_size` image codes behind them."""
+    return Vocabulary.from_file(text_path(text), codebook_size)
 
 
 def new_model(preset: Preset, device: str | torch.device, tokenizer: ImageTokenizer | None = None) -> nn.Module:
@@ -289,6 +340,33 @@ def new_model(preset: Preset, device: str | torch.device, tokenizer: ImageTokeni
         module.start_image_rows(tokenizer.codebook.embedding.cpu(), offset)
     # Convolutions run up to twice as fast in this memory layout on CPUs.
     return module.to(device, memory_format=torch.channels_last)
+
+
+def grown(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`old` with codebooks enlarged to the size they have in `new`: old codes keep their numbers, further ones stay new."""
+    enlarged = {k: torch.cat([v, new[k][len(v) :]]) for k, v in old.items() if k.startswith("codebook.") and k in new}
+    return old | enlarged
+
+
+def translated(
+    old: dict[str, Tensor], new: dict[str, Tensor], vocabs: tuple[Vocabulary, Vocabulary], codebooks: tuple[Tensor, Tensor]
+) -> dict[str, Tensor]:
+    """`old` with the rows of embedding and head moved from one vocabulary to another; `vocabs` and `codebooks` `[K, C]` are (old, new).
+
+    A text piece keeps its row, wherever it stands now, and a new one starts at random, as in `new`. An image code starts at the
+    row of the old code that is nearest to it.
+    """
+    source, target = vocabs
+    text = [(i, source.token_id(target.token(i))) for i in range(target.image_token_offset)]
+    known = [(i, j) for i, j in text if j is not None]
+    nearest = (codebooks[1] @ codebooks[0].T).argmax(1) + source.image_token_offset
+    moved = {}
+    for key in ("model.word_embeddings.weight", "lm_head.weight"):
+        rows = new[key].clone()
+        rows[[i for i, _ in known]] = old[key][[j for _, j in known]]
+        rows[target.image_token_offset :] = old[key][nearest]
+        moved[key] = rows
+    return old | moved
 
 
 def command(preset: Preset, tokenizer_weights: str | None, start: str | None) -> str:
@@ -326,7 +404,7 @@ def train(
     """
     if preset.kind == "text":
         with checkpoint.atomic(out / "text.json") as temporary:
-            train_bpe(bpe_corpus(), preset.model.vocab_size).save(str(temporary))
+            train_bpe(bpe_corpus(preset.model.every_task), preset.model.vocab_size).save(str(temporary))
         return None, []
     images = data.load_mnist("train")
     info = {
@@ -339,18 +417,25 @@ def train(
     tokenizer = None
     if preset.kind == "backbone":
         tokenizer, tokenizer_info = checkpoint.load_model(tokenizer_weights or preset.tokenizer, "tokenizer", device)
-        info |= {"tokenizer": tokenizer_weights or preset.tokenizer, "tokenizer_sha256": tokenizer_info["sha256"]}
+        info |= {"tokenizer": tokenizer_weights or preset.tokenizer, "tokenizer_sha256": tokenizer_info["sha256"], "text": preset.text}
+        vocab = load_vocabulary(tokenizer.config.codebook_size, preset.text)
     module = new_model(preset, device, tokenizer)
     if start:
         other, start_info = checkpoint.load_model(start, preset.kind)
-        checkpoint.load_tensors(module, other.state_dict(), checkpoint.resolve(start))
+        tensors = grown(other.state_dict(), module.state_dict())
+        if preset.kind == "backbone" and start_info["tokenizer_sha256"] != tokenizer_info["sha256"]:
+            theirs, _ = checkpoint.load_model(start_info["tokenizer"], "tokenizer")
+            vocabs = load_vocabulary(theirs.config.codebook_size, start_info.get("text", "mnist-text")), vocab
+            codebooks = theirs.codebook.embedding, tokenizer.codebook.embedding.cpu()
+            tensors = translated(tensors, {k: v.cpu() for k, v in module.state_dict().items()}, vocabs, codebooks)
+        checkpoint.load_tensors(module, tensors, checkpoint.resolve(start))
         info["start"] = {key: start_info[key] for key in ("command", "training", "start") if key in start_info}
     if preset.kind == "judge":
         loss = judge_loss(module, images, preset.training)
     elif preset.kind == "tokenizer":
         loss = tokenizer_loss(module, images, load_vocabulary(preset.model.codebook_size), preset.training)
     else:
-        loss = backbone_loss(module, tokenizer, load_vocabulary(tokenizer.config.codebook_size), images, preset)
+        loss = backbone_loss(module, tokenizer, vocab, images, preset)
     began = time.perf_counter()
     records = fit(module, loss, preset.training, out, resume, stop_after, description=preset.name)
     weights = out / "weights.safetensors"

@@ -95,6 +95,14 @@ class Vocabulary:
                 text = []
         return "".join([*parts, self._markup.decode(text, skip_special_tokens=False)])
 
+    def token(self, i: int) -> str:
+        """The text piece behind an id, as the BPE writes it."""
+        return self._markup.id_to_token(i)
+
+    def token_id(self, token: str) -> int | None:
+        """The inverse of `token`; None if there is no such piece."""
+        return self._markup.token_to_id(token)
+
     def image_ids(self, codes: Tensor) -> list[int]:
         """Raster-order ids of a `[h, w]` grid of codes."""
         if codes.numel() and not (0 <= codes.min() and codes.max() < self.codebook_size):

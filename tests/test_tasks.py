@@ -72,7 +72,7 @@ def test_prompts_of_different_lengths_come_back_in_order(monkeypatch):
 @few
 @given(lengths=st.lists(st.integers(1, 4), min_size=1, max_size=20), batch_size=st.integers(1, 5))
 def test_equal_lengths_is_a_partition(lengths, batch_size):
-    groups = equal_lengths([[0] * n for n in lengths], batch_size)
+    groups = equal_lengths([([0] * n, [0]) for n in lengths], batch_size)
     assert sorted(i for rows in groups for i in rows) == list(range(len(lengths)))
     for rows in groups:
         assert 1 <= len(rows) <= batch_size and len({lengths[i] for i in rows}) == 1 and rows == sorted(rows)

@@ -472,7 +472,7 @@ def test_presets_are_consistent():
         assert preset.name == name and get_preset(name) is preset
         if preset.kind == "backbone":
             tokenizer = PRESETS[preset.tokenizer].model
-            assert preset.model.vocab_size == 384 + tokenizer.codebook_size
+            assert preset.model.vocab_size == PRESETS[preset.text].model.vocab_size + tokenizer.codebook_size
     assert PRESETS["mnist-ar"].model.block_size == 1 and PRESETS["mnist-ar"].training.mask_rate == (1.0, 1.0)
     a, b = PRESETS["mnist"], PRESETS["mnist-ar"]
     assert replace(b.model, block_size=a.model.block_size) == a.model  # a fair comparison: the same size,

@@ -1,0 +1,234 @@
+"""One example of every task, made from real images: what the user gives, and the response that pixels and labels prove right.
+
+Notable choices
+- An example is written in words and pictures, not in tokens: `layout.sequence` turns it into one sequence, `evaluate` reads the
+  right answer off it. The images of training and test are two pools that never mix.
+- An edit by pixels has one right result; an edit by label (`turn it into a four`) takes any image of the wanted kind as one.
+- Sums come without (`sum_direct`) and with thinking (`sum`): the trace counts on its fingers, so that every step is easy
+  and a pair of numbers never seen before needs nothing new. `HELD_OUT` pairs are never trained on.
+- A share of the prompts is dropped, in part or whole, as guidance needs it: `drop`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from random import Random
+from typing import NamedTuple
+
+from . import captions, edits
+from .data import DIGITS, Images
+from .layout import DESCRIBE_QUESTION
+
+NUMBERS = (*DIGITS, "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen")
+THICKEN, THIN = "make it thicker", "make it thinner"
+
+# The first wording of a question is the one that is evaluated; instruction tuning adds the others.
+QUESTIONS = {
+    "digit": ("what digit is this?", "which digit do you see?", "name the digit."),
+    "thickness": ("is it thick or thin?", "how thick is the stroke?"),
+    "slant": ("which way does it lean?", "does it lean left, lean right or stand upright?"),
+    "parity": ("is it even or odd?", "is this an odd number or an even one?"),
+    "arithmetic": ("what is this digit plus {n}?", "add {n} to this digit."),
+    "compare": ("which of the two is larger?", "which digit is larger, the first or the second?"),
+}
+THICKNESS_ANSWERS, SLANT_ANSWERS, PARITY_ANSWERS = captions.THICKNESS_WORDS, ("left", "upright", "right"), ("even", "odd")
+COMPARE_ANSWERS = ("the first", "the second", "neither")
+EDIT_DIGIT = ("turn it into a {digit}", "make it a {digit}")
+MULTI_REFERENCE = ("the digit of the first with the thickness of the second", "draw the first as thick as the second")
+SUM = ("draw the sum of {a} and {b}", "draw {a} plus {b}")
+COUNT = ("count from {a} to {b}", "show me {a} to {b}")
+
+# Unordered pairs of numbers whose sums are never trained; every sum they make has other pairs that are.
+HELD_OUT = frozenset({(0, 5), (1, 3), (2, 3), (2, 4), (1, 6), (3, 4), (2, 6), (3, 5), (4, 5)})
+SUMS = [(a, b) for a in range(10) for b in range(10 - a)]
+
+
+class Picture(NamedTuple):
+    """An image of a pool by its index, after an instruction of `edits.OPERATIONS` (None: as it is)."""
+
+    index: int
+    operation: str | None = None
+
+
+class Example(NamedTuple):
+    """What the user gives and the right response, in order; None among the user's parts stands for `<uncondition>`."""
+
+    system: str  # a key of `layout.SYSTEM_PROMPTS`
+    user: list[str | Picture | None]
+    response: list[str | Picture]
+
+
+class Pool:
+    """The images of one split, found by what they show. `classes` are rows (digit, thickness, slant)."""
+
+    def __init__(self, images: Images):
+        self.images = images
+        parts = range(0, len(images.labels), 5000)
+        self.classes: list[tuple[int, int, int]] = [
+            tuple(row)
+            for start in parts
+            for row in captions.caption_classes(images.floats(slice(start, start + 5000)), images.labels[start : start + 5000]).tolist()
+        ]
+        self.members: dict[tuple[int, int, int], list[int]] = {}
+        for index, row in enumerate(self.classes):
+            self.members.setdefault(row, []).append(index)
+
+    def pick(self, rng: Random, digit: int | None = None, thickness: int | None = None, slant: int | None = None) -> int:
+        """Index of a random image that shows what is asked; None asks for nothing."""
+        wanted = (digit, thickness, slant)
+        if wanted == (None, None, None):
+            return rng.randrange(len(self.classes))
+        kinds = [kind for kind in self.members if all(w is None or w == k for w, k in zip(wanted, kind, strict=True))]
+        if not kinds:
+            raise ValueError(f"no image of this split is {captions.caption(digit or 0, thickness, slant)!r}; use a larger split")
+        return rng.choice(self.members[rng.choices(kinds, [len(self.members[kind]) for kind in kinds])[0]])
+
+
+def wording(rng: Random, choices: tuple[str, ...], varied: bool) -> str:
+    return rng.choice(choices) if varied else choices[0]
+
+
+def article(word: str) -> str:
+    """`a seven`, `an eight`"""
+    return f"an {word}" if word == "eight" else f"a {word}"
+
+
+def draw(pool: Pool, rng: Random, varied: bool) -> Example:
+    """A caption, in a fifth of the cases incomplete, and its image."""
+    index = pool.pick(rng)
+    digit, thickness, slant = pool.classes[index]
+    left_out = rng.choice(("thickness", "slant", "both")) if varied and rng.random() < 0.2 else ""
+    text = captions.caption(
+        digit, None if left_out in ("thickness", "both") else thickness, None if left_out in ("slant", "both") else slant
+    )
+    return Example("draw", [text], [Picture(index)])
+
+
+def describe(pool: Pool, rng: Random, varied: bool) -> Example:
+    index = pool.pick(rng)
+    return Example("describe", [Picture(index), DESCRIBE_QUESTION], [captions.caption(*pool.classes[index])])
+
+
+def question(kind: str) -> Callable[[Pool, Random, bool], Example]:
+    """Builder of examples that ask `QUESTIONS[kind]` about one image."""
+
+    def build(pool: Pool, rng: Random, varied: bool) -> Example:
+        # Some kinds of digit are rare; even classes keep a model from answering the frequent one.
+        index = pool.pick(rng, digit=rng.randrange(10), thickness=rng.randrange(2))
+        digit, thickness, slant = pool.classes[index]
+        n = rng.randrange(10)
+        answers = {
+            "digit": DIGITS[digit],
+            "thickness": THICKNESS_ANSWERS[thickness],
+            "slant": SLANT_ANSWERS[slant],
+            "parity": PARITY_ANSWERS[digit % 2],
+            "arithmetic": NUMBERS[digit + n],
+        }
+        return Example("describe", [Picture(index), wording(rng, QUESTIONS[kind], varied).format(n=NUMBERS[n])], [answers[kind]])
+
+    return build
+
+
+def compare(pool: Pool, rng: Random, varied: bool) -> Example:
+    """Two images, one of them larger or neither."""
+    a, b = (pool.pick(rng, digit=rng.randrange(10)) for _ in range(2))
+    first, second = pool.classes[a][0], pool.classes[b][0]
+    answer = COMPARE_ANSWERS[0 if first > second else 1 if first < second else 2]
+    return Example("describe", [Picture(a), Picture(b), wording(rng, QUESTIONS["compare"], varied)], [answer])
+
+
+def edit_operation(pool: Pool, rng: Random, varied: bool) -> Example:
+    """An exact operation on pixels; only thick digits are thinned, and only thin ones thickened."""
+    instruction = rng.choice(list(edits.OPERATIONS))
+    thickness = {THICKEN: 0, THIN: 1}.get(instruction)
+    index = pool.pick(rng, digit=rng.randrange(10), thickness=thickness)
+    return Example("edit", [Picture(index), instruction], [Picture(index, instruction)])
+
+
+def edit_digit(pool: Pool, rng: Random, varied: bool) -> Example:
+    """Another digit in the same style."""
+    index, digit = pool.pick(rng), rng.randrange(10)
+    _, thickness, slant = pool.classes[index]
+    instruction = wording(rng, EDIT_DIGIT, varied).format(digit=DIGITS[digit]).replace("a eight", "an eight")
+    return Example("edit", [Picture(index), instruction], [Picture(pool.pick(rng, digit, thickness, slant))])
+
+
+def multi_reference(pool: Pool, rng: Random, varied: bool) -> Example:
+    """Digit and slant of the first image, thickness of the second."""
+    a, b = pool.pick(rng, digit=rng.randrange(10)), pool.pick(rng)
+    digit, _, slant = pool.classes[a]
+    result = Picture(pool.pick(rng, digit, pool.classes[b][1], slant))
+    return Example("edit", [Picture(a), Picture(b), wording(rng, MULTI_REFERENCE, varied)], [result])
+
+
+def counting_trace(a: int, b: int) -> str:
+    """a + b on one's fingers: `three; one four, two five; a five` for 3 + 2."""
+    steps = ", ".join(f"{NUMBERS[n]} {NUMBERS[a + n]}" for n in range(1, b + 1))
+    return f"{NUMBERS[a]}; {steps + '; ' if steps else ''}{article(NUMBERS[a + b])}"
+
+
+def is_held_out(a: int, b: int) -> bool:
+    return (min(a, b), max(a, b)) in HELD_OUT
+
+
+def sums(thinking: bool, pairs: list[tuple[int, int]]) -> Callable[[Pool, Random, bool], Example]:
+    """Builder of `draw the sum of … and …` for pairs of numbers, with a trace before the image or without."""
+
+    def build(pool: Pool, rng: Random, varied: bool) -> Example:
+        a, b = rng.choice(pairs)
+        prompt = wording(rng, SUM, varied).format(a=NUMBERS[a], b=NUMBERS[b])
+        result = Picture(pool.pick(rng, digit=a + b))
+        return Example("think", [prompt], [counting_trace(a, b), result]) if thinking else Example("draw", [prompt], [result])
+
+    return build
+
+
+def interleave(pool: Pool, rng: Random, varied: bool) -> Example:
+    """Counting upwards: a word, its picture, the next word, …"""
+    a, b = sorted(rng.sample(range(10), 2))
+    response = [part for n in range(a, b + 1) for part in (NUMBERS[n], Picture(pool.pick(rng, digit=n)))]
+    return Example("interleave", [wording(rng, COUNT, varied).format(a=NUMBERS[a], b=NUMBERS[b])], response)
+
+
+TRAINED_SUMS = [pair for pair in SUMS if not is_held_out(*pair)]
+
+# task -> builder(pool, random numbers, vary the wording) -> Example
+TASKS: dict[str, Callable[[Pool, Random, bool], Example]] = {
+    "draw": draw,
+    "describe": describe,
+    **{kind: question(kind) for kind in ("digit", "thickness", "slant", "parity", "arithmetic")},
+    "compare": compare,
+    "edit_operation": edit_operation,
+    "edit_digit": edit_digit,
+    "multi_reference": multi_reference,
+    "sum_direct": sums(False, TRAINED_SUMS),
+    "sum_thinking": sums(True, TRAINED_SUMS),
+    "interleave": interleave,
+}
+
+
+def drop(example: Example, rng: Random, rate: float) -> Example:
+    """The example as a branch of guidance sees it, for a share `rate` of those that draw; the others unchanged.
+
+    Drawing: no prompt. Thinking: neither prompt nor trace. Editing: no text, or no image. Interleaving: no prompt.
+    """
+    if example.system == "describe" or rng.random() >= rate:
+        return example
+    if example.system == "edit":
+        pictures = [part for part in example.user if isinstance(part, Picture)]
+        return example._replace(user=[*pictures, None] if rng.random() < 0.5 else [example.user[-1]])
+    return example._replace(user=[None], response=example.response[-1:] if example.system == "think" else example.response)
+
+
+def all_texts() -> list[str]:
+    """Every text that an example can contain, for the text tokenizer to learn its pieces from."""
+    pairs = [dict(a=NUMBERS[a], b=NUMBERS[b]) for a, b in SUMS] + [
+        dict(a=NUMBERS[a], b=NUMBERS[b]) for a, b in product(range(10), repeat=2) if a < b
+    ]
+    texts = [q.format(n=n) for kind in QUESTIONS.values() for q in kind for n in DIGITS]
+    texts += [w.format(digit=d).replace("a eight", "an eight") for w in EDIT_DIGIT for d in DIGITS]
+    texts += [w.format(**pair) for w in SUM + COUNT for pair in pairs]
+    texts += [counting_trace(a, b) for a, b in SUMS]
+    texts += [*edits.OPERATIONS, *MULTI_REFERENCE] * 5
+    return texts + [*NUMBERS, *SLANT_ANSWERS, *THICKNESS_ANSWERS, *PARITY_ANSWERS, *COMPARE_ANSWERS] * 5
