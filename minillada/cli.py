@@ -1,4 +1,4 @@
-"""The command line: `minillada demo | train | draw | describe | evaluate | bench | info`, the same as `python -m minillada …`."""
+"""The command line: `minillada demo | train | draw | describe | answer | edit | think | interleave | evaluate | bench | info`, the same as `python -m minillada …`."""
 
 from __future__ import annotations
 
@@ -126,8 +126,13 @@ def draw(
         raise ValueError(f"count must be at least 1, got {count}")
     uni = tasks.load(model, check_device(device))
     images = uni.draw([c for c in caption for _ in range(count)], seed=seed, steps=steps, guidance=guidance, temperature=temperature)
+    save_images(images, count, out)
+
+
+def save_images(images: torch.Tensor, columns: int, out: Path) -> None:
+    """Images `[B, C, H, W]` in rows of `columns`, three times enlarged, as a PNG."""
     with checkpoint.atomic(out) as temporary:
-        picture = plots.to_pil(plots.tile(images, count))
+        picture = plots.to_pil(plots.tile(images, columns))
         picture.resize((picture.width * 3, picture.height * 3), 0).save(temporary, "PNG")
     print(f"saved {out}")
 
@@ -178,24 +183,114 @@ def describe(
             print(f"{name}: {text}")
 
 
+UniModel = Annotated[str, typer.Option(help="Weights of a model of every task: a shipped name or a run's folder.")]
+Pictures = Annotated[list[Path], typer.Argument(help="Picture files, 28 x 28 or 32 x 32 px, white on black.")]
+Together = Annotated[
+    bool, typer.Option("--together", help="All pictures are about one question, in this order; else each is about its own.")
+]
+
+
+def read_pictures(paths: list[Path], together: bool) -> list:
+    """What `Uni.answer` and `Uni.edit` take: single images, or one tuple of all."""
+    images = [read_image(path)[0] for path in paths]
+    return [tuple(images)] if together else images
+
+
+@app.command()
+def answer(
+    pictures: Pictures,
+    question: Annotated[str, typer.Option(help="What to ask.")] = "what digit is this?",
+    together: Together = False,
+    model: UniModel = "mnist-uni",
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Answer a question about each picture, or about all of them together."""
+    images = read_pictures(pictures, together)
+    answers = tasks.load(model, check_device(device)).answer(images, question)
+    names = [" + ".join(map(str, pictures))] if together else list(map(str, pictures))
+    print(json.dumps(answers) if as_json else "\n".join(f"{name}: {text}" for name, text in zip(names, answers, strict=True)))
+
+
+@app.command()
+def edit(
+    pictures: Pictures,
+    instruction: Annotated[str, typer.Option(help="For example 'make it thicker', 'mirror it' or 'turn it into a four'.")],
+    together: Together = False,
+    guidance_text: Annotated[float, typer.Option(help="Scale of (instruction - none).")] = tasks.EDIT.guidance,
+    guidance_image: Annotated[float, typer.Option(help="Scale of (image - none); 0 leaves it out.")] = tasks.EDIT.guidance_image,
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("outputs/edit.png"),
+    model: UniModel = "mnist-uni",
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Edit each picture, or all of them together into one."""
+    images = read_pictures(pictures, together)
+    uni = tasks.load(model, check_device(device))
+    edited = uni.edit(images, instruction, seed=seed, guidance_text=guidance_text, guidance_image=guidance_image)
+    save_images(edited, len(edited), out)
+
+
+@app.command()
+def think(
+    prompt: Annotated[list[str], typer.Argument(help="What to draw, for example 'draw the sum of three and four'.")],
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("outputs/think.png"),
+    model: UniModel = "mnist-uni",
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Think in words, then draw."""
+    texts, images = tasks.load(model, check_device(device)).think_and_draw(prompt, seed=seed)
+    for asked, text in zip(prompt, texts, strict=True):
+        print(f"{asked}: {text}")
+    save_images(images, len(images), out)
+
+
+@app.command()
+def interleave(
+    prompt: Annotated[str, typer.Argument(help="What to show, for example 'count from three to six'.")],
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("outputs/interleave.png"),
+    model: UniModel = "mnist-uni",
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Text and images in turn."""
+    story = tasks.load(model, check_device(device)).interleave(prompt, seed=seed)
+    print(" ".join(part if isinstance(part, str) else "[image]" for part in story))
+    if images := [part for part in story if not isinstance(part, str)]:
+        save_images(torch.stack(images), len(images), out)
+
+
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="Shipped weights by name, or a training run's folder.")] = "mnist",
     samples: Annotated[int, typer.Option(help="Test images to describe; fewer is faster and less precise.")] = 10_000,
+    suite: Annotated[str, typer.Option(help="`model`: tokenizer, drawing, captions, likelihood, speed; `tasks`: every task.")] = "model",
+    pictures: Annotated[Path | None, typer.Option(help="Folder for one page of examples a task (--suite tasks).")] = None,
     record: Annotated[bool, typer.Option("--record", help="Store the result in the JSON beside the weights.")] = False,
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Measure a model on the MNIST test set."""
-    from .evaluate import evaluate as measure
+    if suite not in ("model", "tasks"):
+        raise ValueError(f"there is no suite {suite!r}; choose model or tasks")
+    if suite == "tasks":
+        report = evaluate_tasks(model, min(samples, 1000), pictures, seed, device)
+    else:
+        from .evaluate import evaluate as measure
 
-    report = measure(model, samples, seed, check_device(device))
+        report = measure(model, samples, seed, check_device(device))
     if record:
         path = checkpoint.resolve(model)
-        checkpoint.write_info(path, checkpoint.read_info(path) | {"metrics": report})
+        checkpoint.write_info(path, checkpoint.read_info(path) | {"metrics" if suite == "model" else "tasks": report})
     if as_json:
         print(json.dumps(report, indent=2))
+        return
+    if suite == "tasks":
+        for task, score in report.items():
+            print(f"{task:32s}{score['accuracy']:10.4f} ± {score['ci95']:.4f}   n = {score['n']}")
         return
     for key, value in report.items():
         if isinstance(value, float) and not key.endswith("_ci95"):
@@ -205,6 +300,20 @@ def evaluate(
     print(
         f"drawing {speed['batch']} digits: {speed['cached']['median']:.2f} s ({speed['cached']['clock']}), cache speed-up {speed['cache_speedup']:.2f}"
     )
+
+
+def evaluate_tasks(model: str, samples: int, pictures: Path | None, seed: int, device: str) -> dict:
+    """The scores of `suite.run`, and a page of examples for each task in the folder `pictures`."""
+    from . import suite
+
+    uni = tasks.load(model, check_device(device))
+    judge, _ = checkpoint.load_model("mnist-judge", "judge")
+    pool = suite.test_pool()
+    marked = suite.run(uni, judge, pool, samples, seed)
+    for task, result in marked.items() if pictures else ():
+        with checkpoint.atomic(pictures / f"{task}.png") as temporary:
+            plots.task_page(pool, task, result).savefig(temporary, format="png")
+    return suite.scores(marked)
 
 
 @app.command()

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from .examples import Picture, Pool
 from .sampler import Step
+from .suite import Marked, pixels
 from .tasks import Traced, Uni
 from .vocab import BOI, END_IMAGE, EOS, IMAGE, MASK, Vocabulary
 
@@ -72,6 +75,29 @@ def gallery(images: Tensor, titles: list[str], columns: int = 8, wrong: list[boo
             )
         else:
             axes.axis("off")
+    return figure
+
+
+def task_page(pool: Pool, task: str, marked: Marked, count: int = 24) -> Figure:
+    """What was asked and what came of it, for the first `count` examples of a task; wrong ones in red.
+
+    A row of images an example: those it gave, then, after a gap, those the model drew.
+    """
+    rows, titles = [], []
+    for example, answer in list(zip(marked.examples, marked.answers, strict=True))[:count]:
+        given = [pixels(pool, part) for part in example.user if isinstance(part, Picture)]
+        drawn = [part for part in answer if isinstance(part, Tensor)]
+        gap = [torch.ones_like(part[..., :6]) for part in drawn[:1] if given]
+        rows.append(torch.cat([*given, *gap, *drawn], dim=-1))
+        said = "" if task == "interleave" else "; ".join(part for part in answer if isinstance(part, str))
+        titles.append(textwrap.fill(example.user[-1], 34) + ("\n" + textwrap.fill(f"→ {said}", 34) if said else ""))
+    width = max(row.shape[-1] for row in rows)
+    images = torch.stack([torch.nn.functional.pad(row, (0, width - row.shape[-1]), value=1.0) for row in rows])
+    columns = 6 if width <= 140 else 2
+    right = next(iter(marked.right.values()))
+    figure = gallery(images, titles, columns, [not hit for hit in right[: len(rows)]])
+    figure.set_size_inches(11, 1.9 * -(-len(rows) // columns))
+    figure.suptitle(f"{task}: {sum(right)} of {len(right)} right", fontsize=10)
     return figure
 
 
