@@ -81,7 +81,7 @@ class Pool:
             return rng.randrange(len(self.classes))
         kinds = [kind for kind in self.members if all(w is None or w == k for w, k in zip(wanted, kind, strict=True))]
         if not kinds:
-            raise ValueError(f"no image of this split is {captions.caption(digit or 0, thickness, slant)!r}; use a larger split")
+            raise ValueError(f"no image of this split has the digit, thickness and slant {wanted} (classes, None: any); use a larger split")
         return rng.choice(self.members[rng.choices(kinds, [len(self.members[kind]) for kind in kinds])[0]])
 
 
@@ -211,14 +211,20 @@ TASKS: dict[str, Callable[[Pool, Random, bool], Example]] = {
 def drop(example: Example, rng: Random, rate: float) -> Example:
     """The example as a branch of guidance sees it, for a share `rate` of those that draw; the others unchanged.
 
-    Drawing: no prompt. Thinking: neither prompt nor trace. Editing: no text, or no image. Interleaving: no prompt.
+    Drawing: no prompt. Thinking: neither prompt nor trace. Editing: no text, or no image. Interleaving: no words, or no images
+    before the last.
     """
     if example.system == "describe" or rng.random() >= rate:
         return example
+    user, response = example.user, example.response
     if example.system == "edit":
-        pictures = [part for part in example.user if isinstance(part, Picture)]
-        return example._replace(user=[*pictures, None] if rng.random() < 0.5 else [example.user[-1]])
-    return example._replace(user=[None], response=example.response[-1:] if example.system == "think" else example.response)
+        return example._replace(user=[*user[:-1], None] if rng.random() < 0.5 else user[-1:])
+    if example.system == "interleave":
+        words, pictures = ([part for part in response if isinstance(part, kind)] for kind in (str, Picture))
+        if rng.random() < 0.5:
+            return example._replace(response=[*words, pictures[-1]])
+        return example._replace(user=[None], response=pictures)
+    return example._replace(user=[None], response=response[-1:])
 
 
 def all_texts() -> list[str]:

@@ -6,7 +6,9 @@ from helpers import few, tiny_vocab
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minillada import layout
 from minillada.layout import (
+    SYSTEM_PROMPTS,
     Sequence,
     collate,
     describe_prompt,
@@ -118,3 +120,59 @@ def test_codes_that_do_not_fit_the_header_are_refused():
     """A text-to-image header is square here; 2 x 3 codes behind "2 by 2" would be a sequence no model was trained on."""
     with pytest.raises(ValueError, match="square"):
         draw_sequence(vocab, "a thin one", torch.zeros(2, 3, dtype=torch.long))
+
+
+# --- every task --------------------------------------------------------------------------------------------------------
+
+A, B = torch.arange(4).view(2, 2), torch.arange(4, 8).view(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("task", "user", "response", "header_in_prompt"),
+    [
+        ("edit", [A, "mirror it"], [B], True),
+        ("edit", [A, B, "both"], [A], True),
+        ("edit", [A, None], [B], True),
+        ("describe", [A, B, "which?"], ["the first"], False),
+        ("think", ["one and one"], ["two", A], False),
+        ("think", [None], [A], True),
+        ("interleave", ["count"], ["one", A, "two", B], False),
+    ],
+)
+def test_every_task_is_one_sequence(task, user, response, header_in_prompt):
+    """Written out by hand, piece by piece."""
+
+    def write(part):
+        if part is None:
+            return vocab.markup("<uncondition>")
+        if isinstance(part, str):
+            return vocab.encode(part)
+        codes = [vocab.image_token_offset + int(c) for c in part.flatten()]
+        return vocab.markup("<|image|><|reserved_token_2|><|reserved_token_2|><boi>") + codes + vocab.markup("<|/image|>")
+
+    begin = vocab.markup("<role>SYSTEM</role> " + SYSTEM_PROMPTS[task] + " <role>HUMAN</role>")
+    begin += [i for part in user for i in write(part)] + vocab.markup("<role>ASSISTANT</role>")
+    answer = [i for part in response for i in write(part)] + [vocab.eos_id]
+    sequence = layout.sequence(vocab, task, user, response)
+    assert sequence.ids == begin + answer and sequence.prompt_length == len(begin) + 4 * header_in_prompt
+    if header_in_prompt:
+        assert layout.prompt(vocab, task, user, 2) == sequence.ids[: sequence.prompt_length]
+    else:
+        assert layout.prompt(vocab, task, user) == begin
+
+
+@few
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=12), st.sampled_from([1, 4, 8]))
+def test_batches_by_shape_hold_every_sequence_once_and_no_needless_padding(sizes, multiple):
+    sequences = [Sequence([7 + n] * (prompt + rest), prompt) for n, (prompt, rest) in enumerate(sizes)]
+    batches = layout.by_shape(sequences, vocab, multiple)
+    rows = {}
+    for batch in batches:
+        first = {int(t.nonzero()[0]) // multiple for t in batch.targets}
+        assert len(first) == 1, "all responses begin in one block"
+        for ids, targets, real in zip(batch.ids, batch.targets, batch.real, strict=True):
+            alone = layout.collate([sequences[int(ids[0]) - 7]], vocab, multiple)
+            assert torch.equal(ids, alone.ids[0]) and torch.equal(targets, alone.targets[0]) and torch.equal(real, alone.real[0])
+            rows[int(ids[0]) - 7] = True
+    assert len(rows) == len(sequences) == sum(len(b.ids) for b in batches)
+    assert len({(b.ids.shape[1], int(b.targets[0].nonzero()[0]) // multiple) for b in batches}) == len(batches)

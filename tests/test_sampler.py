@@ -614,3 +614,18 @@ def test_cached_decoding_of_the_shipped_model_on_100_random_prompts():
     config = uni.sampling(tasks.DESCRIBE)
     written = [generate(uni.backbone, prompt, 12, config, uni.vocab.mask_id, uni.vocab.eos_id, use_cache=c).ids for c in (True, False)]
     assert torch.equal(*written)
+
+
+def test_a_row_ends_at_the_stop_token_and_keeps_it():
+    """The same tokens as without, up to and including the first stop or end of text."""
+    backbone = tiny_backbone(3)
+    prompt, config = random_ids(6, 5), SamplingConfig(block_size=4, steps=4)
+    free = generate(backbone, prompt, 24, config, MASK).ids
+    stop = int(free[:, 2:20].flatten().bincount().argmax())
+    stopped = generate(backbone, prompt, 24, config, MASK, EOS, stop).ids
+    cut = 0
+    for full, row in zip(free.tolist(), stopped.tolist(), strict=True):
+        end = next((n for n, i in enumerate(full) if i in (stop, EOS)), 24)
+        assert row[: end + 1] == full[: end + 1] and all(i == EOS for i in row[end + 1 :])
+        cut += end < 23
+    assert cut > 0

@@ -242,3 +242,94 @@ def test_the_shipped_model_draws_and_describes():
     images = mnist_test_images().floats(slice(0, 100))
     named = [captions.parse(text)[0] for text in shipped.describe(images)]
     assert sum(a == b for a, b in zip(named, mnist_test_images().labels[:100].tolist(), strict=True)) >= 93
+
+
+# --- every task --------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_is_the_sampler_on_its_own_images():
+    a, b, c = real_images(3).floats()
+    codes = uni.encode(torch.stack([a, b, c]))
+    prompts = [
+        layout.prompt(uni.vocab, "describe", [codes[0], "what digit is this?"]),
+        layout.prompt(uni.vocab, "describe", [codes[1], codes[2], "which is larger?"]),
+    ]
+    expected = [uni.reply([prompt])[0] for prompt in prompts]
+    assert uni.answer([a, (b, c)], ["what digit is this?", "which is larger?"]) == expected
+    assert uni.answer(torch.stack([a, b]), "why?") == uni.answer([a, b], ["why?", "why?"]) and uni.answer([], "why?") == []
+
+
+@pytest.mark.parametrize("scales", [(1.5, 0.0), (4.0, 1.0)])
+def test_an_edit_is_three_way_guidance_on_the_layout(scales):
+    text, image = scales
+    pictures = real_images(2).floats()
+    codes, vocab = uni.encode(pictures), uni.vocab
+    users = [([c, "mirror it"], [c, None], ["mirror it"]) for c in codes]
+    full, no_text, no_image = (torch.tensor([layout.prompt(vocab, "edit", user[k], 4) for user in users]) for k in range(3))
+    config = replace(tasks.EDIT, steps=3, temperature=1.0, guidance=text, guidance_image=image, block_size=uni.backbone.config.block_size)
+    ids = generate(
+        uni.backbone, full, 16, config, vocab.mask_id, allowed=vocab.is_image(), unconditional=no_text, no_image=no_image,
+        generator=generator(3),
+    ).ids  # fmt: skip
+    edited = uni.edit(pictures, "mirror it", guidance_text=text, guidance_image=image, steps=3, temperature=1.0, seed=3)
+    assert torch.equal(edited, uni.decode(vocab.codes(ids).view(2, 4, 4)))
+    assert uni.edit([], "mirror it").shape == (0, 1, 32, 32)
+
+
+def test_thinking_draws_after_its_own_text(monkeypatch):
+    monkeypatch.setattr(tasks, "THINKING_LENGTH", 30)  # random weights never stop, and their context is short
+    prompts = ["draw the sum of one and one", "three and three"]
+    texts, images = uni.think_and_draw(prompts, seed=4, steps=2)
+    vocab = uni.vocab
+    begun = [layout.prompt(vocab, "think", [p]) for p in prompts]
+    thoughts, _ = uni.write_until_image(begun, tasks.THINKING_LENGTH)
+    assert texts == [vocab.decode(t) for t in thoughts] and all(len(t) <= tasks.THINKING_LENGTH for t in thoughts)
+    full = [begin + thought + layout.image_header(vocab, 4, 4) for begin, thought in zip(begun, thoughts, strict=True)]
+    branch = [layout.prompt(vocab, "think", [None], 4)] * 2
+    codes, _ = uni.paint(full, (branch,), uni.sampling(DRAW, steps=2), generator(4))
+    assert torch.equal(uni.decode(codes), images)
+    assert uni.think_and_draw([])[0] == []
+
+
+def scripted(monkeypatch, answers):
+    """`uni` whose text phases write the given texts, in turn, and whether an image follows."""
+    turns = iter(answers)
+
+    def write_until_image(prompts, length):
+        text, more = next(turns)
+        return [uni.vocab.encode(text) for _ in prompts], [more] * len(prompts)
+
+    monkeypatch.setattr(uni, "write_until_image", write_until_image)
+
+
+def test_interleaving_alternates_and_ends(monkeypatch):
+    scripted(monkeypatch, [("one", True), ("two", True), ("done", False)])
+    story = uni.interleave("count", steps=2)
+    assert [part if isinstance(part, str) else tuple(part.shape) for part in story] == ["one", (1, 32, 32), "two", (1, 32, 32), "done"]
+    monkeypatch.setattr(tasks, "MAX_IMAGES", 3)
+    scripted(monkeypatch, [("more", True)] * 9)
+    story = uni.interleave("never stops", steps=1)
+    assert [isinstance(part, str) for part in story] == [True, False] * 3
+
+
+def test_a_text_phase_ends_where_an_image_begins(monkeypatch):
+    vocab = uni.vocab
+    word, header, code = vocab.encode("two"), layout.image_header(vocab, 4, 4), vocab.image_token_offset + 3
+    rows = [word + header + [vocab.eos_id], word + [vocab.eos_id] * 5, word + [code, *header], word * 3]
+    monkeypatch.setattr(uni, "write", lambda *_, **__: (rows, None))
+    texts, begins = uni.write_until_image([[]] * 4, 9)
+    assert texts == [word, word, word, word * 3] and begins == [True, False, True, False]
+
+
+def test_inputs_of_tasks_that_cannot_be_read():
+    a, b = real_images(2).floats()
+    with pytest.raises(ValueError, match="3 texts for 2 images"):
+        uni.answer([a, b], ["one?", "two?", "three?"])
+    with pytest.raises(ValueError, match="question or instruction is empty"):
+        uni.edit([a], " ")
+    with pytest.raises(ValueError, match="images of different sizes cannot be read together"):
+        uni.answer([(a, b[:, :28, :28])], "which?")
+    with pytest.raises(ValueError, match=r"images must have shape \[B, 1, 32, 32\]"):
+        uni.answer([a[:, :28, :28]], "what?")
+    with pytest.raises(ValueError, match="exceed the context"):
+        uni.answer([(a,) * 9], "what are these?")

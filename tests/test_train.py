@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import minillada
-from minillada import captions, checkpoint, data, train
+from minillada import captions, checkpoint, data, edits, examples, train
 from minillada.config import PRESETS, JudgeConfig, Preset, TextConfig, TokenizerConfig, TrainingConfig, change_preset, get_preset
 from minillada.diffusion import block_diffusion_loss
 from minillada.layout import SYSTEM_PROMPTS
@@ -502,3 +502,99 @@ def test_settings_change_a_preset_and_are_recorded():
 def test_settings_that_do_not_exist_or_fit(setting, sentence):
     with pytest.raises(ValueError, match=sentence):
         change_preset(get_preset("mnist-cpu"), [setting])
+
+
+# --- every task --------------------------------------------------------------------------------------------------------
+
+
+def tiny_uni_preset(**changes) -> Preset:
+    mixture = tuple((task, 1.0) for task in examples.TASKS)
+    training = replace(short, mixture=mixture, batch_size=24, **changes)
+    return replace(tiny_backbone_preset, training=training)
+
+
+def test_pictures_are_moved_alike_before_and_after_an_edit():
+    tokenizer, images = tiny_tokenizer(), real_images(30)
+    pictures = [examples.Picture(i, name) for i in (3, 8, 21) for name in (None, "mirror it", "invert it")]
+    codes = train.encode_pictures(tokenizer, images, pictures * 2, generator(5))
+    moved = train.shift(images.floats([3, 8, 21]), generator(5))
+    for row, index in enumerate((3, 8, 21)):
+        for name in (None, "mirror it", "invert it"):
+            shown = edits.apply([name], moved[row : row + 1])
+            assert torch.equal(codes[examples.Picture(index, name)], tokenizer.encode(shown)[0])
+    still = train.encode_pictures(tokenizer, images, pictures[:1], None)
+    assert (
+        torch.equal(still[pictures[0]], tokenizer.encode(images.floats([3]))[0])
+        and train.encode_pictures(tokenizer, images, [], None) == {}
+    )
+
+
+def test_a_mixture_holds_every_task_in_its_share_and_repeats():
+    tokenizer, vocab, pool = tiny_tokenizer(), train.load_vocabulary(16), examples.Pool(real_images(2000))
+    preset = tiny_uni_preset()
+    preset = replace(preset, training=replace(preset.training, batch_size=600, unconditional_rate=0.0))
+    batches = train.mixture_batches(tokenizer, vocab, pool, preset, 3)
+    again = train.mixture_batches(tokenizer, vocab, pool, preset, 3)
+    assert all(torch.equal(a.ids, b.ids) and torch.equal(a.targets, b.targets) for a, b in zip(batches, again, strict=True))
+    texts = [vocab.decode(row) for batch in batches for row in batch.ids]
+    for task, prompt in SYSTEM_PROMPTS.items():
+        tasks = {"draw": 2, "describe": 7, "edit": 3, "think": 1, "interleave": 1}[task]
+        count = sum(prompt in text for text in texts)
+        assert abs(count - 600 * tasks / 14) < 5 * math.sqrt(600 * tasks / 14), task
+    assert len(texts) == 600
+
+
+def test_a_mixture_trains_and_resumes_to_the_bit(small_mnist, tmp_path):
+    train.train(tiny_tokenizer_preset, tmp_path / "tokenizer")
+    whole, interrupted, tokenizer = tmp_path / "whole", tmp_path / "interrupted", str(tmp_path / "tokenizer")
+    preset = tiny_uni_preset()
+    preset = replace(preset, training=replace(preset.training, mixture=(("describe", 1.0), ("draw", 1.0))))
+    train.train(preset, whole, tokenizer_weights=tokenizer)
+    train.train(preset, interrupted, tokenizer_weights=tokenizer, stop_after=3)
+    train.train(preset, interrupted, tokenizer_weights=tokenizer, resume=True)
+    assert (whole / "weights.safetensors").read_bytes() == (interrupted / "weights.safetensors").read_bytes()
+
+
+def test_a_larger_codebook_keeps_the_old_codes():
+    old, new = tiny_tokenizer(0).state_dict(), tiny_tokenizer(1, codebook_size=20).state_dict()
+    tensors = train.grown(old, new)
+    for key in ("codebook.embedding", "codebook.sums", "codebook.counts"):
+        assert torch.equal(tensors[key][:16], old[key]) and torch.equal(tensors[key][16:], new[key][16:])
+    assert all(tensors[key] is value for key, value in old.items() if not key.startswith("codebook."))
+
+
+def test_rows_follow_their_pieces_into_another_vocabulary():
+    source, target = train.load_vocabulary(16), train.load_vocabulary(20, "mnist-uni-text")
+    old, new = ({k: torch.randn(v.size, 3) for k in ("model.word_embeddings.weight", "lm_head.weight")} for v in (source, target))
+    books = torch.nn.functional.normalize(torch.randn(16, 4), dim=1), torch.nn.functional.normalize(torch.randn(20, 4), dim=1)
+    moved = train.translated(old | {"other": 1}, new, (source, target), books)
+    assert moved["other"] == 1
+    kept = 0
+    for key in new:
+        for text in (" seven", " thick", "<|image|>", "<role>HUMAN</role>", "x", " image"):
+            (a,), (b,) = source.markup(text), target.markup(text)
+            assert torch.equal(moved[key][b], old[key][a]), text
+            kept += a != b
+        fresh = [i for i in range(target.image_token_offset) if source.token_id(target.token(i)) is None]
+        assert len(fresh) > 50 and torch.equal(moved[key][fresh], new[key][fresh])
+        for code, vector in enumerate(books[1]):
+            nearest = max(range(16), key=lambda k, v=vector: float(v @ books[0][k]))
+            assert torch.equal(moved[key][target.image_token_offset + code], old[key][source.image_token_offset + nearest])
+    assert kept, "some pieces must have moved for this to prove anything"
+
+
+def test_a_tokenizer_may_see_edited_images(small_mnist):
+    """Share 1: nothing is shown as it was; captions are measured on what is shown."""
+    seen = []
+    module = SimpleNamespace(parameters=lambda: iter([torch.zeros(1)]), loss=lambda images, *rest: seen.append((images, rest)))
+    config = replace(short, operation_share=1.0, batch_size=40)
+    images, text = real_images(40), train.load_vocabulary(16)
+    train.tokenizer_loss(module, images, text, config)(0)
+    index = train.batch_indices(40, 40, 0, config.seed)
+    plain = train.shift(images.floats(index), train.step_generator(config.seed, 0))
+    shown, (table, right, _) = seen[0]
+    for one, before, row, label in zip(shown, plain, right, images.labels[index], strict=True):
+        exact = [operation(before[None])[0] for operation in edits.OPERATIONS.values()]
+        assert any(torch.equal(one, e) for e in exact)
+        dark = one if one.mean() < 0.5 else 1 - one
+        assert text.decode(table[row]) == captions.describe_pixels(dark[None], label[None])[0]

@@ -1,0 +1,159 @@
+"""What an example calls right is derived again, from labels and pixels alone."""
+
+import functools
+import re
+from random import Random
+
+import pytest
+import torch
+from helpers import mnist_test_images
+
+from minillada import captions, edits, examples, layout
+from minillada.data import DIGITS, Images
+from minillada.examples import NUMBERS, TASKS, Picture, Pool
+
+
+@functools.cache
+def pool() -> Pool:
+    return Pool(mnist_test_images())
+
+
+def many(task: str, count: int = 60, varied: bool = True):
+    rng = Random(task)
+    return [TASKS[task](pool(), rng, varied) for _ in range(count)]
+
+
+def label(picture: Picture) -> int:
+    return int(pool().images.labels[picture.index])
+
+
+def style(picture: Picture) -> list[int]:
+    return captions.attributes(pool().images.floats([picture.index]))[0].tolist()
+
+
+def number_in(text: str) -> int:
+    return next(n for n, word in enumerate(NUMBERS) if word in re.findall(r"\w+", text))
+
+
+def test_the_pool_knows_its_images():
+    index = [0, 17, 4999, 5000, 9999]
+    expected = captions.caption_classes(pool().images.floats(index), pool().images.labels[index]).tolist()
+    assert [list(pool().classes[i]) for i in index] == expected
+    assert sum(map(len, pool().members.values())) == 10_000
+    rng = Random(0)
+    for wanted in ((3, None, None), (None, 1, None), (None, None, 2), (8, 0, 0)):
+        picked = [pool().classes[pool().pick(rng, *wanted)] for _ in range(30)]
+        assert all(w is None or w == p for row in picked for w, p in zip(wanted, row, strict=True)) and len(set(picked)) > (None in wanted)
+
+
+def test_kinds_are_picked_as_often_as_they_occur():
+    small = Pool(Images(mnist_test_images().pixels[:200], mnist_test_images().labels[:200]))
+    rng = Random(0)
+    picked = torch.tensor([small.pick(rng, digit=1) for _ in range(4000)]).bincount(minlength=200)
+    ones = (small.images.labels == 1).nonzero().flatten()
+    assert picked.sum() == picked[ones].sum() and (picked[ones] - 4000 / len(ones)).abs().max() < 6 * (4000 / len(ones)) ** 0.5
+    with pytest.raises(ValueError, match=r"no image of this split has the digit, thickness and slant \(5, 1, 0\)"):
+        Pool(Images(small.images.pixels[:3], small.images.labels[:3])).pick(rng, 5, 1, 0)
+
+
+@pytest.mark.parametrize("task", ["digit", "thickness", "slant", "parity", "arithmetic"])
+def test_answers_about_one_image(task):
+    seen = set()
+    for example in many(task):
+        (picture, question), (answer,) = example.user, example.response
+        digit, (thickness, slant) = label(picture), style(picture)
+        right = {
+            "digit": lambda digit=digit: DIGITS[digit],
+            "thickness": lambda thickness=thickness: ["thin", "thick"][thickness],
+            "slant": lambda slant=slant: ["left", "upright", "right"][slant],
+            "parity": lambda digit=digit: "odd" if digit in (1, 3, 5, 7, 9) else "even",
+            "arithmetic": lambda digit=digit, question=question: NUMBERS[digit + number_in(question)],
+        }[task]()
+        assert answer == right and example.system == "describe"
+        seen.add(question)
+    assert len(seen) >= 2, "the wording varies"
+    assert {e.user[1].split()[0] for e in many(task, varied=False)} == {examples.QUESTIONS[task][0].split()[0]}
+
+
+def test_comparing():
+    answers = set()
+    for example in many("compare"):
+        a, b = (label(part) for part in example.user[:2])
+        assert example.response == ["the first" if a > b else "the second" if b > a else "neither"]
+        answers |= set(example.response)
+    assert answers == set(examples.COMPARE_ANSWERS)
+
+
+def test_edits():
+    for example in many("edit_operation"):
+        picture, instruction = example.user
+        assert example.response == [Picture(picture.index, instruction)] and picture.operation is None and instruction in edits.OPERATIONS
+        if instruction == "make it thinner":
+            assert style(picture)[0] == 1
+    for example in many("edit_digit"):
+        picture, instruction = example.user
+        assert label(example.response[0]) == number_in(instruction) and style(example.response[0]) == style(picture)
+    for example in many("multi_reference"):
+        first, second, _ = example.user
+        result = example.response[0]
+        assert label(result) == label(first) and style(result) == [style(second)[0], style(first)[1]]
+
+
+def test_sums_and_what_is_held_out():
+    for task in ("sum_direct", "sum_thinking"):
+        for example in many(task, 200):
+            a, b = (NUMBERS.index(word) for word in re.findall(r"\w+", example.user[0]) if word in NUMBERS)
+            assert (min(a, b), max(a, b)) not in examples.HELD_OUT and label(example.response[-1]) == a + b
+    trained = {(a, b) for a, b in examples.TRAINED_SUMS}
+    assert {a + b for a, b in trained} == set(range(10)), "every sum is still trained"
+    assert {a for a, _ in trained} == {b for _, b in trained} == set(range(10)), "every number is, in either place"
+    assert len(trained) + 2 * len(examples.HELD_OUT) == len(examples.SUMS) == 55
+
+
+def test_a_trace_counts_on_its_fingers():
+    for a, b in examples.SUMS:
+        start, *steps, end = examples.counting_trace(a, b).split("; ")
+        pairs = [step.split() for step in ", ".join(steps).split(", ") if step]
+        assert start == NUMBERS[a] and number_in(end) == a + b
+        assert [(NUMBERS.index(n), NUMBERS.index(m)) for n, m in pairs] == [(n, a + n) for n in range(1, b + 1)]
+    assert examples.counting_trace(3, 2) == "three; one four, two five; a five"
+    assert examples.counting_trace(8, 0) == "eight; an eight"
+
+
+def test_counting_alternates():
+    for example in many("interleave"):
+        a, b = (NUMBERS.index(word) for word in re.findall(r"\w+", example.user[0]) if word in NUMBERS)
+        words, pictures = example.response[::2], example.response[1::2]
+        assert words == [NUMBERS[n] for n in range(a, b + 1)] and [label(p) for p in pictures] == list(range(a, b + 1))
+
+
+def test_dropping_makes_the_branches_of_guidance():
+    rng = Random(0)
+    for task in TASKS:
+        for example in many(task, 20):
+            assert examples.drop(example, rng, 0.0) is example
+            dropped = examples.drop(example, rng, 1.0)
+            assert dropped.response[-1] == example.response[-1], "what is drawn stays"
+            if example.system == "describe":
+                assert dropped is example
+            elif example.system == "edit":
+                assert dropped.user in ([*example.user[:-1], None], example.user[-1:])
+            elif example.system in ("draw", "think"):
+                assert dropped.user == [None] and dropped.response == example.response[-1:]
+            else:
+                pictures = [part for part in example.response if isinstance(part, Picture)]
+                assert (dropped.user, dropped.response) in (
+                    ([None], pictures),
+                    (example.user, [p for p in example.response if isinstance(p, str)] + pictures[-1:]),
+                )
+    rates = [examples.drop(e, rng, 0.3) is not e for e in many("draw", 1000)]
+    assert abs(sum(rates) / 1000 - 0.3) < 0.06
+
+
+def test_the_text_tokenizer_has_seen_every_text():
+    corpus = set(examples.all_texts()) | set(captions.all_captions()) | {layout.DESCRIBE_QUESTION}
+    for task in TASKS:
+        for example in many(task, 100):
+            for part in example.user + example.response:
+                if isinstance(part, str) and task != "draw":
+                    assert part in corpus, part
