@@ -11,7 +11,7 @@ from helpers import mnist_test_images, real_images, save_tiny_uni, tiny_judge, t
 from PIL import Image
 
 import minillada
-from minillada import checkpoint, cli, data, evaluate, plots, tasks, train
+from minillada import checkpoint, cli, data, evaluate, examples, plots, suite, tasks, train
 from minillada.config import PRESETS
 
 
@@ -76,7 +76,7 @@ def picture(path, size=28, mode="L", level=200):
 
 
 def test_help_of_every_command_names_device_and_seed(call):
-    for command in ("demo", "train", "draw", "describe", "evaluate", "info"):
+    for command in ("demo", "train", "draw", "describe", "answer", "edit", "think", "interleave", "evaluate", "info"):
         code, out, _ = call(command, "--help")
         assert code == 0 and "--device" in out and "--seed" in out, command
         if command in ("train", "describe", "evaluate", "info"):
@@ -105,6 +105,44 @@ def test_describe_reads_pictures_and_test_images(call, run, tmp_path):
     assert list(report.values()) == minillada.load(run).describe(images)
     code, out, _ = call("describe", names[0], "--model", run)
     assert code == 0 and out == f"{names[0]}: {report[names[0]]}\n"
+
+
+def test_every_task_from_the_command_line(call, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "THINKING_LENGTH", 30)  # random weights never stop, and their context is short
+    monkeypatch.setattr(tasks, "MAX_IMAGES", 2)
+    names = [str(picture(tmp_path / f"{level}.png", 28, level=level)) for level in (100, 200)]
+    a, b = (cli.read_image(type(tmp_path)(name))[0] for name in names)
+    uni = minillada.load(run)
+    code, out, _ = call("answer", *names, "--question", "why?", "--model", run)
+    assert code == 0 and out.splitlines() == [f"{n}: {t}" for n, t in zip(names, uni.answer([a, b], "why?"), strict=True)]
+    code, out, _ = call("answer", *names, "--together", "--question", "why?", "--model", run, "--json")
+    assert code == 0 and json.loads(out) == uni.answer([(a, b)], "why?")
+    code, out, _ = call("edit", *names, "--instruction", "mirror it", "--guidance-text", 3, "--guidance-image", 1, "--model", run)
+    assert code == 0 and out == "saved outputs/edit.png\n"
+    edited = plots.to_pil(plots.tile(uni.edit([a, b], "mirror it", guidance_text=3.0, guidance_image=1.0), 2))
+    with Image.open(tmp_path / "outputs" / "edit.png") as image:
+        assert image.tobytes() == edited.resize(image.size, 0).tobytes()
+    code, out, _ = call("think", "draw one", "--model", run)
+    assert code == 0 and out.splitlines() == [f"draw one: {uni.think_and_draw(['draw one'])[0][0]}", "saved outputs/think.png"]
+    story = uni.interleave("count")
+    code, out, _ = call("interleave", "count", "--model", run)
+    assert code == 0 and out.splitlines()[0] == " ".join(part if isinstance(part, str) else "[image]" for part in story)
+
+
+def test_tasks_are_marked_and_shown_on_pages(call, run, tmp_path, monkeypatch):
+    small = examples.Pool(real_images(400))
+    monkeypatch.setattr(suite, "test_pool", lambda: small)
+    monkeypatch.setattr(suite, "SUITE", {name: suite.SUITE[name] for name in ("digit", "compare", "edit_digit", "draw")})
+    code, out, _ = call("evaluate", run, "--suite", "tasks", "--samples", 5, "--pictures", "pages", "--json", "--record")
+    report = json.loads(out)
+    assert code == 0 and {"digit", "compare", "edit_digit", "edit_digit_attributes", "draw"} <= set(report)
+    assert all(set(score) == {"accuracy", "ci95", "n"} and score["n"] == 5 and 0 <= score["accuracy"] <= 1 for score in report.values())
+    assert sorted(p.name for p in (tmp_path / "pages").iterdir()) == ["compare.png", "digit.png", "draw.png", "edit_digit.png"]
+    info = checkpoint.read_info(checkpoint.resolve(run))
+    assert info["tasks"] == report
+    checkpoint.write_info(checkpoint.resolve(run), {k: v for k, v in info.items() if k != "tasks"})
+    code, out, _ = call("evaluate", run, "--suite", "tasks", "--samples", 5)
+    assert code == 0 and out.splitlines()[0].startswith("digit ") and "n = 5" in out
 
 
 def test_pictures_become_tensors(tmp_path):
@@ -269,3 +307,13 @@ def test_python_dash_m_in_a_process_of_its_own(tmp_path, run):
     )  # fmt: skip
     assert good.returncode == 0 and good.stdout == "saved one.png\n" and "Traceback" not in good.stderr
     assert (tmp_path / "one.png").stat().st_size > 100
+
+
+def test_tasks_that_cannot_be_done(refuse, run, tmp_path):
+    one = picture(tmp_path / "one.png")
+    assert "there is no suite 'all'; choose model or tasks" in refuse("evaluate", run, "--suite", "all")
+    assert "no picture at nowhere.png" in refuse("answer", "nowhere.png", "--model", run)
+    assert "instruction is empty" in refuse("edit", one, "--instruction", "", "--model", run)
+    assert "guidance must be a finite number" in refuse("edit", one, "--instruction", "mirror it", "--guidance-text", "nan", "--model", run)
+    assert "exceed the context" in refuse("answer", *[one] * 9, "--together", "--model", run)
+    assert "no weights called 'mnist-unicorn'" in refuse("think", "a seven", "--model", "mnist-unicorn")
