@@ -104,6 +104,9 @@ class TrainingConfig:
     views: int = 1  # noisy copies of a row that share its clean copy
     complementary: bool = False  # add to every view its inverse
     confidence_weight: float = 0.0  # weight of the confidence-aware term; the released code suggests 2
+    pack_length: int = 0  # pack the sequences of a step into rows of so many tokens; 0 makes a batch of each task
+    activation_checkpointing: bool = False  # store only what enters a layer and compute the rest again: less memory, a third more work
+    compile: bool = False  # torch.compile: minutes first, then faster steps; pays in long runs
     draw_share: float = 0.5  # share of the batch that draws; the rest describes
     mixture: tuple[tuple[str, float], ...] = ()  # shares of the tasks of `examples.TASKS`, instead of `draw_share`
     varied: bool = False  # vary the wording of what is asked

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .masks import block_diffusion_mask, slice_mask
+from .masks import training_mask
 from .model import Backbone
 
 
@@ -43,10 +43,6 @@ def corrupt(
     return ids.masked_fill(masked, mask_id), masked
 
 
-# From this many tokens on, cutting the mask saves more than it costs; a piece covers this many positions (measured on CPU).
-SLICE_FROM, SLICE = 512, 64
-
-
 def masked_logits(
     backbone: Backbone, ids: Tensor, noisy_ids: Tensor, masked: Tensor, block_size: int, documents: Tensor | None = None
 ) -> Tensor:
@@ -64,10 +60,8 @@ def masked_logits(
     last_block = int(blocks_asked[-1]) * block_size
     noisy = torch.arange(start, stop, device=ids.device)
     clean = torch.arange(0, last_block, device=ids.device)
-    mask = block_diffusion_mask(noisy, clean, block_size, views, documents)
+    mask = training_mask(noisy, clean, block_size, views, documents)
     positions = torch.cat([noisy.repeat(views), clean])
-    if len(positions) >= SLICE_FROM:
-        mask = slice_mask(mask, positions, max(SLICE, block_size))
     asked = noisy_ids[:, start:stop].reshape(len(ids), -1)
     hidden = backbone.hidden_states(torch.cat([asked, ids[:, :last_block]], dim=1), mask, positions[None])
     return backbone.logits(hidden[:, : asked.shape[1]].reshape(len(masked), stop - start, -1)[masked[:, start:stop]])
@@ -135,7 +129,7 @@ def check_length(length: int, block_size: int) -> None:
 
 
 def check_objective(
-    objective: str, per: str, complementary: bool, mask_rate: tuple[float, float], confidence_weight: float, views: int
+    objective: str, per: str, complementary: bool, mask_rate: tuple[float, float], confidence_weight: float, views: int, packed: bool
 ) -> None:
     """`ValueError` unless the settings of `block_diffusion_loss` name a loss that can be trained on."""
     low, high = mask_rate
@@ -150,6 +144,10 @@ def check_objective(
         ),
         (confidence_weight >= 0, f"a confidence weight of {confidence_weight} would reward doubt; use 0 or more"),
         (views >= 1, f"{views} noisy views leave nothing to learn from; use 1 or more"),
+        (
+            not (packed and (per == "sequence" or objective == "reweighted")),
+            "one rate or one weight a sequence needs one sequence a row; do not pack, or use mask_rate_per=block and another objective",
+        ),
     ]
     for good, sentence in rules:
         if not good:
@@ -180,7 +178,7 @@ def block_diffusion_loss(
     `confidence_weight` λ adds λ · `right_entropy`. `documents` `[B, L]` separates packed texts (`layout.pack`).
     """
     check_length(ids.shape[1], block_size)
-    check_objective(objective, per, complementary, mask_rate, confidence_weight, views)
+    check_objective(objective, per, complementary, mask_rate, confidence_weight, views, documents is not None)
     blocks = ids.shape[1] // block_size
     answers, asked = ids.repeat_interleave(views, 0), targets.repeat_interleave(views, 0)
     rates = draw_mask_rates(len(answers), blocks if per == "block" else 1, *mask_rate, generator).to(ids.device).expand(-1, blocks)

@@ -33,11 +33,15 @@ class Sequence(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """`ids` `[B, L]`; `targets` `[B, L]` marks what training may mask: response and padding; `real` leaves padding out."""
+    """`ids` `[B, L]`; `targets` `[B, L]` marks what training may mask: response and padding; `real` leaves padding out.
+
+    Where a row packs several sequences, `documents` `[B, L]` counts them; the unused rest of a row is document −1.
+    """
 
     ids: Tensor
     targets: Tensor
     real: Tensor
+    documents: Tensor | None = None
 
 
 def image_header(vocab: Vocabulary, height: int, width: int) -> list[int]:
@@ -126,15 +130,7 @@ def collate(sequences: list[Sequence], vocab: Vocabulary, multiple: int) -> Batc
     return Batch(ids, position >= prompt, (position >= prompt) & (position < end))
 
 
-class Packed(NamedTuple):
-    """`ids`, `targets`, `documents` `[B, L]`: several sequences a row; `documents` counts them, and the rest of a row is one of its own."""
-
-    ids: Tensor
-    targets: Tensor
-    documents: Tensor
-
-
-def pack(sequences: list[Sequence], vocab: Vocabulary, length: int, block_size: int) -> Packed:
+def pack(sequences: list[Sequence], vocab: Vocabulary, length: int, block_size: int) -> Batch:
     """Sequences of any lengths in few rows of `length`: each, filled up to whole blocks, goes into the first row with room for it.
 
     What fills up a sequence is supervised as in `collate`; what fills up a row is not. `ValueError` for a sequence longer than a row.
@@ -151,12 +147,12 @@ def pack(sequences: list[Sequence], vocab: Vocabulary, length: int, block_size: 
         if row is None:
             rows.append(row := [])
         row.append(part)
-    ids = torch.full((len(rows), length), vocab.eos_id)
-    targets = torch.zeros(len(rows), length, dtype=torch.bool)
-    documents = torch.full((len(rows), length), -1)
+    ids, documents = torch.full((len(rows), length), vocab.eos_id), torch.full((len(rows), length), -1)
+    targets, real = torch.zeros(2, len(rows), length, dtype=torch.bool)
     for r, row in enumerate(rows):
         end = 0
-        for d, part in enumerate(row):
+        for number, part in enumerate(row):
             here = slice(end, end := end + part.ids.shape[1])
-            ids[r, here], targets[r, here], documents[r, here] = part.ids[0], part.targets[0], d
-    return Packed(ids, targets, documents)
+            documents[r, here] = number
+            ids[r, here], targets[r, here], real[r, here] = part.ids[0], part.targets[0], part.real[0]
+    return Batch(ids, targets, real, documents)

@@ -6,19 +6,28 @@ Notable choices
   than query heads (GQA); queries and keys are RMS-normalised per head before RoPE.
 - RoPE turns only the first `partial_rotary_factor` of each head's dimensions; positions are plain 1-D also for images.
 - Attention is `scaled_dot_product_attention` with a boolean mask: it runs everywhere and is the reference. Training on long
-  sequences calls it piece by piece, see `masks.SlicedMask`.
+  sequences skips what the mask forbids, tile by tile on a CPU, with FlexAttention on a GPU.
 """
 
 from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .config import ModelConfig
-from .masks import SlicedMask
+from .masks import TiledMask
 from .moe import MixtureOfExperts, SwiGLU
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+    Mask = Tensor | TiledMask | BlockMask | None  # the forms of `masks`; None lets everybody see everything
 
 
 class RMSNorm(nn.Module):
@@ -92,16 +101,25 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([turned.to(x.dtype), rest], dim=-1)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | SlicedMask | None) -> Tensor:
+@functools.cache
+def flex_kernel(cuda: bool):
+    """FlexAttention, compiled where it has a kernel; on a CPU the slow reference that it falls back to, which has no gradients."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention) if cuda else flex_attention
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
     """Attention output `[B, heads, L, head_dim]` for queries of that shape; fewer key-value heads are shared."""
-    if not isinstance(mask, SlicedMask):
+    if mask is None or isinstance(mask, Tensor):
         mask = None if mask is None else mask[:, None]
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
-    out = [
-        attend(query.index_select(2, queries), key.index_select(2, keys), value.index_select(2, keys), piece)
-        for queries, keys, piece in mask.pieces
-    ]
-    return torch.cat(out, dim=2).index_select(2, mask.order)
+    if not isinstance(mask, TiledMask):
+        return flex_kernel(query.is_cuda)(query, key, value, block_mask=mask, enable_gqa=True)
+    queries, keys, values = (x.split(mask.size, dim=2) for x in (query, key, value))
+    gather = lambda tiles, numbers: torch.cat([tiles[n] for n in numbers], dim=2)  # noqa: E731
+    rows = zip(queries, mask.rows, strict=True)
+    return torch.cat([attend(q, gather(keys, seen), gather(values, seen), piece) for q, (seen, piece) in rows], dim=2)
 
 
 class Attention(nn.Module):
@@ -116,9 +134,7 @@ class Attention(nn.Module):
         self.key_layernorm = RMSNorm(width, config.rms_norm_eps)
         self.dense = nn.Linear(self.heads * width, config.hidden_size, bias=False)
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | SlicedMask | None, cache: KVCache | None, layer: int, keep: int
-    ) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Mask, cache: KVCache | None, layer: int, keep: int) -> Tensor:
         heads = rearrange(self.query_key_value(x), "b l (h d) -> b h l d", h=self.heads + 2 * self.kv_heads)
         query, key, value = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
         query = apply_rotary(self.query_layernorm(query), cos, sin)
@@ -161,6 +177,7 @@ class Backbone(nn.Module):
         self.config = config
         self.model = Transformer(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.activation_checkpointing = False  # training only: backward computes the inside of each layer again
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=config.initializer_range)
@@ -188,7 +205,7 @@ class Backbone(nn.Module):
     def hidden_states(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor | SlicedMask | None = None,
+        attention_mask: Mask = None,
         position_ids: Tensor | None = None,
         cache: KVCache | None = None,
         keep: int = 0,
@@ -202,7 +219,9 @@ class Backbone(nn.Module):
         cos, sin = rotary(position_ids, self.config)
         x = self.model.word_embeddings(input_ids)
         for index, layer in enumerate(self.model.layers):
-            x = layer(x, cos, sin, attention_mask, cache, index, keep)
+            inputs = (x, cos, sin, attention_mask, cache, index, keep)
+            again = self.activation_checkpointing and torch.is_grad_enabled()
+            x = checkpoint(layer, *inputs, use_reentrant=False) if again else layer(*inputs)
         return self.model.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:

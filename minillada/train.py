@@ -228,7 +228,7 @@ def tokenizer_loss(module: ImageTokenizer, images: data.Images, text: Vocabulary
 
 
 def backbone_batches(tokenizer: ImageTokenizer, vocab: Vocabulary, images: data.Images, preset: Preset, step: int) -> list[layout.Batch]:
-    """One batch a task, in the shares of the preset; images are tokenised afresh, shifted at random, at every step.
+    """One batch a task, or one of packed rows, in the shares of the preset; images are tokenised afresh, shifted at random, at every step.
 
     Tasks differ in length and in where their response begins; in one batch, each would be computed over the other's range too.
     """
@@ -253,6 +253,8 @@ def backbone_batches(tokenizer: ImageTokenizer, vocab: Vocabulary, images: data.
             text = captions.caption(digit, thickness if which > 2 / 3 else None, angle if which < 1 / 3 else None)
         draw.append(layout.draw_sequence(vocab, text, codes[i]))
     multiple = model.block_size if model.block_size > 1 else 16
+    if config.pack_length:
+        return [layout.pack(draw + describe, vocab, config.pack_length, multiple)]
     return [layout.collate(sequences, vocab, multiple) for sequences in (draw, describe) if sequences]
 
 
@@ -281,7 +283,7 @@ def write_example(vocab: Vocabulary, example: examples.Example, codes: dict[exam
 
 
 def mixture_batches(tokenizer: ImageTokenizer, vocab: Vocabulary, pool: examples.Pool, preset: Preset, step: int) -> list[layout.Batch]:
-    """Examples of every task, drawn by the shares of the mixture and gathered by shape."""
+    """Examples of every task, drawn by the shares of the mixture, gathered by shape or packed into rows."""
     config = preset.training
     rng = random.Random(config.seed * 1_000_003 + step)
     tasks, shares = zip(*config.mixture, strict=True)
@@ -291,7 +293,10 @@ def mixture_batches(tokenizer: ImageTokenizer, vocab: Vocabulary, pool: examples
     ]
     pictures = [part for example in chosen for part in example.user + example.response if isinstance(part, examples.Picture)]
     codes = encode_pictures(tokenizer, pool.images, pictures, step_generator(config.seed, step))
-    return layout.by_shape([write_example(vocab, example, codes) for example in chosen], vocab, preset.model.block_size)
+    sequences, block_size = [write_example(vocab, example, codes) for example in chosen], preset.model.block_size
+    if config.pack_length:
+        return [layout.pack(sequences, vocab, config.pack_length, block_size)]
+    return layout.by_shape(sequences, vocab, block_size)
 
 
 def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabulary, images: data.Images, preset: Preset) -> Loss:
@@ -311,9 +316,10 @@ def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabul
             mixture_batches(tokenizer, vocab, pool, preset, step) if pool else backbone_batches(tokenizer, vocab, images, preset, step)
         )
         for batch in batches:
-            ids, targets, share = batch.ids.to(device), batch.targets.to(device), len(batch.ids) / config.batch_size
+            ids, targets, share = batch.ids.to(device), batch.targets.to(device), len(batch.ids) / sum(len(b.ids) for b in batches)
+            documents = None if batch.documents is None else batch.documents.to(device)
             value, metrics = block_diffusion_loss(
-                backbone, ids, targets, block_size, vocab.mask_id, config.mask_rate, generator, **settings
+                backbone, ids, targets, block_size, vocab.mask_id, config.mask_rate, generator, documents=documents, **settings
             )
             total, nats = total + share * value, nats + share * metrics["masked_nats"]
         return total, {"masked_nats": nats}

@@ -11,10 +11,10 @@ from helpers import MASK, few, generator, many, random_ids, tiny_backbone, tiny_
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillada import diffusion
+from minillada import diffusion, masks
 from minillada.diffusion import OBJECTIVES, block_diffusion_loss, corrupt, draw_mask_rates, masked_cross_entropy, nll_bound
 from minillada.layout import Sequence, collate, pack
-from minillada.masks import block_diffusion_mask, slice_mask
+from minillada.masks import TiledMask, block_diffusion_mask
 
 
 def prompt_targets(lengths: list[int], total: int) -> torch.Tensor:
@@ -445,40 +445,82 @@ def test_every_objective_with_views_equals_its_formula(objective, complementary,
         assert torch.allclose(a, b, atol=1e-3 * max(1.0, float(b.abs().max())))
 
 
+def loss_and_gradients(backbone, ids, targets, block_size, device="cpu", **settings):
+    loss, _ = block_diffusion_loss(
+        backbone.to(device), ids.to(device), targets.to(device), block_size, MASK, (0.3, 1.0), generator(2), **settings
+    )
+    return [loss, *torch.autograd.grad(loss, list(backbone.parameters()))]
+
+
+def assert_close(ours, theirs, tolerance=1e-4):
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, atol=tolerance * max(1.0, float(b.detach().abs().max())))
+
+
 @pytest.mark.parametrize("views", [1, 3])
 @pytest.mark.parametrize("block_size", [1, 4, 8])
-def test_sliced_attention_equals_the_dense_one(monkeypatch, block_size, views):
-    backbone, ids = tiny_backbone(1), random_ids(2, 32)
-    losses, used = [], []
-    monkeypatch.setattr(diffusion, "slice_mask", lambda *inputs: used.append(1) or slice_mask(*inputs))
-    for slice_from in (10**6, 1):
-        monkeypatch.setattr(diffusion, "SLICE_FROM", slice_from)
-        monkeypatch.setattr(diffusion, "SLICE", 8)
-        loss, _ = block_diffusion_loss(backbone, ids, prompt_targets([3, 9], 32), block_size, MASK, (0.3, 1.0), generator(2), views=views)
-        losses.append((loss, torch.autograd.grad(loss, list(backbone.parameters()))))
-    assert used == [1]
-    assert torch.allclose(losses[0][0], losses[1][0], rtol=1e-5)
-    for a, b in zip(losses[0][1], losses[1][1], strict=True):
-        assert torch.allclose(a, b, atol=1e-4 * max(1.0, float(b.abs().max())))
+def test_tiled_attention_equals_the_dense_one(monkeypatch, block_size, views):
+    backbone, ids, targets, forms = tiny_backbone(1), random_ids(2, 32), prompt_targets([3, 9], 32), []
+    original = backbone.hidden_states
+    backbone.hidden_states = lambda ids, mask, positions: forms.append(type(mask)) or original(ids, mask, positions)
+    dense = loss_and_gradients(backbone, ids, targets, block_size, views=views)
+    monkeypatch.setattr(masks, "TILES_FROM", 1)
+    monkeypatch.setattr(masks, "TILE", 8)
+    assert_close(loss_and_gradients(backbone, ids, targets, block_size, views=views), dense)
+    assert forms == [torch.Tensor, TiledMask]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="FlexAttention has gradients on a GPU only")
+@pytest.mark.parametrize("packed", [False, True])
+def test_flex_attention_equals_the_dense_one(monkeypatch, packed):
+    """Blocks of 4 and 32 in kernel tiles of 128, a length that no tile divides, and more rows than the mask has."""
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    backbone = tiny_backbone(1, head_dim=16, max_position_embeddings=512)
+    ids, targets = random_ids(3, 352), prompt_targets([3, 9, 40], 352)
+    documents = torch.arange(352).expand(3, -1) // torch.tensor([[96], [128], [352]]) if packed else None
+    documents = None if documents is None else documents.cuda()
+    for block_size in (4, 32):
+        monkeypatch.setattr(masks, "FLEX_FROM", 10**6)
+        dense = loss_and_gradients(backbone, ids, targets, block_size, "cuda", views=2, documents=documents)
+        monkeypatch.setattr(masks, "FLEX_FROM", 1)
+        flex = loss_and_gradients(backbone, ids, targets, block_size, "cuda", views=2, documents=documents)
+        assert_close(flex, dense, 1e-3)
+
+
+@pytest.mark.parametrize("experts", [{}, dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8)])
+def test_activation_checkpointing_changes_no_gradient(experts):
+    backbone, ids, targets, calls = tiny_backbone(1, **experts).train(), random_ids(2, 16), prompt_targets([3, 9], 16), []
+    for layer in backbone.model.layers:
+        layer.register_forward_pre_hook(lambda *_: calls.append(1))
+    stored = loss_and_gradients(backbone, ids, targets, 4)
+    assert len(calls) == 2
+    backbone.activation_checkpointing = True
+    again = loss_and_gradients(backbone, ids, targets, 4)
+    assert len(calls) == 6, "forward once, and once more in backward"
+    assert all(torch.equal(a, b) for a, b in zip(again, stored, strict=True))
 
 
 @pytest.mark.parametrize("lengths", [[9, 13, 4, 7, 16, 2], [16, 16], [5]])
-def test_a_packed_row_costs_what_its_sequences_cost(lengths):
-    """Masks decided per token, so that packed and single sequences are asked the same: the sums of nats are equal."""
+def test_a_packed_row_is_the_sum_of_its_sequences(lengths):
+    """Masks decided by the token, so that packed and single sequences are asked the same: equal nats, and equal gradients."""
     vocab, backbone = tiny_vocab(), tiny_backbone(3, vocab_size=tiny_vocab().size)
     sequences = [Sequence(random_ids(1, n, 200, seed=n)[0].tolist(), n // 3) for n in lengths]
     packed = pack(sequences, vocab, 24, 4)
     assert len(packed.ids) < len(sequences) or len(sequences) < 3
-    hide = lambda ids, targets: targets & (ids % 3 > 0)  # noqa: E731
-    masked = hide(packed.ids, packed.targets)
-    logits = diffusion.masked_logits(backbone, packed.ids, packed.ids.masked_fill(masked, vocab.mask_id), masked, 4, packed.documents)
-    together = F.cross_entropy(logits, packed.ids[masked], reduction="sum")
-    alone = 0.0
-    for sequence in sequences:
-        one = collate([sequence], vocab, 4)
-        masked = hide(one.ids, one.targets)
-        alone += float(masked_cross_entropy(backbone, one.ids, one.ids.masked_fill(masked, vocab.mask_id), masked, 4).sum().detach())
-    assert float(together.detach()) == pytest.approx(alone, rel=1e-4)
+
+    def nats(batch):
+        masked = batch.targets & (batch.ids % 3 > 0)
+        noisy = batch.ids.masked_fill(masked, vocab.mask_id)
+        return F.cross_entropy(
+            diffusion.masked_logits(backbone, batch.ids, noisy, masked, 4, batch.documents), batch.ids[masked], reduction="sum"
+        )
+
+    alone = sum(nats(collate([sequence], vocab, 4)) for sequence in sequences)
+    together = nats(packed)
+    without = nats(packed._replace(documents=None))
+    assert_close(*([value, *torch.autograd.grad(value, list(backbone.parameters()))] for value in (together, alone)))
+    shared = int(packed.documents.max()) > 0
+    assert shared == (abs(float(without.detach() - alone.detach())) > 0.1), "only rows of several texts need the document mask"
 
 
 def test_count_is_the_mean_of_the_bounds_weight_given_the_mask():
@@ -532,6 +574,8 @@ def test_block_size_must_divide_the_length(block_size):
         (dict(mask_rate=(1.0, 1.0), complementary=True), "the complement masks nothing"),
         (dict(confidence_weight=-1.0), "would reward doubt"),
         (dict(views=0), "0 noisy views"),
+        (dict(documents=torch.zeros(1, 8), per="sequence"), "needs one sequence a row"),
+        (dict(documents=torch.zeros(1, 8), objective="reweighted"), "needs one sequence a row"),
     ],
 )
 def test_settings_that_cannot_be_trained_on(settings, sentence):

@@ -8,7 +8,8 @@ from helpers import few, many
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillada.masks import block_causal_mask, block_diffusion_mask, slice_mask
+from minillada.masks import block_causal_mask, block_diffusion_mask, flex_mask, tiled_mask, training_places
+from minillada.model import attend
 
 
 def may_attend(query: int, query_is_noisy: bool, key: int, key_is_noisy: bool, block_size: int) -> bool:
@@ -51,24 +52,26 @@ def test_views_and_documents_are_the_double_loop(noisy, clean, block_size, views
 
 
 @few
-@given(length=st.integers(1, 24), size=st.integers(1, 9), rows=st.integers(1, 2), seed=st.integers(0, 99))
-def test_slices_cover_every_true_entry_once(length, size, rows, seed):
-    source = torch.Generator().manual_seed(seed)
-    mask = (torch.rand(rows, length, length, generator=source) < 0.2) | torch.eye(length, dtype=torch.bool)
-    sliced = slice_mask(mask, torch.randint(0, 12, (length,), generator=source), size)
-    again = torch.zeros_like(mask)
-    for queries, keys, piece in sliced.pieces:
-        assert piece.any((0, 1)).all(), "a key that nobody sees was kept"
-        again[:, queries[:, None], keys] = piece
+@given(noisy=positions, clean=positions, block_size=st.integers(1, 7), views=st.integers(1, 3), size=st.integers(1, 9))
+def test_tiles_hold_every_true_entry_and_no_empty_tile_is_kept(noisy, clean, block_size, views, size):
+    where = [torch.tensor(values, dtype=torch.long) for values in (noisy, clean)]
+    documents = torch.tensor([[0] * 7 + [1] * 13, [0] * 15 + [1] * 5])
+    mask = block_diffusion_mask(*where, block_size, views, documents)
+    tiled = tiled_mask(training_places(*where, block_size, views, documents), size)
+    again, keys = torch.zeros_like(mask), torch.arange(mask.shape[1]).split(size)
+    for number, (seen, piece) in enumerate(tiled.rows):
+        assert all(tile.any() for tile in piece.split([len(keys[t]) for t in seen], dim=2)), "a tile that nobody sees was kept"
+        queries = keys[number]
+        again[:, queries[:, None], torch.cat([keys[t] for t in seen])] = piece
     assert torch.equal(again, mask)
-    order = torch.cat([queries for queries, _, _ in sliced.pieces])
-    assert order[sliced.order].tolist() == list(range(length))
 
 
-def test_slices_of_a_long_training_mask_hold_little_more_than_a_quarter():
+@pytest.mark.parametrize(("views", "share"), [(1, 0.33), (4, 0.14)])
+def test_the_tiles_of_a_long_training_mask_are_little_more_than_what_it_shows(views, share):
     index = torch.arange(512)
-    sliced = slice_mask(block_diffusion_mask(index, index, 16), index.repeat(2), 64)
-    assert sum(piece.numel() for _, _, piece in sliced.pieces) < 0.35 * 1024**2
+    mask = block_diffusion_mask(index, index, 16, views)
+    tiled = tiled_mask(training_places(index, index, 16, views), 64)
+    assert mask.sum() < sum(piece.numel() for _, piece in tiled.rows) < share * mask.numel()
 
 
 @pytest.mark.parametrize("block_size", [1, 2, 3, 6])
@@ -103,3 +106,19 @@ def test_block_size_one_is_causal_and_block_size_length_is_full():
 def test_block_size_must_be_positive(build, size):
     with pytest.raises(ValueError, match="block size must be at least 1"):
         build(torch.arange(4), torch.arange(4), size)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("block_size", [1, 4, 48])
+@pytest.mark.parametrize("packed", [False, True])
+def test_attention_is_the_same_in_every_form_of_the_mask(block_size, packed):
+    """150 tokens a row, so that neither the block size nor the length is a multiple of a tile; FlexAttention in its slow CPU form."""
+    source = torch.Generator().manual_seed(block_size)
+    query, key, value = (torch.randn(3, heads, 150, 8, generator=source) for heads in (4, 2, 2))
+    documents = (torch.arange(60) // torch.tensor([[20], [33], [60]])) if packed else None
+    where = (torch.arange(10, 60), torch.arange(50), block_size, 2, documents)
+    dense = block_diffusion_mask(*where)
+    slow = (query @ key.repeat_interleave(2, 1).transpose(2, 3) / 8**0.5).masked_fill(~dense[:, None], float("-inf")).softmax(-1)
+    expected, places = slow @ value.repeat_interleave(2, 1), training_places(*where)
+    for form in (dense, tiled_mask(places, 64), flex_mask(places)):
+        assert torch.allclose(attend(query, key, value, form), expected, atol=1e-5)
