@@ -308,6 +308,9 @@ def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabul
         objective=config.objective, per=config.mask_rate_per, views=config.views,
         complementary=config.complementary, confidence_weight=config.confidence_weight,
     )  # fmt: skip
+    backbone.activation_checkpointing = config.activation_checkpointing
+    if config.compile:
+        backbone.hidden_states = torch.compile(backbone.hidden_states)  # a compiled module would have other names for its weights
 
     def loss(step: int):
         generator = step_generator(config.seed, step)

@@ -1,5 +1,6 @@
 """A run that is stopped anywhere and resumed ends with the same bits; each recipe shows the model what it should."""
 
+import functools
 import json
 import math
 from dataclasses import replace
@@ -351,6 +352,47 @@ def test_tasks_are_averaged_by_their_shares(monkeypatch):
     module = train.new_model(preset, "cpu", tokenizer)
     value, metrics = train.backbone_loss(module, tokenizer, vocab, real_images(40), preset)(0)
     assert float(value) == 0.25 * 8 + 0.75 * 4 and metrics["masked_nats"] == 0.25 * 4 + 0.75 * 8
+
+
+def step_of(vocab_and_tokenizer, **settings):
+    """Losses of steps 0 and 1 for some training settings, their gradient, and the backbone."""
+    vocab, tokenizer = vocab_and_tokenizer
+    preset = replace(tiny_backbone_preset, training=replace(short, **settings))
+    backbone = train.new_model(preset, "cpu", tokenizer)
+    loss = train.backbone_loss(backbone, tokenizer, vocab, real_images(40), preset)
+    values = [loss(step)[0] for step in (0, 1)]
+    return values, torch.autograd.grad(sum(values), list(backbone.parameters())), backbone
+
+
+def test_compiling_and_checkpointing_change_neither_loss_nor_gradient(monkeypatch):
+    # The backend that runs the traced graph as it is: what is compiled is tested here, not the compiler, which takes minutes.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    made_of = train.load_vocabulary(16), tiny_tokenizer()
+    values, gradients, plain = step_of(made_of)
+    for settings in (dict(activation_checkpointing=True), dict(compile=True)):
+        others, again, backbone = step_of(made_of, **settings)
+        assert backbone.activation_checkpointing == ("activation_checkpointing" in settings)
+        assert backbone.state_dict().keys() == plain.state_dict().keys()
+        for a, b in zip([*others, *again], [*values, *gradients], strict=True):
+            assert torch.allclose(a, b, atol=1e-5 * max(1.0, float(b.detach().abs().max())))
+
+
+def test_packing_holds_the_same_sequences_in_rows_of_one_length():
+    vocab, tokenizer, images = train.load_vocabulary(16), tiny_tokenizer(), real_images(40)
+    apart = train.backbone_batches(tokenizer, vocab, images, tiny_backbone_preset, 1)
+    preset = replace(tiny_backbone_preset, training=replace(short, pack_length=128))
+    (packed,) = train.backbone_batches(tokenizer, vocab, images, preset, 1)
+    assert packed.ids.shape[1] == 128 and len(packed.ids) < short.batch_size
+    texts = [vocab.decode(row).split("<|endoftext|>")[0] for batch in apart for row in batch.ids]
+    found = [
+        vocab.decode(row[document == number]).split("<|endoftext|>")[0]
+        for row, document in zip(packed.ids, packed.documents, strict=True)
+        for number in range(int(document.max()) + 1)
+    ]
+    assert sorted(found) == sorted(texts)
+    assert int(packed.real.sum()) == sum(int(batch.real.sum()) for batch in apart)
+    values, gradients, _ = step_of((vocab, tokenizer), pack_length=128)
+    assert all(torch.isfinite(value) for value in values) and any(g.abs().sum() > 0 for g in gradients)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(1.0, 8), (0.0, 0), (0.25, 2), (0.75, 6)])
