@@ -10,6 +10,7 @@ Notable choices
   steers the choice; it never enters the output, so it disturbs no gradient.
 - `combine_dense` is the formula: every expert computes every token, with weight 0 where it was not chosen. `combine_grouped` gives
   the same numbers and computes only what was chosen: choices sorted by expert are contiguous, each expert takes its slice.
+  `combine_at_once` replaces the loop over slices by grouped matrix products, which a GPU has in bfloat16.
 """
 
 from __future__ import annotations
@@ -99,6 +100,31 @@ def combine_grouped(experts: nn.ModuleList, x: Tensor, chosen: Tensor, weights: 
     return out
 
 
+def combine_at_once(experts: nn.ModuleList, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """The same sum with three grouped matrix products for all experts, instead of several kernels for each, in the type of `x`."""
+    k, flat = chosen.shape[1], chosen.flatten()
+    order = flat.argsort(stable=True)
+    ends = torch.bincount(flat, minlength=len(experts)).cumsum(0).int()  # where each expert's slice of the sorted choices ends
+
+    def product(rows: Tensor, name: str) -> Tensor:
+        stacked = torch.stack([getattr(expert, name).weight for expert in experts]).to(x.dtype)  # [E, out, in]
+        return F.grouped_mm(rows, stacked.transpose(1, 2), offs=ends)
+
+    rows = x[order // k]
+    hidden = F.silu(product(rows, "gate_proj")) * product(rows, "up_proj") * weights.flatten()[order, None].to(x.dtype)
+    return torch.zeros_like(x).index_add_(0, order // k, product(hidden, "down_proj"))
+
+
+def combine(experts: nn.ModuleList, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """The fastest way that works here. Grouped products need bfloat16, a GPU of compute capability 8, and widths in multiples of 8."""
+    if x.is_cuda and hasattr(F, "grouped_mm"):
+        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+        widths = experts[0].gate_proj.weight.shape
+        if dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) >= (8, 0) and not any(w % 8 for w in widths):
+            return combine_at_once(experts, x.to(dtype), chosen, weights).to(x.dtype)
+    return combine_grouped(experts, x, chosen, weights)
+
+
 class MixtureOfExperts(nn.Module):
     """Routed experts and a shared one, with the parameter names of the official checkpoint."""
 
@@ -112,7 +138,7 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[B, L, H]` to `[B, L, H]`."""
         tokens = x.flatten(0, -2)
-        return combine_grouped(self.experts, tokens, *self.gate(tokens)).view_as(x) + self.shared_experts(x)
+        return combine(self.experts, tokens, *self.gate(tokens)).view_as(x) + self.shared_experts(x)
 
 
 def check_experts(config: ModelConfig) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import MASK, few, generator, many, random_ids, tiny_backbone, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,15 +69,25 @@ def test_grouped_experts_are_the_formula_with_equal_gradients(tokens, seed, idle
     if idle:
         mixture.gate.expert_bias[:4] = -10.0  # some experts receive nobody
     results = []
-    for combine in (moe.combine_dense, moe.combine_grouped):
+    for combine in (moe.combine_dense, moe.combine_grouped, *([moe.combine_at_once] if hasattr(F, "grouped_mm") else [])):
         mixture.zero_grad()
         inputs = x.clone().requires_grad_()
         out = combine(mixture.experts, inputs, *mixture.gate(inputs))
         out.square().sum().backward()
         results.append([out, inputs.grad, mixture.gate.weight.grad, *(p.grad for p in mixture.experts.parameters())])
-    for a, b in zip(*results, strict=True):
-        a, b = (torch.zeros(()) if g is None else g for g in (a, b))  # an expert without tokens has no gradient, or zeros
-        assert torch.allclose(a, b, atol=1e-5, rtol=1e-4)
+    for fast in results[1:]:
+        for a, b in zip(fast, results[0], strict=True):
+            a, b = (torch.zeros(()) if g is None else g for g in (a, b))  # an expert without tokens has no gradient, or zeros
+            assert torch.allclose(a, b, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="grouped products in bfloat16 need a GPU")
+def test_grouped_products_on_a_gpu_are_the_formula_up_to_rounding():
+    mixture = tiny_moe(1, hidden_size=64, moe_intermediate_size=32).cuda().bfloat16()
+    x = torch.randn(50, 64, generator=generator()).cuda().bfloat16()
+    chosen, weights = mixture.gate(x)
+    exact = moe.combine_dense(mixture.experts.float(), x.float(), chosen, weights)
+    assert torch.allclose(moe.combine(mixture.experts.bfloat16(), x, chosen, weights).float(), exact, atol=0.05 * float(exact.abs().max()))
 
 
 def test_mixture_adds_the_shared_expert():
