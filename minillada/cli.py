@@ -362,7 +362,7 @@ def benchmark_train(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """A training step with shared clean pass and sliced attention against a dense [x_t ; x_0] step for each view."""
+    """A training step with shared clean pass and tiled attention against a dense [x_t ; x_0] step for each view."""
     from .bench import bench_train
 
     report_benchmark(bench_train(length, batch, views, pairs=pairs, device=check_device(device), seed=seed), as_json)

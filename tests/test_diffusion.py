@@ -474,7 +474,6 @@ def test_tiled_attention_equals_the_dense_one(monkeypatch, block_size, views):
 @pytest.mark.parametrize("packed", [False, True])
 def test_flex_attention_equals_the_dense_one(monkeypatch, packed):
     """Blocks of 4 and 32 in kernel tiles of 128, a length that no tile divides, and more rows than the mask has."""
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     backbone = tiny_backbone(1, head_dim=16, max_position_embeddings=512)
     ids, targets = random_ids(3, 352), prompt_targets([3, 9, 40], 352)
     documents = torch.arange(352).expand(3, -1) // torch.tensor([[96], [128], [352]]) if packed else None
