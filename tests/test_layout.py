@@ -17,6 +17,7 @@ from minillada.layout import (
     draw_sequence,
     image_block,
     image_header,
+    pack,
 )
 from minillada.vocab import SPECIAL_TOKENS
 
@@ -102,6 +103,39 @@ def test_collate_pads_with_supervised_end_of_text(sizes, multiple):
             assert batch.ids[row, i] == (30 + i if inside else vocab.eos_id)
             assert bool(batch.targets[row, i]) == (i >= prompt)  # response and padding, never the prompt
             assert bool(batch.real[row, i]) == (prompt <= i and inside)
+
+
+@few
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=7),
+    block_size=st.integers(1, 8),
+    blocks=st.integers(0, 3),
+)
+def test_packed_rows_hold_every_sequence_once_and_whole(sizes, block_size, blocks):
+    sequences = [Sequence(list(range(30 * n, 30 * n + p + r)), p) for n, (p, r) in enumerate(sizes, 1)]
+    singles = [collate([s], vocab, block_size) for s in sequences]
+    longest = max(single.ids.shape[1] for single in singles)
+    packed = pack(sequences, vocab, longest + blocks * block_size, block_size)
+    found = []
+    for ids, targets, real, documents in zip(*packed, strict=True):
+        for number in range(int(documents.max()) + 1):
+            place = (documents == number).nonzero().flatten()
+            assert place[0] % block_size == 0 and place.tolist() == list(range(int(place[0]), int(place[-1]) + 1))
+            found.append((ids[place].tolist(), targets[place].tolist(), real[place].tolist()))
+        rest = documents == -1
+        assert not targets[rest].any() and not real[rest].any() and (ids[rest] == vocab.eos_id).all()
+    assert sorted(found) == sorted((s.ids[0].tolist(), s.targets[0].tolist(), s.real[0].tolist()) for s in singles)
+    used = [int((row >= 0).sum()) for row in packed.documents]
+    first = [int((row == 0).sum()) for row in packed.documents]
+    for later in range(1, len(used)):  # a row is opened only for a sequence that none of the rows before had room for
+        assert all(used[earlier] + first[later] > packed.ids.shape[1] for earlier in range(later))
+
+
+def test_rows_that_cannot_be_packed():
+    with pytest.raises(ValueError, match="block size 4 does not divide rows of 10 tokens; choose a multiple"):
+        pack([Sequence([5, 6], 1)], vocab, 10, 4)
+    with pytest.raises(ValueError, match="a sequence of 12 tokens does not fit into rows of 8; make the rows longer"):
+        pack([Sequence([5] * 9, 1)], vocab, 8, 4)
 
 
 @pytest.mark.parametrize("caption", ["", " ", "\n\t"])
