@@ -377,6 +377,17 @@ def test_compiling_and_checkpointing_change_neither_loss_nor_gradient(monkeypatc
             assert torch.allclose(a, b, atol=1e-5 * max(1.0, float(b.detach().abs().max())))
 
 
+def test_checkpointed_layers_are_computed_again_as_they_were_in_bfloat16():
+    """On a CPU bfloat16 runs with another attention kernel, which the second computation must use, too."""
+    vocab, tokenizer, records = train.load_vocabulary(16), tiny_tokenizer(), []
+    for flag in (False, True):
+        preset = replace(tiny_backbone_preset, training=replace(short, steps=2, bfloat16=True, activation_checkpointing=flag))
+        backbone = train.new_model(preset, "cpu", tokenizer)
+        loss = train.backbone_loss(backbone, tokenizer, vocab, real_images(40), preset)
+        records.append(train.fit(backbone, loss, preset.training))
+    assert records[0] == records[1]
+
+
 def test_packing_holds_the_same_sequences_in_rows_of_one_length():
     vocab, tokenizer, images = train.load_vocabulary(16), tiny_tokenizer(), real_images(40)
     apart = train.backbone_batches(tokenizer, vocab, images, tiny_backbone_preset, 1)
