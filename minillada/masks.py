@@ -109,9 +109,9 @@ def flex_mask(places: Places):
     return create_block_mask(rule, None if document is None else len(document), None, len(view), len(view), view.device)
 
 
-# From this many tokens on, leaving tiles out saves more than it costs. On a CPU this was measured; on a GPU, where the kernel must
-# first be compiled, it is a guess.
-TILE, TILES_FROM, FLEX_FROM = 64, 512, 2048
+# From this many tokens on, leaving tiles out saves more than it costs. On a CPU this was measured (LOG.md); on a GPU, where the
+# kernel must first be compiled, it is a guess.
+TILE, TILES_FROM, FLEX_FROM = 64, 256, 2048
 
 
 def training_mask(noisy: Tensor, clean: Tensor, block_size: int, views: int = 1, documents: Tensor | None = None):

@@ -221,7 +221,7 @@ class Backbone(nn.Module):
         for index, layer in enumerate(self.model.layers):
             inputs = (x, cos, sin, attention_mask, cache, index, keep)
             again = self.activation_checkpointing and torch.is_grad_enabled()
-            x = checkpoint(layer, *inputs, use_reentrant=False) if again else layer(*inputs)
+            x = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False) if again else layer(*inputs)
         return self.model.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
