@@ -106,7 +106,7 @@ class TrainingConfig:
     confidence_weight: float = 0.0  # weight of the confidence-aware term; the released code suggests 2
     pack_length: int = 0  # pack the sequences of a step into rows of so many tokens; 0 makes a batch of each task
     activation_checkpointing: bool = False  # store only what enters a layer and compute the rest again: less memory, a third more work
-    compile: bool = False  # torch.compile: minutes first, then faster steps; pays in long runs
+    compile: bool = False  # torch.compile: minutes for the first steps, the others a little faster; for long runs
     draw_share: float = 0.5  # share of the batch that draws; the rest describes
     mixture: tuple[tuple[str, float], ...] = ()  # shares of the tasks of `examples.TASKS`, instead of `draw_share`
     varied: bool = False  # vary the wording of what is asked
