@@ -107,6 +107,8 @@ class TrainingConfig:
     pack_length: int = 0  # pack the sequences of a step into rows of so many tokens; 0 makes a batch of each task
     activation_checkpointing: bool = False  # store only what enters a layer and compute the rest again: less memory, a third more work
     compile: bool = False  # torch.compile: minutes for the first steps, the others a little faster; for long runs
+    edit_noise: float = 0.0  # share of the visible response tokens that are replaced and must be predicted back (token editing)
+    planted_errors: float = 0.0  # share of the tokens of text answers with an error to be repaired (Levenshtein editing)
     draw_share: float = 0.5  # share of the batch that draws; the rest describes
     mixture: tuple[tuple[str, float], ...] = ()  # shares of the tasks of `examples.TASKS`, instead of `draw_share`
     varied: bool = False  # vary the wording of what is asked
@@ -132,6 +134,8 @@ class SamplingConfig:
     guidance_image: float = 0.0  # scale of (no text − no image) in three-way guidance; 0 is none
     rescale: float = 0.0  # how far guided logits are brought back to the spread of the conditional ones; officially 0.7
     minimal_topk: int = 1  # at least this many tokens a step: bounds the steps by length / minimal_topk
+    edit_threshold: float = 1.0  # rewrite a token of the block when another is likelier than this (LLaDA2.1); 1 is never
+    post_steps: int = 16  # at most this many passes over a block that has no masks left, while they still rewrite
     strategy: str = "low_confidence"  # what the quota ranks by: see sampler.STRATEGIES
     adaptive: bool = False  # quota = what is still masked over the steps left (SPRINT), not a fixed share of the block
     fill_tail: bool = True  # also decode what the last block holds beyond the requested length, as the released loop does
@@ -170,6 +174,8 @@ _AR_RUN = TrainingConfig(steps=3150, batch_size=64, learning_rate=1.5e-3, mask_r
 # 90 seconds on two cores are enough to learn one of the two tasks well. Nearly empty blocks decide which digit it becomes; a
 # run this short leaves out the nearly full ones, whose 1/t weights are mostly noise.
 _LIVE_RUN = TrainingConfig(steps=360, batch_size=48, learning_rate=3e-3, draw_share=1.0, mask_rate=(0.3, 1.0))
+# A short round that starts from `mnist` and teaches it to rewrite tokens, and to delete and insert (notebook 10).
+_EDITING_RUN = TrainingConfig(steps=1000, batch_size=32, learning_rate=1e-3, warmup_steps=20, edit_noise=0.3, planted_errors=0.3)
 
 # Stages of the model of every task. The first, alignment, is `mnist`: captions and drawing, each masking only its own modality.
 # The second learns the tasks, each in one wording; the third adds arithmetic and thinking, varies the wording, and gives
@@ -234,6 +240,7 @@ PRESETS: dict[str, Preset] = {
             TrainingConfig(steps=4000, learning_rate=1.5e-3, operation_share=0.5),
         ),
         Preset("mnist", "backbone", ModelConfig(**_MNIST), _LONG_RUN, "mnist-tokenizer"),
+        Preset("mnist-editor", "backbone", ModelConfig(**_MNIST), _EDITING_RUN, "mnist-tokenizer"),
         Preset("mnist-ar", "backbone", ModelConfig(**_MNIST, block_size=1), _AR_RUN, "mnist-tokenizer"),
         Preset("mnist-cpu", "backbone", ModelConfig(_VOCAB_SIZE), _LIVE_RUN, "mnist-tokenizer"),
         Preset("mnist-uni-multitask", "backbone", _UNI, _UNI_RUN, "mnist-uni-tokenizer", "mnist-uni-text"),

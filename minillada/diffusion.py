@@ -43,6 +43,21 @@ def corrupt(
     return ids.masked_fill(masked, mask_id), masked
 
 
+def replace_tokens(ids: Tensor, shown: Tensor, share: float, image_offset: int, generator: torch.Generator) -> Tensor:
+    """Token-to-token noise of LLaDA2.1: `ids` `[B, L]`, in which each token at `shown` is replaced with probability `share`.
+
+    A word becomes a word and a code (from `image_offset` on) a code, both drawn evenly from those that the batch shows.
+    From the whole vocabulary nearly every word would become a byte that no caption contains, and nothing could be learned.
+    """
+    chosen = shown & (torch.rand(ids.shape, generator=generator).to(ids.device) < share)
+    noisy, image = ids.clone(), ids >= image_offset
+    for modality in (image, ~image):
+        pool, places = ids[shown & modality].unique(), chosen & modality
+        if len(pool):
+            noisy[places] = pool[torch.randint(len(pool), (int(places.sum()),), generator=generator).to(ids.device)]
+    return noisy
+
+
 def masked_logits(
     backbone: Backbone, ids: Tensor, noisy_ids: Tensor, masked: Tensor, block_size: int, documents: Tensor | None = None
 ) -> Tensor:
@@ -129,7 +144,14 @@ def check_length(length: int, block_size: int) -> None:
 
 
 def check_objective(
-    objective: str, per: str, complementary: bool, mask_rate: tuple[float, float], confidence_weight: float, views: int, packed: bool
+    objective: str,
+    per: str,
+    complementary: bool,
+    mask_rate: tuple[float, float],
+    confidence_weight: float,
+    views: int,
+    packed: bool,
+    edit_noise: float = 0.0,
 ) -> None:
     """`ValueError` unless the settings of `block_diffusion_loss` name a loss that can be trained on."""
     low, high = mask_rate
@@ -148,6 +170,7 @@ def check_objective(
             not (packed and (per == "sequence" or objective == "reweighted")),
             "one rate or one weight a sequence needs one sequence a row; do not pack, or use mask_rate_per=block and another objective",
         ),
+        (0 <= edit_noise <= 1, f"edit_noise is the share of visible tokens that are replaced; use 0 to 1, not {edit_noise}"),
     ]
     for good, sentence in rules:
         if not good:
@@ -168,6 +191,8 @@ def block_diffusion_loss(
     confidence_weight: float = 0.0,
     views: int = 1,
     documents: Tensor | None = None,
+    edit_noise: float = 0.0,
+    image_offset: int = 0,
 ) -> tuple[Tensor, dict]:
     """The loss of the `OBJECTIVES` entry `objective`, by default in nats per target token, and metrics. `ids` and bool `targets` are `[B, L]`.
 
@@ -176,9 +201,11 @@ def block_diffusion_loss(
     `complementary` adds to every view its inverse, whose rate is 1 − t: every target is asked exactly once by the pair, and each
     half keeps the weight of its own rate. The bound needs an interval that is its own mirror image, such as [0.05, 0.95].
     `confidence_weight` λ adds λ · `right_entropy`. `documents` `[B, L]` separates packed texts (`layout.pack`).
+    `edit_noise` also teaches to rewrite (LLaDA2.1): this share of the visible targets is replaced (`replace_tokens`), and the mean
+    nats of the true tokens at *all* visible targets are added. Asked only where something is wrong, a model would trust nothing.
     """
     check_length(ids.shape[1], block_size)
-    check_objective(objective, per, complementary, mask_rate, confidence_weight, views, documents is not None)
+    check_objective(objective, per, complementary, mask_rate, confidence_weight, views, documents is not None, edit_noise)
     blocks = ids.shape[1] // block_size
     answers, asked = ids.repeat_interleave(views, 0), targets.repeat_interleave(views, 0)
     rates = draw_mask_rates(len(answers), blocks if per == "block" else 1, *mask_rate, generator).to(ids.device).expand(-1, blocks)
@@ -193,7 +220,11 @@ def block_diffusion_loss(
             (asked, asked),
         )
         noisy_ids, masked, rates, answers, asked = (torch.stack(pair, 1).flatten(0, 1) for pair in pairs)
-    logits = masked_logits(backbone, ids, noisy_ids, masked, block_size, documents)
+    if edit_noise:
+        noisy_ids = replace_tokens(noisy_ids, asked & ~masked, edit_noise, image_offset, generator)
+    logits = masked_logits(backbone, ids, noisy_ids, asked if edit_noise else masked, block_size, documents)
+    if edit_noise:
+        shown_logits, logits = logits[~masked[asked]], logits[masked[asked]]
     nats = F.cross_entropy(logits, answers[masked], reduction="none")
     in_blocks = (len(answers), blocks, block_size)
     weight, total = OBJECTIVES[objective](masked.view(in_blocks), asked.view(in_blocks), rates[..., None])
@@ -202,6 +233,9 @@ def block_diffusion_loss(
     if confidence_weight:
         entropy = right_entropy(logits, answers[masked])
         loss, metrics["right_entropy"] = loss + confidence_weight * entropy, float(entropy.detach())
+    if edit_noise and len(shown_logits):
+        shown = F.cross_entropy(shown_logits, answers[asked & ~masked])
+        loss, metrics["shown_nats"] = loss + shown, float(shown.detach())
     return loss, metrics
 
 

@@ -370,6 +370,22 @@ def sweep(x: list, panels: dict[str, dict[str, list]], xlabel: str, log: bool = 
     return figure
 
 
+def tradeoff(panels: dict[str, dict[str, list[tuple[float, float, float]]]], xlabel: str, line: float | None = None) -> Figure:
+    """One panel a quantity: `{ylabel: {line: [(x, value, half-width), …]}}`, every line at its own x; `line` dashed in the first panel."""
+    figure = Figure(figsize=(4.6 * len(panels), 3.2), dpi=DPI, layout="constrained")
+    for k, (axes, (ylabel, lines)) in enumerate(zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True)):
+        for name, points in lines.items():
+            x, y, half = zip(*sorted(points), strict=True)
+            axes.errorbar(x, y, yerr=half if any(half) else None, marker="o", markersize=3, capsize=3, linewidth=1, label=name)
+        if line is not None and k == 0:
+            axes.axhline(line, color="crimson", linestyle="--", linewidth=1)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.grid(alpha=0.3)
+        if len(lines) > 1:
+            axes.legend(fontsize=8)
+    return figure
+
+
 def scatter(clouds: dict[str, Tensor], xlabel: str = "", ylabel: str = "") -> Figure:
     """Named clouds of points `[N, 2]`; small clouds get large points."""
     figure = Figure(figsize=(4, 3.2), dpi=DPI, layout="constrained")

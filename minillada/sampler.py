@@ -3,6 +3,8 @@
 Notable choices
 - The commit rule is the official one: per step a quota of the most confident positions, or every position above the
   threshold if those are at least as many. What is committed is never masked again.
+- With an edit threshold below 1 (LLaDA2.1) every pass may also rewrite what the block already says, and when no mask is
+  left, passes go on until nothing changes. Finished blocks are final, so the cache stays exact.
 - The prefix cache is exact. Attention is block-causal, so keys and values of finished blocks can never change; the
   released loop recomputes them at every step and gets the same tokens. The first step of a block forwards the blocks
   finished since the last one together with the new one; the following steps forward the block alone.
@@ -13,6 +15,7 @@ Notable choices
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -29,12 +32,13 @@ STRATEGIES = ("low_confidence", "top_k_margin", "neg_entropy", "random")
 
 class Step(NamedTuple):
     """One denoising step, for plotting: `start` of the block, its `ids`, `confidence` (0 where nothing was asked) and
-    which positions were `committed`, each `[B, block]`."""
+    which positions were `committed` and `edited`, each `[B, block]`."""
 
     start: int
     ids: Tensor
     confidence: Tensor
     committed: Tensor
+    edited: Tensor
 
 
 class Generation(NamedTuple):
@@ -43,6 +47,11 @@ class Generation(NamedTuple):
     ids: Tensor
     forwards: int
     steps: list[Step]
+
+    @property
+    def passes(self) -> Tensor:
+        """How many forward passes each row needed, `[B]`; a row that is ready early sits out the others of its batch."""
+        return torch.stack([(step.confidence > 0).any(1) for step in self.steps]).sum(0)
 
 
 def check_sampling(config: SamplingConfig) -> None:
@@ -61,6 +70,8 @@ def check_sampling(config: SamplingConfig) -> None:
         (math.isfinite(config.guidance_image), f"image guidance must be a finite number, got {config.guidance_image}"),
         (0 <= config.rescale <= 1, f"rescale must lie in [0, 1], got {config.rescale}"),
         (config.minimal_topk >= 1, f"minimal_topk must be at least 1, got {config.minimal_topk}"),
+        (0 <= config.edit_threshold <= 1, f"edit threshold must lie in [0, 1], got {config.edit_threshold}"),
+        (config.post_steps >= 0, f"post_steps must be at least 0, got {config.post_steps}"),
         (config.strategy in STRATEGIES, f"unknown strategy {config.strategy!r}; choose one of {', '.join(STRATEGIES)}"),
     ]
     for good, sentence in rules:
@@ -81,6 +92,16 @@ def choose_commits(confidence: Tensor, eligible: Tensor, count: int | Tensor, th
     rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     enough = confident.sum(1, keepdim=True) >= count
     return torch.where(enough, confident, rank < count) & eligible
+
+
+def choose_edits(logits: Tensor, ids: Tensor, editable: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """LLaDA2.1: rewrite `editable` positions whose likeliest token is another one, with probability above `threshold`.
+
+    Logits `[B, n, V]`, the others `[B, n]`; returns likeliest tokens, their probabilities, and where to rewrite. Also when tokens are
+    committed by chance, edits are not: a sample would overwrite good tokens with other good ones for ever.
+    """
+    confidence, tokens = logits.softmax(-1).max(-1)
+    return tokens, confidence, editable & (tokens != ids) & (confidence > threshold)
 
 
 def commit_score(strategy: str, logits: Tensor, confidence: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -207,6 +228,19 @@ class Branches:
         return list(self.backbone.logits(hidden).chunk(self.count))
 
 
+def plan(backbone: Backbone, prompt: Tensor, length: int, config: SamplingConfig) -> tuple[int, int]:
+    """How many tokens there will be, in whole blocks, and in how many steps a block is filled; `ValueError` if that cannot be."""
+    check_sampling(config)
+    backbone.check_ids(prompt)
+    total = -(-(prompt.shape[1] + length) // config.block_size) * config.block_size
+    if total > backbone.config.max_position_embeddings:
+        raise ValueError(f"{total} tokens exceed the context of {backbone.config.max_position_embeddings}; shorten prompt or length")
+    steps = min(config.steps, length // config.minimal_topk)
+    if length and steps < 1:
+        raise ValueError(f"minimal_topk {config.minimal_topk} leaves no step for {length} tokens; it must not be larger than the length")
+    return total, steps
+
+
 @torch.no_grad()
 def generate(
     backbone: Backbone,
@@ -230,16 +264,9 @@ def generate(
     third branch of editing, it is the one without text. `use_cache=False` is the reference mode: everything is recomputed at
     every step, as the released loop does; the tokens are the same. `sprint` prunes the cache, and the tokens may differ.
     """
-    check_sampling(config)
-    backbone.check_ids(prompt)
+    total, number_of_steps = plan(backbone, prompt, length, config)
     rows, start = prompt.shape
     end, block = start + length, config.block_size
-    total = -(-end // block) * block
-    number_of_steps = min(config.steps, length // config.minimal_topk)
-    if total > backbone.config.max_position_embeddings:
-        raise ValueError(f"{total} tokens exceed the context of {backbone.config.max_position_embeddings}; shorten prompt or length")
-    if length and number_of_steps < 1:
-        raise ValueError(f"minimal_topk {config.minimal_topk} leaves no step for {length} tokens; it must not be larger than the length")
     three_way = no_image is not None and config.guidance_image != 0
     prompts = [prompt]
     if unconditional is not None and (config.guidance != 1 or three_way):
@@ -256,24 +283,28 @@ def generate(
     done = torch.zeros(rows, dtype=torch.bool, device=prompt.device)
     for first in range(start // block * block, end, block):
         here = slice(first, first + block)
-        for step in range(number_of_steps):
-            masked = (canvas[:, here] == mask_id) & answer[here] & ~done[:, None]
-            if not masked.any():
+        unsettled = torch.full_like(done, config.edit_threshold < 1)  # rows that may still be rewritten
+        post_steps = torch.zeros(rows, dtype=torch.long, device=prompt.device)
+        for step in itertools.count():  # the quotas of `number_of_steps` steps fill every block
+            own = answer[here] & ~done[:, None]
+            masked = (canvas[:, here] == mask_id) & own
+            editable = own & ~masked & unsettled[:, None]
+            if not (masked | editable).any():
                 break
             logits = combine(branches.logits(canvas, first, step), config)
             logits[..., mask_id] = -math.inf
             if allowed is not None:
                 logits = logits.masked_fill(~allowed.to(logits.device), -math.inf)
-            tokens, confidence = choose_tokens(logits, config, generator)
-            score = commit_score(config.strategy, logits, confidence, generator)
             count = quota(block, number_of_steps, step)
             if config.adaptive:
-                count = -(-masked.sum(1, keepdim=True) // (number_of_steps - step))
-            commit = choose_commits(confidence, masked, count, config.threshold, score)
-            canvas[:, here] = torch.where(commit, tokens, canvas[:, here])
-            steps.append(Step(first, canvas[:, here].clone(), confidence * masked, commit))
+                count = -(-masked.sum(1, keepdim=True) // max(number_of_steps - step, 1))
+            steps.append(decide(first, logits, canvas[:, here], masked, editable, count, config, generator))
+            canvas[:, here] = steps[-1].ids
+            post_steps += ~masked.any(1)
+            changed = (steps[-1].committed | steps[-1].edited).any(1)
+            unsettled &= ((canvas[:, here] == mask_id) & own).any(1) | changed & (post_steps < config.post_steps)
             if eos_id is not None:
-                done |= ended(canvas[:, start:end], mask_id, eos_id, stop_id)
+                done |= ended(canvas[:, start:end], mask_id, eos_id, stop_id) & ~unsettled
         if done.all():
             break
     ids = canvas[:, start:end]
@@ -281,6 +312,27 @@ def generate(
         stops = is_end(ids, eos_id, stop_id)
         ids = ids.masked_fill(stops.cumsum(1) - stops.long() > 0, eos_id)
     return Generation(ids, len(steps), steps)
+
+
+def decide(
+    start: int,
+    logits: Tensor,
+    ids: Tensor,
+    masked: Tensor,
+    editable: Tensor,
+    count: int | Tensor,
+    config: SamplingConfig,
+    generator: torch.Generator | None,
+) -> Step:
+    """What one pass makes of the block `ids` `[B, n]` at `start`, from its logits `[B, n, V]`: commits where `masked`, edits where `editable`."""
+    tokens, confidence = choose_tokens(logits, config, generator)
+    score = commit_score(config.strategy, logits, confidence, generator)
+    commit = choose_commits(confidence, masked, count, config.threshold, score)
+    edit = torch.zeros_like(commit)
+    if editable.any():
+        likeliest, certainty, edit = choose_edits(logits, ids, editable, config.edit_threshold)
+        tokens, confidence = torch.where(edit, likeliest, tokens), torch.where(masked, confidence, certainty)
+    return Step(start, torch.where(commit | edit, tokens, ids), confidence * (masked | editable), commit, edit)
 
 
 def combine(branches: list[Tensor], config: SamplingConfig) -> Tensor:

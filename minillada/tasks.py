@@ -147,7 +147,7 @@ class Uni(nn.Module):
     def reply(self, prompts: list[list[int]], **sampling) -> list[str]:
         """A short text after each prompt. It is text: image codes would end in an error when decoded."""
         config = self.sampling(DESCRIBE, **sampling)
-        answers, _ = self.write(prompts, ANSWER_LENGTH, config, torch.Generator().manual_seed(0), allowed=~self.vocab.is_image())
+        answers, _ = self.write(prompts, ANSWER_LENGTH, config, torch.Generator().manual_seed(0), allowed=self.vocab.is_text())
         return [self.vocab.decode(i for i in row if i != self.vocab.eos_id) for row in answers]
 
     def answer(self, images: Tensor | list, questions: str | list[str], **sampling) -> list[str]:

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from . import captions, checkpoint, data, edits, examples, layout
 from .config import ModelConfig, Preset, TrainingConfig, get_preset, to_dict
 from .diffusion import block_diffusion_loss
+from .levenshtein import draft_loss
 from .moe import balance_experts
 from .vocab import Vocabulary, train_bpe
 from .vq import ImageTokenizer
@@ -308,6 +309,7 @@ def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabul
     settings = dict(
         objective=config.objective, per=config.mask_rate_per, views=config.views,
         complementary=config.complementary, confidence_weight=config.confidence_weight,
+        edit_noise=config.edit_noise, image_offset=vocab.image_token_offset,
     )  # fmt: skip
     backbone.activation_checkpointing = config.activation_checkpointing
     if config.compile:
@@ -325,6 +327,8 @@ def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabul
             value, metrics = block_diffusion_loss(
                 backbone, ids, targets, block_size, vocab.mask_id, config.mask_rate, generator, documents=documents, **settings
             )
+            if config.planted_errors:
+                value = value + draft_loss(backbone, batch, vocab, block_size, config.planted_errors, generator)
             total, nats = total + share * value, nats + share * metrics["masked_nats"]
         return total, {"masked_nats": nats}
 

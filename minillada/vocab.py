@@ -62,6 +62,8 @@ class Vocabulary:
         self.codebook_size = codebook_size
         self.size = self.image_token_offset + codebook_size
         self.eos_id, self.mask_id = self.markup(EOS)[0], self.markup(MASK)[0]
+        # No UTF-8 text contains the bytes 0xFE and 0xFF: as labels of `levenshtein` they mean operations, and no text can be confused.
+        self.delete_id, self.insert_id = (tokenizer.token_to_id(chr(byte)) for byte in (0xFE, 0xFF))
 
     @classmethod
     def from_file(cls, path: Path, codebook_size: int) -> Vocabulary:
@@ -115,6 +117,12 @@ class Vocabulary:
         if codes.numel() and not (0 <= codes.min() and codes.max() < self.codebook_size):
             raise ValueError("some ids are not image codes; only positions between <boi> and <|/image|> can be decoded to pixels")
         return codes
+
+    def is_text(self) -> Tensor:
+        """Boolean `[V]`: which ids a text may consist of, neither image codes nor editing operations."""
+        text = ~self.is_image()
+        text[[self.delete_id, self.insert_id]] = False
+        return text
 
     def is_image(self) -> Tensor:
         """Boolean `[V]`: which ids are image codes."""

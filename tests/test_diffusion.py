@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillada import diffusion, masks
-from minillada.diffusion import OBJECTIVES, block_diffusion_loss, corrupt, draw_mask_rates, masked_cross_entropy, nll_bound
+from minillada.diffusion import OBJECTIVES, block_diffusion_loss, corrupt, draw_mask_rates, masked_cross_entropy, nll_bound, replace_tokens
 from minillada.layout import Sequence, collate, pack
 from minillada.masks import TiledMask, block_diffusion_mask
 
@@ -445,6 +445,46 @@ def test_every_objective_with_views_equals_its_formula(objective, complementary,
         assert torch.allclose(a, b, atol=1e-3 * max(1.0, float(b.abs().max())))
 
 
+def test_replaced_tokens_keep_their_modality_and_come_from_the_batch():
+    ids, shown, offset = random_ids(40, 16, seed=2), torch.rand(40, 16, generator=generator(3)) < 0.6, 14
+    noisy = replace_tokens(ids, shown, 0.5, offset, generator())
+    changed = noisy != ids
+    assert not (changed & ~shown).any(), "only what is visible and asked"
+    assert torch.equal(noisy >= offset, ids >= offset), "a word stays a word, a code a code"
+    assert 0.4 < float(changed.sum() / shown.sum()) < 0.5  # a half, less those replaced by themselves
+    few_words = ids.where(ids >= offset, 3).where(~shown | (torch.arange(16) % 4 > 0), 5)  # the visible words are 3 and 5
+    words = (few_words < offset) & shown
+    assert set(replace_tokens(few_words, shown, 1.0, offset, generator())[words].tolist()) <= set(few_words[words].tolist())
+    assert torch.equal(replace_tokens(ids, shown, 0.0, offset, generator()), ids)
+    assert torch.equal(replace_tokens(ids, shown & False, 1.0, offset, generator()), ids), "nothing to replace, nothing to draw from"
+
+
+@few
+@given(share=st.sampled_from([0.3, 1.0]), lam=st.sampled_from([0.0, 2.0]), block_size=st.integers(1, 4), seed=st.integers(0, 999))
+def test_learning_to_edit_adds_the_nats_of_all_visible_targets(share, lam, block_size, seed):
+    """Replaced or not; and the masked ones are asked with the replaced tokens around them, but with a clean prefix."""
+    length, offset, backbone = 3 * block_size, 14, tiny_backbone(seed % 7)
+    ids, targets = random_ids(2, length, seed=seed), prompt_targets([0, 1], length)
+    source = generator(seed)
+    rates = draw_mask_rates(2, 3, 0.2, 0.8, source)
+    noisy_ids, masked = corrupt(ids, targets, rates, block_size, MASK, source)
+    shown = targets & ~masked
+    if not masked.any() or not shown.any():
+        return
+    noisy_ids = replace_tokens(noisy_ids, shown, share, offset, source)
+    nats = [block_nats(backbone, ids[r], noisy_ids[r], b, block_size) for r in range(2) for b in range(3)]
+    expected = loss_by_hand(backbone, ids, targets, block_size, [(rates, noisy_ids, masked)], "bound", lam)
+    expected = expected + torch.cat(nats).view(2, length)[shown].mean()
+    loss, metrics = block_diffusion_loss(
+        backbone, ids, targets, block_size, MASK, (0.2, 0.8), generator(seed), confidence_weight=lam, edit_noise=share, image_offset=offset
+    )
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    assert metrics["shown_nats"] == pytest.approx(float(torch.cat(nats).detach().view(2, length)[shown].mean()), rel=1e-4)
+    slow, fast = (torch.autograd.grad(value, list(backbone.parameters())) for value in (expected, loss))
+    for a, b in zip(fast, slow, strict=True):
+        assert torch.allclose(a, b, atol=1e-3 * max(1.0, float(b.abs().max())))
+
+
 def loss_and_gradients(backbone, ids, targets, block_size, device="cpu", **settings):
     loss, _ = block_diffusion_loss(
         backbone.to(device), ids.to(device), targets.to(device), block_size, MASK, (0.3, 1.0), generator(2), **settings
@@ -572,6 +612,7 @@ def test_block_size_must_divide_the_length(block_size):
         (dict(mask_rate=(0.0, 0.0)), "asks nothing"),
         (dict(mask_rate=(1.0, 1.0), complementary=True), "the complement masks nothing"),
         (dict(confidence_weight=-1.0), "would reward doubt"),
+        (dict(edit_noise=1.5), "share of visible tokens that are replaced; use 0 to 1, not 1.5"),
         (dict(views=0), "0 noisy views"),
         (dict(documents=torch.zeros(1, 8), per="sequence"), "needs one sequence a row"),
         (dict(documents=torch.zeros(1, 8), objective="reweighted"), "needs one sequence a row"),

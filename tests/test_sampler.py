@@ -18,6 +18,7 @@ from minillada.sampler import (
     STRATEGIES,
     check_sampling,
     choose_commits,
+    choose_edits,
     choose_tokens,
     commit_score,
     ended,
@@ -194,6 +195,33 @@ def decode_by_hand(backbone, prompt: list[int], length: int, config: SamplingCon
             for i in above if len(above) >= count else sorted(places, key=lambda i: -best[i].values)[:count]:
                 ids[i] = int(best[i].indices)
     return ids[start:end]
+
+
+def edit_by_hand(backbone, prompt: list[int], length: int, config: SamplingConfig):
+    """Greedy decoding of one row with token editing (LLaDA2.1), the whole prefix recomputed at every pass; also counts the passes."""
+    start, end, size = len(prompt), len(prompt) + length, config.block_size
+    ids, passes = prompt + [MASK] * (-(-end // size) * size - start), 0
+    for first in range(start // size * size, end, size):
+        own = [i for i in range(first, first + size) if start <= i < (len(ids) if config.fill_tail else end)]
+        step, post_steps, changed = 0, 0, True
+        while True:
+            places = [i for i in own if ids[i] == MASK]
+            if not places:
+                post_steps += 1
+                if not changed or post_steps > config.post_steps:
+                    break
+            index = torch.arange(first + size)
+            logits = backbone(torch.tensor([ids[: first + size]]), index[None, :, None] // size >= index[None, None, :] // size)[0]
+            logits[:, MASK] = -math.inf
+            best = {i: logits[i].softmax(-1).max(0) for i in own}
+            above = [i for i in places if best[i].values > config.threshold]
+            count = size // config.steps + (step < size % config.steps)
+            chosen = above if len(above) >= count else sorted(places, key=lambda i: -best[i].values)[:count]
+            chosen += [i for i in own if i not in places and best[i].values > config.edit_threshold and best[i].indices != ids[i]]
+            for i in chosen:
+                ids[i] = int(best[i].indices)
+            step, passes, changed = step + 1, passes + 1, bool(chosen)
+    return ids[start:end], passes
 
 
 settings_of_decoding = dict(
@@ -593,6 +621,158 @@ def test_commit_scores_by_hand():
     ],
 )
 def test_settings_of_the_released_loop_that_cannot_decode(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        generate(tiny_backbone(), random_ids(1, 4), 8, SamplingConfig(block_size=4, **changes), MASK)
+
+
+# --- token editing -----------------------------------------------------------------------------------------------------
+
+
+def test_edits_by_hand():
+    logits = torch.tensor([[[0.1, 0.6, 0.3], [0.1, 0.6, 0.3], [0.8, 0.1, 0.1], [0.0, 0.45, 0.55]]]).log()
+    ids, editable = torch.tensor([[1, 2, 1, 0]]), torch.tensor([[True, True, False, True]])
+
+    def edited(threshold):
+        tokens, confidence, edit = choose_edits(logits, ids, editable, threshold)
+        assert tokens.tolist() == [[1, 1, 0, 2]] and torch.allclose(confidence, torch.tensor([[0.6, 0.6, 0.8, 0.55]]))
+        return edit[0].int().tolist()
+
+    # The first says the likeliest token already, the third may not be touched.
+    assert edited(0.0) == edited(0.5) == [0, 1, 0, 1]
+    assert edited(0.58) == [0, 1, 0, 0]
+    assert edited(1.0) == [0, 0, 0, 0]
+
+
+settings_of_editing = {k: v for k, v in settings_of_decoding.items() if k not in ("guidance", "threshold", "steps")} | dict(
+    steps=st.integers(1, 4), threshold=st.sampled_from([0.3, 0.7]), edit=st.sampled_from([0.0, 0.3, 0.5]), post=st.integers(0, 4)
+)
+
+
+@settings(few, max_examples=25)
+@given(tail=st.booleans(), **settings_of_editing)
+def test_token_editing_is_the_slow_loop(prompt, length, block, steps, threshold, edit, post, seed, tail):
+    """Also row by row: a row in a batch does what it would do alone, and needs as many passes."""
+    backbone, prompts = tiny_backbone(seed % 11), random_ids(3, prompt, seed=seed)
+    config = SamplingConfig(block, min(steps, length), threshold, edit_threshold=edit, post_steps=post, fill_tail=tail)
+    generation = generate(backbone, prompts, length, config, MASK)
+    for row in range(3):
+        with torch.no_grad():
+            expected, passes = edit_by_hand(backbone, prompts[row].tolist(), length, config)
+        assert generation.ids[row].tolist() == expected
+        assert int(generation.passes[row]) == passes
+    assert generation.forwards >= int(generation.passes.max())
+
+
+@settings(few, max_examples=25)
+@given(temperature=st.sampled_from([0.0, 1.0]), guidance=st.sampled_from([1.0, 2.0]), stop=st.booleans(), **settings_of_editing)
+def test_token_editing_from_the_cache_gives_the_same_tokens(
+    prompt, length, block, steps, threshold, edit, post, seed, temperature, guidance, stop
+):
+    config = SamplingConfig(block, steps, threshold, temperature, guidance=guidance, edit_threshold=edit, post_steps=post)
+    results = [
+        generate(
+            tiny_backbone(seed % 11), random_ids(2, prompt, seed=seed), length, config, MASK, EOS if stop else None,
+            unconditional=random_ids(1, max(prompt - seed % 4, 1), seed=seed + 1), generator=generator(seed), use_cache=cached,
+        )
+        for cached in (True, False)
+    ]  # fmt: skip
+    assert torch.equal(results[0].ids, results[1].ids) and torch.equal(results[0].passes, results[1].passes)
+    assert not (results[0].ids == MASK).any()
+
+
+@few
+@given(**settings_of_editing)
+def test_an_edit_threshold_of_one_edits_nothing(prompt, length, block, steps, threshold, edit, post, seed):
+    backbone, prompts = tiny_backbone(seed % 11), random_ids(2, prompt, seed=seed)
+    plain = generate(backbone, prompts, length, SamplingConfig(block, steps, threshold), MASK)
+    never = generate(backbone, prompts, length, SamplingConfig(block, steps, threshold, edit_threshold=1.0, post_steps=post), MASK)
+    assert torch.equal(plain.ids, never.ids) and plain.forwards == never.forwards
+    assert not any(step.edited.any() for step in never.steps)
+
+
+@few
+@given(**settings_of_editing)
+def test_edits_touch_only_the_answer_in_its_block(prompt, length, block, steps, threshold, edit, post, seed):
+    ids = random_ids(2, prompt, seed=seed)
+    config = SamplingConfig(block, steps, threshold, edit_threshold=edit, post_steps=post)
+    canvas = torch.cat([ids, torch.full((2, length + block), MASK)], 1)
+    after = Counter()
+    for step in generate(tiny_backbone(seed % 11), ids, length, config, MASK).steps:
+        before = canvas[:, step.start : step.start + block].clone()
+        assert not (step.edited & ((before == MASK) | step.committed)).any(), "masks are committed, only what is no mask is edited"
+        assert torch.equal(step.ids != before, step.committed | step.edited)
+        after[step.start] += not (before == MASK).any()
+        canvas[:, step.start : step.start + block] = step.ids
+    assert torch.equal(canvas[:, :prompt], ids), "the prompt is never edited"
+    assert all(passes <= max(post, 0) for passes in after.values()), "passes without masks are bounded"
+
+
+class Undecided(Scripted):
+    """Always prefers another token than the one that stands there: 5 after 6 and 6 after anything else."""
+
+    def hidden_states(self, ids, mask=None, positions=None, cache=None, keep=0):
+        return ids[..., None].float()
+
+    def logits(self, hidden):
+        return torch.nn.functional.one_hot(torch.where(hidden[..., 0] == 6, 5, 6), 24).float() * 9
+
+
+def test_editing_that_never_settles_ends():
+    model, prompt = Undecided([[9]], [0.9]), torch.full((2, 2), 9)
+    generation = generate(model, prompt, 6, SamplingConfig(4, 2, 0.5, edit_threshold=0.0, post_steps=16), MASK)
+    assert generation.forwards == 2 * (1 + 16) and not (generation.ids == MASK).any()
+    assert generate(model, prompt, 6, SamplingConfig(4, 2, 0.5, edit_threshold=0.0, post_steps=0), MASK).forwards == 2
+
+
+def test_a_row_ends_when_its_block_has_settled():
+    """With editing, the block of the end of text is filled and edited before its row counts as finished."""
+    model = Scripted([[9, 9, 5, EOS, 7, 7, 8, 9]], [0.9] * 8)
+    config = SamplingConfig(4, 4, 1.0, edit_threshold=0.5)
+    generation = generate(model, torch.full((1, 2), 9), 6, config, MASK, EOS)
+    assert (
+        generation.ids.tolist() == [[5, EOS, EOS, EOS, EOS, EOS]] and generation.forwards == 3
+    )  # two commits, one look that changes nothing
+
+
+@pytest.mark.parametrize("edit", [0.3, 0.6])
+def test_token_editing_against_the_released_rules(edit):
+    """The scheduler of diffusers with the same threshold. It switches editing off at 0, where LLaDA2.1's speed mode always edits, and
+    counts one more pass."""
+    diffusers = pytest.importorskip("diffusers")
+    from minillada.bench import PipelineModel
+
+    class Maskless(PipelineModel):
+        def forward(self, *inputs, **named):
+            output = super().forward(*inputs, **named)
+            output.logits[..., MASK] = -1e9  # theirs leaves it to the model never to choose the mask
+            return output
+
+    edits = 0
+    for seed in range(6):
+        backbone, prompt = tiny_backbone(seed, initializer_range=0.6), random_ids(1, 6, seed=seed)
+        scheduler = diffusers.BlockRefinementScheduler(block_length=4)
+        pipeline = diffusers.LLaDA2Pipeline(model=Maskless(backbone, 4), scheduler=scheduler)
+        pipeline.set_progress_bar_config(disable=True)
+        theirs = pipeline(
+            input_ids=prompt, gen_length=10, block_length=4, num_inference_steps=8, temperature=0.0, sampling_method="greedy",
+            threshold=0.7, editing_threshold=edit, max_post_steps=15, eos_early_stop=False, mask_token_id=MASK, output_type="seq",
+        ).sequences  # fmt: skip
+        ours = generate(backbone, prompt, 10, SamplingConfig(4, 8, 0.7, edit_threshold=edit, post_steps=16), MASK)
+        assert torch.equal(ours.ids, theirs)
+        edits += sum(int(step.edited.sum()) for step in ours.steps)
+    assert edits > 0, "nothing was edited, so nothing was compared"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"edit_threshold": 1.1}, r"edit threshold must lie in \[0, 1\], got 1.1"),
+        ({"edit_threshold": -0.1}, "edit threshold must lie in"),
+        ({"edit_threshold": math.nan}, "edit threshold must lie in"),
+        ({"post_steps": -1}, "post_steps must be at least 0, got -1"),
+    ],
+)
+def test_settings_that_cannot_edit(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         generate(tiny_backbone(), random_ids(1, 4), 8, SamplingConfig(block_size=4, **changes), MASK)
 

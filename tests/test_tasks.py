@@ -87,7 +87,7 @@ def test_describing_is_the_sampler_on_the_layout():
     prompt = torch.tensor([layout.describe_prompt(uni.vocab, c) for c in codes])
     config = replace(DESCRIBE, block_size=uni.backbone.config.block_size)
     answer = generate(
-        uni.backbone, prompt, tasks.ANSWER_LENGTH, config, uni.vocab.mask_id, uni.vocab.eos_id, allowed=~uni.vocab.is_image()
+        uni.backbone, prompt, tasks.ANSWER_LENGTH, config, uni.vocab.mask_id, uni.vocab.eos_id, allowed=uni.vocab.is_text()
     ).ids
     expected = []
     for row in answer.tolist():

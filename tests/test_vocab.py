@@ -127,3 +127,14 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
         (tmp_path / "text.json").write_text(content)
         with pytest.raises(ValueError, match="text.json is not a tokenizer file"):
             Vocabulary.from_file(tmp_path / "text.json", 16)
+
+
+def test_text_leaves_out_codes_and_operations():
+    vocab = tiny_vocab()
+    text = vocab.is_text()
+    assert not (text & vocab.is_image()).any() and not text[[vocab.delete_id, vocab.insert_id]].any()
+    assert int(text.sum()) == vocab.image_token_offset - 2
+    for byte, operation in ((0xFE, vocab.delete_id), (0xFF, vocab.insert_id)):
+        with pytest.raises(UnicodeDecodeError):
+            bytes([byte]).decode()  # so no text can contain it
+        assert vocab.decode([operation]) == "\N{REPLACEMENT CHARACTER}"
