@@ -292,9 +292,14 @@ def frozen(value):
     return tuple(map(frozen, value)) if isinstance(value, list) else value
 
 
+def thawed(value):
+    """The inverse of `frozen`."""
+    return list(map(thawed, value)) if isinstance(value, tuple) else value
+
+
 def to_dict(config) -> dict:
     """A config as plain JSON types."""
-    return json.loads(json.dumps(asdict(config)))
+    return {k: thawed(v) for k, v in asdict(config).items()}
 
 
 def from_dict(cls, values: dict):

@@ -37,9 +37,11 @@ def padding_multiple(preset: Preset) -> int:
 
 def check_block_schedule(preset: Preset) -> None:
     """`ValueError` unless the schedule begins at 0, goes forward and ends at the block size the model is used with."""
-    schedule, working = preset.training.block_schedule, preset.model.block_size
+    schedule = preset.training.block_schedule
     if not schedule:
         return
+    if preset.kind != "backbone":
+        raise ValueError(f"{preset.name} is a {preset.kind}, which has no blocks; leave block_schedule out")
     if any(len(entry) != 2 for entry in schedule):
         raise ValueError("an entry of block_schedule is a pair: the share of the run at which it begins, and its block size")
     starts, sizes = zip(*schedule, strict=True)
@@ -47,8 +49,10 @@ def check_block_schedule(preset: Preset) -> None:
         raise ValueError(f"block_schedule must begin at 0 and go forward, staying below 1; it begins at {', '.join(map(str, starts))}")
     if any(not isinstance(size, int) or size < 1 for size in sizes):
         raise ValueError(f"block sizes are whole numbers from 1 on, block_schedule has {', '.join(map(str, sizes))}")
-    if sizes[-1] != working:
-        raise ValueError(f"block_schedule ends at block size {sizes[-1]}, but the model is used with {working}; end with that one")
+    if sizes[-1] != preset.model.block_size:
+        raise ValueError(
+            f"block_schedule ends at {sizes[-1]}, but the model is used with block size {preset.model.block_size}; end with it"
+        )
 
 
 def mask_noise_at(config: TrainingConfig, step: int) -> float:
