@@ -163,7 +163,7 @@ def merge(paths: list[Path], kind: str) -> tuple[nn.Module, dict]:
         for key in ("config", "tokenizer_sha256"):
             if info.get(key) != loaded[0][1].get(key):
                 raise ValueError(f"{path} and {paths[0]} differ in {key}; only checkpoints of the same model can be merged")
-    module, info = loaded[0]
+    module, info = loaded[0][0], {key: value for key, value in loaded[0][1].items() if key != "step"}
     states = [other.state_dict() for other, _ in loaded]
     load_tensors(module, {key: torch.stack([state[key] for state in states]).mean(0) for key in states[0]}, paths[0])
     return module, info | {"merged": [{"step": about.get("step"), "sha256": about["sha256"]} for _, about in loaded]}

@@ -232,7 +232,7 @@ def test_a_merge_is_the_arithmetic_mean(tmp_path):
         for module in modules:
             slow += module.state_dict()[key] / 3
         assert torch.allclose(value, slow, atol=1e-6) and not torch.equal(value, modules[0].state_dict()[key])
-    assert [part["step"] for part in info["merged"]] == [1, 2, 3]
+    assert [part["step"] for part in info["merged"]] == [1, 2, 3] and "step" not in info
     assert [part["sha256"] for part in info["merged"]] == [checksum(path) for path in paths]
     again, _ = checkpoint.merge([paths[1]] * 4, "backbone")
     assert all(torch.equal(value, modules[1].state_dict()[key]) for key, value in again.state_dict().items())
