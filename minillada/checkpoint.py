@@ -140,6 +140,35 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> N
     module.load_state_dict(tensors)
 
 
+def snapshot_path(run: Path, step: int) -> Path:
+    """Where a run keeps its weights after `step` steps."""
+    return run / f"step-{step:06d}.safetensors"
+
+
+def snapshots(name: str | Path) -> list[Path]:
+    """The snapshots of a run's folder, oldest first; of anything else, and of a folder without any, its one set of weights."""
+    return sorted(Path(name).glob("step-*.safetensors")) or [resolve(name)]
+
+
+def merge(paths: list[Path], kind: str) -> tuple[nn.Module, dict]:
+    """The arithmetic mean of checkpoints of one model, weight by weight, and its info (LLaDA2.0, section 3: not a moving average).
+
+    It works because they are points of one path through one valley: the mean is nearer to the bottom than most of them.
+    `ValueError` if they are not checkpoints of one configuration, or fewer than two.
+    """
+    if len(paths) < 2:
+        raise ValueError(f"a mean needs at least two checkpoints, got {len(paths)}; keep some with `minillada train … --snapshot-every N`")
+    loaded = [load_model(path, kind) for path in paths]
+    for path, (_, info) in zip(paths, loaded, strict=True):
+        for key in ("config", "tokenizer_sha256"):
+            if info.get(key) != loaded[0][1].get(key):
+                raise ValueError(f"{path} and {paths[0]} differ in {key}; only checkpoints of the same model can be merged")
+    module, info = loaded[0][0], {key: value for key, value in loaded[0][1].items() if key != "step"}
+    states = [other.state_dict() for other, _ in loaded]
+    load_tensors(module, {key: torch.stack([state[key] for state in states]).mean(0) for key in states[0]}, paths[0])
+    return module, info | {"merged": [{"step": about.get("step"), "sha256": about["sha256"]} for _, about in loaded]}
+
+
 def shipped(name: str) -> bool:
     """Whether weights of this name are in `data/weights`."""
     return (WEIGHTS_DIR / f"{name}.safetensors").exists()

@@ -86,6 +86,9 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Any other setting as NAME=VALUE: objective=uniform, views=2, block_size=4, …; repeatable."),
     ] = None,
+    snapshot_every: Annotated[
+        int | None, typer.Option(min=1, help="Keep the weights every so many steps too, for `minillada merge`.")
+    ] = None,
     device: Device = "cpu",
     seed: Annotated[int | None, typer.Option(help="Seed, if not the preset's.")] = None,
     as_json: Json = False,
@@ -104,9 +107,43 @@ def train(
     changes = {k: v for k, v in changes.items() if v is not None}
     chosen = dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, **changes))
     out = out or Path("runs") / preset
-    _, records = training.train(chosen, out, check_device(device), resume, tokenizer_weights=tokenizer, start=start)
+    _, records = training.train(
+        chosen, out, check_device(device), resume, tokenizer_weights=tokenizer, start=start, snapshot_every=snapshot_every
+    )
     last = records[-1] if records else {}
     print(json.dumps({"out": str(out), **last}) if as_json else f"finished in {out}; last step: {last or 'none left to do'}")
+
+
+@app.command()
+def merge(
+    weights: Annotated[list[str], typer.Argument(help="Runs' folders (all their snapshots), .safetensors files or shipped names.")],
+    top: Annotated[int, typer.Option(min=2, help="How many of the best to average.")] = 3,
+    samples: Annotated[int, typer.Option(min=1, max=1000, help="Validation images that choose them.")] = 500,
+    out: Annotated[Path, typer.Option(help="Folder of the result.")] = Path("runs/merged"),
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Average the weights of the best checkpoints of a backbone, chosen by the bound on held-out images."""
+    from . import evaluate as evaluation
+
+    paths = [path for name in weights for path in checkpoint.snapshots(name)]
+    if len(paths) < top:
+        raise ValueError(
+            f"{len(paths)} checkpoints are too few to choose the best {top}; keep more with `minillada train … --snapshot-every N`"
+        )
+    images, texts = evaluation.validation_images(samples)
+    ranked = evaluation.rank_checkpoints(paths, images, texts, check_device(device), seed=seed)
+    merged, info = checkpoint.merge([path for path, _ in ranked[:top]], "backbone")
+    checkpoint.save_model(out / "weights.safetensors", merged, info)
+    [(_, bits)] = evaluation.rank_checkpoints([out], images, texts, device, seed=seed)
+    report = {"out": str(out), "merged_bits": bits, "top": top, "bits": {str(path): value for path, value in ranked}}
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    for place, (path, value) in enumerate(ranked):
+        print(f"{value:8.4f} bits per token  {path}{'  averaged' if place < top else ''}")
+    print(f"{bits:8.4f} bits per token  {out}, their mean")
 
 
 @app.command()

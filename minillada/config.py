@@ -109,6 +109,9 @@ class TrainingConfig:
     compile: bool = False  # torch.compile: minutes for the first steps, the others a little faster; for long runs
     edit_noise: float = 0.0  # share of the visible response tokens that are replaced and must be predicted back (token editing)
     planted_errors: float = 0.0  # share of the tokens of text answers with an error to be repaired (Levenshtein editing)
+    # Block size over the run, as (share of the run at which it begins, block size); empty is the model's own throughout.
+    block_schedule: tuple[tuple[float, int], ...] = ()
+    mask_noise: float = 0.0  # std of noise on the embedding of masked tokens at the first step; gone when warm-up ends
     draw_share: float = 0.5  # share of the batch that draws; the rest describes
     mixture: tuple[tuple[str, float], ...] = ()  # shares of the tasks of `examples.TASKS`, instead of `draw_share`
     varied: bool = False  # vary the wording of what is asked
@@ -171,6 +174,9 @@ _LONG_RUN = TrainingConfig(steps=6000, batch_size=64, learning_rate=1.5e-3)
 # Block size 1 is autoregression: a block is one token, always masked, so the 1/t weight is always 1. Every response token is
 # predicted at every step, on average 0.525 of them above: this many steps make as many predictions as one round of `mnist`.
 _AR_RUN = TrainingConfig(steps=3150, batch_size=64, learning_rate=1.5e-3, mask_rate=(1.0, 1.0))
+# Warm-up, stable, decay of the block size, from an autoregressive model. No sequence is longer than 512 tokens, so that entry
+# is one block of length L. Half the steps of a round of `mnist`, since it does not start from nothing.
+_WSD_RUN = replace(_LONG_RUN, steps=3000, block_schedule=((0.0, 4), (0.1, 8), (0.2, 16), (0.3, 512), (0.6, 24), (0.7, 16)))
 # 90 seconds on two cores are enough to learn one of the two tasks well. Nearly empty blocks decide which digit it becomes; a
 # run this short leaves out the nearly full ones, whose 1/t weights are mostly noise.
 _LIVE_RUN = TrainingConfig(steps=360, batch_size=48, learning_rate=3e-3, draw_share=1.0, mask_rate=(0.3, 1.0))
@@ -242,6 +248,7 @@ PRESETS: dict[str, Preset] = {
         Preset("mnist", "backbone", ModelConfig(**_MNIST), _LONG_RUN, "mnist-tokenizer"),
         Preset("mnist-editor", "backbone", ModelConfig(**_MNIST), _EDITING_RUN, "mnist-tokenizer"),
         Preset("mnist-ar", "backbone", ModelConfig(**_MNIST, block_size=1), _AR_RUN, "mnist-tokenizer"),
+        Preset("mnist-wsd", "backbone", ModelConfig(**_MNIST), _WSD_RUN, "mnist-tokenizer"),
         Preset("mnist-cpu", "backbone", ModelConfig(_VOCAB_SIZE), _LIVE_RUN, "mnist-tokenizer"),
         Preset("mnist-uni-multitask", "backbone", _UNI, _UNI_RUN, "mnist-uni-tokenizer", "mnist-uni-text"),
         Preset(
@@ -280,16 +287,26 @@ def change_preset(preset: Preset, settings: list[str]) -> Preset:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        value = tuple(value) if isinstance(value, list) else float(value) if isinstance(old, float) and type(value) is int else value
+        value = float(value) if isinstance(old, float) and type(value) is int else frozen(value)
         if type(value) is not type(old):
             raise ValueError(f"{name} is {json.dumps(old)} and cannot become {text!r}; write {name}=VALUE with a value of the same kind")
         preset = replace(preset, **{part: replace(getattr(preset, part), **{name: value})})
     return preset
 
 
+def frozen(value):
+    """A JSON value as a config holds it: lists become tuples, lists of lists tuples of tuples."""
+    return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+
+def thawed(value):
+    """The inverse of `frozen`."""
+    return list(map(thawed, value)) if isinstance(value, tuple) else value
+
+
 def to_dict(config) -> dict:
     """A config as plain JSON types."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
+    return {k: thawed(v) for k, v in asdict(config).items()}
 
 
 def from_dict(cls, values: dict):
@@ -298,6 +315,6 @@ def from_dict(cls, values: dict):
     if unknown := set(values) - known:
         raise ValueError(f"{cls.__name__} has no field {sorted(unknown)[0]!r}; was this file written by another version?")
     try:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        return cls(**{k: frozen(v) for k, v in values.items()})
     except TypeError as error:
         raise ValueError(f"{cls.__name__} cannot be built from this file: {error}") from None

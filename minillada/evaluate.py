@@ -166,6 +166,33 @@ def evaluate_likelihood(uni: Uni, rival: Backbone | None, codes: Tensor, texts: 
     return report
 
 
+# Test images that choose among checkpoints. The reported bound is measured on others, the first 2,000.
+VALIDATION = slice(8000, 9000)
+
+
+def validation_images(count: int) -> tuple[Tensor, list[str]]:
+    """The first `count` images `[count, C, H, W]` of `VALIDATION` and their captions."""
+    test = data.load_mnist("test")
+    chosen = torch.arange(VALIDATION.start, VALIDATION.stop)[:count]
+    return test.floats(chosen), captions.describe_pixels(test.floats(chosen), test.labels[chosen])
+
+
+def rank_checkpoints(
+    paths: list[Path], images: Tensor, texts: list[str], device: str = "cpu", samples: int = 2, seed: int = 0
+) -> list[tuple[Path, float]]:
+    """Checkpoints with their bound on images they were not trained on, `[N, C, H, W]`, in bits per token; the best come first.
+
+    All see the same masks, so their order is much surer than each number.
+    """
+    bits = {}
+    for path in tqdm(paths, desc="validating", leave=False):
+        uni = load(path, device)
+        by_task = likelihood(uni.backbone, uni.vocab, uni.encode(images), texts, samples, seed, spread=True)
+        share = uni.info["training"]["draw_share"]  # a task that was never trained says nothing about the weights
+        bits[path] = share * by_task["draw"][0] + (1 - share) * by_task["describe"][0]
+    return sorted(bits.items(), key=lambda entry: entry[1])
+
+
 def noise_to_signal(gram: Tensor) -> float:
     """tr Cov(g) / ‖E g‖² of K random vectors, both parts unbiased, from their inner products `[K, K]`."""
     draws, total, own = len(gram), float(gram.sum()), float(gram.trace())

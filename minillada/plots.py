@@ -353,13 +353,14 @@ def bars(values: list[float], names: list[str], ylabel: str, line: float | None 
     return figure
 
 
-def sweep(x: list, panels: dict[str, dict[str, list]], xlabel: str, log: bool = False) -> Figure:
-    """One panel a quantity: `{ylabel: {line: values}}`, where a value may be a pair (value, half-width)."""
+def sweep(x: list | dict[str, list], panels: dict[str, dict[str, list]], xlabel: str, log: bool = False) -> Figure:
+    """One panel a quantity: `{ylabel: {line: values}}`, where a value may be a pair (value, half-width); as a dict, `x` differs by line."""
     figure = Figure(figsize=(3.6 * len(panels), 2.8), dpi=DPI, layout="constrained")
     for axes, (ylabel, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for name, points in lines.items():
             centre, half = zip(*(p if isinstance(p, tuple) else (p, 0.0) for p in points), strict=True)
-            axes.errorbar(x, centre, yerr=half if any(half) else None, marker="o", markersize=3, capsize=3, label=name)
+            places = x[name] if isinstance(x, dict) else x
+            axes.errorbar(places, centre, yerr=half if any(half) else None, marker="o", markersize=3, capsize=3, label=name)
         axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log else "linear")
         if log:
             axes.set_xticks(x, [f"{v:g}" for v in x])

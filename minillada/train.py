@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from . import captions, checkpoint, data, edits, examples, layout
 from .config import ModelConfig, Preset, TrainingConfig, get_preset, to_dict
+from .conversion import block_size_at, check_block_schedule, mask_noise_at, noisy_mask_embedding, padding_multiple
 from .diffusion import block_diffusion_loss
 from .levenshtein import draft_loss
 from .moe import balance_experts
@@ -74,12 +75,13 @@ def fit(
     stop_after: int | None = None,
     save_every: int = 500,
     description: str = "training",
+    after_step: Callable[[int], None] | None = None,
 ) -> list[dict]:
     """Train `module` in place and return one record a step: loss, metrics, gradient norm, learning rate.
 
     With `out`, records go to `out/metrics.jsonl` and state to `out/state.safetensors` every `save_every` steps and at
     the end; `resume` continues from there. `stop_after` ends the run early at that step, state saved, as an
-    interruption would. Raises `FileNotFoundError` if there is nothing to resume and `FloatingPointError` if the loss is not finite.
+    interruption would. `after_step` is called with the number of finished steps. Raises `FileNotFoundError` if there is nothing to resume and `FloatingPointError` if the loss is not finite.
     """
     optimizer = make_optimizer(module, config)
     device = next(module.parameters()).device
@@ -117,6 +119,8 @@ def fit(
             if out and ((step + 1) % save_every == 0 or step + 1 == end):
                 log.flush()
                 save_state(out, module, optimizer, step + 1, config)
+            if after_step:
+                after_step(step + 1)
     finally:
         bar.close()
         if log:
@@ -234,7 +238,7 @@ def backbone_batches(tokenizer: ImageTokenizer, vocab: Vocabulary, images: data.
 
     Tasks differ in length and in where their response begins; in one batch, each would be computed over the other's range too.
     """
-    config, model = preset.training, preset.model
+    config = preset.training
     generator = step_generator(config.seed, step)
     index = batch_indices(len(images.labels), config.batch_size, step, config.seed)
     originals = images.floats(index)
@@ -254,7 +258,7 @@ def backbone_batches(tokenizer: ImageTokenizer, vocab: Vocabulary, images: data.
         elif partial < config.partial_caption_rate:  # "a seven", "a thick seven" and "a seven leaning right" in equal parts
             text = captions.caption(digit, thickness if which > 2 / 3 else None, angle if which < 1 / 3 else None)
         draw.append(layout.draw_sequence(vocab, text, codes[i]))
-    multiple = model.block_size if model.block_size > 1 else 16
+    multiple = padding_multiple(preset)
     if config.pack_length:
         return [layout.pack(draw + describe, vocab, config.pack_length, multiple)]
     return [layout.collate(sequences, vocab, multiple) for sequences in (draw, describe) if sequences]
@@ -295,16 +299,16 @@ def mixture_batches(tokenizer: ImageTokenizer, vocab: Vocabulary, pool: examples
     ]
     pictures = [part for example in chosen for part in example.user + example.response if isinstance(part, examples.Picture)]
     codes = encode_pictures(tokenizer, pool.images, pictures, step_generator(config.seed, step))
-    sequences, block_size = [write_example(vocab, example, codes) for example in chosen], preset.model.block_size
+    sequences, multiple = [write_example(vocab, example, codes) for example in chosen], padding_multiple(preset)
     if config.pack_length:
-        return [layout.pack(sequences, vocab, config.pack_length, block_size)]
-    return layout.by_shape(sequences, vocab, block_size)
+        return [layout.pack(sequences, vocab, config.pack_length, multiple)]
+    return layout.by_shape(sequences, vocab, multiple)
 
 
 def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabulary, images: data.Images, preset: Preset) -> Loss:
     """The block diffusion loss of each batch of a step, for the objective of the preset, averaged by their shares of the rows."""
     device = next(backbone.parameters()).device
-    config, block_size = preset.training, preset.model.block_size
+    config = preset.training
     pool = examples.Pool(images) if config.mixture else None
     settings = dict(
         objective=config.objective, per=config.mask_rate_per, views=config.views,
@@ -324,9 +328,11 @@ def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabul
         for batch in batches:
             ids, targets, share = batch.ids.to(device), batch.targets.to(device), len(batch.ids) / sum(len(b.ids) for b in batches)
             documents = None if batch.documents is None else batch.documents.to(device)
-            value, metrics = block_diffusion_loss(
-                backbone, ids, targets, block_size, vocab.mask_id, config.mask_rate, generator, documents=documents, **settings
-            )
+            block_size = min(block_size_at(preset, step), ids.shape[1])
+            with noisy_mask_embedding(backbone, vocab.mask_id, mask_noise_at(config, step), generator):
+                value, metrics = block_diffusion_loss(
+                    backbone, ids, targets, block_size, vocab.mask_id, config.mask_rate, generator, documents=documents, **settings
+                )
             if config.planted_errors:
                 value = value + draft_loss(backbone, batch, vocab, block_size, config.planted_errors, generator)
             total, nats = total + share * value, nats + share * metrics["masked_nats"]
@@ -410,16 +416,19 @@ def train(
     stop_after: int | None = None,
     tokenizer_weights: str | None = None,
     start: str | None = None,
+    snapshot_every: int | None = None,
 ) -> tuple[nn.Module | None, list[dict]]:
     """Train a preset on MNIST into the folder `out`; returns the module and the records of `fit`.
 
     `start` names weights to start from instead of random ones: a second round of the same recipe, or another block size.
+    `snapshot_every` so many steps the weights are kept as `step-NNNNNN.safetensors` too, to be looked at or merged later.
     Writes `weights.safetensors` and its JSON when the run is complete (text pieces: `text.json`, and no module).
     """
     if preset.kind == "text":
         with checkpoint.atomic(out / "text.json") as temporary:
             train_bpe(bpe_corpus(preset.model.every_task), preset.model.vocab_size).save(str(temporary))
         return None, []
+    check_block_schedule(preset)
     images = data.load_mnist("train")
     info = {
         "preset": preset.name,
@@ -451,7 +460,12 @@ def train(
     else:
         loss = backbone_loss(module, tokenizer, vocab, images, preset)
     began = time.perf_counter()
-    records = fit(module, loss, preset.training, out, resume, stop_after, description=preset.name)
+
+    def snapshot(step: int) -> None:
+        if snapshot_every and step % snapshot_every == 0:
+            checkpoint.save_model(checkpoint.snapshot_path(out, step), module, info | {"step": step})
+
+    records = fit(module, loss, preset.training, out, resume, stop_after, description=preset.name, after_step=snapshot)
     weights = out / "weights.safetensors"
     complete = stop_after is None or stop_after >= preset.training.steps
     if complete and (records or not weights.exists()):  # resuming a finished run leaves its JSON, with its time, as it was

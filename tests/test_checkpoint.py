@@ -35,6 +35,15 @@ def rewrite(path, change):
 # --- writing -----------------------------------------------------------------------------------------------------------
 
 
+def save_steps(folder, count, **changes):
+    """Random tiny backbones as the snapshots of one run; their paths and modules."""
+    paths, modules = [], [tiny_backbone(seed, **changes) for seed in range(count)]
+    for step, module in enumerate(modules, 1):
+        paths.append(checkpoint.snapshot_path(folder, step))
+        checkpoint.save_model(paths[-1], module, describe("backbone", module) | {"step": step})
+    return paths, modules
+
+
 @pytest.mark.parametrize("error", [RuntimeError("disk full"), KeyboardInterrupt()])
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, error):
     path = tmp_path / "deep" / "x.txt"
@@ -210,6 +219,43 @@ def test_configuration_without_its_fields_is_refused(saved):
 def test_unknown_kind():
     with pytest.raises(ValueError, match="unknown kind of model 'decoder'; expected one of judge, tokenizer, backbone"):
         checkpoint.build("decoder", {})
+
+
+# --- the mean of checkpoints -------------------------------------------------------------------------------------------
+
+
+def test_a_merge_is_the_arithmetic_mean(tmp_path):
+    paths, modules = save_steps(tmp_path, 3)
+    merged, info = checkpoint.merge(paths, "backbone")
+    for key, value in merged.state_dict().items():
+        slow = torch.zeros_like(value)
+        for module in modules:
+            slow += module.state_dict()[key] / 3
+        assert torch.allclose(value, slow, atol=1e-6) and not torch.equal(value, modules[0].state_dict()[key])
+    assert [part["step"] for part in info["merged"]] == [1, 2, 3] and "step" not in info
+    assert [part["sha256"] for part in info["merged"]] == [checksum(path) for path in paths]
+    again, _ = checkpoint.merge([paths[1]] * 4, "backbone")
+    assert all(torch.equal(value, modules[1].state_dict()[key]) for key, value in again.state_dict().items())
+
+
+def test_what_cannot_be_merged(tmp_path):
+    paths, _ = save_steps(tmp_path / "a", 2)
+    other, _ = save_steps(tmp_path / "b", 1, hidden_size=24)
+    with pytest.raises(ValueError, match="at least two checkpoints, got 1; keep some with"):
+        checkpoint.merge(paths[:1], "backbone")
+    with pytest.raises(ValueError, match="step-000001.safetensors and .* differ in config; only checkpoints of the same model"):
+        checkpoint.merge([*paths, *other], "backbone")
+    rewrite(paths[1], lambda info: info.update(tokenizer_sha256="another"))
+    with pytest.raises(ValueError, match="differ in tokenizer_sha256"):
+        checkpoint.merge(paths, "backbone")
+
+
+def test_snapshots_of_a_run_come_in_order(saved, tmp_path):
+    assert checkpoint.snapshots(saved) == [saved] == checkpoint.snapshots(saved.parent)
+    paths = [checkpoint.snapshot_path(tmp_path, step) for step in (90, 100, 1000, 100_000)]
+    for path in reversed(paths):
+        path.touch()
+    assert checkpoint.snapshots(tmp_path) == paths
 
 
 def test_shipped_weights_load_and_fit_their_json():

@@ -76,10 +76,10 @@ def picture(path, size=28, mode="L", level=200):
 
 
 def test_help_of_every_command_names_device_and_seed(call):
-    for command in ("demo", "train", "draw", "describe", "answer", "edit", "think", "interleave", "evaluate", "info"):
+    for command in ("demo", "train", "merge", "draw", "describe", "answer", "edit", "think", "interleave", "evaluate", "info"):
         code, out, _ = call(command, "--help")
         assert code == 0 and "--device" in out and "--seed" in out, command
-        if command in ("train", "describe", "evaluate", "info"):
+        if command in ("train", "merge", "describe", "evaluate", "info"):
             assert "--json" in out, command
         assert command in call("--help")[1]
 
@@ -164,6 +164,22 @@ def test_train_writes_a_run_and_says_where(call, monkeypatch, tmp_path):
     assert code == 0 and out == "finished in here; last step: none left to do\n"
     code, out, _ = call("train", "mnist-text")
     assert code == 0 and (tmp_path / "runs" / "mnist-text" / "text.json").exists()
+
+
+def test_merge_averages_the_best_snapshots(call, refuse, run, tmp_path):
+    path = checkpoint.resolve(run)
+    backbone, info = checkpoint.load_model(path, "backbone")
+    head = backbone.lm_head.weight.detach().clone()
+    for step, scale in ((1, 1e-3), (2, 0.5), (3, 4.0)):  # never sure, cautious, and sure of what a random model does not know
+        backbone.lm_head.weight.data = scale * head
+        checkpoint.save_model(checkpoint.snapshot_path(tmp_path / "kept", step), backbone, info | {"training": {"draw_share": 0.5}})
+    code, out, _ = call("merge", "kept", "--top", 2, "--samples", 3, "--out", "mean", "--json")
+    report, order = json.loads(out), (2, 1, 3)
+    assert code == 0 and list(report["bits"]) == [f"kept/step-00000{step}.safetensors" for step in order]
+    merged, about = checkpoint.load_model(tmp_path / "mean", "backbone")
+    assert torch.allclose(merged.lm_head.weight, 0.2505 * head, rtol=1e-2) and len(about["merged"]) == 2
+    assert call("merge", "kept", "--samples", 3)[1].count("averaged") == 3
+    assert "2 checkpoints are too few to choose the best 3; keep more with" in refuse("merge", run, run, "--samples", 3)
 
 
 def test_info_lists_and_looks_up(call, run):

@@ -196,6 +196,23 @@ def test_bits_per_token_by_hand(block_size):
         assert report[task] == pytest.approx((mean, spread), rel=1e-4)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_checkpoints_are_ranked_by_the_tasks_they_were_trained_on(monkeypatch, share):
+    bits = {"a": (2.0, 9.0), "b": (3.0, 1.0), "c": (4.0, 1.0)}  # drawing, describing
+    training = {"training": {"draw_share": share}}
+    monkeypatch.setattr(evaluate, "load", lambda path, _: SimpleNamespace(backbone=path, vocab=None, encode=lambda x: x, info=training))
+    monkeypatch.setattr(evaluate, "likelihood", lambda name, *_, **__: {"draw": (bits[name][0], 0.1), "describe": (bits[name][1], 0.1)})
+    ranked = evaluate.rank_checkpoints(["c", "a", "b"], None, [])
+    assert ranked == ([("a", 2.0), ("b", 3.0), ("c", 4.0)] if share == 1 else [("b", 2.0), ("c", 2.5), ("a", 5.5)])
+
+
+def test_validation_images_are_no_reported_ones():
+    images, texts = evaluate.validation_images(3)
+    test = data.load_mnist("test")
+    assert torch.equal(images, test.floats(slice(8000, 8003))) and evaluate.VALIDATION.start >= 2000  # the first 2,000 are reported
+    assert texts == captions.describe_pixels(images, test.labels[8000:8003])
+
+
 def test_model_and_rival_are_reported_side_by_side(monkeypatch):
     images = torch.tensor([1.0, 2.0, 3.0, 6.0])
     fake = {"a": {"draw": images, "describe": -images}, "b": {"draw": images, "describe": images + 1}}

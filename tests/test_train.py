@@ -498,6 +498,17 @@ def test_an_interrupted_preset_resumes_to_the_same_file(small_mnist, tmp_path):
     assert (tmp_path / "parts" / "weights.json").read_bytes() == written, "nothing was left to do, so nothing is rewritten"
 
 
+def test_snapshots_are_the_weights_of_their_step(small_mnist, tmp_path):
+    tokenizer = str(save_tiny_uni(tmp_path).parent / "tokenizer")
+    where = dict(tokenizer_weights=tokenizer, snapshot_every=2)
+    train.train(tiny_backbone_preset, tmp_path / "run", **where, stop_after=3)
+    train.train(tiny_backbone_preset, tmp_path / "run", **where, resume=True)
+    assert [path.name for path in checkpoint.snapshots(tmp_path / "run")] == [f"step-00000{step}.safetensors" for step in (2, 4, 6)]
+    four, _ = train.train(tiny_backbone_preset, tmp_path / "four", tokenizer_weights=tokenizer, stop_after=4)
+    kept, info = checkpoint.load_model(checkpoint.snapshot_path(tmp_path / "run", 4), "backbone")
+    assert same_bits(kept, storable(four)) and info["step"] == 4 and info["preset"] == "mnist"
+
+
 def test_a_run_can_start_from_other_weights(small_mnist, tmp_path):
     """A second round begins where the first ended, here at another block size, and its JSON tells the whole story."""
     tokenizer = str(save_tiny_uni(tmp_path).parent / "tokenizer")

@@ -1,0 +1,238 @@
+"""Autoregression is block size 1, masked diffusion block size L, and the schedule leads from one to the other, resumable to the bit."""
+
+import math
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from helpers import MASK, few, generator, random_ids, real_images, tiny_backbone, tiny_tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from minillada import conversion, diffusion, train
+from minillada.config import Preset, TrainingConfig, change_preset, frozen, get_preset, to_dict
+
+STEPS = 10
+tiny = Preset(
+    "mnist-wsd",
+    "backbone",
+    tiny_backbone(vocab_size=400, max_position_embeddings=128, block_size=4).config,
+    TrainingConfig(steps=STEPS, batch_size=4, warmup_steps=3, block_schedule=((0.0, 2), (0.2, 4), (0.4, 128), (0.7, 8), (0.9, 4))),
+)
+
+
+def scheduled(*entries, **training) -> Preset:
+    return replace(tiny, training=replace(tiny.training, block_schedule=entries, **training))
+
+
+# --- the two ends of the schedule ----------------------------------------------------------------------------------------
+
+
+def all_rows(length: int, words: int):
+    return torch.tensor(list(product(range(1, words + 1), repeat=length)))
+
+
+@torch.no_grad()
+def bound_by_enumeration(backbone, ids, block_size):
+    """The bound on −log p of every row, as a sum over all masks of every block."""
+    total = torch.zeros(len(ids))
+    for start in range(0, ids.shape[1], block_size):
+        for pattern in product([False, True], repeat=block_size):
+            n = sum(pattern)
+            masked = torch.zeros(ids.shape, dtype=torch.bool)
+            masked[:, start : start + block_size] = torch.tensor(pattern)
+            if n:
+                nats = diffusion.masked_cross_entropy(backbone, ids, ids.masked_fill(masked, MASK), masked, block_size)
+                total += nats.view(len(ids), n).sum(1) / (n * math.comb(block_size, n))
+    return total
+
+
+def without_mask(backbone):
+    """A backbone that never writes the mask itself, so that its probabilities over the words sum to 1."""
+    logits = backbone.logits
+    backbone.logits = lambda hidden: logits(hidden).index_fill(-1, torch.tensor([MASK]), -math.inf)
+    return backbone
+
+
+def test_block_size_one_is_a_distribution_and_larger_blocks_bound_it():
+    """Summed over all texts, p is 1 at block size 1; with a gap between bound and likelihood, exp(−bound) sums to less."""
+    backbone = without_mask(tiny_backbone(3, vocab_size=4))
+    ids = all_rows(4, 3)
+    masses = {size: float((-bound_by_enumeration(backbone, ids, size)).exp().sum()) for size in (1, 2, 4)}
+    assert masses[1] == pytest.approx(1, abs=1e-5)
+    assert 0 < masses[2] < 0.999 and 0 < masses[4] < 0.999
+
+
+def test_block_size_one_is_the_chain_rule():
+    backbone, ids = tiny_backbone(4), random_ids(3, 6)
+    with torch.no_grad():
+        slow = torch.zeros(3)
+        for i in range(6):
+            seen = torch.cat([ids[:, :i], torch.full((3, 1), MASK)], 1)  # token i is asked where it stands, as by the sampler
+            causal = torch.ones(1, i + 1, i + 1, dtype=torch.bool).tril()
+            slow -= backbone(seen, causal)[:, -1].log_softmax(-1).gather(1, ids[:, i : i + 1])[:, 0]
+        fast = diffusion.nll_bound(backbone, ids, torch.ones_like(ids, dtype=torch.bool), 1, MASK, generator())
+    assert torch.allclose(slow, fast, atol=1e-4)
+
+
+def test_block_size_l_is_masked_diffusion_without_a_clean_half():
+    backbone, ids = tiny_backbone(5), random_ids(3, 12)
+    masked = torch.rand(3, 12, generator=generator(1)) < 0.5
+    noisy = ids.masked_fill(masked, MASK)
+    widths = []
+    backbone.model.word_embeddings.register_forward_pre_hook(lambda _, inputs: widths.append(inputs[0].shape[1]))
+    with torch.no_grad():
+        logits = diffusion.masked_logits(backbone, ids, noisy, masked, 12)
+        assert widths == [12], "half of [x_t ; x_0]"
+        assert torch.allclose(logits, backbone(noisy)[masked], atol=1e-5)
+        diffusion.masked_logits(backbone, ids, noisy, masked, 4)
+    assert widths[-1] > 12
+
+
+# --- the schedule --------------------------------------------------------------------------------------------------------
+
+
+def test_block_size_of_every_step():
+    assert [conversion.block_size_at(tiny, step) for step in range(STEPS)] == [2, 2, 4, 4, 128, 128, 128, 8, 8, 4]
+    assert {conversion.block_size_at(scheduled(), step) for step in range(STEPS)} == {4}
+    long = scheduled((0.0, 1), (0.1, 4), steps=30)  # 0.1 · 30 is a little more than 3 in floating point
+    assert [conversion.block_size_at(long, step) for step in (2, 3)] == [1, 4]
+
+
+def test_the_preset_warms_up_holds_and_decays():
+    preset = get_preset("mnist-wsd")
+    conversion.check_block_schedule(preset)
+    sizes = [min(size, 48) for _, size in preset.training.block_schedule]
+    top = sizes.index(48)
+    assert sizes[: top + 1] == sorted(set(sizes[: top + 1])) and sizes[top:] == sorted(set(sizes[top:]), reverse=True)
+    assert conversion.block_size_at(preset, preset.training.steps - 1) == preset.model.block_size == get_preset("mnist").model.block_size
+    assert replace(preset.model, block_size=1) == get_preset("mnist-ar").model
+
+
+@few
+@given(sizes=st.lists(st.integers(1, 12), max_size=3), last=st.sampled_from([1, 2, 4, 8]))
+def test_whole_blocks_fill_the_batches_of_every_step(sizes, last):
+    starts = [i / (len(sizes) + 2) for i in range(len(sizes) + 2)]
+    entries = list(zip(starts, [*sizes, 128, last], strict=True))
+    preset = replace(scheduled(*entries), model=replace(tiny.model, block_size=last, max_position_embeddings=128))
+    conversion.check_block_schedule(preset)
+    multiple = conversion.padding_multiple(preset)
+    assert multiple % last == 0 and all(multiple % size == 0 for size in sizes) and multiple < 12 * 11 * 10 * 16
+
+
+def test_the_loss_uses_the_block_size_of_its_step(monkeypatch):
+    seen = []
+
+    def spy(backbone, ids, targets, block_size, *_, **__):
+        diffusion.check_length(ids.shape[1], block_size)
+        seen.append((ids.shape[1], block_size))
+        return torch.zeros(()), {"masked_nats": 0.0}
+
+    monkeypatch.setattr(train, "block_diffusion_loss", spy)
+    tokenizer = tiny_tokenizer()
+    loss = train.backbone_loss(train.new_model(tiny, "cpu", tokenizer), tokenizer, train.load_vocabulary(16), real_images(40), tiny)
+    for step in range(STEPS):
+        seen.clear()
+        loss(step)
+        assert seen and all(size == min(conversion.block_size_at(tiny, step), length) for length, size in seen)
+
+
+@pytest.mark.parametrize(
+    ("entries", "sentence"),
+    [
+        ([(0.1, 4)], "must begin at 0 and go forward, staying below 1; it begins at 0.1"),
+        ([(0.0, 2), (0.5, 8), (0.4, 4)], "must begin at 0 and go forward"),
+        ([(0.0, 2), (1.0, 4)], "staying below 1"),
+        ([(0.0, 0), (0.5, 4)], "block sizes are whole numbers from 1 on, block_schedule has 0, 4"),
+        ([(0.0, 2.5), (0.5, 4)], "block sizes are whole numbers"),
+        ([(0.0, 4), (0.5, 8)], "ends at 8, but the model is used with block size 4"),
+        ([(0.0,)], "an entry of block_schedule is a pair"),
+    ],
+)
+def test_bad_schedules_are_refused_before_anything_is_read(entries, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        train.train(scheduled(*entries), tmp_path)
+
+
+def test_only_backbones_have_blocks():
+    judge = get_preset("mnist-judge")
+    with pytest.raises(ValueError, match="mnist-judge is a judge, which has no blocks"):
+        conversion.check_block_schedule(replace(judge, training=replace(judge.training, block_schedule=((0.0, 4),))))
+
+
+def test_a_schedule_can_be_set_and_is_recorded():
+    preset = change_preset(get_preset("mnist-cpu"), ["block_schedule=[[0,4],[0.5,16]]", "mask_noise=0.1"])
+    assert preset.training.block_schedule == ((0, 4), (0.5, 16)) and preset.training.mask_noise == 0.1
+    settings = [word for word in train.command(preset, None, "mnist-ar").split() if "=" in word]
+    assert change_preset(get_preset("mnist-cpu"), settings) == preset
+    stored = to_dict(preset.training)
+    assert stored["block_schedule"] == [[0, 4], [0.5, 16]]
+    assert frozen(stored["block_schedule"]) == preset.training.block_schedule
+
+
+# --- noise on the mask embedding -----------------------------------------------------------------------------------------
+
+
+def test_noise_falls_to_zero_with_the_warm_up():
+    config = TrainingConfig(steps=10, warmup_steps=4, mask_noise=0.2)
+    assert [conversion.mask_noise_at(config, step) for step in range(6)] == pytest.approx([0.2, 0.15, 0.1, 0.05, 0, 0])
+    assert conversion.mask_noise_at(replace(config, warmup_steps=0), 0) == 0.2
+    assert conversion.mask_noise_at(TrainingConfig(steps=10), 0) == 0
+
+
+def test_noise_is_on_masked_tokens_alone_and_gone_afterwards():
+    backbone = tiny_backbone(vocab_size=24, hidden_size=64)
+    ids = torch.where(torch.rand(40, 30, generator=generator(2)) < 0.5, MASK, random_ids(40, 30))
+    embed = backbone.model.word_embeddings
+    plain = embed(ids).detach()
+    with conversion.noisy_mask_embedding(backbone, MASK, 0.3, generator()):
+        noise = embed(ids).detach() - plain
+    masked = ids == MASK
+    assert not noise[~masked].any()
+    assert float(noise[masked].std()) == pytest.approx(0.3, rel=0.02) and abs(float(noise[masked].mean())) < 0.01
+    assert len(noise[masked].unique(dim=0)) == masked.sum(), "every token draws its own"
+    assert torch.equal(embed(ids), plain)
+    source = generator()
+    with conversion.noisy_mask_embedding(backbone, MASK, 0.0, source):
+        assert torch.equal(embed(ids), plain)
+    assert torch.equal(torch.rand(3, generator=source), torch.rand(3, generator=generator())), "no noise draws nothing"
+
+
+def test_noise_tames_the_gradient_of_a_mask_that_was_never_met():
+    """RMSNorm's gradient grows as 1/length: at an embedding of 0 it is 1/√eps, with noise of size s about 1/s."""
+    backbone, ids = tiny_backbone(6, rms_norm_eps=1e-6), random_ids(8, 12)
+    backbone.model.word_embeddings.weight.data[MASK] = 0.0
+    targets = torch.ones(8, 12, dtype=torch.bool)
+
+    def mask_gradient(noise):
+        with conversion.noisy_mask_embedding(backbone, MASK, noise, generator(1)):
+            loss, _ = diffusion.block_diffusion_loss(backbone, ids, targets, 4, MASK, (0.3, 1.0), generator())
+        return float(torch.autograd.grad(loss, backbone.model.word_embeddings.weight)[0][MASK].norm())
+
+    assert mask_gradient(0.0) > 100 * mask_gradient(0.4)
+
+
+# --- exact resume --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5, 8])
+def test_a_conversion_resumes_to_the_bit(tmp_path, stop):
+    preset = scheduled(*tiny.training.block_schedule, mask_noise=0.2)
+    tokenizer, images = tiny_tokenizer(), real_images(40)
+
+    def run(folder, seed, **where):
+        module: nn.Module = train.new_model(replace(preset, training=replace(preset.training, seed=seed)), "cpu", tokenizer)
+        loss = train.backbone_loss(module, tokenizer, train.load_vocabulary(16), images, preset)
+        return module, train.fit(module, loss, preset.training, folder, **where)
+
+    whole, records = run(tmp_path / "whole", 0)
+    _, first = run(tmp_path / "parts", 0, stop_after=stop)
+    parts, second = run(tmp_path / "parts", 7, resume=True)
+    assert first + second == records and len(records) == STEPS
+    left, right = whole.state_dict(), parts.state_dict()
+    assert all(torch.equal(left[key], right[key]) for key in left)
+    with pytest.raises(ValueError, match="other training settings"):
+        changed = scheduled((0.0, 2), (0.5, 4), mask_noise=0.2)
+        train.fit(parts, None, changed.training, tmp_path / "parts", resume=True)
