@@ -12,6 +12,7 @@ Notable choices
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -152,6 +153,7 @@ def check_objective(
     views: int,
     packed: bool,
     edit_noise: float = 0.0,
+    text_weight: float = 1.0,
 ) -> None:
     """`ValueError` unless the settings of `block_diffusion_loss` name a loss that can be trained on."""
     low, high = mask_rate
@@ -171,6 +173,7 @@ def check_objective(
             "one rate or one weight a sequence needs one sequence a row; do not pack, or use mask_rate_per=block and another objective",
         ),
         (0 <= edit_noise <= 1, f"edit_noise is the share of visible tokens that are replaced; use 0 to 1, not {edit_noise}"),
+        (0 < text_weight < math.inf, f"the weight of text tokens must be positive and finite, got {text_weight}"),
     ]
     for good, sentence in rules:
         if not good:
@@ -192,6 +195,7 @@ def block_diffusion_loss(
     views: int = 1,
     documents: Tensor | None = None,
     edit_noise: float = 0.0,
+    text_weight: float = 1.0,
     image_offset: int = 0,
 ) -> tuple[Tensor, dict]:
     """The loss of the `OBJECTIVES` entry `objective`, by default in nats per target token, and metrics. `ids` and bool `targets` are `[B, L]`.
@@ -203,9 +207,11 @@ def block_diffusion_loss(
     `confidence_weight` λ adds λ · `right_entropy`. `documents` `[B, L]` separates packed texts (`layout.pack`).
     `edit_noise` also teaches to rewrite (LLaDA2.1): this share of the visible targets is replaced (`replace_tokens`), and the mean
     nats of the true tokens at *all* visible targets are added. Asked only where something is wrong, a model would trust nothing.
+    `text_weight`: the nats of a text token (id below `image_offset`) count so many times. Between the many codes of images,
+    whose nats stay high, the few words that decide an answer are hardly heard.
     """
     check_length(ids.shape[1], block_size)
-    check_objective(objective, per, complementary, mask_rate, confidence_weight, views, documents is not None, edit_noise)
+    check_objective(objective, per, complementary, mask_rate, confidence_weight, views, documents is not None, edit_noise, text_weight)
     blocks = ids.shape[1] // block_size
     answers, asked = ids.repeat_interleave(views, 0), targets.repeat_interleave(views, 0)
     rates = draw_mask_rates(len(answers), blocks if per == "block" else 1, *mask_rate, generator).to(ids.device).expand(-1, blocks)
@@ -228,7 +234,8 @@ def block_diffusion_loss(
     nats = F.cross_entropy(logits, answers[masked], reduction="none")
     in_blocks = (len(answers), blocks, block_size)
     weight, total = OBJECTIVES[objective](masked.view(in_blocks), asked.view(in_blocks), rates[..., None])
-    loss = (weight.expand(in_blocks).reshape(answers.shape)[masked] * nats).sum() / (total if len(nats) else 1)
+    weight = weight.expand(in_blocks).reshape(answers.shape)[masked] * torch.where(answers[masked] < image_offset, text_weight, 1.0)
+    loss = (weight * nats).sum() / (total if len(nats) else 1)
     metrics = {"masked_nats": float(nats.detach().mean()) if len(nats) else 0.0}
     if confidence_weight:
         entropy = right_entropy(logits, answers[masked])

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
-from . import captions, checkpoint, data, edits, examples, layout
+from . import captions, checkpoint, data, edits, examples, layout, transfer
 from .config import ModelConfig, Preset, TrainingConfig, get_preset, to_dict
 from .conversion import block_size_at, check_block_schedule, mask_noise_at, noisy_mask_embedding, padding_multiple
 from .diffusion import block_diffusion_loss
@@ -313,7 +313,7 @@ def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabul
     settings = dict(
         objective=config.objective, per=config.mask_rate_per, views=config.views,
         complementary=config.complementary, confidence_weight=config.confidence_weight,
-        edit_noise=config.edit_noise, image_offset=vocab.image_token_offset,
+        edit_noise=config.edit_noise, text_weight=config.text_weight, image_offset=vocab.image_token_offset,
     )  # fmt: skip
     backbone.activation_checkpointing = config.activation_checkpointing
     if config.compile:
@@ -360,33 +360,6 @@ def new_model(preset: Preset, device: str | torch.device, tokenizer: ImageTokeni
         module.start_image_rows(tokenizer.codebook.embedding.cpu(), offset)
     # Convolutions run up to twice as fast in this memory layout on CPUs.
     return module.to(device, memory_format=torch.channels_last)
-
-
-def grown(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`old` with codebooks enlarged to the size they have in `new`: old codes keep their numbers, further ones stay new."""
-    enlarged = {k: torch.cat([v, new[k][len(v) :]]) for k, v in old.items() if k.startswith("codebook.") and k in new}
-    return old | enlarged
-
-
-def translated(
-    old: dict[str, Tensor], new: dict[str, Tensor], vocabs: tuple[Vocabulary, Vocabulary], codebooks: tuple[Tensor, Tensor]
-) -> dict[str, Tensor]:
-    """`old` with the rows of embedding and head moved from one vocabulary to another; `vocabs` and `codebooks` `[K, C]` are (old, new).
-
-    A text piece keeps its row, wherever it stands now, and a new one starts at random, as in `new`. An image code starts at the
-    row of the old code that is nearest to it.
-    """
-    source, target = vocabs
-    text = [(i, source.token_id(target.token(i))) for i in range(target.image_token_offset)]
-    known = [(i, j) for i, j in text if j is not None]
-    nearest = (codebooks[1] @ codebooks[0].T).argmax(1) + source.image_token_offset
-    moved = {}
-    for key in ("model.word_embeddings.weight", "lm_head.weight"):
-        rows = new[key].clone()
-        rows[[i for i, _ in known]] = old[key][[j for _, j in known]]
-        rows[target.image_token_offset :] = old[key][nearest]
-        moved[key] = rows
-    return old | moved
 
 
 def command(preset: Preset, tokenizer_weights: str | None, start: str | None) -> str:
@@ -445,12 +418,12 @@ def train(
     module = new_model(preset, device, tokenizer)
     if start:
         other, start_info = checkpoint.load_model(start, preset.kind)
-        tensors = grown(other.state_dict(), module.state_dict())
+        tensors = transfer.grown(other.state_dict(), module.state_dict())
         if preset.kind == "backbone" and start_info["tokenizer_sha256"] != tokenizer_info["sha256"]:
             theirs, _ = checkpoint.load_model(start_info["tokenizer"], "tokenizer")
             vocabs = load_vocabulary(theirs.config.codebook_size, start_info.get("text", "mnist-text")), vocab
             codebooks = theirs.codebook.embedding, tokenizer.codebook.embedding.cpu()
-            tensors = translated(tensors, {k: v.cpu() for k, v in module.state_dict().items()}, vocabs, codebooks)
+            tensors = transfer.translated(tensors, {k: v.cpu() for k, v in module.state_dict().items()}, vocabs, codebooks)
         checkpoint.load_tensors(module, tensors, checkpoint.resolve(start))
         info["start"] = {key: start_info[key] for key in ("command", "training", "start") if key in start_info}
     if preset.kind == "judge":

@@ -485,6 +485,28 @@ def test_learning_to_edit_adds_the_nats_of_all_visible_targets(share, lam, block
         assert torch.allclose(a, b, atol=1e-3 * max(1.0, float(b.abs().max())))
 
 
+@pytest.mark.parametrize("objective", list(OBJECTIVES))
+def test_text_tokens_count_as_often_as_their_weight_says(objective):
+    """The loss is (text part) · weight + image part; each part alone is what remains where only its ids are targets."""
+    backbone, ids, offset = tiny_backbone(2), random_ids(3, 12), 12
+
+    @torch.no_grad()
+    def loss(weight, image_offset=offset):
+        return float(
+            block_diffusion_loss(
+                backbone, ids, torch.ones_like(ids, dtype=torch.bool), 4, MASK, (0.3, 1.0), generator(4),
+                objective=objective, text_weight=weight, image_offset=image_offset,
+            )[0]
+        )  # fmt: skip
+
+    text = (loss(3.0) - loss(1.0)) / 2
+    assert 0.1 * loss(1.0) < text < 0.9 * loss(1.0), "both kinds must count for this to prove anything"
+    assert loss(5.0) == pytest.approx(loss(1.0) + 4 * text, rel=1e-5)
+    assert loss(3.0, image_offset=0) == pytest.approx(loss(1.0), rel=1e-6) and loss(3.0, image_offset=24) == pytest.approx(
+        3 * loss(1.0), rel=1e-6
+    )
+
+
 def loss_and_gradients(backbone, ids, targets, block_size, device="cpu", **settings):
     loss, _ = block_diffusion_loss(
         backbone.to(device), ids.to(device), targets.to(device), block_size, MASK, (0.3, 1.0), generator(2), **settings
@@ -613,6 +635,7 @@ def test_block_size_must_divide_the_length(block_size):
         (dict(mask_rate=(1.0, 1.0), complementary=True), "the complement masks nothing"),
         (dict(confidence_weight=-1.0), "would reward doubt"),
         (dict(edit_noise=1.5), "share of visible tokens that are replaced; use 0 to 1, not 1.5"),
+        (dict(text_weight=0.0), "weight of text tokens must be positive and finite"),
         (dict(views=0), "0 noisy views"),
         (dict(documents=torch.zeros(1, 8), per="sequence"), "needs one sequence a row"),
         (dict(documents=torch.zeros(1, 8), objective="reweighted"), "needs one sequence a row"),

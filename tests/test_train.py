@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import minillada
-from minillada import captions, checkpoint, data, edits, examples, train
+from minillada import captions, checkpoint, data, edits, examples, train, transfer
 from minillada.config import PRESETS, JudgeConfig, Preset, TextConfig, TokenizerConfig, TrainingConfig, change_preset, get_preset
 from minillada.diffusion import block_diffusion_loss
 from minillada.layout import SYSTEM_PROMPTS
@@ -621,7 +621,7 @@ def test_a_mixture_trains_and_resumes_to_the_bit(small_mnist, tmp_path):
 
 def test_a_larger_codebook_keeps_the_old_codes():
     old, new = tiny_tokenizer(0).state_dict(), tiny_tokenizer(1, codebook_size=20).state_dict()
-    tensors = train.grown(old, new)
+    tensors = transfer.grown(old, new)
     for key in ("codebook.embedding", "codebook.sums", "codebook.counts"):
         assert torch.equal(tensors[key][:16], old[key]) and torch.equal(tensors[key][16:], new[key][16:])
     assert all(tensors[key] is value for key, value in old.items() if not key.startswith("codebook."))
@@ -631,7 +631,7 @@ def test_rows_follow_their_pieces_into_another_vocabulary():
     source, target = train.load_vocabulary(16), train.load_vocabulary(20, "mnist-uni-text")
     old, new = ({k: torch.randn(v.size, 3) for k in ("model.word_embeddings.weight", "lm_head.weight")} for v in (source, target))
     books = torch.nn.functional.normalize(torch.randn(16, 4), dim=1), torch.nn.functional.normalize(torch.randn(20, 4), dim=1)
-    moved = train.translated(old | {"other": 1}, new, (source, target), books)
+    moved = transfer.translated(old | {"other": 1}, new, (source, target), books)
     assert moved["other"] == 1
     kept = 0
     for key in new:
