@@ -1,7 +1,8 @@
 """Attention masks of block diffusion (LLaDA2.0, arXiv 2512.15745). True means "may attend".
 
 Notable choices
-- Masks are built from positions alone. Dense boolean ones are the reference: they run on every device and can be looked at. A block is counted from absolute position 0: b(k) = floor(k / L_B).
+- Masks are built from positions alone. Dense boolean ones are the reference: they run on every device and can be looked at.
+  A block is counted from absolute position 0: b(k) = floor(k / L_B).
 - The training mask takes the positions of its two halves, so a half may leave out blocks that nobody needs.
 - One rule, `may_attend`, is the mask. It can be written out (`block_diffusion_mask`), written out in tiles of which the empty
   ones are skipped (`tiled_mask`), or handed to FlexAttention, which does the same inside a GPU kernel (`flex_mask`).

@@ -259,7 +259,8 @@ def generate(
 ) -> Generation:
     """Fill in `length` tokens after `prompt` `[B, P]`.
 
-    `eos_id`: a row ends when it is committed with no mask before it; at `stop_id`, too, as where text turns into an image. `allowed` bool `[V]` restricts the vocabulary.
+    `eos_id`: a row ends when it is committed with no mask before it; at `stop_id`, too, as where text turns into an image.
+    `allowed` bool `[V]` restricts the vocabulary.
     `unconditional` `[1 or B, P']`, P' <= P, is the guidance branch, used when `config.guidance` is not 1; with `no_image`, the
     third branch of editing, it is the one without text. `use_cache=False` is the reference mode: everything is recomputed at
     every step, as the released loop does; the tokens are the same. `sprint` prunes the cache, and the tokens may differ.
