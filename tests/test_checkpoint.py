@@ -267,4 +267,4 @@ def test_shipped_weights_load_and_fit_their_json():
         assert info["parameters"] == sum(p.numel() for p in module.parameters())
         assert all(value.isfinite().all() for value in module.state_dict().values())
         total += checkpoint.resolve(name).stat().st_size
-    assert total <= 20e6
+    assert total <= 30e6, "a clone stays small: weigh what another model is worth"
