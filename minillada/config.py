@@ -306,7 +306,7 @@ PRESETS: dict[str, Preset] = {
             "mnist-uni",
             "backbone",
             _UNI,
-            replace(_UNI_RUN, steps=5000, learning_rate=2e-3, mixture=_REASON, varied=True, text_weight=3.0),
+            replace(_UNI_RUN, steps=4300, learning_rate=2e-3, mixture=_REASON, varied=True, text_weight=3.0),
             "mnist-uni-tokenizer",
             "mnist-uni-text",
         ),
