@@ -191,79 +191,12 @@ _MULTITASK = (
     ("draw", 3.0), ("describe", 3.0), ("digit", 3.0), ("thickness", 1.0), ("slant", 1.0), ("parity", 1.0), ("compare", 1.5),
     ("edit_operation", 4.0), ("edit_digit", 2.0), ("multi_reference", 1.0), ("interleave", 1.0),
 )  # fmt: skip
-_INSTRUCT = (
-    ("draw", 2.0), ("describe", 2.0), ("digit", 2.0), ("thickness", 1.0), ("slant", 2.0), ("parity", 1.0), ("compare", 3.0),
-    ("edit_operation", 6.0), ("edit_digit", 1.5), ("multi_reference", 3.0), ("interleave", 2.5),
-    ("arithmetic", 2.5), ("sum_direct", 0.5), ("sum_thinking", 2.0),
-)  # fmt: skip
+_INSTRUCT = (*_MULTITASK, ("arithmetic", 2.0), ("sum_direct", 0.5), ("sum_thinking", 1.5))
 _REASON = (
     ("draw", 1.5), ("describe", 2.0), ("digit", 3.0), ("thickness", 1.0), ("slant", 2.0), ("parity", 1.0), ("compare", 6.0),
     ("edit_operation", 7.0), ("edit_digit", 1.5), ("multi_reference", 5.0), ("interleave", 3.5),
     ("arithmetic", 6.0), ("sum_direct", 0.5), ("sum_thinking", 3.5),
 )  # fmt: skip
-_UNI_RUN = TrainingConfig(steps=3000, batch_size=64, learning_rate=1.5e-3, mask_rate=(0.1, 1.0), objective="uniform", mixture=_MULTITASK)
-_UNI = ModelConfig(
-    vocab_size=173_568, hidden_size=2048, num_hidden_layers=20, num_attention_heads=16, num_key_value_heads=4, head_dim=128,
-    intermediate_size=5120, initializer_range=0.02, max_position_embeddings=16_384, block_size=32,
-    num_experts=256, num_experts_per_tok=8, n_group=8, topk_group=4, moe_intermediate_size=512,
-)  # fmt: skip
-
-_MNIST = dict(vocab_size=_VOCAB_SIZE, hidden_size=160, num_hidden_layers=5, intermediate_size=448)  # 1.7M parameters
-# Two routed experts and the shared one are about as wide together as the dense layer: much the same work a token, several times the weights.
-_EXPERTS = dict(num_experts=16, num_experts_per_tok=2, n_group=4, topk_group=2, moe_intermediate_size=160)
-
-# A backbone learns more from twice the steps than from twice the batch (LOG.md).
-_LONG_RUN = TrainingConfig(steps=6000, batch_size=64, learning_rate=1.5e-3)
-# Block size 1 is autoregression: a block is one token, always masked, so the 1/t weight is always 1. Every response token is
-# predicted at every step, on average 0.525 of them above: this many steps make as many predictions as one round of `mnist`.
-_AR_RUN = TrainingConfig(steps=3150, batch_size=64, learning_rate=1.5e-3, mask_rate=(1.0, 1.0))
-# Warm-up, stable, decay of the block size, from an autoregressive model. No sequence is longer than 512 tokens, so that entry
-# is one block of length L. Half the steps of a round of `mnist`, since it does not start from nothing.
-_WSD_RUN = replace(_LONG_RUN, steps=3000, block_schedule=((0.0, 4), (0.1, 8), (0.2, 16), (0.3, 512), (0.6, 24), (0.7, 16)))
-# 90 seconds on two cores are enough to learn one of the two tasks well. Nearly empty blocks decide which digit it becomes; a
-# run this short leaves out the nearly full ones, whose 1/t weights are mostly noise.
-_LIVE_RUN = TrainingConfig(steps=360, batch_size=48, learning_rate=3e-3, draw_share=1.0, mask_rate=(0.3, 1.0))
-# A short round that starts from `mnist` and teaches it to rewrite tokens, and to delete and insert (notebook 10).
-_EDITING_RUN = TrainingConfig(steps=1000, batch_size=32, learning_rate=1e-3, warmup_steps=20, edit_noise=0.3, planted_errors=0.3)
-
-# Stages of the model of every task. The first, alignment, is `mnist`: captions and drawing, each masking only its own modality.
-# The second learns the tasks, each in one wording; the third adds arithmetic and thinking, varies the wording, and gives
-# a larger share to what was still learned slowly: exact edits, several images, counting.
-_MULTITASK = (
-    ("draw", 3.0), ("describe", 3.0), ("digit", 3.0), ("thickness", 1.0), ("slant", 1.0), ("parity", 1.0), ("compare", 1.5),
-    ("edit_operation", 4.0), ("edit_digit", 2.0), ("multi_reference", 1.0), ("interleave", 1.0),
-)  # fmt: skip
-_INSTRUCT = (
-    ("draw", 2.0), ("describe", 2.0), ("digit", 2.0), ("thickness", 1.0), ("slant", 2.0), ("parity", 1.0), ("compare", 3.0),
-    ("edit_operation", 6.0), ("edit_digit", 1.5), ("multi_reference", 3.0), ("interleave", 2.5),
-    ("arithmetic", 2.5), ("sum_direct", 0.5), ("sum_thinking", 2.0),
-)  # fmt: skip
-_UNI_RUN = TrainingConfig(steps=3000, batch_size=64, learning_rate=1.5e-3, mask_rate=(0.1, 1.0), objective="uniform", mixture=_MULTITASK)
-_UNI = ModelConfig(
-    vocab_size=173_568, hidden_size=2048, num_hidden_layers=20, num_attention_heads=16, num_key_value_heads=4, head_dim=128,
-    intermediate_size=5120, initializer_range=0.02, max_position_embeddings=16_384, block_size=32,
-    num_experts=256, num_experts_per_tok=8, n_group=8, topk_group=4, moe_intermediate_size=512,
-)  # fmt: skip
-
-_MNIST = dict(vocab_size=_VOCAB_SIZE, hidden_size=160, num_hidden_layers=5, intermediate_size=448)  # 1.7M parameters
-# Two routed experts and the shared one are about as wide together as the dense layer: much the same work a token, several times the weights.
-_EXPERTS = dict(num_experts=16, num_experts_per_tok=2, n_group=4, topk_group=2, moe_intermediate_size=160)
-
-# A backbone learns more from twice the steps than from twice the batch (LOG.md).
-_LONG_RUN = TrainingConfig(steps=6000, batch_size=64, learning_rate=1.5e-3)
-# Block size 1 is autoregression: a block is one token, always masked, so the 1/t weight is always 1. Every response token is
-# predicted at every step, on average 0.525 of them above: this many steps make as many predictions as one round of `mnist`.
-_AR_RUN = TrainingConfig(steps=3150, batch_size=64, learning_rate=1.5e-3, mask_rate=(1.0, 1.0))
-# 90 seconds on two cores are enough to learn one of the two tasks well. Nearly empty blocks decide which digit it becomes; a
-# run this short leaves out the nearly full ones, whose 1/t weights are mostly noise.
-_LIVE_RUN = TrainingConfig(steps=360, batch_size=48, learning_rate=3e-3, draw_share=1.0, mask_rate=(0.3, 1.0))
-
-# Stages of the model of every task. The first, alignment, is `mnist`: captions and drawing, each masking only its own modality.
-# The second learns the tasks, each in one wording; the third adds thinking and arithmetic, and every wording.
-_SEEING = (("digit", 3.0), ("thickness", 1.0), ("slant", 1.0), ("parity", 1.0))
-_EDITING = (("edit_operation", 4.0), ("edit_digit", 2.0), ("multi_reference", 1.0))
-_MULTITASK = (("draw", 3.0), ("describe", 3.0), *_SEEING, ("compare", 1.5), *_EDITING, ("interleave", 1.0))
-_INSTRUCT = (*_MULTITASK, ("arithmetic", 2.0), ("sum_direct", 0.5), ("sum_thinking", 1.5))
 _UNI_RUN = TrainingConfig(steps=3000, batch_size=64, learning_rate=1.5e-3, mask_rate=(0.1, 1.0), objective="uniform", mixture=_MULTITASK)
 _UNI = ModelConfig(UNI_TEXT_VOCAB_SIZE + 1024, hidden_size=160, num_hidden_layers=5, intermediate_size=448)
 

@@ -186,10 +186,10 @@ class Uni(nn.Module):
 
     def think_and_draw(self, prompts: list[str], *, seed: int = 0, **sampling) -> tuple[list[str], Tensor]:
         """A thinking text for each prompt, and the image drawn with that text as part of its prompt. `sampling` is the image's."""
-        if not prompts:
+        if not (prompts := listed(prompts)):
             return [], self.no_images()
         grid, vocab = self.tokenizer.config.grid, self.vocab
-        begun = [layout.prompt(vocab, "think", [p]) for p in one_each(prompts, prompts)]
+        begun = [layout.prompt(vocab, "think", [p]) for p in prompts]
         thoughts, _ = self.write_until_image(begun, THINKING_LENGTH)
         header = layout.image_header(vocab, grid, grid)
         full = [begin + thought + header for begin, thought in zip(begun, thoughts, strict=True)]
@@ -206,7 +206,7 @@ class Uni(nn.Module):
 
         Guidance compares the first image with no prompt; later ones in three ways, without any words and without any images.
         """
-        grid, vocab = self.tokenizer.config.grid, self.vocab
+        prompts, grid, vocab = listed(prompts), self.tokenizer.config.grid, self.vocab
         generator, config = torch.Generator().manual_seed(seed), self.sampling(INTERLEAVE, **sampling)
         header = layout.image_header(vocab, grid, grid)
         stories: list[list[list[int] | Tensor]] = [[] for _ in prompts]  # texts as ids, images as codes
@@ -285,6 +285,13 @@ def one_each(texts: str | list[str], rows: list) -> list[str]:
     if not all(text.strip() for text in texts):
         raise ValueError("a question or instruction is empty; say what to do, for example 'what digit is this?'")
     return texts
+
+
+def listed(prompts: list[str]) -> list[str]:
+    """The prompts. `ValueError` for a single string, whose letters would count as prompts, or an empty text."""
+    if isinstance(prompts, str):
+        raise ValueError(f"prompts must be a list of strings, for example [{prompts!r}]")
+    return one_each(prompts, prompts)
 
 
 def equal_lengths(rows: list[tuple[list[int], ...]], batch_size: int) -> list[list[int]]:

@@ -30,6 +30,14 @@ def test_drawings_are_pictures():
     assert uni.draw([]).shape == (0, 1, 32, 32)
 
 
+@pytest.mark.parametrize("task", [uni.draw, uni.think_and_draw, uni.interleave_all])
+def test_a_single_string_is_not_a_list_of_letters(task):
+    with pytest.raises(ValueError, match="a list of strings"):
+        task("draw the sum of three and four")
+    with pytest.raises(ValueError, match="empty"):
+        task(["a seven", " "])
+
+
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_drawing_is_the_sampler_on_the_layout(guidance):
     traced = uni.draw_traced(["a thin two"] * 2, seed=5, guidance=guidance, steps=3)

@@ -1,0 +1,39 @@
+"""Every slider of the explorer reaches the sampler, and a caption that cannot be drawn is answered, not raised."""
+
+import pytest
+from helpers import tiny_uni
+
+from minillada.widgets import sampler_explorer
+
+MOVED = {"caption": "a thin two", "steps": 3, "block_size": 4, "guidance": 3.0, "temperature": 0.5, "threshold": 0.5, "seed": 7}
+
+
+@pytest.fixture
+def explorer(monkeypatch):
+    """The explorer over a small model, its controls by name, and what each drawing was asked for."""
+    uni, asked = tiny_uni(), []
+    draw = uni.draw_traced
+
+    def recording(captions, **settings):
+        asked.append({"caption": captions[0], **settings})
+        return draw(captions, **settings)
+
+    monkeypatch.setattr(uni, "draw_traced", recording)
+    box = sampler_explorer(uni)
+    return {control.description.replace(" ", "_"): control for control in box.children[:-1]}, asked
+
+
+def test_every_control_reaches_the_sampler(explorer):
+    controls, asked = explorer
+    assert set(controls) == set(MOVED) and len(asked) == 1
+    for name, value in MOVED.items():
+        assert asked[-1][name] != value
+        controls[name].value = value
+        assert asked[-1][name] == value
+    assert asked[-1] == MOVED and len(asked) == 1 + len(MOVED)
+
+
+def test_an_empty_caption_is_answered(explorer, capsys):
+    controls, _ = explorer
+    controls["caption"].value = "  "
+    assert "the caption is empty" in capsys.readouterr().out
