@@ -302,7 +302,9 @@ def interleave(
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="Shipped weights by name, or a training run's folder.")] = "mnist",
-    samples: Annotated[int, typer.Option(help="Test images to describe; fewer is faster and less precise.")] = 10_000,
+    samples: Annotated[
+        int, typer.Option(help="Test images to describe, or examples a task (at most 500); fewer is faster and less precise.")
+    ] = 10_000,
     suite: Annotated[str, typer.Option(help="`model`: tokenizer, drawing, captions, likelihood, speed; `tasks`: every task.")] = "model",
     pictures: Annotated[Path | None, typer.Option(help="Folder for one page of examples a task (--suite tasks).")] = None,
     record: Annotated[bool, typer.Option("--record", help="Store the result in the JSON beside the weights.")] = False,
@@ -314,7 +316,7 @@ def evaluate(
     if suite not in ("model", "tasks"):
         raise ValueError(f"there is no suite {suite!r}; choose model or tasks")
     if suite == "tasks":
-        report = evaluate_tasks(model, min(samples, 1000), pictures, seed, device)
+        report = evaluate_tasks(model, min(samples, 500), pictures, seed, device)
     else:
         from .evaluate import evaluate as measure
 

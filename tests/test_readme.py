@@ -1,6 +1,7 @@
 """What the documents tell a reader to type works: snippet, commands, targets, links, the demo itself; and the numbers are measured.
 
-`python tests/test_readme.py` writes the table of numbers into the README, from what `minillada evaluate mnist --record` stored.
+`python tests/test_readme.py` writes the table of numbers into the README, from what `minillada evaluate mnist --record` and
+`minillada evaluate mnist-uni --suite tasks --record` stored.
 """
 
 import json
@@ -66,7 +67,41 @@ def numbers_table() -> str:
     ]
     head = f"`minillada evaluate mnist` measures these, here with seed {m['seed']}; ± is the half-width of a 95 % interval.\n\n"
     head += "| what | to reach | measured |\n|---|---|---|\n"
-    return head + "".join(f"| {what} | {bar or 'reported'} | {value} |\n" for what, bar, value in rows)
+    return head + "".join(f"| {what} | {bar or 'reported'} | {value} |\n" for what, bar, value in rows) + tasks_table()
+
+
+# score of `suite` -> (what it says, the bar)
+TASKS = {
+    "digit": ("what digit is this?", "≥ 98.5 %"),
+    "thickness": ("is it thick or thin?", "≥ 93 %"),
+    "slant": ("which way does it lean?", "≥ 93 %"),
+    "parity": ("is it even or odd?", "≥ 97.5 %"),
+    "arithmetic": ("what is this digit plus …? (0 to 18, in words)", "≥ 95 %"),
+    "compare": ("which of the two is larger?", "≥ 96 %"),
+    "edit_operation": ("exact edit: right operation done and digit kept", "≥ 92 %"),
+    "edit_digit": ("turned into another digit", "≥ 92 %"),
+    "edit_digit_attributes": ("… with thickness and slant kept, both", "≥ 80 %"),
+    "multi_reference": ("digit of the first image, thickness of the second", ""),
+    "sum_direct": ("draw the sum of two numbers", ""),
+    "sum_direct_unseen": ("… pairs never trained", ""),
+    "sum_thinking": ("the same, thinking first", "≥ 95 %"),
+    "sum_thinking_unseen": ("… pairs never trained", "15 points more than direct"),
+    "interleave": ("counting in texts and images, all of them right", "≥ 90 %"),
+    "draw": ("drawn digit is the asked one", "within 1 point of `mnist`"),
+    "describe": ("caption names the right digit", "within 1 point of `mnist`"),
+}
+
+
+def tasks_table() -> str:
+    """The scores of every task, from what `minillada evaluate mnist-uni --suite tasks --record` stored."""
+    scores = json.loads((data.WEIGHTS_DIR / "mnist-uni.json").read_text(encoding="utf-8"))["tasks"]
+    head = (
+        "\n`minillada evaluate mnist-uni --suite tasks` measures these, on test images:\n\n| task | to reach | measured |\n|---|---|---|\n"
+    )
+    rows = [(what, bar or "reported", scores[name]) for name, (what, bar) in TASKS.items()]
+    return head + "".join(
+        f"| {what} | {bar} | {100 * s['accuracy']:.1f} % ± {100 * s['ci95']:.1f} (n = {s['n']:,}) |\n" for what, bar, s in rows
+    )
 
 
 def commands(program: str) -> list[list[str]]:
