@@ -193,9 +193,9 @@ _MULTITASK = (
 )  # fmt: skip
 _INSTRUCT = (*_MULTITASK, ("arithmetic", 2.0), ("sum_direct", 0.5), ("sum_thinking", 1.5))
 _REASON = (
-    ("draw", 1.5), ("describe", 2.0), ("digit", 3.0), ("thickness", 1.0), ("slant", 2.0), ("parity", 1.0), ("compare", 6.0),
-    ("edit_operation", 7.0), ("edit_digit", 1.5), ("multi_reference", 5.0), ("interleave", 3.5),
-    ("arithmetic", 6.0), ("sum_direct", 0.5), ("sum_thinking", 3.5),
+    ("draw", 2.0), ("describe", 2.0), ("digit", 2.0), ("thickness", 1.0), ("slant", 3.0), ("parity", 1.0), ("compare", 6.0),
+    ("edit_operation", 6.0), ("edit_digit", 2.0), ("multi_reference", 5.0), ("interleave", 5.0),
+    ("arithmetic", 4.0), ("sum_direct", 0.5), ("sum_thinking", 5.0),
 )  # fmt: skip
 _UNI_RUN = TrainingConfig(steps=3000, batch_size=64, learning_rate=1.5e-3, mask_rate=(0.1, 1.0), objective="uniform", mixture=_MULTITASK)
 _UNI = ModelConfig(UNI_TEXT_VOCAB_SIZE + 1024, hidden_size=160, num_hidden_layers=5, intermediate_size=448)
@@ -239,7 +239,7 @@ PRESETS: dict[str, Preset] = {
             "mnist-uni",
             "backbone",
             _UNI,
-            replace(_UNI_RUN, steps=4300, learning_rate=2e-3, mixture=_REASON, varied=True, text_weight=3.0),
+            replace(_UNI_RUN, steps=2600, mixture=_REASON, varied=True, text_weight=10.0),
             "mnist-uni-tokenizer",
             "mnist-uni-text",
         ),

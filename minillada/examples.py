@@ -163,9 +163,12 @@ def multi_reference(pool: Pool, rng: Random, varied: bool) -> Example:
 
 
 def counting_trace(a: int, b: int) -> str:
-    """a + b on one's fingers: `three; one four, two five; a five` for 3 + 2."""
-    steps = ", ".join(f"{NUMBERS[n]} {NUMBERS[a + n]}" for n in range(1, b + 1))
-    return f"{NUMBERS[a]}; {steps + '; ' if steps else ''}{article(NUMBERS[a + b])}"
+    """a + b on one's fingers: `three, two left; four, one left; five, zero left; a five` for 3 + 2.
+
+    Every step says all that the next one needs, also when to stop, so nothing about the pair as a whole has to be remembered.
+    """
+    steps = [f"{NUMBERS[a + n]}, {NUMBERS[b - n]} left" for n in range(b + 1)]
+    return "; ".join([*steps, article(NUMBERS[a + b])])
 
 
 def is_held_out(a: int, b: int) -> bool:

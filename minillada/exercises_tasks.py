@@ -114,16 +114,16 @@ def same_part(mine: str | Tensor, part: str | Tensor) -> bool:
 
 TRACES = [
     # a, b, what was thought, how many parts from the left are right
-    (3, 2, "three; one four, two five; a five", 4),
-    (3, 2, "three; one four, two six; a six", 2),
-    (3, 2, "two; one three, two four; a four", 0),
-    (3, 2, "three; one four, two five; a six", 3),
-    (3, 2, "three; one five, two five; a five", 1),  # wrong, although it ends well
-    (3, 2, "three; one four; a four", 2),  # stops counting too early
-    (4, 0, "four; a four", 2),
-    (0, 3, "zero; one one, two two, three three; a three", 5),
-    (5, 3, "five; one six, two seven, three eight; an eight", 5),
-    (5, 1, "five; one six, two seven; a seven", 2),  # counts one too many
+    (3, 2, "three, two left; four, one left; five, zero left; a five", 4),
+    (3, 2, "three, two left; four, one left; six, zero left; a six", 2),
+    (3, 2, "two, two left; three, one left; four, zero left; a four", 0),
+    (3, 2, "three, two left; four, one left; five, zero left; a six", 3),
+    (3, 2, "three, two left; five, one left; five, zero left; a five", 1),  # wrong, although it ends well
+    (3, 2, "three, two left; four, zero left; a four", 1),  # stops counting too early
+    (4, 0, "four, zero left; a four", 2),
+    (0, 3, "zero, three left; one, two left; two, one left; three, zero left; a three", 5),
+    (5, 3, "five, three left; six, two left; seven, one left; eight, zero left; an eight", 5),
+    (5, 1, "five, one left; six, zero left; seven, zero left; a seven", 2),  # counts one too many
 ]
 
 
@@ -145,8 +145,8 @@ def check_right_parts(function: Callable) -> bool:
             "stop at the first mistake: what is thought after it builds on it": sum(matches),
             "count the right parts; all or nothing hides where it went wrong": len(truth) * (trace == examples.counting_trace(a, b)),
             "that is the number of parts; count those that are right": len(parts),
-            "parts are separated by semicolons and by commas; counting has several": [
-                one == other for one, other in zip(trace.split("; "), examples.counting_trace(a, b).split("; "), strict=False)
+            "a comma stands within a step; parts are separated by semicolons": [
+                one == other for one, other in zip(by_commas(trace), by_commas(examples.counting_trace(a, b)), strict=False)
             ].count(True),
         }
         known = next((hint for hint, wrong in hints.items() if wrong == result), "")
@@ -157,5 +157,10 @@ def check_right_parts(function: Callable) -> bool:
 
 
 def split_trace(trace: str) -> list[str]:
-    """`three; one four, two five; a five` -> its four parts."""
+    """`three, two left; four, one left; five, zero left; a five` -> its four parts."""
+    return trace.split("; ")
+
+
+def by_commas(trace: str) -> list[str]:
+    """The parts that come of splitting at commas, too."""
     return trace.replace("; ", ", ").split(", ")

@@ -112,12 +112,13 @@ def test_sums_and_what_is_held_out():
 
 def test_a_trace_counts_on_its_fingers():
     for a, b in examples.SUMS:
-        start, *steps, end = examples.counting_trace(a, b).split("; ")
-        pairs = [step.split() for step in ", ".join(steps).split(", ") if step]
-        assert start == NUMBERS[a] and number_in(end) == a + b
-        assert [(NUMBERS.index(n), NUMBERS.index(m)) for n, m in pairs] == [(n, a + n) for n in range(1, b + 1)]
-    assert examples.counting_trace(3, 2) == "three; one four, two five; a five"
-    assert examples.counting_trace(8, 0) == "eight; an eight"
+        *steps, end = examples.counting_trace(a, b).split("; ")
+        states = [re.fullmatch(r"(\w+), (\w+) left", step).groups() for step in steps]
+        numbers = [(NUMBERS.index(so_far), NUMBERS.index(left)) for so_far, left in states]
+        assert numbers[0] == (a, b) and numbers[-1] == (a + b, 0) and number_in(end) == a + b
+        assert all((x + 1, y - 1) == after for (x, y), after in zip(numbers, numbers[1:], strict=False))
+    assert examples.counting_trace(3, 2) == "three, two left; four, one left; five, zero left; a five"
+    assert examples.counting_trace(8, 0) == "eight, zero left; an eight"
 
 
 def test_counting_alternates():

@@ -38,7 +38,7 @@ def _story(vocab, ids, keep=(), offset=True, swap=False, flat=False, texts=True)
 
 
 def _parts(trace):
-    return trace.replace("; ", ", ").split(", ")
+    return trace.split("; ")
 
 
 def _right_parts(a, b, trace):
@@ -91,8 +91,11 @@ CASES: dict = {
             "stop at the first mistake": _matches,
             "all or nothing": lambda a, b, t: len(_parts(t)) * (t == examples.counting_trace(a, b)),
             "number of parts": lambda a, b, t: len(_parts(t)),
-            "by semicolons and by commas": lambda a, b, t: sum(
-                one == two for one, two in zip(t.split("; "), examples.counting_trace(a, b).split("; "), strict=False)
+            "a comma stands within a step": lambda a, b, t: sum(
+                one == two
+                for one, two in zip(
+                    t.replace("; ", ", ").split(", "), examples.counting_trace(a, b).replace("; ", ", ").split(", "), strict=False
+                )
             ),
             "a whole number": lambda a, b, t: t == examples.counting_trace(a, b),
             "yours is 99": lambda a, b, t: 99,
