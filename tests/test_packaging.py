@@ -103,7 +103,7 @@ def test_shipped_weights_say_how_they_were_made(path):
 
 def test_sizes():
     assert megabytes(ROOT / "data" / "mnist") <= 12
-    assert megabytes(ROOT / "data" / "weights") <= 20
+    assert megabytes(ROOT / "data" / "weights") <= 30  # 20 for drawing and describing, the rest for every task
     # Without git (an unpacked archive) there is no list of what is shipped, only of what lies here.
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     shipped = [ROOT / f for f in listed.stdout.split("\0") if f] or [*(ROOT / "data").rglob("*")]
