@@ -95,6 +95,7 @@ class TrainingConfig:
     final_lr_fraction: float = 0.02  # the learning rate decays (cosine) to this fraction
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
+    optimizer: str = "adamw"  # or "muon", for the matrices of the layers
     grad_clip: float = 1.0
     # Mask rates are drawn uniformly from this interval. A block of 16 never shows the sampler a rate below 1/16,
     # and the 1/t weight of such rates is mostly variance.
@@ -197,6 +198,11 @@ _REASON = (
     ("edit_operation", 6.0), ("edit_digit", 2.0), ("multi_reference", 5.0), ("interleave", 5.0),
     ("arithmetic", 4.0), ("sum_direct", 0.5), ("sum_thinking", 5.0),
 )  # fmt: skip
+_LAST = (
+    ("draw", 2.0), ("describe", 2.0), ("digit", 1.0), ("thickness", 1.0), ("slant", 4.0), ("parity", 1.0), ("compare", 7.0),
+    ("edit_operation", 5.0), ("edit_turn", 4.0), ("edit_digit", 8.0), ("multi_reference", 3.0), ("interleave", 4.0),
+    ("arithmetic", 4.0), ("sum_direct", 0.5), ("sum_thinking", 4.0), ("count_on", 3.0),
+)  # fmt: skip
 _UNI_RUN = TrainingConfig(steps=3000, batch_size=64, learning_rate=1.5e-3, mask_rate=(0.1, 1.0), objective="uniform", mixture=_MULTITASK)
 _UNI = ModelConfig(UNI_TEXT_VOCAB_SIZE + 1024, hidden_size=160, num_hidden_layers=5, intermediate_size=448)
 
@@ -236,10 +242,18 @@ PRESETS: dict[str, Preset] = {
             "mnist-uni-text",
         ),
         Preset(
-            "mnist-uni",
+            "mnist-uni-reason",
             "backbone",
             _UNI,
             replace(_UNI_RUN, steps=2600, mixture=_REASON, varied=True, text_weight=10.0),
+            "mnist-uni-tokenizer",
+            "mnist-uni-text",
+        ),
+        Preset(
+            "mnist-uni",
+            "backbone",
+            _UNI,
+            replace(_UNI_RUN, steps=9000, mixture=_LAST, varied=True, text_weight=10.0, optimizer="muon"),
             "mnist-uni-tokenizer",
             "mnist-uni-text",
         ),

@@ -37,6 +37,7 @@ COMPARE_ANSWERS = ("the first", "the second", "neither")
 EDIT_DIGIT = ("turn it into a {digit}", "make it a {digit}")
 MULTI_REFERENCE = ("the digit of the first with the thickness of the second", "draw the first as thick as the second")
 SUM = ("draw the sum of {a} and {b}", "draw {a} plus {b}")
+COUNT_ON = ("what is the sum of {a} and {b}?", "what is {a} plus {b}?")
 COUNT = ("count from {a} to {b}", "show me {a} to {b}")
 
 # Unordered pairs of numbers whose sums are never trained; every sum they make has other pairs that are.
@@ -57,6 +58,7 @@ class Example(NamedTuple):
     system: str  # a key of `layout.SYSTEM_PROMPTS`
     user: list[str | Picture | None]
     response: list[str | Picture]
+    given: int = 0  # so many parts of the response are only shown in training, not asked for
 
 
 class Pool:
@@ -64,12 +66,12 @@ class Pool:
 
     def __init__(self, images: Images):
         self.images = images
-        parts = range(0, len(images.labels), 5000)
-        self.classes: list[tuple[int, int, int]] = [
-            tuple(row)
-            for start in parts
-            for row in captions.caption_classes(images.floats(slice(start, start + 5000)), images.labels[start : start + 5000]).tolist()
-        ]
+        self.classes: list[tuple[int, int, int]] = []
+        self.angles: list[float] = []  # slant in degrees
+        for start in range(0, len(images.labels), 5000):
+            part = images.floats(slice(start, start + 5000))
+            self.classes += map(tuple, captions.caption_classes(part, images.labels[start : start + 5000]).tolist())
+            self.angles += captions.slant(part).tolist()
         self.members: dict[tuple[int, int, int], list[int]] = {}
         for index, row in enumerate(self.classes):
             self.members.setdefault(row, []).append(index)
@@ -84,14 +86,23 @@ class Pool:
             raise ValueError(f"no image of this split has the digit, thickness and slant {wanted} (classes, None: any); use a larger split")
         return rng.choice(self.members[rng.choices(kinds, [len(self.members[kind]) for kind in kinds])[0]])
 
+    def pick_like(self, rng: Random, index: int, digit: int, thickness: int) -> int:
+        """A random image of a digit and a thickness that leans as image `index` does: of four with its class of slant, the nearest in degrees.
+
+        The class alone says little: one bit and a half, where an image has some forty. The nearest of all would say more, but would
+        also lie as near to the edge of the class as image `index` does.
+        """
+        four = [self.pick(rng, digit, thickness, self.classes[index][2]) for _ in range(4)]
+        return min(four, key=lambda other: abs(self.angles[other] - self.angles[index]))
+
 
 def wording(rng: Random, choices: tuple[str, ...], varied: bool) -> str:
     return rng.choice(choices) if varied else choices[0]
 
 
 def article(word: str) -> str:
-    """`a seven`, `an eight`"""
-    return f"an {word}" if word == "eight" else f"a {word}"
+    """`a seven`, `an eight`, `an eleven`"""
+    return f"an {word}" if word[0] == "e" else f"a {word}"
 
 
 def draw(pool: Pool, rng: Random, varied: bool) -> Example:
@@ -138,27 +149,32 @@ def compare(pool: Pool, rng: Random, varied: bool) -> Example:
     return Example("describe", [Picture(a), Picture(b), wording(rng, QUESTIONS["compare"], varied)], [answer])
 
 
-def edit_operation(pool: Pool, rng: Random, varied: bool) -> Example:
-    """An exact operation on pixels; only thick digits are thinned, and only thin ones thickened."""
-    instruction = rng.choice(list(edits.OPERATIONS))
-    thickness = {THICKEN: 0, THIN: 1}.get(instruction)
-    index = pool.pick(rng, digit=rng.randrange(10), thickness=thickness)
-    return Example("edit", [Picture(index), instruction], [Picture(index, instruction)])
+def operations(instructions: list[str]) -> Callable[[Pool, Random, bool], Example]:
+    """Builder of exact operations on pixels; only thick digits are thinned, and only thin ones thickened."""
+
+    def build(pool: Pool, rng: Random, varied: bool) -> Example:
+        instruction = rng.choice(instructions)
+        thickness = {THICKEN: 0, THIN: 1}.get(instruction)
+        index = pool.pick(rng, digit=rng.randrange(10), thickness=thickness)
+        return Example("edit", [Picture(index), instruction], [Picture(index, instruction)])
+
+    return build
+
+
+edit_operation = operations(list(edits.OPERATIONS))
 
 
 def edit_digit(pool: Pool, rng: Random, varied: bool) -> Example:
     """Another digit in the same style."""
     index, digit = pool.pick(rng), rng.randrange(10)
-    _, thickness, slant = pool.classes[index]
     instruction = wording(rng, EDIT_DIGIT, varied).format(digit=DIGITS[digit]).replace("a eight", "an eight")
-    return Example("edit", [Picture(index), instruction], [Picture(pool.pick(rng, digit, thickness, slant))])
+    return Example("edit", [Picture(index), instruction], [Picture(pool.pick_like(rng, index, digit, pool.classes[index][1]))])
 
 
 def multi_reference(pool: Pool, rng: Random, varied: bool) -> Example:
     """Digit and slant of the first image, thickness of the second."""
     a, b = pool.pick(rng, digit=rng.randrange(10)), pool.pick(rng)
-    digit, _, slant = pool.classes[a]
-    result = Picture(pool.pick(rng, digit, pool.classes[b][1], slant))
+    result = Picture(pool.pick_like(rng, a, pool.classes[a][0], pool.classes[b][1]))
     return Example("edit", [Picture(a), Picture(b), wording(rng, MULTI_REFERENCE, varied)], [result])
 
 
@@ -187,6 +203,13 @@ def sums(thinking: bool, pairs: list[tuple[int, int]]) -> Callable[[Pool, Random
     return build
 
 
+def count_on(pool: Pool, rng: Random, varied: bool) -> Example:
+    """The same thoughts about numbers too large to be drawn as one digit. From these many pairs a model learns to begin with the numbers
+    it is given, where from the few sums of digits it would remember the beginning of each."""
+    a, b = rng.choice(COUNTED)
+    return Example("think", [wording(rng, COUNT_ON, varied).format(a=NUMBERS[a], b=NUMBERS[b])], [counting_trace(a, b)])
+
+
 def interleave(pool: Pool, rng: Random, varied: bool) -> Example:
     """Counting upwards: a word, its picture, the next word, …"""
     a, b = sorted(rng.sample(range(10), 2))
@@ -194,6 +217,7 @@ def interleave(pool: Pool, rng: Random, varied: bool) -> Example:
     return Example("interleave", [wording(rng, COUNT, varied).format(a=NUMBERS[a], b=NUMBERS[b])], response)
 
 
+COUNTED = [(a, b) for a in range(len(NUMBERS)) for b in range(10) if a + b < len(NUMBERS) and not is_held_out(a, b)]
 TRAINED_SUMS = [pair for pair in SUMS if not is_held_out(*pair)]
 
 # task -> builder(pool, random numbers, vary the wording) -> Example
@@ -203,10 +227,12 @@ TASKS: dict[str, Callable[[Pool, Random, bool], Example]] = {
     **{kind: question(kind) for kind in ("digit", "thickness", "slant", "parity", "arithmetic")},
     "compare": compare,
     "edit_operation": edit_operation,
+    "edit_turn": operations(["mirror it", "rotate it"]),  # again the two that move every code to another place: the hardest to learn
     "edit_digit": edit_digit,
     "multi_reference": multi_reference,
     "sum_direct": sums(False, TRAINED_SUMS),
     "sum_thinking": sums(True, TRAINED_SUMS),
+    "count_on": count_on,
     "interleave": interleave,
 }
 
@@ -215,9 +241,9 @@ def drop(example: Example, rng: Random, rate: float) -> Example:
     """The example as a branch of guidance sees it, for a share `rate` of those that draw; the others unchanged.
 
     Drawing: no prompt. Thinking: neither prompt nor trace. Editing: no text, or no image. Interleaving: no words, or no images
-    before the last.
+    before the last, which alone is asked for: a story of words without images is nothing to learn.
     """
-    if example.system == "describe" or rng.random() >= rate:
+    if not isinstance(example.response[-1], Picture) or rng.random() >= rate:
         return example
     user, response = example.user, example.response
     if example.system == "edit":
@@ -225,13 +251,14 @@ def drop(example: Example, rng: Random, rate: float) -> Example:
     if example.system == "interleave":
         words, pictures = ([part for part in response if isinstance(part, kind)] for kind in (str, Picture))
         if rng.random() < 0.5:
-            return example._replace(response=[*words, pictures[-1]])
+            n = rng.randint(2, len(words))
+            return example._replace(response=[*words[:n], pictures[n - 1]], given=n)
         return example._replace(user=[None], response=pictures)
     return example._replace(user=[None], response=response[-1:])
 
 
 def all_texts() -> list[str]:
-    """Every text that an example can contain, for the text tokenizer to learn its pieces from."""
+    """Every text that an example can contain, for the text tokenizer to learn its pieces from; those of `count_on` use the same pieces."""
     pairs = [dict(a=NUMBERS[a], b=NUMBERS[b]) for a, b in SUMS] + [
         dict(a=NUMBERS[a], b=NUMBERS[b]) for a, b in product(range(10), repeat=2) if a < b
     ]

@@ -74,11 +74,14 @@ def prompt(vocab: Vocabulary, task: str, user: list[Part], grid: int | None = No
     return ids if grid is None else ids + image_header(vocab, grid, grid)
 
 
-def sequence(vocab: Vocabulary, task: str, user: list[Part], response: list[Part]) -> Sequence:
-    """Training sequence of any task. A response that begins with an image continues a prompt that ends with its header."""
-    begin = prompt(vocab, task, user)
-    ids = begin + write(vocab, response) + vocab.markup(EOS)
-    header = 4 if isinstance(response[0], Tensor) else 0
+def sequence(vocab: Vocabulary, task: str, user: list[Part], response: list[Part], given: int = 0) -> Sequence:
+    """Training sequence of any task; the first `given` parts of the response count as prompt.
+
+    A response that begins with an image continues a prompt that ends with its header.
+    """
+    begin = prompt(vocab, task, user) + write(vocab, response[:given])
+    ids = begin + write(vocab, response[given:]) + vocab.markup(EOS)
+    header = 4 if isinstance(response[given], Tensor) else 0
     return Sequence(ids, len(begin) + header)
 
 

@@ -3,7 +3,7 @@
 Notable choices
 - Every random number of step n comes from a generator seeded with (seed, n). Nothing depends on what was drawn before,
   so a run that is stopped after any step and resumed ends with bit-identical weights, without storing generator states.
-- The optimiser is AdamW with linear warm-up and cosine decay; gradients are clipped by norm.
+- The optimiser is AdamW, or Muon for the matrices of the layers, with linear warm-up and cosine decay; gradients are clipped by norm.
 """
 
 from __future__ import annotations
@@ -56,14 +56,25 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     return config.learning_rate * (config.final_lr_fraction + (1 - config.final_lr_fraction) * cosine)
 
 
-def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices only: norms, biases and scales have no reason to shrink."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
+def make_optimizers(module: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+    """AdamW that decays matrices only: norms, biases and scales have no reason to shrink.
+
+    With Muon, which makes the singular values of an update alike, the matrices of the layers are left to it, as its authors advise;
+    embedding and head are tables of rows. Its steps are scaled to the size of AdamW's, so that a learning rate fits both.
+    """
+    if config.optimizer not in ("adamw", "muon"):
+        raise ValueError(f"unknown optimizer {config.optimizer!r}; choose adamw or muon")
+    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    layers = [p for name, p in named if config.optimizer == "muon" and p.ndim == 2 and "embeddings" not in name and "lm_head" not in name]
+    others = [p for _, p in named if not any(p is q for q in layers)]
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in others if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+    optimizers = [torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)]
+    if layers:
+        optimizers.append(torch.optim.Muon(layers, config.learning_rate, config.weight_decay, adjust_lr_fn="match_rms_adamw"))
+    return optimizers
 
 
 def fit(
@@ -83,9 +94,9 @@ def fit(
     the end; `resume` continues from there. `stop_after` ends the run early at that step, state saved, as an
     interruption would. `after_step` is called with the number of finished steps. Raises `FileNotFoundError` if there is nothing to resume and `FloatingPointError` if the loss is not finite.
     """
-    optimizer = make_optimizer(module, config)
+    optimizers = make_optimizers(module, config)
     device = next(module.parameters()).device
-    start = load_state(out, module, optimizer, config) if resume and out else 0
+    start = load_state(out, module, optimizers, config) if resume and out else 0
     end = config.steps if stop_after is None else min(stop_after, config.steps)
     log = open_log(out, start) if out else None
     records: list[dict] = []
@@ -94,7 +105,7 @@ def fit(
     bar = tqdm(range(start, end), initial=start, total=config.steps, desc=description, mininterval=1.0, file=sys.stderr)
     try:
         for step in bar:
-            for group in optimizer.param_groups:
+            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                 group["lr"] = learning_rate(config, step)
             # The fused attention's bfloat16 backward takes twice the time of the plain one on CPUs. The choice must hold for the
             # backward pass, too, which computes checkpointed layers again.
@@ -105,10 +116,11 @@ def fit(
                     raise FloatingPointError(
                         f"the loss is {float(value.detach())} at step {step}; lower the learning rate or resume from an earlier state"
                     )
-                optimizer.zero_grad(set_to_none=True)
+                module.zero_grad(set_to_none=True)
                 value.backward()
             norm = nn.utils.clip_grad_norm_(module.parameters(), config.grad_clip)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             balance_experts(module, config.balance_rate)
             record = {"step": step, "loss": float(value.detach()), **metrics, "grad_norm": float(norm), "lr": learning_rate(config, step)}
             records.append(record)
@@ -118,7 +130,7 @@ def fit(
                 bar.set_postfix(loss=f"{record['loss']:.3f}", refresh=False)
             if out and ((step + 1) % save_every == 0 or step + 1 == end):
                 log.flush()
-                save_state(out, module, optimizer, step + 1, config)
+                save_state(out, module, optimizers, step + 1, config)
             if after_step:
                 after_step(step + 1)
     finally:
@@ -140,16 +152,17 @@ def open_log(out: Path, start: int):
     return open(path, "a")
 
 
-def save_state(out: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: int, config: TrainingConfig) -> None:
+def save_state(out: Path, module: nn.Module, optimizers: list[torch.optim.Optimizer], step: int, config: TrainingConfig) -> None:
     """Model, optimiser moments and step in one atomic file."""
     tensors = {f"model.{k}": v for k, v in module.state_dict().items()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
+    for number, optimizer in enumerate(optimizers):
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{index}.{k}": v for k, v in moments.items()}
     metadata = {"step": str(step), "training": json.dumps(to_dict(config))}
     checkpoint.save_tensors(out / "state.safetensors", tensors, metadata)
 
 
-def load_state(out: Path, module: nn.Module, optimizer: torch.optim.Optimizer, config: TrainingConfig) -> int:
+def load_state(out: Path, module: nn.Module, optimizers: list[torch.optim.Optimizer], config: TrainingConfig) -> int:
     """Restore what `save_state` wrote; returns the step to continue with."""
     path = out / "state.safetensors"
     if not path.exists():
@@ -159,12 +172,13 @@ def load_state(out: Path, module: nn.Module, optimizer: torch.optim.Optimizer, c
         raise ValueError(f"{path} belongs to a run with other training settings; resume with the settings it was started with")
     model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     checkpoint.load_tensors(module, model, path)
-    state: dict[int, dict[str, Tensor]] = {}
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
     for key, value in tensors.items():
         if key.startswith("optimizer."):
-            _, index, name = key.split(".")
-            state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            _, number, index, name = key.split(".")
+            states[int(number)].setdefault(int(index), {})[name] = value
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return int(metadata["step"])
 
 
@@ -284,8 +298,8 @@ def encode_pictures(
 
 def write_example(vocab: Vocabulary, example: examples.Example, codes: dict[examples.Picture, Tensor]) -> layout.Sequence:
     """The training sequence of an example whose pictures are known as codes."""
-    user, response = ([codes.get(part, part) if isinstance(part, examples.Picture) else part for part in side] for side in example[1:])
-    return layout.sequence(vocab, example.system, user, response)
+    user, response = ([codes.get(part, part) if isinstance(part, examples.Picture) else part for part in side] for side in example[1:3])
+    return layout.sequence(vocab, example.system, user, response, example.given)
 
 
 def mixture_batches(tokenizer: ImageTokenizer, vocab: Vocabulary, pool: examples.Pool, preset: Preset, step: int) -> list[layout.Batch]:

@@ -1,12 +1,11 @@
 """Follow every task through the stages of `mnist-uni`, and store the curves in `data/weights/stages.json`.
 
-`python tests/compare_stages.py` trains the stages as data/README.md does, stops every 1,000 steps and lets `suite` mark the
-model. It takes some hours on one core and may be interrupted: what lies in `runs/stages` is not trained again,
+`python tests/compare_stages.py` trains the stages as data/README.md does, keeps the weights every 1,000 steps and lets `suite` mark
+them. It takes some hours on one core and may be interrupted: what lies in `runs/stages` is not trained again,
 what the file holds is not measured again. Name a stage to follow only that one. Notebook 09 shows the result.
 """
 
 import json
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,40 +13,24 @@ from pathlib import Path
 from minillada import checkpoint, data, examples, suite, tasks, train
 from minillada.config import get_preset
 
-EVERY, SAMPLES, FOLDER, RESULT = 1000, 60, Path("runs/stages"), data.WEIGHTS_DIR / "stages.json"
+EVERY, SAMPLES, FOLDER, RESULT = 1000, 200, Path("runs/stages"), data.WEIGHTS_DIR / "stages.json"
 # preset -> weights it starts from
 STAGES = {
     "mnist-uni-multitask": "mnist",
     "mnist-uni-instruct": str(FOLDER / "mnist-uni-multitask"),
-    "mnist-uni": str(FOLDER / "mnist-uni-instruct"),
+    "mnist-uni-reason": str(FOLDER / "mnist-uni-instruct"),
+    "mnist-uni": str(FOLDER / "mnist-uni-reason"),
 }
 
 
-def stops(name: str) -> list[int]:
-    """The steps of a stage after which the model is marked."""
-    steps = get_preset(name).training.steps
-    return [*range(EVERY, steps, EVERY), steps]
-
-
-def state(name: str, step: int) -> Path:
-    """The training state of a stage after a step, trained up to there if it is not kept yet."""
-    path, run = FOLDER / f"{name}-{step}.safetensors", FOLDER / name
-    if not path.exists():
-        preset = get_preset(name)
-        preset = replace(preset, training=replace(preset.training, bfloat16=True))
-        train.train(preset, run, resume=step > EVERY, stop_after=step, start=STAGES[name])
-        shutil.copyfile(run / "state.safetensors", path)
-    return path
-
-
-def load(name: str, path: Path) -> tasks.Uni:
-    """The model in a training state."""
-    preset = get_preset(name)
-    tokenizer, _ = checkpoint.load_model(preset.tokenizer, "tokenizer")
-    backbone = train.new_model(preset, "cpu")
-    tensors = {k.removeprefix("model."): v for k, v in checkpoint.read_tensors(path)[0].items() if k.startswith("model.")}
-    checkpoint.load_tensors(backbone, tensors, path)
-    return tasks.Uni(backbone, tokenizer, train.load_vocabulary(tokenizer.config.codebook_size, preset.text)).eval()
+def trained(name: str) -> dict[int, Path]:
+    """Weights after every so many steps of a stage, and after the last; it is trained if its folder does not hold them yet."""
+    preset, run = get_preset(name), FOLDER / name
+    preset = replace(preset, training=replace(preset.training, bfloat16=True))
+    if not (run / "weights.safetensors").exists():
+        train.train(preset, run, resume=(run / "state.safetensors").exists(), start=STAGES[name], snapshot_every=EVERY)
+    steps = preset.training.steps
+    return {step: checkpoint.snapshot_path(run, step) for step in range(EVERY, steps, EVERY)} | {steps: run / "weights.safetensors"}
 
 
 if __name__ == "__main__":
@@ -56,10 +39,9 @@ if __name__ == "__main__":
     report = json.loads(RESULT.read_text()) if RESULT.exists() else {"samples": SAMPLES, "stages": {}}
     for name in sys.argv[1:] or STAGES:
         curve = report["stages"].setdefault(name, {})
-        for step in stops(name):
-            uni = load(name, state(name, step))
+        for step, path in trained(name).items():
             if str(step) not in curve:
-                marked = suite.run(uni, judge, pool, SAMPLES, tasks=[task for task in examples.TASKS if task in suite.SUITE])
+                marked = suite.run(tasks.load(path), judge, pool, SAMPLES, tasks=[task for task in examples.TASKS if task in suite.SUITE])
                 curve[str(step)] = {score: value["accuracy"] for score, value in suite.scores(marked).items()}
                 print(name, step, curve[str(step)], flush=True)
                 with checkpoint.atomic(RESULT) as temporary:

@@ -195,6 +195,15 @@ def test_every_task_is_one_sequence(task, user, response, header_in_prompt):
         assert layout.prompt(vocab, task, user) == begin
 
 
+def test_given_parts_of_a_response_belong_to_the_prompt():
+    response = ["one", A, "two", B]
+    whole = layout.sequence(vocab, "interleave", ["count"], response)
+    before = len(layout.prompt(vocab, "interleave", ["count"]))
+    for parts, header in ((1, 4), (2, 0), (3, 4)):
+        part = layout.sequence(vocab, "interleave", ["count"], response, parts)
+        assert part.ids == whole.ids and part.prompt_length == before + len(layout.write(vocab, response[:parts])) + header
+
+
 @few
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=12), st.sampled_from([1, 4, 8]))
 def test_batches_by_shape_hold_every_sequence_once_and_no_needless_padding(sizes, multiple):

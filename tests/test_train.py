@@ -64,9 +64,34 @@ def test_learning_rate_end_points():
 
 def test_only_matrices_decay():
     module = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
-    groups = train.make_optimizer(module, short).param_groups
+    (optimizer,) = train.make_optimizers(module, short)
+    groups = optimizer.param_groups
     assert [[tuple(p.shape) for p in g["params"]] for g in groups] == [[(2, 3)], [(2,), (2,), (2,)]]
     assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
+
+
+def test_muon_moves_all_directions_of_the_layers_alike_and_leaves_the_tables_to_adamw():
+    backbone, config = tiny_backbone(), replace(short, optimizer="muon", weight_decay=0.0)
+    adamw, muon = train.make_optimizers(backbone, config)
+    taken = [p for optimizer in (adamw, muon) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(map(id, taken)) == sorted(map(id, backbone.parameters())), "every parameter once"
+    layers = {id(p) for p in muon.param_groups[0]["params"]}
+    names = {name for name, p in backbone.named_parameters() if id(p) in layers}
+    assert {n.split(".")[1] for n in names} == {"layers"} and all("norm" not in n for n in names) and len(names) > 4
+    before = {n: p.detach().clone() for n, p in backbone.named_parameters()}
+    for p in backbone.parameters():
+        p.grad = torch.randn(p.shape, generator=generator(3)) @ torch.diag(torch.logspace(0, -2, p.shape[-1])) if p.ndim == 2 else p.clone()
+    muon.step()
+    for name, p in backbone.named_parameters():
+        if name in names:
+            values = torch.linalg.svdvals(before[name] - p.detach())
+            assert values.max() / values.min() < 4, "gradients differ a hundredfold between directions, steps do not"
+            size = float((before[name] - p.detach()).square().mean().sqrt())
+            assert size == pytest.approx(0.2 * config.learning_rate, rel=0.3), "as large as AdamW's"
+        else:
+            assert torch.equal(before[name], p)
+    with pytest.raises(ValueError, match="unknown optimizer 'sgd'; choose adamw or muon"):
+        train.make_optimizers(backbone, replace(short, optimizer="sgd"))
 
 
 class Quadratic(nn.Module):
@@ -602,16 +627,16 @@ def test_a_mixture_holds_every_task_in_its_share_and_repeats():
     assert all(torch.equal(a.ids, b.ids) and torch.equal(a.targets, b.targets) for a, b in zip(batches, again, strict=True))
     texts = [vocab.decode(row) for batch in batches for row in batch.ids]
     for task, prompt in SYSTEM_PROMPTS.items():
-        tasks = {"draw": 2, "describe": 7, "edit": 3, "think": 1, "interleave": 1}[task]
+        tasks = {"draw": 2, "describe": 7, "edit": 4, "think": 2, "interleave": 1}[task]
         count = sum(prompt in text for text in texts)
-        assert abs(count - 600 * tasks / 14) < 5 * math.sqrt(600 * tasks / 14), task
+        assert abs(count - 600 * tasks / 16) < 5 * math.sqrt(600 * tasks / 16), task
     assert len(texts) == 600
 
 
 def test_a_mixture_trains_and_resumes_to_the_bit(small_mnist, tmp_path):
     train.train(tiny_tokenizer_preset, tmp_path / "tokenizer")
     whole, interrupted, tokenizer = tmp_path / "whole", tmp_path / "interrupted", str(tmp_path / "tokenizer")
-    preset = tiny_uni_preset()
+    preset = tiny_uni_preset(optimizer="muon")
     preset = replace(preset, training=replace(preset.training, mixture=(("describe", 1.0), ("draw", 1.0))))
     train.train(preset, whole, tokenizer_weights=tokenizer)
     train.train(preset, interrupted, tokenizer_weights=tokenizer, stop_after=3)
