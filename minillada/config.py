@@ -186,8 +186,9 @@ _LIVE_RUN = TrainingConfig(steps=360, batch_size=48, learning_rate=3e-3, draw_sh
 _EDITING_RUN = TrainingConfig(steps=1000, batch_size=32, learning_rate=1e-3, warmup_steps=20, edit_noise=0.3, planted_errors=0.3)
 
 # Stages of the model of every task. The first, alignment, is `mnist`: captions and drawing, each masking only its own modality.
-# The second learns the tasks, each in one wording; the third adds arithmetic and thinking, and varies the wording. The last goes
-# on with larger shares and a larger weight for what was learned slowly: texts that take a step of reasoning, several images.
+# The second learns the tasks, each in one wording; the third adds arithmetic and thinking, and varies the wording. The last two go
+# on with larger shares and a larger weight for what was learned slowly: texts that take a step of reasoning, several images, edits
+# that move every code, style.
 _MULTITASK = (
     ("draw", 3.0), ("describe", 3.0), ("digit", 3.0), ("thickness", 1.0), ("slant", 1.0), ("parity", 1.0), ("compare", 1.5),
     ("edit_operation", 4.0), ("edit_digit", 2.0), ("multi_reference", 1.0), ("interleave", 1.0),
@@ -205,6 +206,12 @@ _LAST = (
 )  # fmt: skip
 _UNI_RUN = TrainingConfig(steps=3000, batch_size=64, learning_rate=1.5e-3, mask_rate=(0.1, 1.0), objective="uniform", mixture=_MULTITASK)
 _UNI = ModelConfig(UNI_TEXT_VOCAB_SIZE + 1024, hidden_size=160, num_hidden_layers=5, intermediate_size=448)
+_UNI_STAGES = {
+    "mnist-uni-multitask": _UNI_RUN,
+    "mnist-uni-instruct": replace(_UNI_RUN, steps=4500, mixture=_INSTRUCT, varied=True),
+    "mnist-uni-reason": replace(_UNI_RUN, steps=2600, mixture=_REASON, varied=True, text_weight=10.0),
+    "mnist-uni": replace(_UNI_RUN, steps=9000, mixture=_LAST, varied=True, text_weight=10.0, optimizer="muon"),
+}
 
 PRESETS: dict[str, Preset] = {
     p.name: p
@@ -232,31 +239,7 @@ PRESETS: dict[str, Preset] = {
         Preset("mnist-ar", "backbone", ModelConfig(**_MNIST, block_size=1), _AR_RUN, "mnist-tokenizer"),
         Preset("mnist-wsd", "backbone", ModelConfig(**_MNIST), _WSD_RUN, "mnist-tokenizer"),
         Preset("mnist-cpu", "backbone", ModelConfig(_VOCAB_SIZE), _LIVE_RUN, "mnist-tokenizer"),
-        Preset("mnist-uni-multitask", "backbone", _UNI, _UNI_RUN, "mnist-uni-tokenizer", "mnist-uni-text"),
-        Preset(
-            "mnist-uni-instruct",
-            "backbone",
-            _UNI,
-            replace(_UNI_RUN, steps=4500, mixture=_INSTRUCT, varied=True),
-            "mnist-uni-tokenizer",
-            "mnist-uni-text",
-        ),
-        Preset(
-            "mnist-uni-reason",
-            "backbone",
-            _UNI,
-            replace(_UNI_RUN, steps=2600, mixture=_REASON, varied=True, text_weight=10.0),
-            "mnist-uni-tokenizer",
-            "mnist-uni-text",
-        ),
-        Preset(
-            "mnist-uni",
-            "backbone",
-            _UNI,
-            replace(_UNI_RUN, steps=9000, mixture=_LAST, varied=True, text_weight=10.0, optimizer="muon"),
-            "mnist-uni-tokenizer",
-            "mnist-uni-text",
-        ),
+        *(Preset(name, "backbone", _UNI, run, "mnist-uni-tokenizer", "mnist-uni-text") for name, run in _UNI_STAGES.items()),
         Preset("mnist-moe", "backbone", ModelConfig(**_MNIST, **_EXPERTS), _LONG_RUN, "mnist-tokenizer"),
     )
 }
