@@ -13,7 +13,7 @@ from pathlib import Path
 from minillada import checkpoint, data, examples, suite, tasks, train
 from minillada.config import get_preset
 
-EVERY, SAMPLES, FOLDER, RESULT = 1000, 200, Path("runs/stages"), data.WEIGHTS_DIR / "stages.json"
+EVERY, SAMPLES, FOLDER, RESULT = 1000, 60, Path("runs/stages"), data.WEIGHTS_DIR / "stages.json"
 # preset -> weights it starts from
 STAGES = {
     "mnist-uni-multitask": "mnist",
