@@ -271,7 +271,7 @@ def edit(
 
 @app.command()
 def think(
-    prompt: Annotated[list[str], typer.Argument(help="What to draw, for example 'draw the sum of three and four'.")],
+    prompt: Annotated[list[str], typer.Argument(help="What to draw, for example 'draw the sum of two and five'.")],
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("outputs/think.png"),
     model: UniModel = "mnist-uni",
     device: Device = "cpu",
