@@ -27,7 +27,7 @@ from .masks import block_causal_mask
 from .model import Backbone, KVCache
 from .sprint import Sprint
 
-STRATEGIES = ("low_confidence", "top_k_margin", "neg_entropy", "random")
+STRATEGIES = ("low_confidence", "top_k_margin", "neg_entropy", "random", "left_to_right")
 
 
 class Step(NamedTuple):
@@ -108,7 +108,8 @@ def commit_score(strategy: str, logits: Tensor, confidence: Tensor, generator: t
     """What the quota ranks positions by, `[B, n]` from logits `[B, n, V]`; the threshold always looks at the confidence.
 
     `low_confidence` (so called because the least confident stay masked): probability of the chosen token;
-    `top_k_margin`: lead of the best token over the second; `neg_entropy`: minus the entropy; `random`: no preference.
+    `top_k_margin`: lead of the best token over the second; `neg_entropy`: minus the entropy; `random`: no preference. These are
+    SPRINT's. `left_to_right`: earlier positions first, so that with one token a step nothing is said before what it follows from.
     """
     if strategy == "low_confidence":
         return confidence
@@ -117,6 +118,8 @@ def commit_score(strategy: str, logits: Tensor, confidence: Tensor, generator: t
         return best[..., 0] - best[..., 1]
     if strategy == "neg_entropy":
         return -torch.special.entr(logits.softmax(-1)).sum(-1)
+    if strategy == "left_to_right":
+        return -torch.arange(confidence.shape[1], device=confidence.device).expand_as(confidence).to(confidence.dtype)
     return torch.rand(confidence.shape, generator=generator).to(confidence.device)
 
 

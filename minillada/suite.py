@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import captions, data, edits, examples
+from .config import get_preset
 from .evaluate import wilson_ci95
 from .examples import Example, Picture, Pool
 from .judge import Judge
@@ -126,7 +127,7 @@ def mark_stories(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed:
     return Marked(asked, stories, {"": right})
 
 
-UNSEEN_SUMS = [pair for pair in examples.SUMS if examples.is_held_out(*pair)]
+UNSEEN_SUMS = [pair for pair in examples.SUMS if examples.is_held_out(*pair, get_preset("mnist-uni").training.held_out)]
 # task -> (how examples are made, how answers are marked)
 SUITE: dict[str, tuple[Callable, Callable]] = {
     **{kind: (examples.TASKS[kind], mark_answers) for kind in ("digit", "thickness", "slant", "parity", "arithmetic", "compare")},

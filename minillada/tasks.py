@@ -32,6 +32,8 @@ ANSWER_LENGTH = 16  # the longest caption has 12 tokens with its end; as many st
 EDIT = SamplingConfig(steps=8, temperature=0.0, threshold=1.0, fill_tail=False)
 INTERLEAVE = SamplingConfig(steps=8, temperature=0.5, threshold=1.0, guidance=2.0, fill_tail=False)
 THINKING_LENGTH = 96  # the longest trace counts nine numbers
+# A thought is written in order: by confidence, a conclusion may be committed before what it should follow from (LOG.md).
+THINK = replace(DESCRIBE, threshold=1.0, strategy="left_to_right")
 MAX_IMAGES = 10  # of an interleaved answer, as officially
 BATCH_SIZE = 250
 
@@ -191,7 +193,7 @@ class Uni(nn.Module):
             return [], self.no_images()
         grid, vocab = self.tokenizer.config.grid, self.vocab
         begun = [layout.prompt(vocab, "think", [p]) for p in prompts]
-        thoughts, _ = self.write_until_image(begun, THINKING_LENGTH)
+        thoughts, _ = self.write_until_image(begun, THINKING_LENGTH, THINK)
         header = layout.image_header(vocab, grid, grid)
         full = [begin + thought + header for begin, thought in zip(begun, thoughts, strict=True)]
         unconditional = [layout.prompt(vocab, "think", [None], grid)] * len(full)
@@ -219,7 +221,7 @@ class Uni(nn.Module):
             return layout.prompt(vocab, "interleave", [prompt]) + [id for piece in pieces for id in piece]
 
         for _ in range(MAX_IMAGES):
-            texts, begins = self.write_until_image([history(i, prompts[i]) for i in active], ANSWER_LENGTH)
+            texts, begins = self.write_until_image([history(i, prompts[i]) for i in active], ANSWER_LENGTH, DESCRIBE)
             for i, text in zip(active, texts, strict=True):
                 stories[i].append(text)
             active = [i for i, more in zip(active, begins, strict=True) if more]
@@ -237,13 +239,13 @@ class Uni(nn.Module):
             for story in stories
         ]
 
-    def write_until_image(self, prompts: list[list[int]], length: int) -> tuple[list[list[int]], list[bool]]:
+    def write_until_image(self, prompts: list[list[int]], length: int, config: SamplingConfig) -> tuple[list[list[int]], list[bool]]:
         """Ids of at most `length` tokens of text after each prompt, and whether an image begins where they end.
 
         Every token may be chosen: in the block in which a text ends, the image's first codes are being filled in, too.
         """
         boi, image = (self.vocab.markup(token)[0] for token in (BOI, IMAGE))
-        rows, _ = self.write(prompts, length, self.sampling(DESCRIBE), torch.Generator().manual_seed(0), stop_id=boi)
+        rows, _ = self.write(prompts, length, self.sampling(config), torch.Generator().manual_seed(0), stop_id=boi)
         ends = [
             next((n for n, i in enumerate(row) if i in (image, boi, self.vocab.eos_id) or i >= self.vocab.image_token_offset), length)
             for row in rows

@@ -323,7 +323,7 @@ def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabul
     """The block diffusion loss of each batch of a step, for the objective of the preset, averaged by their shares of the rows."""
     device = next(backbone.parameters()).device
     config = preset.training
-    pool = examples.Pool(images) if config.mixture else None
+    pool = examples.Pool(images, config.held_out) if config.mixture else None
     settings = dict(
         objective=config.objective, per=config.mask_rate_per, views=config.views,
         complementary=config.complementary, confidence_weight=config.confidence_weight,

@@ -101,25 +101,36 @@ def test_edits():
         assert label(result) == label(first) and style(result) == [style(second)[0], style(first)[1]]
 
 
-def test_sums_and_what_is_held_out():
-    for task in ("sum_direct", "sum_thinking"):
-        for example in many(task, 200):
-            a, b = (NUMBERS.index(word) for word in re.findall(r"\w+", example.user[0]) if word in NUMBERS)
-            assert (min(a, b), max(a, b)) not in examples.HELD_OUT and label(example.response[-1]) == a + b
-    trained = {(a, b) for a, b in examples.TRAINED_SUMS}
-    assert {a + b for a, b in trained} == set(range(10)), "every sum is still trained"
-    assert {a for a, _ in trained} == {b for _, b in trained} == set(range(10)), "every number is, in either place"
-    assert len(trained) + 2 * len(examples.HELD_OUT) == len(examples.SUMS) == 55
+@pytest.mark.parametrize("held_out", [0, 4, 9, len(examples.HELD_OUT)])
+def test_sums_and_what_is_held_out(held_out):
+    kept_out, pairs = examples.HELD_OUT[:held_out], Pool(mnist_test_images(), held_out).sums
+    assert not {(min(pair), max(pair)) for pair in pairs} & set(kept_out)
+    assert len(pairs) + 2 * held_out == len(examples.SUMS) == 55, "both orders of a pair are kept out"
+    assert {a + b for a, b in pairs} == set(range(10)), "every sum is still trained"
+    assert {a for a, _ in pairs} == {b for _, b in pairs} == set(range(10)), "every number is, in either place"
 
 
-def test_thoughts_about_larger_numbers():
-    seen = set()
-    for example in many("count_on", 300):
-        a, b = (NUMBERS.index(word) for word in re.findall(r"\w+", example.user[0]) if word in NUMBERS)
-        assert not examples.is_held_out(a, b), "a pair kept out of the sums is kept out here as well"
-        assert example.response == [examples.counting_trace(a, b)] and example.system == "think"
-        seen.add((a, b))
-    assert max(a + b for a, b in seen) == 18 and len(seen) > 60
+def numbers_in(text):
+    return [NUMBERS.index(word) for word in re.findall(r"\w+", text) if word in NUMBERS]
+
+
+def test_a_pool_trains_the_sums_it_holds():
+    small = Pool(Images(mnist_test_images().pixels[:400], mnist_test_images().labels[:400]), held_out=9)
+    seen: dict[str, set] = {}
+    for task in ("sum_direct", "sum_thinking", "count_on"):
+        for n in range(400):
+            example = examples.TASKS[task](small, Random(n), True)
+            pair = numbers_in(example.user[0])
+            if example.user[0].endswith(" more than " + NUMBERS[pair[1]]):
+                pair = pair[::-1]
+            seen.setdefault(task, set()).add(tuple(pair))
+            if isinstance(example.response[-1], Picture):
+                assert small.classes[example.response[-1].index][0] == sum(pair)
+            if task != "sum_direct":
+                assert example.response[0] == examples.counting_trace(*pair) and example.system == "think"
+    assert seen["sum_direct"] | seen["sum_thinking"] <= set(small.sums)
+    assert seen["count_on"] <= set(small.counted) and max(a + b for a, b in seen["count_on"]) == 18
+    assert not {(min(pair), max(pair)) for pair in seen["count_on"]} & set(examples.HELD_OUT[:9])
 
 
 def test_a_picture_like_another():

@@ -604,10 +604,26 @@ def test_commit_scores_by_hand():
     assert torch.allclose(commit_score("neg_entropy", logits, confidence, None), -torch.tensor([entropy]), atol=1e-5)
     drawn = commit_score("random", logits, confidence, generator(1))
     assert drawn.shape == (1, 3) and not torch.equal(drawn, commit_score("random", logits, confidence, generator(2)))
+    in_order = commit_score("left_to_right", logits, confidence, None)
+    assert in_order[0, 0] > in_order[0, 1] > in_order[0, 2]
     # The strategy ranks; the threshold still looks at the confidence.
     margin = commit_score("top_k_margin", logits, confidence, None)
     assert choose_commits(confidence, torch.ones(1, 3).bool(), 1, 0.55, margin).tolist() == [[True, False, True]]
     assert choose_commits(confidence, torch.ones(1, 3).bool(), torch.tensor([[2]]), 0.95, margin).tolist() == [[True, False, True]]
+
+
+def test_left_to_right_with_one_token_a_step_is_autoregression():
+    backbone, prompt = tiny_backbone(4), random_ids(2, 5)
+    config = SamplingConfig(block_size=4, steps=4, threshold=1.0, strategy="left_to_right")
+    ids = prompt
+    for _ in range(7):  # every next token by hand, the rest of its block masked
+        canvas = torch.cat([ids, torch.full((2, 4 - ids.shape[1] % 4), MASK)], 1)
+        blocks = torch.arange(canvas.shape[1]) // 4
+        with torch.no_grad():
+            logits = backbone(canvas, blocks[None, :, None] >= blocks[None, None, :])
+        logits[..., MASK] = -math.inf
+        ids = torch.cat([ids, logits[:, ids.shape[1]].argmax(-1, keepdim=True)], 1)
+    assert torch.equal(generate(backbone, prompt, 7, config, MASK).ids, ids[:, 5:])
 
 
 @pytest.mark.parametrize(

@@ -290,7 +290,7 @@ def test_thinking_draws_after_its_own_text(monkeypatch):
     texts, images = uni.think_and_draw(prompts, seed=4, steps=2)
     vocab = uni.vocab
     begun = [layout.prompt(vocab, "think", [p]) for p in prompts]
-    thoughts, _ = uni.write_until_image(begun, tasks.THINKING_LENGTH)
+    thoughts, _ = uni.write_until_image(begun, tasks.THINKING_LENGTH, tasks.THINK)
     assert texts == [vocab.decode(t) for t in thoughts] and all(len(t) <= tasks.THINKING_LENGTH for t in thoughts)
     full = [begin + thought + layout.image_header(vocab, 4, 4) for begin, thought in zip(begun, thoughts, strict=True)]
     branch = [layout.prompt(vocab, "think", [None], 4)] * 2
@@ -303,7 +303,7 @@ def scripted(monkeypatch, answers):
     """`uni` whose text phases write the given texts, in turn, and whether an image follows."""
     turns = iter(answers)
 
-    def write_until_image(prompts, length):
+    def write_until_image(prompts, length, config):
         text, more = next(turns)
         return [uni.vocab.encode(text) for _ in prompts], [more] * len(prompts)
 
@@ -325,7 +325,7 @@ def test_a_text_phase_ends_where_an_image_begins(monkeypatch):
     word, header, code = vocab.encode("two"), layout.image_header(vocab, 4, 4), vocab.image_token_offset + 3
     rows = [word + header + [vocab.eos_id], word + [vocab.eos_id] * 5, word + [code, *header], word * 3]
     monkeypatch.setattr(uni, "write", lambda *_, **__: (rows, None))
-    texts, begins = uni.write_until_image([[]] * 4, 9)
+    texts, begins = uni.write_until_image([[]] * 4, 9, tasks.THINK)
     assert texts == [word, word, word, word * 3] and begins == [True, False, True, False]
 
 
