@@ -5,7 +5,8 @@ Notable choices
   right answer off it. The images of training and test are two pools that never mix.
 - An edit by pixels has one right result; an edit by label (`turn it into a four`) takes any image of the wanted kind as one.
 - Sums come without (`sum_direct`) and with thinking (`sum_thinking`): the trace counts on its fingers, so that every step is easy
-  and a pair of numbers never seen before needs nothing new. Some of the pairs in `HELD_OUT` are never trained on.
+  and a pair of numbers never seen before needs nothing new. The sums of some pairs (`HELD_OUT`) are never trained on. Two drills
+  teach the links of such a chain by themselves: to say the numbers asked for (`repeat`), and to read what is written (`go_on`).
 - A share of the prompts is dropped, in part or whole, as guidance needs it: `drop`.
 """
 
@@ -41,6 +42,7 @@ COUNT_ON = (
     "what is the sum of {a} and {b}?", "what is {a} plus {b}?", "add {a} and {b}", "{a} and {b}", "{a} plus {b} is?",
     "how much is {a} and {b}?", "count on from {a} by {b}", "{b} more than {a}",
 )  # fmt: skip
+REPEAT = ("say {a} and {b}", "repeat {a}, {b}", "write {a}, then {b}")
 COUNT = ("count from {a} to {b}", "show me {a} to {b}")
 
 # Unordered pairs of numbers whose sums a run does not train, as many of them as its `held_out` says, from the left. Every sum keeps
@@ -226,6 +228,27 @@ def count_on(pool: Pool, rng: Random, varied: bool) -> Example:
     return Example("think", [wording(rng, COUNT_ON, varied).format(a=NUMBERS[a], b=NUMBERS[b])], [counting_trace(a, b)])
 
 
+def repeat(pool: Pool, rng: Random, varied: bool) -> Example:
+    """Two numbers said again, as a thought begins with them. Any two: their sum is not asked for."""
+    a, b = rng.choices(NUMBERS, k=2)
+    return Example("think", [wording(rng, REPEAT, varied).format(a=a, b=b)], [f"{a}, {b}"])
+
+
+def go_on(pool: Pool, rng: Random, varied: bool) -> Example:
+    """A thought in which the numbers have slipped, at its beginning or later, to be finished: what is written counts, not what was asked.
+
+    A thought of a trained pair can be concluded from the prompt, without reading it. For a new pair that is of no use; here it is wrong.
+    """
+    asked, (a, b) = rng.choice(COUNTED), rng.choice(pool.counted)
+    own = counting_trace(*asked).split("; ")[: rng.randint(0, asked[1])]
+    others = counting_trace(a, b).split("; ")[rng.randint(0, b) :]
+    written = own + others[: rng.randint(1, len(others) - 1)]
+    rest = others[len(written) - len(own) :]
+    result = [Picture(pool.pick(rng, digit=a + b))] if a + b < 10 else []
+    prompt = wording(rng, SUM + COUNT_ON, varied).format(a=NUMBERS[asked[0]], b=NUMBERS[asked[1]])
+    return Example("think", [prompt], ["; ".join(written), "; " + "; ".join(rest), *result], given=1)
+
+
 def interleave(pool: Pool, rng: Random, varied: bool) -> Example:
     """Counting upwards: a word, its picture, the next word, …"""
     a, b = sorted(rng.sample(range(10), 2))
@@ -246,6 +269,8 @@ TASKS: dict[str, Callable[[Pool, Random, bool], Example]] = {
     "sum_direct": sums(False),
     "sum_thinking": sums(True),
     "count_on": count_on,
+    "repeat": repeat,
+    "go_on": go_on,
     "interleave": interleave,
 }
 
@@ -267,7 +292,7 @@ def drop(example: Example, rng: Random, rate: float) -> Example:
             n = rng.randint(2, len(words))
             return example._replace(response=[*words[:n], pictures[n - 1]], given=n)
         return example._replace(user=[None], response=pictures)
-    return example._replace(user=[None], response=response[-1:])
+    return example._replace(user=[None], response=response[-1:], given=0)
 
 
 def all_texts() -> list[str]:

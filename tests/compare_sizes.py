@@ -1,6 +1,6 @@
 """Train models of four sizes on every task, equally long, and store how well they do in `data/weights/sizes.json`.
 
-`python tests/compare_sizes.py` trains each from nothing on the mixture of `mnist-uni` and marks it. It takes about an hour and a half
+`python tests/compare_sizes.py` trains each from nothing on the mixture of `mnist-uni-style` and marks it. It takes about an hour and a half
 on one core and may be interrupted: finished runs in `runs/sizes` are not trained again. Notebook 09 shows the result.
 """
 
@@ -24,7 +24,7 @@ SIZES = {
 
 
 def trained(changes: dict, run: Path) -> tasks.Uni:
-    preset = get_preset("mnist-uni")
+    preset = get_preset("mnist-uni-style")
     settings = replace(preset.training, steps=STEPS, bfloat16=True)
     preset = replace(preset, model=replace(preset.model, **changes), training=settings)
     if not (run / "weights.safetensors").exists():
@@ -39,7 +39,7 @@ def nats(uni: tasks.Uni, pool: examples.Pool, task: str) -> float:
     chosen = [examples.TASKS[task](pool, rng, False) for _ in range(ROWS)]
     pictures = [part for example in chosen for part in example.user + example.response if isinstance(part, examples.Picture)]
     codes = train.encode_pictures(uni.tokenizer, pool.images, pictures, None)
-    total, config = 0.0, get_preset("mnist-uni").training
+    total, config = 0.0, get_preset("mnist-uni-style").training
     for draw in range(DRAWS):
         for batch in train.layout.by_shape([train.write_example(uni.vocab, example, codes) for example in chosen], uni.vocab, 16):
             _, metrics = diffusion.block_diffusion_loss(

@@ -19,7 +19,8 @@ STAGES = {
     "mnist-uni-multitask": "mnist",
     "mnist-uni-instruct": str(FOLDER / "mnist-uni-multitask"),
     "mnist-uni-reason": str(FOLDER / "mnist-uni-instruct"),
-    "mnist-uni": str(FOLDER / "mnist-uni-reason"),
+    "mnist-uni-style": str(FOLDER / "mnist-uni-reason"),
+    "mnist-uni": str(FOLDER / "mnist-uni-style"),
 }
 
 

@@ -133,6 +133,26 @@ def test_a_pool_trains_the_sums_it_holds():
     assert not {(min(pair), max(pair)) for pair in seen["count_on"]} & set(examples.HELD_OUT[:9])
 
 
+def test_drills_show_numbers_and_thoughts_but_not_the_sum_asked_for():
+    small = Pool(Images(mnist_test_images().pixels[:400], mnist_test_images().labels[:400]), held_out=9)
+    apart = 0
+    for n in range(400):
+        said = examples.TASKS["repeat"](small, Random(n), True)
+        assert numbers_in(said.response[0]) == numbers_in(said.user[0])
+        begun = examples.TASKS["go_on"](small, Random(n), True)
+        steps = [numbers_in(step) for step in "".join(begun.response[:2]).split("; ")]
+        ((so_far, left), (result,)), asked = steps[-2:], sum(numbers_in(begun.user[0]))
+        assert left == 0 and so_far == result and begun.given == 1
+        # From what is written on, every step follows from the one before it.
+        rest = steps[begun.response[0].count("; ") : -1]
+        assert all((x + 1, y - 1) == (*after,) for (x, y), after in zip(rest, rest[1:], strict=False))
+        assert [small.classes[part.index][0] for part in begun.response[2:]] == [result] * (result < 10)
+        apart += asked != result
+        dropped = examples.drop(begun, Random(n), 1.0)
+        assert dropped == begun if result > 9 else (dropped.user, dropped.response, dropped.given) == ([None], begun.response[2:], 0)
+    assert apart > 350, "what was asked is the result by chance only"
+
+
 def test_a_picture_like_another():
     """Nearer in degrees than chance, which decides alone among the images of a class."""
     rng, near, far = Random(2), 0.0, 0.0
@@ -190,7 +210,7 @@ def test_dropping_makes_the_branches_of_guidance():
 def test_the_text_tokenizer_has_seen_every_text():
     corpus = set(examples.all_texts()) | set(captions.all_captions()) | {layout.DESCRIBE_QUESTION}
     for task in TASKS:
-        for example in many(task, 100) if task != "count_on" else []:
+        for example in many(task, 100) if task not in ("count_on", "repeat", "go_on") else []:
             for part in example.user + example.response:
                 if isinstance(part, str) and task != "draw":
                     assert part in corpus, part
