@@ -238,8 +238,9 @@ def go_on(pool: Pool, rng: Random, varied: bool) -> Example:
     """A thought in which the numbers have slipped, at its beginning or later, to be finished: what is written counts, not what was asked.
 
     A thought of a trained pair can be concluded from the prompt, without reading it. For a new pair that is of no use; here it is wrong.
+    Only trained pairs are asked about.
     """
-    asked, (a, b) = rng.choice(COUNTED), rng.choice(pool.counted)
+    asked, (a, b) = rng.choice(pool.counted), rng.choice(pool.counted)
     own = counting_trace(*asked).split("; ")[: rng.randint(0, asked[1])]
     others = counting_trace(a, b).split("; ")[rng.randint(0, b) :]
     written = own + others[: rng.randint(1, len(others) - 1)]

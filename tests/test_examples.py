@@ -143,6 +143,7 @@ def test_drills_show_numbers_and_thoughts_but_not_the_sum_asked_for():
         steps = [numbers_in(step) for step in "".join(begun.response[:2]).split("; ")]
         ((so_far, left), (result,)), asked = steps[-2:], sum(numbers_in(begun.user[0]))
         assert left == 0 and so_far == result and begun.given == 1
+        assert sorted(numbers_in(begun.user[0])) in [sorted(pair) for pair in small.counted]
         # From what is written on, every step follows from the one before it.
         rest = steps[begun.response[0].count("; ") : -1]
         assert all((x + 1, y - 1) == (*after,) for (x, y), after in zip(rest, rest[1:], strict=False))

@@ -1,0 +1,58 @@
+"""Ask what makes thoughts about new pairs of numbers come out right, and store the answers in `data/weights/drills.json`.
+
+`python tests/compare_drills.py` goes on from the weights of `mnist-uni-style` with tasks of thinking alone, with and without the drills
+`repeat` and `go_on`, and with fewer pairs kept out, then has every sum thought about in both orders of commitment. Half an hour on one
+core; finished runs in `runs/drills` are not trained again. Notebook 09 shows the result.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from minillada import checkpoint, data, examples, layout, tasks, train
+from minillada.config import get_preset
+
+STEPS, START, FOLDER, RESULT = 400, "runs/mnist-uni-style", Path("runs/drills"), data.WEIGHTS_DIR / "drills.json"
+PLAIN = (("sum_thinking", 1.0), ("count_on", 2.0))
+# what is trained -> shares of the tasks, pairs kept out
+RUNS = {
+    "no drill": (PLAIN, 9),
+    "more pairs": (PLAIN, 4),
+    "repeat": ((*PLAIN, ("repeat", 1.0)), 9),
+    "go on": ((*PLAIN, ("go_on", 2.0)), 9),
+    "both": ((*PLAIN, ("repeat", 1.0), ("go_on", 2.0)), 9),
+}
+ORDERS = {"by confidence": tasks.DESCRIBE, "left to right": tasks.THINK}
+
+
+def trained(mixture: tuple, held_out: int, run: Path) -> tasks.Uni:
+    preset = get_preset("mnist-uni")
+    settings = replace(preset.training, steps=STEPS, mixture=mixture, held_out=held_out, bfloat16=True)
+    if not (run / "weights.safetensors").exists():
+        train.train(replace(preset, training=settings), run, start=START)
+    return tasks.load(run)
+
+
+def right(uni: tasks.Uni, order) -> dict[str, list[bool]]:
+    """Whether the thought about each of `examples.SUMS` is right, word for word, for each wording."""
+    report = {}
+    for wording in examples.SUM:
+        asked = [wording.format(a=examples.NUMBERS[a], b=examples.NUMBERS[b]) for a, b in examples.SUMS]
+        prompts = [layout.prompt(uni.vocab, "think", [text]) for text in asked]
+        thoughts, _ = uni.write_until_image(prompts, tasks.THINKING_LENGTH, order)
+        report[wording] = [uni.vocab.decode(t) == examples.counting_trace(*pair) for t, pair in zip(thoughts, examples.SUMS, strict=True)]
+    return report
+
+
+if __name__ == "__main__":
+    report = {"steps": STEPS, "sums": examples.SUMS, "runs": {}}
+    models = {"before": lambda: tasks.load(START)}
+    models |= {name: lambda name=name, run=run: trained(*run, FOLDER / name.replace(" ", "-")) for name, run in RUNS.items()}
+    for name, model in models.items():
+        uni = model()
+        held_out = RUNS[name][1] if name in RUNS else get_preset("mnist-uni-style").training.held_out
+        report["runs"][name] = {"held_out": held_out, "right": {order: right(uni, config) for order, config in ORDERS.items()}}
+        for order, table in report["runs"][name]["right"].items():
+            print(name, order, {wording: sum(hits) for wording, hits in table.items()}, flush=True)
+        with checkpoint.atomic(RESULT) as temporary:
+            temporary.write_text(json.dumps(report) + "\n")
