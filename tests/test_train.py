@@ -627,9 +627,9 @@ def test_a_mixture_holds_every_task_in_its_share_and_repeats():
     assert all(torch.equal(a.ids, b.ids) and torch.equal(a.targets, b.targets) for a, b in zip(batches, again, strict=True))
     texts = [vocab.decode(row) for batch in batches for row in batch.ids]
     for task, prompt in SYSTEM_PROMPTS.items():
-        tasks = {"draw": 2, "describe": 7, "edit": 4, "think": 2, "interleave": 1}[task]
+        tasks = {"draw": 2, "describe": 7, "edit": 4, "think": 4, "interleave": 1}[task]
         count = sum(prompt in text for text in texts)
-        assert abs(count - 600 * tasks / 16) < 5 * math.sqrt(600 * tasks / 16), task
+        assert abs(count - 600 * tasks / 18) < 5 * math.sqrt(600 * tasks / 18), task
     assert len(texts) == 600
 
 
