@@ -146,17 +146,30 @@ def token_kind(vocab: Vocabulary, token: int) -> str:
     return "special" if name in (EOS, IMAGE, END_IMAGE, BOI) or name.startswith("<") and name.endswith(">") and len(name) > 2 else "text"
 
 
-def token_strip(vocab: Vocabulary, ids: list[int], columns: int = 12, title: str = "", labels: list[str] | None = None) -> Figure:
-    """A sequence as coloured boxes, in reading order, with position numbers; with `labels` every row is a sequence of that name."""
+def token_name(vocab: Vocabulary, token: int) -> str:
+    """What figures call a token: its code, or its text without brackets and with a dot for a space, 13 letters of it."""
+    name = f"code {token - vocab.image_token_offset}" if token_kind(vocab, token) == "image" else vocab.decode([token])
+    name = name.replace("<|reserved_token_", "size ").replace("<role>", "").replace("</role>", "").replace("|>", "").replace("<|", "")
+    return name.replace(" ", "·")[:13]
+
+
+def token_strip(
+    vocab: Vocabulary,
+    ids: list[int],
+    columns: int = 12,
+    title: str = "",
+    labels: list[str] | None = None,
+    marks: list[bool] | None = None,
+) -> Figure:
+    """A sequence as coloured boxes, in reading order, with position numbers; with `labels` every row is a sequence of that name,
+    and `marks` frames boxes."""
     rows = -(-len(ids) // columns)
     figure = Figure(figsize=(0.95 * columns, 0.48 * rows + 0.3), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     for i, token in enumerate(ids):
-        x, y, kind = i % columns, i // columns, token_kind(vocab, token)
-        axes.add_patch(_box(x, y, KIND_COLOURS[kind]))
-        name = f"code {token - vocab.image_token_offset}" if kind == "image" else vocab.decode([token])
-        name = name.replace("<|reserved_token_", "size ").replace("<role>", "").replace("</role>", "").replace("|>", "").replace("<|", "")
-        axes.text(x + 0.5, y + 0.45, name.replace(" ", "·")[:13], ha="center", va="center", fontsize=7)
+        x, y = i % columns, i // columns
+        axes.add_patch(_box(x, y, KIND_COLOURS[token_kind(vocab, token)], "crimson" if marks and marks[i] else "white"))
+        axes.text(x + 0.5, y + 0.45, token_name(vocab, token), ha="center", va="center", fontsize=7)
         axes.text(x + 0.96, y + 0.93, str(x if labels else i), ha="right", va="bottom", fontsize=5, color="gray")
     for y, label in enumerate(labels or []):
         axes.text(-0.1, y + 0.5, label, ha="right", va="center", fontsize=8)
@@ -165,10 +178,10 @@ def token_strip(vocab: Vocabulary, ids: list[int], columns: int = 12, title: str
     return figure
 
 
-def _box(x: float, y: float, colour: str):
+def _box(x: float, y: float, colour: str, edge: str):
     from matplotlib.patches import Rectangle
 
-    return Rectangle((x + 0.03, y + 0.06), 0.94, 0.88, facecolor=colour, edgecolor="white")
+    return Rectangle((x + 0.03, y + 0.06), 0.94, 0.88, facecolor=colour, edgecolor=edge)
 
 
 def mask_figure(masks: list[Tensor], titles: list[str], ticks: list[str] | None = None) -> Figure:
@@ -321,7 +334,7 @@ def heatmap(
             axes.set_yticks(range(rows), ticks[0], fontsize=7)
             axes.set_xticks(range(columns), ticks[1], fontsize=7)
         for y, x in marks[k].nonzero().tolist() if marks else []:
-            axes.plot(x, y, "o", markersize=9, markerfacecolor="none", markeredgecolor="crimson")
+            axes.plot(x, y, "o", markersize=18 if form else 9, markerfacecolor="none", markeredgecolor="crimson")
         for y, x in torch.nonzero(table).tolist() if form else []:
             dark = table[y, x] > 0.6 * table.max()
             axes.text(x, y, format(table[y, x].item(), form), ha="center", va="center", fontsize=7, color="white" if dark else "black")
@@ -353,6 +366,23 @@ def bars(values: list[float], names: list[str], ylabel: str, line: float | None 
     return figure
 
 
+def dots(series: dict[str, list[tuple[float, float]]], names: list[str], ylabel: str, line: float | None = None) -> Figure:
+    """One point `(value, half-width)` a name and series: for differences far from 0, which bars would hide; a dashed `line`."""
+    figure = Figure(figsize=(max(3.6, len(names)), 2.9), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    for k, (label, points) in enumerate(series.items()):
+        places = [i + 0.2 * (k - (len(series) - 1) / 2) for i in range(len(names))]
+        values, errors = zip(*points, strict=True)
+        axes.errorbar(places, values, yerr=errors, fmt="o", markersize=4, capsize=3, label=label)
+    axes.set_xticks(range(len(names)), names, fontsize=8)
+    axes.set_ylabel(ylabel)
+    axes.grid(axis="y", alpha=0.3)
+    if line is not None:
+        axes.axhline(line, color="crimson", linestyle="--", linewidth=1)
+    figure.legend(loc="outside upper center", ncols=2, fontsize=8)
+    return figure
+
+
 def sweep(x: list | dict[str, list], panels: dict[str, dict[str, list]], xlabel: str, log: bool = False) -> Figure:
     """One panel a quantity: `{ylabel: {line: values}}`, where a value may be a pair (value, half-width); as a dict, `x` differs by line."""
     figure = Figure(figsize=(3.6 * len(panels), 2.8), dpi=DPI, layout="constrained")
@@ -365,6 +395,8 @@ def sweep(x: list | dict[str, list], panels: dict[str, dict[str, list]], xlabel:
         if log:
             axes.set_xticks(x, [f"{v:g}" for v in x])
             axes.minorticks_off()
+        elif all(float(v).is_integer() for v in places):
+            axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         if len(lines) > 1:
             axes.legend(fontsize=8)
@@ -372,7 +404,8 @@ def sweep(x: list | dict[str, list], panels: dict[str, dict[str, list]], xlabel:
 
 
 def tradeoff(panels: dict[str, dict[str, list[tuple[float, float, float]]]], xlabel: str, line: float | None = None) -> Figure:
-    """One panel a quantity: `{ylabel: {line: [(x, value, half-width), …]}}`, every line at its own x; `line` dashed in the first panel."""
+    """One panel a quantity: `{ylabel: {line: [(x, value, half-width), …]}}`, the same lines in each, every line at its own x; `line`
+    dashed in the first panel. Error bars leave no room for a legend inside."""
     figure = Figure(figsize=(4.6 * len(panels), 3.2), dpi=DPI, layout="constrained")
     for k, (axes, (ylabel, lines)) in enumerate(zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True)):
         for name, points in lines.items():
@@ -382,8 +415,8 @@ def tradeoff(panels: dict[str, dict[str, list[tuple[float, float, float]]]], xla
             axes.axhline(line, color="crimson", linestyle="--", linewidth=1)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.grid(alpha=0.3)
-        if len(lines) > 1:
-            axes.legend(fontsize=8)
+    if len(lines) > 1:
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2 * len(panels), fontsize=8)
     return figure
 
 

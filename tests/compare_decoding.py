@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from minillada import captions, checkpoint, data, evaluate, layout, levenshtein, tasks, timing, train
 from minillada.config import SamplingConfig, get_preset
 from minillada.model import KVCache
-from minillada.sampler import generate
+from minillada.sampler import STRATEGIES, generate
 from minillada.sprint import Sprint
 
 DRAWINGS, DECIDING, IMAGES, REPAIRS = 500, 1500, 1000, 300
@@ -34,7 +34,7 @@ DRAWING += [(model, "steps", dict(steps=s), None) for model in CAP for s in STEP
 DRAWING += [("mnist", "temperature 0.7", dict(steps=s, temperature=0.7), None) for s in STEPS[1:]]
 DRAWING += [("mnist", "threshold", dict(steps=16, threshold=t), None) for t in (0.05,)]
 DRAWING += [(model, "adaptive", dict(steps=s, adaptive=True), None) for model in ("mnist", *CAP) for s in (3, 2)]
-DRAWING += [("mnist", "strategy", dict(steps=4, strategy=name), None) for name in ("top_k_margin", "neg_entropy", "random")]
+DRAWING += [("mnist", "strategy", dict(steps=4, strategy=name), None) for name in STRATEGIES[1:]]
 DRAWING += [("mnist-editor", "steps", dict(steps=s), None) for s in (8, 4, 2, 1)]
 EDITED = ((1, 0.0, 1), (1, 0.0, 4), (2, 0.0, 2))
 DRAWING += [("mnist-editor", "editing", dict(steps=s, edit_threshold=t, post_steps=p), None) for s, t, p in EDITED]
@@ -46,11 +46,8 @@ DESCRIBING = [
     (model, "threshold", dict(threshold=t), None) for model in ("mnist", "cap-10", "mnist-editor") for t in (1.0, 0.95, 0.85, 0.5, 0.0)
 ]
 DESCRIBING += [("mnist-editor", name, settings, None) for name, settings in EDITS.items()]
-DESCRIBING += [
-    ("mnist", "strategy", dict(threshold=1.0, steps=4, strategy=name), None)
-    for name in ("low_confidence", "top_k_margin", "neg_entropy", "random")
-]
-DESCRIBING += [("mnist", "sprint", dict(threshold=t, adaptive=True), changes) for t in (0.95,) for changes in PRUNED]
+DESCRIBING += [("mnist", "strategy", dict(threshold=1.0, steps=4, strategy=name), None) for name in STRATEGIES]
+DESCRIBING += [("mnist", "sprint", dict(threshold=0.95, adaptive=True), changes) for changes in (None, *PRUNED)]  # None keeps all
 
 
 def load(name: str) -> tasks.Uni:
