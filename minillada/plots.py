@@ -289,14 +289,20 @@ def demo_figure(prompts: list[str], drawn: Tensor, frames: Tensor, real: Tensor,
     return figure
 
 
-def show(figure: Figure) -> None:
-    """Display a figure in a notebook; figures here live outside pyplot, so nothing is shown twice."""
+def rendered(figure: Figure):
+    """A figure as a PNG to display."""
     from IPython.display import Image as Display
-    from IPython.display import display
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    display(Display(buffer.getvalue()))
+    return Display(buffer.getvalue())
+
+
+def show(figure: Figure) -> None:
+    """Display a figure in a notebook; figures here live outside pyplot, so nothing is shown twice."""
+    from IPython.display import display
+
+    display(rendered(figure))
 
 
 def heatmap(
