@@ -4,6 +4,7 @@ import pytest
 from helpers import tiny_uni
 from matplotlib.figure import Figure
 
+from minillada import plots
 from minillada.widgets import sampler_explorer
 
 MOVED = {"caption": "a thin two", "steps": 3, "block_size": 4, "guidance": 3.0, "temperature": 0.5, "threshold": 0.5, "seed": 7}
@@ -58,3 +59,11 @@ def test_every_control_has_a_hint_and_room_for_its_name(explorer):
     for control in explorer[0].values():
         assert control.tooltip or control.placeholder, f"the browser shows 'null' over {control.description}"
         assert control.style.description_width == "7em"
+
+
+def test_both_pictures_count_steps_from_one():
+    uni = tiny_uni()
+    traced = uni.draw_traced(["a thin two"], steps=1)
+    names = [label.get_text() for label in plots.confidence_map(traced.generation.steps).axes[0].get_yticklabels()]
+    frames = [axes.get_title() for axes in plots.filmstrip(uni, traced).axes]
+    assert names and [f"step {name}" for name in names] == frames
