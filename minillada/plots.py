@@ -302,14 +302,20 @@ def demo_figure(prompts: list[str], drawn: Tensor, frames: Tensor, real: Tensor,
     return figure
 
 
-def show(figure: Figure) -> None:
-    """Display a figure in a notebook; figures here live outside pyplot, so nothing is shown twice."""
+def rendered(figure: Figure):
+    """A figure as a PNG to display."""
     from IPython.display import Image as Display
-    from IPython.display import display
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    display(Display(buffer.getvalue()))
+    return Display(buffer.getvalue())
+
+
+def show(figure: Figure) -> None:
+    """Display a figure in a notebook; figures here live outside pyplot, so nothing is shown twice."""
+    from IPython.display import display
+
+    display(rendered(figure))
 
 
 def heatmap(
@@ -350,7 +356,9 @@ def confidence_map(steps: list[Step], row: int = 0) -> Figure:
         place = slice(step.start - first, step.start - first + step.ids.shape[1])
         confidence[i, place], committed[i, place] = step.confidence[row].cpu(), step.committed[row].cpu()
     asked = (confidence > 0).any(0)
-    return heatmap([confidence[:, asked]], ["confidence (dark = sure), ring = committed"], "token", "step", [committed[:, asked]])
+    title, ring = "confidence (dark = sure), ring = committed", committed[:, asked]
+    ticks = [str(i + 1) for i in range(len(steps))], [str(i) for i in range(ring.shape[1])]  # steps count from 1, as in `filmstrip`
+    return heatmap([confidence[:, asked]], [title], "token", "step", [ring], ticks=ticks)
 
 
 def bars(values: list[float], names: list[str], ylabel: str, line: float | None = None, marks=None, errors=None) -> Figure:
