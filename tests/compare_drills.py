@@ -1,13 +1,16 @@
 """Ask what makes thoughts about new pairs of numbers come out right, and store the answers in `data/weights/drills.json`.
 
 `python tests/compare_drills.py` goes on from the weights of `mnist-uni-style` with tasks of thinking alone, with and without the drills
-`repeat` and `go_on`, and with fewer pairs kept out, then has every sum thought about in both orders of commitment. Half an hour on one
-core; finished runs in `runs/drills` are not trained again. Notebook 09 shows the result.
+`repeat` and `go_on`, and with fewer pairs kept out, then has every sum thought about in both orders of commitment. It also asks
+whether a conclusion is read from the thought: the thought is written after the prompt of another sum. Half an hour on one core; finished
+runs in `runs/drills` are not trained again. Notebook 09 shows the result.
 """
 
 import json
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from minillada import checkpoint, data, examples, layout, tasks, train
 from minillada.config import get_preset
@@ -44,6 +47,20 @@ def right(uni: tasks.Uni, order) -> dict[str, list[bool]]:
     return report
 
 
+def read(uni: tasks.Uni, least: int, most: int) -> list[bool]:
+    """Whether right thoughts of `least` to `most` steps are concluded right after the prompt of every sum with another result."""
+    asked, answers = [], []
+    for a, b in examples.SUMS:
+        thought = uni.vocab.encode(examples.counting_trace(a, b))
+        for other in examples.SUMS if least <= b + 1 <= most else []:
+            if sum(other) != a + b:
+                text = examples.SUM[0].format(a=examples.NUMBERS[other[0]], b=examples.NUMBERS[other[1]])
+                asked.append(layout.prompt(uni.vocab, "think", [text]) + thought[:-1])
+                answers.append(thought[-1:])
+    said, _ = uni.write(asked, 1, uni.sampling(tasks.THINK), torch.Generator())
+    return [one == answer for one, answer in zip(said, answers, strict=True)]
+
+
 if __name__ == "__main__":
     report = {"steps": STEPS, "sums": examples.SUMS, "runs": {}}
     models = {"before": lambda: tasks.load(START)}
@@ -52,6 +69,9 @@ if __name__ == "__main__":
         uni = model()
         held_out = RUNS[name][1] if name in RUNS else get_preset("mnist-uni-style").training.held_out
         report["runs"][name] = {"held_out": held_out, "right": {order: right(uni, config) for order, config in ORDERS.items()}}
+        read_by_steps = {steps: read(uni, *steps) for steps in ((1, 2), (3, 10))}
+        report["runs"][name]["read"] = {"{} to {} steps".format(*steps): sum(hits) / len(hits) for steps, hits in read_by_steps.items()}
+        print(name, report["runs"][name]["read"])
         for order, table in report["runs"][name]["right"].items():
             print(name, order, {wording: sum(hits) for wording, hits in table.items()}, flush=True)
         with checkpoint.atomic(RESULT) as temporary:
