@@ -166,7 +166,7 @@ def merge(paths: list[Path], kind: str) -> tuple[nn.Module, dict]:
     module, info = loaded[0][0], {key: value for key, value in loaded[0][1].items() if key != "step"}
     states = [other.state_dict() for other, _ in loaded]
     load_tensors(module, {key: torch.stack([state[key] for state in states]).mean(0) for key in states[0]}, paths[0])
-    return module, info | {"merged": [{"step": about.get("step"), "sha256": about["sha256"]} for _, about in loaded]}
+    return module, info | {"merged": [{key: about.get(key) for key in ("command", "step", "sha256")} for _, about in loaded]}
 
 
 def shipped(name: str) -> bool:

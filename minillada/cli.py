@@ -347,7 +347,7 @@ def evaluate_tasks(model: str, samples: int, pictures: Path | None, seed: int, d
 
     uni = tasks.load(model, check_device(device))
     judge, _ = checkpoint.load_model("mnist-judge", "judge")
-    pool = suite.test_pool()
+    pool = suite.unseen_pool()
     marked = suite.run(uni, judge, pool, samples, seed)
     for task, result in marked.items() if pictures else ():
         with checkpoint.atomic(pictures / f"{task}.png") as temporary:

@@ -46,13 +46,8 @@ REPEAT = ("say {a} and {b}", "repeat {a}, {b}", "write {a}, then {b}")
 COUNT = ("count from {a} to {b}", "show me {a} to {b}")
 
 # Unordered pairs of numbers whose sums a run does not train, as many of them as its `held_out` says, from the left. Every sum keeps
-# other pairs and every number other partners, and no number is in more than two of the first four: of a number whose partners are
-# mostly missing, what is learned is that they are missing.
-HELD_OUT = (
-    (0, 5), (1, 6), (2, 4), (1, 3),
-    (2, 3), (3, 4), (2, 6), (3, 5), (4, 5),
-    (0, 7), (0, 3), (1, 7), (3, 6), (0, 8), (0, 4), (0, 2), (1, 5),
-)  # fmt: skip
+# other pairs and every number other partners.
+HELD_OUT = ((0, 5), (1, 6), (2, 4), (1, 3), (2, 3), (3, 4), (2, 6), (3, 5), (4, 5))
 SUMS = [(a, b) for a in range(10) for b in range(10 - a)]  # whose result can be drawn as one digit
 COUNTED = [(a, b) for a in range(len(NUMBERS)) for b in range(10) if a + b < len(NUMBERS)]  # whose result has a name
 

@@ -165,6 +165,6 @@ def scores(marked: dict[str, Marked]) -> dict[str, dict]:
     return report
 
 
-def test_pool() -> Pool:
+def unseen_pool() -> Pool:
     """The images nobody trained on."""
     return Pool(data.load_mnist("test"))

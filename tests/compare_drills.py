@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from minillada import checkpoint, data, examples, layout, tasks, train
-from minillada.config import get_preset
+from minillada.config import SamplingConfig, get_preset
 
 STEPS, START, FOLDER, RESULT = 400, "runs/mnist-uni-style", Path("runs/drills"), data.WEIGHTS_DIR / "drills.json"
 PLAIN = (("sum_thinking", 1.0), ("count_on", 2.0))
@@ -36,14 +36,14 @@ def trained(mixture: tuple, held_out: int, run: Path) -> tasks.Uni:
     return tasks.load(run)
 
 
-def right(uni: tasks.Uni, order) -> dict[str, list[bool]]:
-    """Whether the thought about each of `examples.SUMS` is right, word for word, for each wording."""
+def think(uni: tasks.Uni, order: SamplingConfig) -> dict[str, list[str]]:
+    """The thought about each of `examples.SUMS`, for each wording."""
     report = {}
     for wording in examples.SUM:
         asked = [wording.format(a=examples.NUMBERS[a], b=examples.NUMBERS[b]) for a, b in examples.SUMS]
         prompts = [layout.prompt(uni.vocab, "think", [text]) for text in asked]
         thoughts, _ = uni.write_until_image(prompts, tasks.THINKING_LENGTH, order)
-        report[wording] = [uni.vocab.decode(t) == examples.counting_trace(*pair) for t, pair in zip(thoughts, examples.SUMS, strict=True)]
+        report[wording] = [uni.vocab.decode(thought) for thought in thoughts]
     return report
 
 
@@ -63,16 +63,13 @@ def read(uni: tasks.Uni, least: int, most: int) -> list[bool]:
 
 if __name__ == "__main__":
     report = {"steps": STEPS, "sums": examples.SUMS, "runs": {}}
-    models = {"before": lambda: tasks.load(START)}
-    models |= {name: lambda name=name, run=run: trained(*run, FOLDER / name.replace(" ", "-")) for name, run in RUNS.items()}
-    for name, model in models.items():
-        uni = model()
-        held_out = RUNS[name][1] if name in RUNS else get_preset("mnist-uni-style").training.held_out
-        report["runs"][name] = {"held_out": held_out, "right": {order: right(uni, config) for order, config in ORDERS.items()}}
-        read_by_steps = {steps: read(uni, *steps) for steps in ((1, 2), (3, 10))}
-        report["runs"][name]["read"] = {"{} to {} steps".format(*steps): sum(hits) / len(hits) for steps, hits in read_by_steps.items()}
-        print(name, report["runs"][name]["read"])
-        for order, table in report["runs"][name]["right"].items():
-            print(name, order, {wording: sum(hits) for wording, hits in table.items()}, flush=True)
+    for name in ("before", *RUNS):
+        uni = tasks.load(START) if name == "before" else trained(*RUNS[name], FOLDER / name.replace(" ", "-"))
+        thoughts = {order: think(uni, config) for order, config in ORDERS.items()}
+        conclusions = {"short": read(uni, 1, 2), "long": read(uni, 3, 10)}  # by the steps of a thought
+        report["runs"][name] = {"thoughts": thoughts, "read": {length: sum(hits) / len(hits) for length, hits in conclusions.items()}}
+        for order, table in thoughts.items():
+            counts = {w: sum(t == examples.counting_trace(*pair) for t, pair in zip(table[w], examples.SUMS, strict=True)) for w in table}
+            print(name, order, counts, report["runs"][name]["read"], flush=True)
         with checkpoint.atomic(RESULT) as temporary:
             temporary.write_text(json.dumps(report) + "\n")

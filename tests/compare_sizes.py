@@ -51,7 +51,7 @@ def nats(uni: tasks.Uni, pool: examples.Pool, task: str) -> float:
 
 if __name__ == "__main__":
     judge, _ = checkpoint.load_model("mnist-judge", "judge")
-    pool = suite.test_pool()
+    pool = suite.unseen_pool()
     report = {"steps": STEPS, "samples": SAMPLES, "sizes": {}}
     for name, changes in SIZES.items():
         uni = trained(changes, FOLDER / name.replace(" ", ""))

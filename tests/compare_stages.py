@@ -36,7 +36,7 @@ def trained(name: str) -> dict[int, Path]:
 
 if __name__ == "__main__":
     judge, _ = checkpoint.load_model("mnist-judge", "judge")
-    pool = suite.test_pool()
+    pool = suite.unseen_pool()
     report = json.loads(RESULT.read_text()) if RESULT.exists() else {"samples": SAMPLES, "stages": {}}
     for name in sys.argv[1:] or STAGES:
         curve = report["stages"].setdefault(name, {})

@@ -131,7 +131,7 @@ def test_every_task_from_the_command_line(call, run, tmp_path, monkeypatch):
 
 def test_tasks_are_marked_and_shown_on_pages(call, run, tmp_path, monkeypatch):
     small = examples.Pool(real_images(400))
-    monkeypatch.setattr(suite, "test_pool", lambda: small)
+    monkeypatch.setattr(suite, "unseen_pool", lambda: small)
     monkeypatch.setattr(suite, "SUITE", {name: suite.SUITE[name] for name in ("digit", "compare", "edit_digit", "draw")})
     code, out, _ = call("evaluate", run, "--suite", "tasks", "--samples", 5, "--pictures", "pages", "--json", "--record")
     report = json.loads(out)
