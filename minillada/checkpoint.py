@@ -9,8 +9,6 @@ Notable choices
 from __future__ import annotations
 
 import json
-import os
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .config import JudgeConfig, ModelConfig, TokenizerConfig, from_dict
-from .data import WEIGHTS_DIR, checksum
-from .judge import Judge
+from .files import WEIGHTS_DIR, atomic, checksum
+from .measure.judge import Judge
 from .model import Backbone
 from .vq import ImageTokenizer
 
@@ -29,18 +27,6 @@ KINDS = {
     "tokenizer": (TokenizerConfig, ImageTokenizer),
     "backbone": (ModelConfig, Backbone),
 }
-
-
-@contextmanager
-def atomic(path: Path):
-    """Yields a temporary path in the same folder; renames it to `path` on success and removes it on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

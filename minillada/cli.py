@@ -13,16 +13,32 @@ from typing import Annotated
 import torch
 import typer
 
-from . import captions, checkpoint, data, layout, plots, tasks
-from .config import PRESETS, change_preset, get_preset
+from . import checkpoint, layout
+from .datasets import captions, mnist
+from .datasets.pictures import read_image
+from .files import DATA_DIR, WEIGHTS_DIR, atomic
+from .presets import PRESETS, change_preset, get_preset
+from .show import grids, strips
+from .uni import DRAW, EDIT, load
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
 benchmarks = typer.Typer(no_args_is_help=True, help="Speed against a plainer way of computing the same thing.")
+
+
 app.add_typer(benchmarks, name="bench")
 
+
 Model = Annotated[str, typer.Option(help="Shipped weights by name, a training run's folder, or a .safetensors file.")]
+
+
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
+
+
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
 
 
@@ -46,8 +62,8 @@ def demo(
     began = time.perf_counter()
     say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
     say("loading the shipped weights …")
-    uni = tasks.load("mnist", check_device(device))
-    test = data.load_mnist("test")
+    uni = load("mnist", check_device(device))
+    test = mnist.load_mnist("test")
     style = torch.Generator().manual_seed(seed)
     prompts = [captions.caption(d, *(int(torch.randint(n, (1,), generator=style)) for n in (2, 3))) for d in range(10)]
     say("drawing ten digits …")
@@ -61,12 +77,12 @@ def demo(
     seen = judge.classify(traced.images).tolist()
     print("asked for                             the judge sees")
     for digit, prompt in enumerate(prompts):
-        print(f"  {prompt:36s}{data.DIGITS[seen[digit]]}{'' if seen[digit] == digit else '   (not what was asked)'}")
+        print(f"  {prompt:36s}{mnist.DIGITS[seen[digit]]}{'' if seen[digit] == digit else '   (not what was asked)'}")
     print("\nthe model wrote                       measured from the pixels")
     for got, want in zip(written, true, strict=True):
         print(f"  {got:36s}{want}{'' if got == want else '   (differs)'}")
-    figure = plots.demo_figure(prompts, traced.images, plots.film_frames(uni, traced), real, written)
-    with checkpoint.atomic(out) as temporary:
+    figure = grids.demo_figure(prompts, traced.images, strips.film_frames(uni, traced), real, written)
+    with atomic(out) as temporary:
         figure.savefig(temporary, format="png")
     print(f"\nsaved {out} after {time.perf_counter() - began:.0f} s. Next: `make lab` (or `jupyter lab notebooks`) opens the notebooks.")
 
@@ -94,7 +110,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a preset on MNIST: text pieces, judge, image tokenizer or backbone."""
-    from . import train as training
+    from .training import train as training
 
     chosen = change_preset(get_preset(preset), setting or [])
     if steps is not None and steps < 1:
@@ -125,7 +141,7 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Average the weights of the best checkpoints of a backbone, chosen by the bound on held-out images."""
-    from . import evaluate as evaluation
+    from .measure import likelihood as evaluation
 
     paths = [path for name in weights for path in checkpoint.snapshots(name)]
     if len(paths) < top:
@@ -150,9 +166,9 @@ def merge(
 def draw(
     caption: Annotated[list[str], typer.Argument(help="What to draw, for example 'a thick seven leaning right'.")],
     count: Annotated[int, typer.Option(help="How many of each.")] = 8,
-    steps: Annotated[int, typer.Option(help="Denoising steps per block.")] = tasks.DRAW.steps,
-    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = tasks.DRAW.guidance,
-    temperature: Annotated[float, typer.Option(help="0 takes the most likely code.")] = tasks.DRAW.temperature,
+    steps: Annotated[int, typer.Option(help="Denoising steps per block.")] = DRAW.steps,
+    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = DRAW.guidance,
+    temperature: Annotated[float, typer.Option(help="0 takes the most likely code.")] = DRAW.temperature,
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("outputs/draw.png"),
     model: Model = "mnist",
     device: Device = "cpu",
@@ -161,35 +177,17 @@ def draw(
     """Draw captions; one row of the picture for each."""
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    uni = tasks.load(model, check_device(device))
+    uni = load(model, check_device(device))
     images = uni.draw([c for c in caption for _ in range(count)], seed=seed, steps=steps, guidance=guidance, temperature=temperature)
     save_images(images, count, out)
 
 
 def save_images(images: torch.Tensor, columns: int, out: Path) -> None:
     """Images `[B, C, H, W]` in rows of `columns`, three times enlarged, as a PNG."""
-    with checkpoint.atomic(out) as temporary:
-        picture = plots.to_pil(plots.tile(images, columns))
+    with atomic(out) as temporary:
+        picture = grids.to_pil(grids.tile(images, columns))
         picture.resize((picture.width * 3, picture.height * 3), 0).save(temporary, "PNG")
     print(f"saved {out}")
-
-
-def read_image(path: Path) -> torch.Tensor:
-    """A picture file of 28 or 32 px as `[1, 1, 32, 32]`, bright digit on black."""
-    import numpy
-    from PIL import Image, UnidentifiedImageError
-
-    if not path.exists():
-        raise FileNotFoundError(f"no picture at {path}")
-    try:
-        with Image.open(path) as file:
-            pixels = torch.from_numpy(numpy.array(file.convert("L"), dtype="float32") / 255)
-    except (UnidentifiedImageError, OSError):
-        raise ValueError(f"{path} is not a picture that can be read; use PNG") from None
-    if tuple(pixels.shape) not in ((28, 28), (32, 32)):
-        raise ValueError(f"{path} is {pixels.shape[1]} x {pixels.shape[0]} px; digits must be 28 x 28 or 32 x 32, white on black")
-    margin = (32 - pixels.shape[0]) // 2
-    return torch.nn.functional.pad(pixels[None, None], (margin,) * 4)
 
 
 @app.command()
@@ -208,11 +206,11 @@ def describe(
     names = [str(p) for p in pictures or []]
     images = [read_image(p) for p in pictures or []]
     if test > 0:
-        digits = data.load_mnist("test")
+        digits = mnist.load_mnist("test")
         chosen = torch.randperm(len(digits.labels), generator=torch.Generator().manual_seed(seed))[:test]
         names += [f"test image {i}" for i in chosen.tolist()]
         images.append(digits.floats(chosen))
-    written = tasks.load(model, check_device(device)).describe(torch.cat(images), question=question)
+    written = load(model, check_device(device)).describe(torch.cat(images), question=question)
     if as_json:
         print(json.dumps(dict(zip(names, written, strict=True)), indent=2))
     else:
@@ -221,7 +219,11 @@ def describe(
 
 
 UniModel = Annotated[str, typer.Option(help="Weights of a model of every task: a shipped name or a run's folder.")]
+
+
 Pictures = Annotated[list[Path], typer.Argument(help="Picture files, 28 x 28 or 32 x 32 px, white on black.")]
+
+
 Together = Annotated[
     bool, typer.Option("--together", help="All pictures are about one question, in this order; else each is about its own.")
 ]
@@ -245,7 +247,7 @@ def answer(
 ) -> None:
     """Answer a question about each picture, or about all of them together."""
     images = read_pictures(pictures, together)
-    answers = tasks.load(model, check_device(device)).answer(images, question)
+    answers = load(model, check_device(device)).answer(images, question)
     names = [" + ".join(map(str, pictures))] if together else list(map(str, pictures))
     print(json.dumps(answers) if as_json else "\n".join(f"{name}: {text}" for name, text in zip(names, answers, strict=True)))
 
@@ -255,8 +257,8 @@ def edit(
     pictures: Pictures,
     instruction: Annotated[str, typer.Option(help="For example 'make it thicker', 'mirror it' or 'turn it into a four'.")],
     together: Together = False,
-    guidance_text: Annotated[float, typer.Option(help="Scale of (instruction - none).")] = tasks.EDIT.guidance,
-    guidance_image: Annotated[float, typer.Option(help="Scale of (image - none); 0 leaves it out.")] = tasks.EDIT.guidance_image,
+    guidance_text: Annotated[float, typer.Option(help="Scale of (instruction - none).")] = EDIT.guidance,
+    guidance_image: Annotated[float, typer.Option(help="Scale of (image - none); 0 leaves it out.")] = EDIT.guidance_image,
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("outputs/edit.png"),
     model: UniModel = "mnist-uni",
     device: Device = "cpu",
@@ -264,7 +266,7 @@ def edit(
 ) -> None:
     """Edit each picture, or all of them together into one."""
     images = read_pictures(pictures, together)
-    uni = tasks.load(model, check_device(device))
+    uni = load(model, check_device(device))
     edited = uni.edit(images, instruction, seed=seed, guidance_text=guidance_text, guidance_image=guidance_image)
     save_images(edited, len(edited), out)
 
@@ -278,7 +280,7 @@ def think(
     seed: Seed = 0,
 ) -> None:
     """Think in words, then draw."""
-    texts, images = tasks.load(model, check_device(device)).think_and_draw(prompt, seed=seed)
+    texts, images = load(model, check_device(device)).think_and_draw(prompt, seed=seed)
     for asked, text in zip(prompt, texts, strict=True):
         print(f"{asked}: {text}")
     save_images(images, len(images), out)
@@ -293,7 +295,7 @@ def interleave(
     seed: Seed = 0,
 ) -> None:
     """Text and images in turn."""
-    story = tasks.load(model, check_device(device)).interleave(prompt, seed=seed)
+    story = load(model, check_device(device)).interleave(prompt, seed=seed)
     print(" ".join(part if isinstance(part, str) else "[image]" for part in story))
     if images := [part for part in story if not isinstance(part, str)]:
         save_images(torch.stack(images), len(images), out)
@@ -318,7 +320,7 @@ def evaluate(
     if suite == "tasks":
         report = evaluate_tasks(model, min(samples, 500), pictures, seed, device)
     else:
-        from .evaluate import evaluate as measure
+        from .measure.evaluate import evaluate as measure
 
         report = measure(model, samples, seed, check_device(device))
     if record:
@@ -343,15 +345,15 @@ def evaluate(
 
 def evaluate_tasks(model: str, samples: int, pictures: Path | None, seed: int, device: str) -> dict:
     """The scores of `suite.run`, and a page of examples for each task in the folder `pictures`."""
-    from . import suite
+    from .measure import suite
 
-    uni = tasks.load(model, check_device(device))
+    uni = load(model, check_device(device))
     judge, _ = checkpoint.load_model("mnist-judge", "judge")
     pool = suite.unseen_pool()
     marked = suite.run(uni, judge, pool, samples, seed)
     for task, result in marked.items() if pictures else ():
-        with checkpoint.atomic(pictures / f"{task}.png") as temporary:
-            plots.task_page(pool, task, result).savefig(temporary, format="png")
+        with atomic(pictures / f"{task}.png") as temporary:
+            grids.task_page(pool, task, result).savefig(temporary, format="png")
     return suite.scores(marked)
 
 
@@ -364,9 +366,9 @@ def info(
 ) -> None:
     """What is installed, which presets exist, which weights are shipped and how they were made."""
     if name is None:
-        shipped = {p.stem: checkpoint.read_info(p) for p in sorted(data.WEIGHTS_DIR.glob("*.safetensors"))}
+        shipped = {p.stem: checkpoint.read_info(p) for p in sorted(WEIGHTS_DIR.glob("*.safetensors"))}
         report = {"torch": torch.__version__, "cuda": torch.cuda.is_available(), "device": check_device(device)}
-        report |= {"data": str(data.DATA_DIR), "presets": sorted(PRESETS)}
+        report |= {"data": str(DATA_DIR), "presets": sorted(PRESETS)}
         report["shipped"] = {k: {"kind": v["kind"], "parameters": v["parameters"]} for k, v in shipped.items()}
     else:
         report = checkpoint.read_info(checkpoint.resolve(name))
@@ -386,7 +388,7 @@ def benchmark_sampler(
     as_json: Json = False,
 ) -> None:
     """Cached decoding against diffusers' LLaDA2Pipeline, which recomputes the prefix (needs `pip install -e .[bench]`)."""
-    from .bench import bench_sampler
+    from .measure.bench import bench_sampler
 
     report_benchmark(bench_sampler(length, batch, pairs=pairs, device=check_device(device), seed=seed), as_json)
 
@@ -402,7 +404,7 @@ def benchmark_train(
     as_json: Json = False,
 ) -> None:
     """A training step with shared clean pass and tiled attention against a dense [x_t ; x_0] step for each view."""
-    from .bench import bench_train
+    from .measure.bench import bench_train
 
     report_benchmark(bench_train(length, batch, views, pairs=pairs, device=check_device(device), seed=seed), as_json)
 
@@ -410,7 +412,7 @@ def benchmark_train(
 @benchmarks.command("moe")
 def benchmark_moe(pairs: Pairs = 15, device: Device = "cpu", seed: Seed = 0, as_json: Json = False) -> None:
     """Mixture of experts: the grouped path against the formula over all experts, and against a sparse loop."""
-    from .bench import bench_moe
+    from .measure.bench import bench_moe
 
     report_benchmark(bench_moe(pairs=pairs, device=check_device(device), seed=seed), as_json)
 

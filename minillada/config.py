@@ -10,11 +10,9 @@ Notable choices
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 
 TEXT_VOCAB_SIZE = 384  # 256 bytes, the special tokens and every merge that the captions and prompts support
-UNI_TEXT_VOCAB_SIZE = 512  # the same for the texts of every task
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class ModelConfig:
     rms_norm_eps: float = 1e-6
     rope_theta: float = 600_000.0
     partial_rotary_factor: float = 0.5
-    initializer_range: float = 0.08  # about 1/√hidden_size at our widths; the official 0.02 is 1/√2048 (LOG.md)
+    initializer_range: float = 0.08  # about 1/√hidden_size at our widths; the official 0.02 is 1/√2048 (docs/log.md)
     max_position_embeddings: int = 512
     block_size: int = 16  # the block length the model is trained to decode with
     num_experts: int = 0  # routed experts a layer; 0 is a dense model
@@ -157,129 +155,6 @@ class Preset:
     training: TrainingConfig
     tokenizer: str | None = None
     text: str = "mnist-text"  # the text pieces of a backbone's vocabulary
-
-
-_IMAGE_TOKENIZER = TokenizerConfig()
-_VOCAB_SIZE = TEXT_VOCAB_SIZE + _IMAGE_TOKENIZER.codebook_size
-# The official 16B backbone: a configuration for `Backbone`, not something to train here.
-LLADA2_UNI = ModelConfig(
-    vocab_size=173_568, hidden_size=2048, num_hidden_layers=20, num_attention_heads=16, num_key_value_heads=4, head_dim=128,
-    intermediate_size=5120, initializer_range=0.02, max_position_embeddings=16_384, block_size=32,
-    num_experts=256, num_experts_per_tok=8, n_group=8, topk_group=4, moe_intermediate_size=512,
-)  # fmt: skip
-
-_MNIST = dict(vocab_size=_VOCAB_SIZE, hidden_size=160, num_hidden_layers=5, intermediate_size=448)  # 1.7M parameters
-# Two routed experts and the shared one are about as wide together as the dense layer: much the same work a token, several times the weights.
-_EXPERTS = dict(num_experts=16, num_experts_per_tok=2, n_group=4, topk_group=2, moe_intermediate_size=160)
-
-# A backbone learns more from twice the steps than from twice the batch (LOG.md).
-_LONG_RUN = TrainingConfig(steps=6000, batch_size=64, learning_rate=1.5e-3)
-# Block size 1 is autoregression: a block is one token, always masked, so the 1/t weight is always 1. Every response token is
-# predicted at every step, on average 0.525 of them above: this many steps make as many predictions as one round of `mnist`.
-_AR_RUN = TrainingConfig(steps=3150, batch_size=64, learning_rate=1.5e-3, mask_rate=(1.0, 1.0))
-# Warm-up, stable, decay of the block size, from an autoregressive model. No sequence is longer than 512 tokens, so that entry
-# is one block of length L. Half the steps of a round of `mnist`, since it does not start from nothing.
-_WSD_RUN = replace(_LONG_RUN, steps=3000, block_schedule=((0.0, 4), (0.1, 8), (0.2, 16), (0.3, 512), (0.6, 24), (0.7, 16)))
-# 90 seconds on two cores are enough to learn one of the two tasks well. Nearly empty blocks decide which digit it becomes; a
-# run this short leaves out the nearly full ones, whose 1/t weights are mostly noise.
-_LIVE_RUN = TrainingConfig(steps=360, batch_size=48, learning_rate=3e-3, draw_share=1.0, mask_rate=(0.3, 1.0))
-# A short round that starts from `mnist` and teaches it to rewrite tokens, and to delete and insert (notebook 10).
-_EDITING_RUN = TrainingConfig(steps=1000, batch_size=32, learning_rate=1e-3, warmup_steps=20, edit_noise=0.3, planted_errors=0.3)
-
-# Stages of the model of every task. The first, alignment, is `mnist`: captions and drawing, each masking only its own modality.
-# The second learns the tasks, each in one wording; the third adds arithmetic and thinking, and varies the wording. The next two go
-# on with larger shares and a larger weight for what was learned slowly: texts that take a step of reasoning, several images, edits
-# that move every code, style. The last adds drills for the links of a thought.
-_MULTITASK = (
-    ("draw", 3.0), ("describe", 3.0), ("digit", 3.0), ("thickness", 1.0), ("slant", 1.0), ("parity", 1.0), ("compare", 1.5),
-    ("edit_operation", 4.0), ("edit_digit", 2.0), ("multi_reference", 1.0), ("interleave", 1.0),
-)  # fmt: skip
-_INSTRUCT = (*_MULTITASK, ("arithmetic", 2.0), ("sum_direct", 0.5), ("sum_thinking", 1.5))
-_REASON = (
-    ("draw", 2.0), ("describe", 2.0), ("digit", 2.0), ("thickness", 1.0), ("slant", 3.0), ("parity", 1.0), ("compare", 6.0),
-    ("edit_operation", 6.0), ("edit_digit", 2.0), ("multi_reference", 5.0), ("interleave", 5.0),
-    ("arithmetic", 4.0), ("sum_direct", 0.5), ("sum_thinking", 5.0),
-)  # fmt: skip
-_STYLE = (
-    ("draw", 2.0), ("describe", 2.0), ("digit", 1.0), ("thickness", 1.0), ("slant", 4.0), ("parity", 1.0), ("compare", 7.0),
-    ("edit_operation", 5.0), ("edit_turn", 4.0), ("edit_digit", 8.0), ("multi_reference", 3.0), ("interleave", 4.0),
-    ("arithmetic", 4.0), ("sum_direct", 0.5), ("sum_thinking", 4.0), ("count_on", 3.0),
-)  # fmt: skip
-_DRILLS = (
-    ("draw", 2.0), ("describe", 2.0), ("digit", 3.0), ("thickness", 1.0), ("slant", 4.0), ("parity", 1.0), ("compare", 5.0),
-    ("edit_operation", 5.0), ("edit_turn", 4.0), ("edit_digit", 8.0), ("multi_reference", 3.0), ("interleave", 4.0),
-    ("arithmetic", 4.0), ("sum_direct", 0.5), ("sum_thinking", 3.0), ("count_on", 4.0), ("repeat", 2.0), ("go_on", 8.0),
-)  # fmt: skip
-_UNI_RUN = TrainingConfig(steps=3000, batch_size=64, learning_rate=1.5e-3, mask_rate=(0.1, 1.0), objective="uniform", mixture=_MULTITASK)
-_UNI = ModelConfig(UNI_TEXT_VOCAB_SIZE + 1024, hidden_size=160, num_hidden_layers=5, intermediate_size=448)
-_UNI_STAGES = {
-    "mnist-uni-multitask": _UNI_RUN,
-    "mnist-uni-instruct": replace(_UNI_RUN, steps=4500, mixture=_INSTRUCT, varied=True),
-    "mnist-uni-reason": replace(_UNI_RUN, steps=2600, mixture=_REASON, varied=True, text_weight=10.0),
-    "mnist-uni-style": replace(_UNI_RUN, steps=9000, mixture=_STYLE, varied=True, text_weight=10.0, optimizer="muon"),
-    "mnist-uni": replace(_UNI_RUN, steps=3000, mixture=_DRILLS, varied=True, text_weight=10.0, optimizer="muon"),
-}
-
-PRESETS: dict[str, Preset] = {
-    p.name: p
-    for p in (
-        Preset("mnist-text", "text", TextConfig(), TrainingConfig(steps=0)),
-        Preset("mnist-uni-text", "text", TextConfig(UNI_TEXT_VOCAB_SIZE, every_task=True), TrainingConfig(steps=0)),
-        Preset("mnist-judge", "judge", JudgeConfig(), TrainingConfig(steps=4000)),
-        Preset("mnist-tokenizer", "tokenizer", _IMAGE_TOKENIZER, TrainingConfig(steps=6000, learning_rate=2e-3)),
-        Preset(
-            "mnist-tokenizer-pixels",
-            "tokenizer",
-            TokenizerConfig(alignment_weight=0.0),
-            TrainingConfig(steps=6000, learning_rate=2e-3),
-        ),
-        # The tokenizer of every task also sees edited digits: mirrored, rotated, inverted. White on black and black on white
-        # have no codes in common, hence twice as many; it starts at `mnist-tokenizer` (data/README.md).
-        Preset(
-            "mnist-uni-tokenizer",
-            "tokenizer",
-            TokenizerConfig(codebook_size=1024),
-            TrainingConfig(steps=4000, learning_rate=1.5e-3, operation_share=0.5),
-        ),
-        Preset("mnist", "backbone", ModelConfig(**_MNIST), _LONG_RUN, "mnist-tokenizer"),
-        Preset("mnist-editor", "backbone", ModelConfig(**_MNIST), _EDITING_RUN, "mnist-tokenizer"),
-        Preset("mnist-ar", "backbone", ModelConfig(**_MNIST, block_size=1), _AR_RUN, "mnist-tokenizer"),
-        Preset("mnist-wsd", "backbone", ModelConfig(**_MNIST), _WSD_RUN, "mnist-tokenizer"),
-        Preset("mnist-cpu", "backbone", ModelConfig(_VOCAB_SIZE), _LIVE_RUN, "mnist-tokenizer"),
-        *(Preset(name, "backbone", _UNI, run, "mnist-uni-tokenizer", "mnist-uni-text") for name, run in _UNI_STAGES.items()),
-        Preset("mnist-moe", "backbone", ModelConfig(**_MNIST, **_EXPERTS), _LONG_RUN, "mnist-tokenizer"),
-    )
-}
-
-
-def get_preset(name: str) -> Preset:
-    """The preset called `name`; `ValueError` lists the known names otherwise."""
-    if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(sorted(PRESETS))}")
-    return PRESETS[name]
-
-
-def change_preset(preset: Preset, settings: list[str]) -> Preset:
-    """The preset with fields of its training or model configuration changed, each as `name=value`; values are written as in JSON.
-
-    `ValueError` for an unknown name or a value of another type than the one it replaces.
-    """
-    for setting in settings:
-        name, _, text = setting.partition("=")
-        part = next((part for part in ("training", "model") if hasattr(getattr(preset, part), name)), None)
-        if part is None:
-            known = sorted(f.name for p in (preset.training, preset.model) for f in fields(p))
-            raise ValueError(f"{preset.name} has no setting {name!r}; choose one of {', '.join(known)}")
-        old = getattr(getattr(preset, part), name)
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
-        value = float(value) if isinstance(old, float) and type(value) is int else frozen(value)
-        if type(value) is not type(old):
-            raise ValueError(f"{name} is {json.dumps(old)} and cannot become {text!r}; write {name}=VALUE with a value of the same kind")
-        preset = replace(preset, **{part: replace(getattr(preset, part), **{name: value})})
-    return preset
 
 
 def frozen(value):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import create_block_mask
 
 
 def block_causal_mask(queries: Tensor, keys: Tensor, block_size: int) -> Tensor:
@@ -98,7 +99,6 @@ def tiled_mask(places: Places, size: int) -> TiledMask:
 
 def flex_mask(places: Places):
     """The mask as FlexAttention's `BlockMask`, for `model.attend` on a GPU."""
-    from torch.nn.attention.flex_attention import create_block_mask  # half a second that nobody on a CPU needs
 
     view, block, document = places
 
@@ -110,7 +110,7 @@ def flex_mask(places: Places):
     return create_block_mask(rule, None if document is None else len(document), None, len(view), len(view), view.device)
 
 
-# From this many tokens on, leaving tiles out saves more than it costs. On a CPU this was measured (LOG.md); on a GPU, where the
+# From this many tokens on, leaving tiles out saves more than it costs. On a CPU this was measured (docs/log.md); on a GPU, where the
 # kernel must first be compiled, it is a guess.
 TILE, TILES_FROM, FLEX_FROM = 64, 256, 2048
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import flex_attention
 from torch.utils.checkpoint import checkpoint
 
 from .config import ModelConfig
@@ -104,7 +105,6 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 @functools.cache
 def flex_kernel(cuda: bool):
     """FlexAttention, compiled where it has a kernel; on a CPU the slow reference that it falls back to, which has no gradients."""
-    from torch.nn.attention.flex_attention import flex_attention
 
     return torch.compile(flex_attention) if cuda else flex_attention
 

@@ -162,6 +162,8 @@ def balance_experts(module: nn.Module, rate: float) -> None:
 
 
 UNFUSED = re.compile(r"(.*\.mlp\.experts)\.(\d+)\.(gate_proj|up_proj|down_proj)\.weight")
+
+
 FUSED = re.compile(r"(.*\.mlp\.experts)\.(gate_proj|up_proj|down_proj)")
 
 

@@ -22,12 +22,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .commit import STRATEGIES, choose_commits, choose_edits, choose_tokens, commit_score, quota
 from .config import SamplingConfig
-from .masks import block_causal_mask
+from .extras.sprint import Sprint
+from .guidance import Branches, combine
 from .model import Backbone, KVCache
-from .sprint import Sprint
-
-STRATEGIES = ("low_confidence", "top_k_margin", "neg_entropy", "random", "left_to_right")
 
 
 class Step(NamedTuple):
@@ -77,158 +76,6 @@ def check_sampling(config: SamplingConfig) -> None:
     for good, sentence in rules:
         if not good:
             raise ValueError(sentence)
-
-
-def quota(block_size: int, steps: int, step: int) -> int:
-    """How many positions step `step` must commit: the block's share, the remainder going to the first steps."""
-    return block_size // steps + (step < block_size % steps)
-
-
-def choose_commits(confidence: Tensor, eligible: Tensor, count: int | Tensor, threshold: float, score: Tensor | None = None) -> Tensor:
-    """The official commit rule, per row: all `eligible` positions above `threshold` if they are at least `count`,
-    else the `count` (one number, or `[B, 1]`) best by `score`, which is the confidence if left out. All `[B, n]`."""
-    score = (confidence if score is None else score).masked_fill(~eligible, -math.inf)
-    confident = (confidence > threshold) & eligible
-    rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    enough = confident.sum(1, keepdim=True) >= count
-    return torch.where(enough, confident, rank < count) & eligible
-
-
-def choose_edits(logits: Tensor, ids: Tensor, editable: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """LLaDA2.1: rewrite `editable` positions whose likeliest token is another one, with probability above `threshold`.
-
-    Logits `[B, n, V]`, the others `[B, n]`; returns likeliest tokens, their probabilities, and where to rewrite. Also when tokens are
-    committed by chance, edits are not: a sample would overwrite good tokens with other good ones for ever.
-    """
-    confidence, tokens = logits.softmax(-1).max(-1)
-    return tokens, confidence, editable & (tokens != ids) & (confidence > threshold)
-
-
-def commit_score(strategy: str, logits: Tensor, confidence: Tensor, generator: torch.Generator | None) -> Tensor:
-    """What the quota ranks positions by, `[B, n]` from logits `[B, n, V]`; the threshold always looks at the confidence.
-
-    `low_confidence` (so called because the least confident stay masked): probability of the chosen token;
-    `top_k_margin`: lead of the best token over the second; `neg_entropy`: minus the entropy; `random`: no preference. These are
-    SPRINT's. `left_to_right`: earlier positions first, so that with one token a step nothing is said before what it follows from.
-    """
-    if strategy == "low_confidence":
-        return confidence
-    if strategy == "top_k_margin":
-        best = logits.softmax(-1).topk(2, dim=-1).values
-        return best[..., 0] - best[..., 1]
-    if strategy == "neg_entropy":
-        return -torch.special.entr(logits.softmax(-1)).sum(-1)
-    if strategy == "left_to_right":
-        return -torch.arange(confidence.shape[1], device=confidence.device).expand_as(confidence).to(confidence.dtype)
-    return torch.rand(confidence.shape, generator=generator).to(confidence.device)
-
-
-def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance: u + s (c − u); scale 1 returns the conditional logits."""
-    return conditional if scale == 1 else unconditional + scale * (conditional - unconditional)
-
-
-def guide_edit(full: Tensor, no_text: Tensor, no_image: Tensor, scale_text: float, scale_image: float) -> Tensor:
-    """Three-way guidance of editing: nt + s_text (full − nt) + s_image (nt − ni)."""
-    return no_text + scale_text * (full - no_text) + scale_image * (no_text - no_image)
-
-
-def rescale(guided: Tensor, conditional: Tensor, phi: float) -> Tensor:
-    """φ z std(c) / std(z) + (1 − φ) z, std over the vocabulary: guidance overshoots, this takes the spread back; `[B, n, V]`."""
-    spread = conditional.std(-1, keepdim=True) / (guided.std(-1, keepdim=True) + 1e-6)
-    return phi * guided * spread + (1 - phi) * guided
-
-
-def filter_logits(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
-    """Set to −inf all but the `top_k` best and all outside the smallest set holding probability `top_p`; `[..., V]`."""
-    if top_k is not None and top_k < logits.shape[-1]:
-        logits = logits.masked_fill(logits < logits.topk(top_k, dim=-1).values[..., -1:], -math.inf)
-    if top_p is not None and top_p < 1:
-        ordered, order = logits.sort(dim=-1, descending=True)
-        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-        drop = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= top_p)  # the best one always stays
-        logits = logits.masked_fill(drop, -math.inf)
-    return logits
-
-
-def choose_tokens(logits: Tensor, config: SamplingConfig, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """Token and its probability at every position, from logits `[B, n, V]`; temperature 0 takes the most likely."""
-    if config.temperature == 0:
-        confidence, tokens = logits.softmax(-1).max(-1)
-        return tokens, confidence
-    probabilities = filter_logits(logits / config.temperature, config.top_k, config.top_p).softmax(-1)
-    # argmax of p / Exp(1) noise is a sample from p; the noise comes from the CPU so that every device draws the same.
-    noise = torch.empty(probabilities.shape).exponential_(generator=generator).to(probabilities.device)
-    tokens = (probabilities / noise.clamp_min(1e-20)).argmax(-1)
-    return tokens, probabilities.gather(-1, tokens[..., None])[..., 0]
-
-
-class Branches:
-    """Logits of one block for all guidance branches, run as one batch of `G · B` rows over one prefix cache.
-
-    Rows are ordered by branch, the conditional one first. A branch is the prompt `[B, P]` or a shorter one `[1 or B, P']`.
-    """
-
-    def __init__(
-        self, backbone: Backbone, prompts: list[Tensor], config: SamplingConfig, pad_id: int, cache: KVCache | None, sprint: Sprint | None
-    ):
-        self.backbone, self.block, self.cache, self.sprint = backbone, config.block_size, cache, sprint
-        rows, self.start = prompts[0].shape
-        self.count = len(prompts)
-        padded, padding = [], []
-        for prompt in prompts:
-            missing = self.start - prompt.shape[1]
-            if missing < 0:
-                raise ValueError(
-                    "a guidance prompt is longer than the prompt; it is padded on the left to the same length, so it must not be"
-                )
-            filler = torch.full((rows, missing), pad_id, device=prompt.device)  # never seen: hidden by the attention mask
-            padded.append(torch.cat([filler, prompt.expand(rows, -1)], 1))
-            padding += [missing] * rows
-        if sprint:
-            sprint.begin(len(padding), prompts[0].device)
-        self.prefix = torch.cat(padded)
-        self.padding = torch.tensor(padding, device=self.prefix.device)[:, None]
-
-    def visible(self, queries: Tensor, keys: Tensor) -> Tensor | None:
-        """Block-causal mask without the padding `[G · B or 1, Q, K]`, or None where everything may be seen."""
-        if len(queries) <= self.block and not self.padding.any() and int(keys[-1]) // self.block == int(queries[0]) // self.block:
-            return None
-        mask = block_causal_mask(queries, keys, self.block)
-        if self.padding.any():
-            # A padding query must see something, if only itself.
-            mask = mask & (keys >= self.padding)[:, None, :] | (queries[:, None] == keys)[None]
-        return mask
-
-    def logits(self, canvas: Tensor, first: int, step: int) -> list[Tensor]:
-        """Logits `[B, block, V]` of the block at `first` for each branch; `canvas` `[B, ≥ first + block]` holds the ids so far."""
-        last = first + self.block
-        if self.sprint and step >= self.sprint.warmup:
-            return self._pruned_logits(canvas, first, step)
-        known = self.cache.length if self.cache else 0
-        ids = torch.cat([self.prefix[:, known:], canvas[:, max(known, self.start) : last].repeat(self.count, 1)], 1)[:, : last - known]
-        index = torch.arange(last, device=canvas.device)
-        positions = (index[known:] - self.padding).clamp_min(0)
-        mask = self.visible(index[known:], index)
-        hidden = self.backbone.hidden_states(ids, mask, positions, self.cache, keep=first - known)
-        if self.sprint and first > known:
-            self.sprint.remember(self.backbone.logits(hidden[:, : first - known]), ids[:, : first - known])
-        return list(self.backbone.logits(hidden[:, first - known :]).chunk(self.count))
-
-    def _pruned_logits(self, canvas: Tensor, first: int, step: int) -> list[Tensor]:
-        """The same from a cache that keeps only the positions SPRINT finds important, chosen once a block."""
-        if step == self.sprint.warmup:
-            self.sprint.prune(self.cache, self.padding)
-        own = torch.arange(first, first + self.block, device=canvas.device)
-        mask = None
-        if self.sprint.hidden.any():
-            mask = torch.cat([~self.sprint.hidden, torch.ones_like(self.sprint.hidden[:, :1]).expand(-1, self.block)], 1)[:, None].expand(
-                -1, self.block, -1
-            )
-        hidden = self.backbone.hidden_states(
-            canvas[:, first : first + self.block].repeat(self.count, 1), mask, own - self.padding, self.sprint.cache, keep=0
-        )
-        return list(self.backbone.logits(hidden).chunk(self.count))
 
 
 def plan(backbone: Backbone, prompt: Tensor, length: int, config: SamplingConfig) -> tuple[int, int]:
@@ -337,14 +184,6 @@ def decide(
         likeliest, certainty, edit = choose_edits(logits, ids, editable, config.edit_threshold)
         tokens, confidence = torch.where(edit, likeliest, tokens), torch.where(masked, confidence, certainty)
     return Step(start, torch.where(commit | edit, tokens, ids), confidence * (masked | editable), commit, edit)
-
-
-def combine(branches: list[Tensor], config: SamplingConfig) -> Tensor:
-    """One set of logits from those of one, two or three branches."""
-    if len(branches) == 1:
-        return branches[0]
-    guided = guide(*branches, config.guidance) if len(branches) == 2 else guide_edit(*branches, config.guidance, config.guidance_image)
-    return rescale(guided, branches[0], config.rescale) if config.rescale else guided
 
 
 def is_end(ids: Tensor, eos_id: int, stop_id: int | None) -> Tensor:

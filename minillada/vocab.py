@@ -17,10 +17,20 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
+from .files import WEIGHTS_DIR
+
 EOS, MASK = "<|endoftext|>", "<|mask|>"  # end of text is the padding token too, as in the official model
+
+
 IMAGE, END_IMAGE, BOI = "<|image|>", "<|/image|>", "<boi>"
+
+
 UNCONDITION = "<uncondition>"
+
+
 ROLES = {role: f"<role>{role}</role>" for role in ("SYSTEM", "HUMAN", "ASSISTANT")}
+
+
 MAX_GRID = 16  # largest image side, in tokens, that has a size token here
 
 
@@ -127,3 +137,13 @@ class Vocabulary:
     def is_image(self) -> Tensor:
         """Boolean `[V]`: which ids are image codes."""
         return torch.arange(self.size) >= self.image_token_offset
+
+
+def text_path(text: str = "mnist-text") -> Path:
+    """Where shipped text pieces are."""
+    return WEIGHTS_DIR / f"{text}.json"
+
+
+def load_vocabulary(codebook_size: int, text: str = "mnist-text") -> Vocabulary:
+    """The shipped text pieces called `text` with `codebook_size` image codes behind them."""
+    return Vocabulary.from_file(text_path(text), codebook_size)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from hypothesis import settings
 from torch import Tensor
 
-from minillada import checkpoint, train
+from minillada import checkpoint
 from minillada.config import JudgeConfig, ModelConfig, TokenizerConfig, to_dict
-from minillada.data import Images, load_mnist
-from minillada.judge import Judge
+from minillada.datasets.mnist import Images, load_mnist
+from minillada.measure.judge import Judge
 from minillada.model import Backbone
-from minillada.tasks import Uni
-from minillada.vocab import SPECIAL_TOKENS, Vocabulary, train_bpe
+from minillada.uni import Uni
+from minillada.vocab import SPECIAL_TOKENS, Vocabulary, load_vocabulary, train_bpe
 from minillada.vq import ImageTokenizer
 
 MASK, EOS = 0, 1  # ids used with `tiny_backbone`, which has no text attached
@@ -74,7 +75,7 @@ def tiny_tokenizer(seed: int = 0, **changes) -> ImageTokenizer:
 def tiny_uni(seed: int = 0, block_size: int = 16) -> Uni:
     """32 px images, 16 codes an image, and the shipped text pieces."""
     tokenizer = tiny_tokenizer(seed)
-    vocab = train.load_vocabulary(tokenizer.config.codebook_size)
+    vocab = load_vocabulary(tokenizer.config.codebook_size)
     backbone = tiny_backbone(seed, vocab_size=vocab.size, block_size=block_size, max_position_embeddings=128)
     return Uni(backbone, tokenizer, vocab).eval()
 
@@ -108,3 +109,8 @@ def real_images(count: int = 64) -> Images:
     """The first few test images, as a data set of their own."""
     images = mnist_test_images()
     return Images(images.pixels[:count], images.labels[:count])
+
+
+def checks(*modules) -> SimpleNamespace:
+    """Every `check_` function of the modules."""
+    return SimpleNamespace(**{n: f for m in modules for n, f in vars(m).items() if n.startswith("check_") and f.__module__ == m.__name__})

@@ -9,7 +9,7 @@ from helpers import describe, tiny_backbone, tiny_config, tiny_judge, tiny_token
 
 from minillada import checkpoint
 from minillada.config import ModelConfig, from_dict, to_dict
-from minillada.data import checksum
+from minillada.files import atomic, checksum
 
 
 @pytest.fixture
@@ -47,9 +47,9 @@ def save_steps(folder, count, **changes):
 @pytest.mark.parametrize("error", [RuntimeError("disk full"), KeyboardInterrupt()])
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, error):
     path = tmp_path / "deep" / "x.txt"
-    with checkpoint.atomic(path) as temporary:
+    with atomic(path) as temporary:
         temporary.write_text("old")
-    with pytest.raises(type(error)), checkpoint.atomic(path) as temporary:
+    with pytest.raises(type(error)), atomic(path) as temporary:
         temporary.write_text("half of the ne")
         raise error
     assert path.read_text() == "old" and files(path.parent) == ["x.txt"]

@@ -11,8 +11,16 @@ from helpers import mnist_test_images, real_images, save_tiny_uni, tiny_judge, t
 from PIL import Image
 
 import minillada
-from minillada import checkpoint, cli, data, evaluate, examples, plots, suite, tasks, train
-from minillada.config import PRESETS
+import minillada.measure.evaluate as evaluate_module
+import minillada.uni as uni_module
+from minillada import checkpoint, cli
+from minillada.datasets import mnist
+from minillada.datasets.pictures import read_image
+from minillada.datasets.pool import Pool
+from minillada.measure import suite
+from minillada.presets import PRESETS
+from minillada.show import grids
+from minillada.training import train as train_module
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +98,7 @@ def test_draw_saves_one_row_a_caption(call, run, tmp_path):
     with Image.open(tmp_path / "outputs" / "draw.png") as image:
         assert image.size == (3 * (3 * 34 - 2), 3 * (2 * 34 - 2))
         expected = minillada.load(run).draw(["a seven"] * 3 + ["a thick eight"] * 3, seed=4, steps=2)
-        small = plots.to_pil(plots.tile(expected, 3))
+        small = grids.to_pil(grids.tile(expected, 3))
         assert image.tobytes() == small.resize(image.size, 0).tobytes()
     assert [p.name for p in (tmp_path / "outputs").iterdir()] == ["draw.png"]
 
@@ -101,17 +109,17 @@ def test_describe_reads_pictures_and_test_images(call, run, tmp_path):
     report = json.loads(out)
     chosen = torch.randperm(10_000, generator=torch.Generator().manual_seed(1))[:3]
     assert code == 0 and list(report) == [*names, *(f"test image {i}" for i in chosen.tolist())]
-    images = torch.cat([*map(cli.read_image, map(type(tmp_path), names)), mnist_test_images().floats(chosen)])
+    images = torch.cat([*map(read_image, map(type(tmp_path), names)), mnist_test_images().floats(chosen)])
     assert list(report.values()) == minillada.load(run).describe(images)
     code, out, _ = call("describe", names[0], "--model", run)
     assert code == 0 and out == f"{names[0]}: {report[names[0]]}\n"
 
 
 def test_every_task_from_the_command_line(call, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(tasks, "THINKING_LENGTH", 30)  # random weights never stop, and their context is short
-    monkeypatch.setattr(tasks, "MAX_IMAGES", 2)
+    monkeypatch.setattr(uni_module, "THINKING_LENGTH", 30)  # random weights never stop, and their context is short
+    monkeypatch.setattr(uni_module, "MAX_IMAGES", 2)
     names = [str(picture(tmp_path / f"{level}.png", 28, level=level)) for level in (100, 200)]
-    a, b = (cli.read_image(type(tmp_path)(name))[0] for name in names)
+    a, b = (read_image(type(tmp_path)(name))[0] for name in names)
     uni = minillada.load(run)
     code, out, _ = call("answer", *names, "--question", "why?", "--model", run)
     assert code == 0 and out.splitlines() == [f"{n}: {t}" for n, t in zip(names, uni.answer([a, b], "why?"), strict=True)]
@@ -119,7 +127,7 @@ def test_every_task_from_the_command_line(call, run, tmp_path, monkeypatch):
     assert code == 0 and json.loads(out) == uni.answer([(a, b)], "why?")
     code, out, _ = call("edit", *names, "--instruction", "mirror it", "--guidance-text", 3, "--guidance-image", 1, "--model", run)
     assert code == 0 and out == "saved outputs/edit.png\n"
-    edited = plots.to_pil(plots.tile(uni.edit([a, b], "mirror it", guidance_text=3.0, guidance_image=1.0), 2))
+    edited = grids.to_pil(grids.tile(uni.edit([a, b], "mirror it", guidance_text=3.0, guidance_image=1.0), 2))
     with Image.open(tmp_path / "outputs" / "edit.png") as image:
         assert image.tobytes() == edited.resize(image.size, 0).tobytes()
     code, out, _ = call("think", "draw one", "--model", run)
@@ -130,7 +138,7 @@ def test_every_task_from_the_command_line(call, run, tmp_path, monkeypatch):
 
 
 def test_tasks_are_marked_and_shown_on_pages(call, run, tmp_path, monkeypatch):
-    small = examples.Pool(real_images(400))
+    small = Pool(real_images(400))
     monkeypatch.setattr(suite, "unseen_pool", lambda: small)
     monkeypatch.setattr(suite, "SUITE", {name: suite.SUITE[name] for name in ("digit", "compare", "edit_digit", "draw")})
     code, out, _ = call("evaluate", run, "--suite", "tasks", "--samples", 5, "--pictures", "pages", "--json", "--record")
@@ -146,15 +154,15 @@ def test_tasks_are_marked_and_shown_on_pages(call, run, tmp_path, monkeypatch):
 
 
 def test_pictures_become_tensors(tmp_path):
-    small = cli.read_image(picture(tmp_path / "a.png", 28, level=51))
+    small = read_image(picture(tmp_path / "a.png", 28, level=51))
     assert small.shape == (1, 1, 32, 32) and small.dtype == torch.float32
     assert float(small.max()) == pytest.approx(0.2) and not small[..., :2].any() and float(small[0, 0, 10, 15]) == pytest.approx(0.2)
-    full = cli.read_image(picture(tmp_path / "b.png", 32, "RGB"))
+    full = read_image(picture(tmp_path / "b.png", 32, "RGB"))
     assert full.shape == (1, 1, 32, 32) and float(full.max()) == pytest.approx(200 / 255)
 
 
 def test_train_writes_a_run_and_says_where(call, monkeypatch, tmp_path):
-    monkeypatch.setattr(data, "load_mnist", lambda split="train", root=None: real_images(200))
+    monkeypatch.setattr(mnist, "load_mnist", lambda split="train", root=None: real_images(200))
     code, out, _ = call("train", "mnist-judge", "--steps", 2, "--seed", 3, "--out", "here", "--json")
     report = json.loads(out)
     assert code == 0 and report["out"] == "here" and report["step"] == 1 and report["loss"] > 0
@@ -197,7 +205,7 @@ def test_evaluate_prints_one_object_and_records_it(call, monkeypatch, tmp_path):
     speed = {"batch": 16, "cached": {"median": 1.0, "clock": "wall clock"}, "cache_speedup": 2.0}
     report = {"model": "x", "draw_digit_accuracy": 0.9, "draw_digit_accuracy_ci95": 0.01, "draw_digit_accuracy_n": 20, "timing": speed}
     seen = []
-    monkeypatch.setattr(evaluate, "evaluate", lambda *arguments: seen.append(arguments) or report)
+    monkeypatch.setattr(evaluate_module, "evaluate", lambda *arguments: seen.append(arguments) or report)
     code, out, _ = call("evaluate", run, "--samples", 50, "--seed", 2, "--json")
     assert code == 0 and json.loads(out) == report and seen == [(str(run), 50, 2, "cpu")]
     assert "metrics" not in checkpoint.read_info(run / "weights.safetensors")
@@ -209,11 +217,11 @@ def test_evaluate_prints_one_object_and_records_it(call, monkeypatch, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Glyph")  # a random model writes control characters
 def test_demo_saves_its_picture(call, monkeypatch, tmp_path):
-    monkeypatch.setattr(tasks, "load", lambda name, device: tiny_uni())
+    monkeypatch.setattr(cli, "load", lambda name, device: tiny_uni())
     monkeypatch.setattr(checkpoint, "load_model", lambda name, kind: (tiny_judge(), {}))
     code, out, err = call("demo", "--seed", 1)
     assert code == 0 and "saved outputs/demo.png" in out and "notebooks" in out
-    assert all(f" {word}" in out for word in data.DIGITS)
+    assert all(f" {word}" in out for word in mnist.DIGITS)
     with Image.open(tmp_path / "outputs" / "demo.png") as image:
         assert image.width > 300 and len(set(image.convert("L").tobytes())) > 20
 
@@ -251,7 +259,7 @@ def test_demo_saves_its_picture(call, monkeypatch, tmp_path):
     ],
 )
 def test_bad_arguments(refuse, run, monkeypatch, arguments, sentence):
-    monkeypatch.setattr(data, "load_mnist", lambda split="train", root=None: real_images(200))
+    monkeypatch.setattr(mnist, "load_mnist", lambda split="train", root=None: real_images(200))
     if arguments[0] in ("draw", "describe") and "--model" not in arguments:
         arguments = [*arguments, "--model", run]
     assert sentence in refuse(*arguments)
@@ -297,15 +305,15 @@ def test_damaged_and_missing_data(refuse, monkeypatch, tmp_path):
 
     monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(__path__=[]))
     monkeypatch.setitem(sys.modules, "torchvision.datasets", SimpleNamespace(MNIST=no_network))
-    monkeypatch.setattr(data, "DATA_DIR", tmp_path)
+    monkeypatch.setattr(mnist, "DATA_DIR", tmp_path)
     assert "nor can it be downloaded (OSError); restore the shipped files" in refuse("train", "mnist-judge", "--out", tmp_path / "out")
     (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").write_bytes(b"altered")
     assert "train-images-idx3-ubyte.gz is damaged (wrong checksum)" in refuse("train", "mnist-judge", "--out", tmp_path / "out")
 
 
 def test_a_loss_that_is_not_finite(call, monkeypatch, tmp_path):
-    monkeypatch.setattr(data, "load_mnist", lambda split="train", root=None: real_images(200))
-    monkeypatch.setattr(train, "judge_loss", lambda module, *rest: lambda step: (module.head.bias.sum() * float("nan"), {}))
+    monkeypatch.setattr(mnist, "load_mnist", lambda split="train", root=None: real_images(200))
+    monkeypatch.setattr(train_module, "judge_loss", lambda module, *rest: lambda step: (module.head.bias.sum() * float("nan"), {}))
     code, out, err = call("train", "mnist-judge", "--out", "here")
     assert code == 2 and out == "" and "Traceback" not in err
     assert "minillada: the loss is nan at step 0; lower the learning rate" in err.splitlines()[-1]

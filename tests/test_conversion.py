@@ -11,8 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from minillada import conversion, diffusion, train
-from minillada.config import Preset, TrainingConfig, change_preset, frozen, get_preset, to_dict
+from minillada import diffusion
+from minillada.config import Preset, TrainingConfig, frozen, to_dict
+from minillada.extras import conversion
+from minillada.presets import change_preset, get_preset
+from minillada.training import recipes, train
+from minillada.training.loop import fit
+from minillada.vocab import load_vocabulary
 
 STEPS = 10
 tiny = Preset(
@@ -130,9 +135,9 @@ def test_the_loss_uses_the_block_size_of_its_step(monkeypatch):
         seen.append((ids.shape[1], block_size))
         return torch.zeros(()), {"masked_nats": 0.0}
 
-    monkeypatch.setattr(train, "block_diffusion_loss", spy)
+    monkeypatch.setattr(recipes, "block_diffusion_loss", spy)
     tokenizer = tiny_tokenizer()
-    loss = train.backbone_loss(train.new_model(tiny, "cpu", tokenizer), tokenizer, train.load_vocabulary(16), real_images(40), tiny)
+    loss = recipes.backbone_loss(train.new_model(tiny, "cpu", tokenizer), tokenizer, load_vocabulary(16), real_images(40), tiny)
     for step in range(STEPS):
         seen.clear()
         loss(step)
@@ -224,8 +229,8 @@ def test_a_conversion_resumes_to_the_bit(tmp_path, stop):
 
     def run(folder, seed, **where):
         module: nn.Module = train.new_model(replace(preset, training=replace(preset.training, seed=seed)), "cpu", tokenizer)
-        loss = train.backbone_loss(module, tokenizer, train.load_vocabulary(16), images, preset)
-        return module, train.fit(module, loss, preset.training, folder, **where)
+        loss = recipes.backbone_loss(module, tokenizer, load_vocabulary(16), images, preset)
+        return module, fit(module, loss, preset.training, folder, **where)
 
     whole, records = run(tmp_path / "whole", 0)
     _, first = run(tmp_path / "parts", 0, stop_after=stop)
@@ -235,4 +240,4 @@ def test_a_conversion_resumes_to_the_bit(tmp_path, stop):
     assert all(torch.equal(left[key], right[key]) for key in left)
     with pytest.raises(ValueError, match="other training settings"):
         changed = scheduled((0.0, 2), (0.5, 4), mask_noise=0.2)
-        train.fit(parts, None, changed.training, tmp_path / "parts", resume=True)
+        fit(parts, None, changed.training, tmp_path / "parts", resume=True)

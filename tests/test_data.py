@@ -11,8 +11,8 @@ import pytest
 import torch
 from helpers import mnist_test_images
 
-from minillada import data
-from minillada.data import DATA_DIR, MNIST_MD5, Images, checksum, load_mnist
+from minillada.datasets.mnist import MNIST_MD5, Images, load_mnist
+from minillada.files import DATA_DIR, checksum
 
 FILES = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
 
@@ -158,4 +158,4 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
 
 
 def test_the_shipped_archive_is_small():
-    assert sum(p.stat().st_size for p in (data.DATA_DIR / "mnist").iterdir()) < 12e6
+    assert sum(p.stat().st_size for p in (DATA_DIR / "mnist").iterdir()) < 12e6

@@ -11,10 +11,13 @@ from helpers import MASK, few, generator, many, random_ids, tiny_backbone, tiny_
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillada import diffusion, masks
-from minillada.diffusion import OBJECTIVES, block_diffusion_loss, corrupt, draw_mask_rates, masked_cross_entropy, nll_bound, replace_tokens
-from minillada.layout import Sequence, collate, pack
+import minillada.masks as masks_module
+from minillada import diffusion
+from minillada.batching import collate, pack
+from minillada.diffusion import block_diffusion_loss, corrupt, draw_mask_rates, masked_cross_entropy, nll_bound, replace_tokens
+from minillada.layout import Sequence
 from minillada.masks import TiledMask, block_diffusion_mask
+from minillada.objectives import OBJECTIVES
 
 
 def prompt_targets(lengths: list[int], total: int) -> torch.Tensor:
@@ -526,8 +529,8 @@ def test_tiled_attention_equals_the_dense_one(monkeypatch, block_size, views):
     original = backbone.hidden_states
     backbone.hidden_states = lambda ids, mask, positions: forms.append(type(mask)) or original(ids, mask, positions)
     dense = loss_and_gradients(backbone, ids, targets, block_size, views=views)
-    monkeypatch.setattr(masks, "TILES_FROM", 1)
-    monkeypatch.setattr(masks, "TILE", 8)
+    monkeypatch.setattr(masks_module, "TILES_FROM", 1)
+    monkeypatch.setattr(masks_module, "TILE", 8)
     assert_close(loss_and_gradients(backbone, ids, targets, block_size, views=views), dense)
     assert forms == [torch.Tensor, TiledMask]
 
@@ -541,9 +544,9 @@ def test_flex_attention_equals_the_dense_one(monkeypatch, packed):
     documents = torch.arange(352).expand(3, -1) // torch.tensor([[96], [128], [352]]) if packed else None
     documents = None if documents is None else documents.cuda()
     for block_size in (4, 32):
-        monkeypatch.setattr(masks, "FLEX_FROM", 10**6)
+        monkeypatch.setattr(masks_module, "FLEX_FROM", 10**6)
         dense = loss_and_gradients(backbone, ids, targets, block_size, "cuda", views=2, documents=documents)
-        monkeypatch.setattr(masks, "FLEX_FROM", 1)
+        monkeypatch.setattr(masks_module, "FLEX_FROM", 1)
         flex = loss_and_gradients(backbone, ids, targets, block_size, "cuda", views=2, documents=documents)
         assert_close(flex, dense, 1e-3)
 

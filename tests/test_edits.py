@@ -6,8 +6,8 @@ from helpers import few, real_images
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillada import edits
-from minillada.captions import stroke_width
+from minillada.datasets import edits
+from minillada.datasets.captions import stroke_width
 
 IMAGES = real_images(40).floats()
 

@@ -9,10 +9,15 @@ from helpers import few, generator, real_images, tiny_judge, tiny_uni
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillada import captions, checkpoint, data, evaluate, layout
-from minillada.data import Images
+from minillada import batching, checkpoint, layout
+from minillada.datasets import captions, mnist
+from minillada.datasets.mnist import Images
 from minillada.diffusion import nll_bound
-from minillada.evaluate import balanced_prompts, fraction, frechet_distance, wilson_ci95
+from minillada.measure import evaluate, likelihood
+from minillada.measure.evaluate import balanced_prompts
+from minillada.measure.frechet import frechet_distance
+from minillada.measure.intervals import fraction, wilson_ci95
+from minillada.measure.noise import gradient_noise
 
 # --- statistics --------------------------------------------------------------------------------------------------------
 
@@ -178,14 +183,14 @@ def test_bits_per_token_by_hand(block_size):
     uni, images = tiny_uni(block_size=block_size), real_images(6)
     codes = uni.encode(images.floats())
     texts = captions.describe_pixels(images.floats(), images.labels)
-    report = evaluate.likelihood(uni.backbone, uni.vocab, codes, texts, samples=3, seed=4)
+    report = likelihood.likelihood(uni.backbone, uni.vocab, codes, texts, samples=3, seed=4)
     assert report.keys() == {"draw", "describe"}
     for task in report:
         if task == "draw":
             sequences = [layout.draw_sequence(uni.vocab, t, c) for t, c in zip(texts, codes, strict=True)]
         else:
             sequences = [layout.describe_sequence(uni.vocab, c, t) for t, c in zip(texts, codes, strict=True)]
-        batch = layout.collate(sequences, uni.vocab, 16)
+        batch = batching.collate(sequences, uni.vocab, 16)
         source = generator(4)
         draws = [nll_bound(uni.backbone, batch.ids, batch.targets, block_size, uni.vocab.mask_id, source) for _ in range(3)]
         nats = draws[0] if block_size == 1 else sum(draws) / 3  # exact at block size 1: one sample is enough
@@ -200,16 +205,16 @@ def test_bits_per_token_by_hand(block_size):
 def test_checkpoints_are_ranked_by_the_tasks_they_were_trained_on(monkeypatch, share):
     bits = {"a": (2.0, 9.0), "b": (3.0, 1.0), "c": (4.0, 1.0)}  # drawing, describing
     training = {"training": {"draw_share": share}}
-    monkeypatch.setattr(evaluate, "load", lambda path, _: SimpleNamespace(backbone=path, vocab=None, encode=lambda x: x, info=training))
-    monkeypatch.setattr(evaluate, "likelihood", lambda name, *_, **__: {"draw": (bits[name][0], 0.1), "describe": (bits[name][1], 0.1)})
-    ranked = evaluate.rank_checkpoints(["c", "a", "b"], None, [])
+    monkeypatch.setattr(likelihood, "load", lambda path, _: SimpleNamespace(backbone=path, vocab=None, encode=lambda x: x, info=training))
+    monkeypatch.setattr(likelihood, "likelihood", lambda name, *_, **__: {"draw": (bits[name][0], 0.1), "describe": (bits[name][1], 0.1)})
+    ranked = likelihood.rank_checkpoints(["c", "a", "b"], None, [])
     assert ranked == ([("a", 2.0), ("b", 3.0), ("c", 4.0)] if share == 1 else [("b", 2.0), ("c", 2.5), ("a", 5.5)])
 
 
 def test_validation_images_are_no_reported_ones():
-    images, texts = evaluate.validation_images(3)
-    test = data.load_mnist("test")
-    assert torch.equal(images, test.floats(slice(8000, 8003))) and evaluate.VALIDATION.start >= 2000  # the first 2,000 are reported
+    images, texts = likelihood.validation_images(3)
+    test = mnist.load_mnist("test")
+    assert torch.equal(images, test.floats(slice(8000, 8003))) and likelihood.VALIDATION.start >= 2000  # the first 2,000 are reported
     assert texts == captions.describe_pixels(images, test.labels[8000:8003])
 
 
@@ -249,7 +254,7 @@ NUMBERS = ["reconstruction_psnr_db", "frechet_distance", "frechet_floor", "bits_
 
 def test_the_report_has_every_number(monkeypatch):
     monkeypatch.setattr(evaluate, "load", lambda name, device: tiny_uni())
-    monkeypatch.setattr(data, "load_mnist", lambda split: real_images(30))
+    monkeypatch.setattr(mnist, "load_mnist", lambda split: real_images(30))
     rival = tiny_uni(block_size=1).backbone
     monkeypatch.setattr(checkpoint, "shipped", lambda name: True)
     monkeypatch.setattr(checkpoint, "load_model", lambda name, kind, *rest: (tiny_judge() if kind == "judge" else rival, {}))
@@ -271,10 +276,10 @@ def test_too_few_samples():
 def test_gradient_noise_of_known_gradients():
     """Gradients (1, ±1) have variance 1 + 1/(K−1) and a mean of squared length 1."""
     weight = torch.nn.Linear(2, 1, bias=False)
-    ratio, half = evaluate.gradient_noise(weight, lambda step: ((weight.weight * torch.tensor([[1.0, (-1.0) ** step]])).sum(), {}), 40)
+    ratio, half = gradient_noise(weight, lambda step: ((weight.weight * torch.tensor([[1.0, (-1.0) ** step]])).sum(), {}), 40)
     signal = 1 - 1 / 39  # unbiased: the squared mean less its own noise
     assert ratio == pytest.approx((40 / 39) / signal, rel=1e-5) and half > 0
-    none, _ = evaluate.gradient_noise(weight, lambda step: (weight.weight.sum(), {}), 5)
+    none, _ = gradient_noise(weight, lambda step: (weight.weight.sum(), {}), 5)
     assert none == pytest.approx(0, abs=1e-6)
     with pytest.raises(ValueError, match="at least 3"):
-        evaluate.gradient_noise(weight, lambda step: (weight.weight.sum(), {}), 2)
+        gradient_noise(weight, lambda step: (weight.weight.sum(), {}), 2)

@@ -8,9 +8,14 @@ import pytest
 import torch
 from helpers import mnist_test_images
 
-from minillada import captions, edits, examples, layout
-from minillada.data import DIGITS, Images
-from minillada.examples import NUMBERS, TASKS, Picture, Pool
+from minillada import layout
+from minillada.datasets import captions, edits
+from minillada.datasets.mnist import DIGITS, Images
+from minillada.datasets.pool import Pool
+from minillada.tasks import questions
+from minillada.tasks.base import Picture, drop
+from minillada.tasks.numbers import HELD_OUT, NUMBERS, SUMS, counting_trace
+from minillada.tasks.table import TASKS, all_texts
 
 
 @functools.cache
@@ -72,7 +77,7 @@ def test_answers_about_one_image(task):
         assert answer == right and example.system == "describe"
         seen.add(question)
     assert len(seen) >= 2, "the wording varies"
-    assert {e.user[1].split()[0] for e in many(task, varied=False)} == {examples.QUESTIONS[task][0].split()[0]}
+    assert {e.user[1].split()[0] for e in many(task, varied=False)} == {questions.QUESTIONS[task][0].split()[0]}
 
 
 def test_comparing():
@@ -81,7 +86,7 @@ def test_comparing():
         a, b = (label(part) for part in example.user[:2])
         assert example.response == ["the first" if a > b else "the second" if b > a else "neither"]
         answers |= set(example.response)
-    assert answers == set(examples.COMPARE_ANSWERS)
+    assert answers == set(questions.COMPARE_ANSWERS)
 
 
 def test_edits():
@@ -101,11 +106,11 @@ def test_edits():
         assert label(result) == label(first) and style(result) == [style(second)[0], style(first)[1]]
 
 
-@pytest.mark.parametrize("held_out", [0, 4, len(examples.HELD_OUT)])
+@pytest.mark.parametrize("held_out", [0, 4, len(HELD_OUT)])
 def test_sums_and_what_is_held_out(held_out):
-    kept_out, pairs = examples.HELD_OUT[:held_out], Pool(mnist_test_images(), held_out).sums
+    kept_out, pairs = HELD_OUT[:held_out], Pool(mnist_test_images(), held_out).sums
     assert not {(min(pair), max(pair)) for pair in pairs} & set(kept_out)
-    assert len(pairs) + 2 * held_out == len(examples.SUMS) == 55, "both orders of a pair are kept out"
+    assert len(pairs) + 2 * held_out == len(SUMS) == 55, "both orders of a pair are kept out"
     assert {a + b for a, b in pairs} == set(range(10)), "every sum is still trained"
     assert {a for a, _ in pairs} == {b for _, b in pairs} == set(range(10)), "every number is, in either place"
 
@@ -119,7 +124,7 @@ def test_a_pool_trains_the_sums_it_holds():
     seen: dict[str, set] = {}
     for task in ("sum_direct", "sum_thinking", "count_on"):
         for n in range(400):
-            example = examples.TASKS[task](small, Random(n), True)
+            example = TASKS[task](small, Random(n), True)
             pair = numbers_in(example.user[0])
             if example.user[0].endswith(" more than " + NUMBERS[pair[1]]):
                 pair = pair[::-1]
@@ -127,19 +132,19 @@ def test_a_pool_trains_the_sums_it_holds():
             if isinstance(example.response[-1], Picture):
                 assert small.classes[example.response[-1].index][0] == sum(pair)
             if task != "sum_direct":
-                assert example.response[0] == examples.counting_trace(*pair) and example.system == "think"
+                assert example.response[0] == counting_trace(*pair) and example.system == "think"
     assert seen["sum_direct"] | seen["sum_thinking"] <= set(small.sums)
     assert seen["count_on"] <= set(small.counted) and max(a + b for a, b in seen["count_on"]) == 18
-    assert not {(min(pair), max(pair)) for pair in seen["count_on"]} & set(examples.HELD_OUT[:9])
+    assert not {(min(pair), max(pair)) for pair in seen["count_on"]} & set(HELD_OUT[:9])
 
 
 def test_drills_show_numbers_and_thoughts_but_not_the_sum_asked_for():
     small = Pool(Images(mnist_test_images().pixels[:400], mnist_test_images().labels[:400]), held_out=9)
     apart = 0
     for n in range(400):
-        said = examples.TASKS["repeat"](small, Random(n), True)
+        said = TASKS["repeat"](small, Random(n), True)
         assert numbers_in(said.response[0]) == numbers_in(said.user[0])
-        begun = examples.TASKS["go_on"](small, Random(n), True)
+        begun = TASKS["go_on"](small, Random(n), True)
         steps = [numbers_in(step) for step in "".join(begun.response[:2]).split("; ")]
         ((so_far, left), (result,)), asked = steps[-2:], sum(numbers_in(begun.user[0]))
         assert left == 0 and so_far == result and begun.given == 1
@@ -149,7 +154,7 @@ def test_drills_show_numbers_and_thoughts_but_not_the_sum_asked_for():
         assert all((x + 1, y - 1) == (*after,) for (x, y), after in zip(rest, rest[1:], strict=False))
         assert [small.classes[part.index][0] for part in begun.response[2:]] == [result] * (result < 10)
         apart += asked != result
-        dropped = examples.drop(begun, Random(n), 1.0)
+        dropped = drop(begun, Random(n), 1.0)
         assert dropped == begun if result > 9 else (dropped.user, dropped.response, dropped.given) == ([None], begun.response[2:], 0)
     assert apart > 350, "what was asked is the result by chance only"
 
@@ -169,14 +174,14 @@ def test_a_picture_like_another():
 
 
 def test_a_trace_counts_on_its_fingers():
-    for a, b in examples.SUMS:
-        *steps, end = examples.counting_trace(a, b).split("; ")
+    for a, b in SUMS:
+        *steps, end = counting_trace(a, b).split("; ")
         states = [re.fullmatch(r"(\w+), (\w+) left", step).groups() for step in steps]
         numbers = [(NUMBERS.index(so_far), NUMBERS.index(left)) for so_far, left in states]
         assert numbers[0] == (a, b) and numbers[-1] == (a + b, 0) and number_in(end) == a + b
         assert all((x + 1, y - 1) == after for (x, y), after in zip(numbers, numbers[1:], strict=False))
-    assert examples.counting_trace(3, 2) == "three, two left; four, one left; five, zero left; a five"
-    assert examples.counting_trace(8, 0) == "eight, zero left; an eight"
+    assert counting_trace(3, 2) == "three, two left; four, one left; five, zero left; a five"
+    assert counting_trace(8, 0) == "eight, zero left; an eight"
 
 
 def test_counting_alternates():
@@ -190,8 +195,8 @@ def test_dropping_makes_the_branches_of_guidance():
     rng = Random(0)
     for task in TASKS:
         for example in many(task, 20):
-            assert examples.drop(example, rng, 0.0) is example
-            dropped = examples.drop(example, rng, 1.0)
+            assert drop(example, rng, 0.0) is example
+            dropped = drop(example, rng, 1.0)
             if not isinstance(example.response[-1], Picture):
                 assert dropped is example, "guidance is for pictures"
             elif example.system == "edit":
@@ -204,12 +209,12 @@ def test_dropping_makes_the_branches_of_guidance():
                 n = dropped.given
                 branches = ([None], pictures), (example.user, [*words[:n], pictures[n - 1]])
                 assert (dropped.user, dropped.response) == branches[n > 0] and n != 1
-    rates = [examples.drop(e, rng, 0.3) is not e for e in many("draw", 1000)]
+    rates = [drop(e, rng, 0.3) is not e for e in many("draw", 1000)]
     assert abs(sum(rates) / 1000 - 0.3) < 0.06
 
 
 def test_the_text_tokenizer_has_seen_every_text():
-    corpus = set(examples.all_texts()) | set(captions.all_captions()) | {layout.DESCRIBE_QUESTION}
+    corpus = set(all_texts()) | set(captions.all_captions()) | {layout.DESCRIBE_QUESTION}
     for task in TASKS:
         for example in many(task, 100) if task not in ("count_on", "repeat", "go_on") else []:
             for part in example.user + example.response:

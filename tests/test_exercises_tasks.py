@@ -4,8 +4,11 @@ import re
 
 import pytest
 import torch
+from helpers import checks
 
-from minillada import examples, exercises_tasks, layout
+from minillada import layout
+from minillada.exercises import every_task
+from minillada.tasks.numbers import counting_trace
 
 
 def unfinished(*_):
@@ -43,7 +46,7 @@ def _parts(trace):
 
 def _right_parts(a, b, trace):
     count = 0
-    for mine, right in zip(_parts(trace), _parts(examples.counting_trace(a, b)), strict=False):
+    for mine, right in zip(_parts(trace), _parts(counting_trace(a, b)), strict=False):
         if mine != right:
             break
         count += 1
@@ -51,7 +54,7 @@ def _right_parts(a, b, trace):
 
 
 def _matches(a, b, trace):
-    return sum(one == two for one, two in zip(_parts(trace), _parts(examples.counting_trace(a, b)), strict=False))
+    return sum(one == two for one, two in zip(_parts(trace), _parts(counting_trace(a, b)), strict=False))
 
 
 # check -> (right answer, {what its diagnosis must contain: wrong answer})
@@ -89,20 +92,22 @@ CASES: dict = {
         _right_parts,
         {
             "stop at the first mistake": _matches,
-            "all or nothing": lambda a, b, t: len(_parts(t)) * (t == examples.counting_trace(a, b)),
+            "all or nothing": lambda a, b, t: len(_parts(t)) * (t == counting_trace(a, b)),
             "number of parts": lambda a, b, t: len(_parts(t)),
             "a comma stands within a step": lambda a, b, t: sum(
                 one == two
                 for one, two in zip(
-                    t.replace("; ", ", ").split(", "), examples.counting_trace(a, b).replace("; ", ", ").split(", "), strict=False
+                    t.replace("; ", ", ").split(", "), counting_trace(a, b).replace("; ", ", ").split(", "), strict=False
                 )
             ),
-            "a whole number": lambda a, b, t: t == examples.counting_trace(a, b),
+            "a whole number": lambda a, b, t: t == counting_trace(a, b),
             "yours is 99": lambda a, b, t: 99,
         },
     ),
 }
 
+
+exercises_tasks = checks(every_task)
 
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_check_tells_right_from_wrong(name, capsys):

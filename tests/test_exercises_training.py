@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from helpers import checks
 
-from minillada import exercises_training
+from minillada.exercises import from_autoregression_to_diffusion
 
 
 def unfinished(*_):
@@ -55,6 +56,8 @@ CASES: dict = {
     ),
 }
 
+
+exercises_training = checks(from_autoregression_to_diffusion)
 
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_check_tells_right_from_wrong(name, capsys):

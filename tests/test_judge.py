@@ -6,8 +6,8 @@ import pytest
 import torch
 from helpers import generator, mnist_test_images, real_images, tiny_judge
 
-from minillada import checkpoint, judge
-from minillada.judge import augment
+from minillada import checkpoint
+from minillada.measure.judge import augment
 
 
 def test_classify_is_the_argmax_of_the_head_on_the_features():
@@ -43,7 +43,7 @@ def test_no_augmentation_is_the_identity():
 
 def fixed(monkeypatch, *u):
     """Make every random number of `augment` the given one in [−1, 1]: angle, scale, two shifts."""
-    monkeypatch.setattr(judge.torch, "rand", lambda rows, count, generator: (torch.tensor(u)[:, None].expand(4, count) + 1) / 2)
+    monkeypatch.setattr(torch, "rand", lambda rows, count, generator: (torch.tensor(u)[:, None].expand(4, count) + 1) / 2)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])

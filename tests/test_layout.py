@@ -6,18 +6,17 @@ from helpers import few, tiny_vocab
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillada import layout
+from minillada import batching, layout
+from minillada.batching import collate, pack
 from minillada.layout import (
     SYSTEM_PROMPTS,
     Sequence,
-    collate,
     describe_prompt,
     describe_sequence,
     draw_prompt,
     draw_sequence,
     image_block,
     image_header,
-    pack,
 )
 from minillada.vocab import SPECIAL_TOKENS
 
@@ -208,13 +207,13 @@ def test_given_parts_of_a_response_belong_to_the_prompt():
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=12), st.sampled_from([1, 4, 8]))
 def test_batches_by_shape_hold_every_sequence_once_and_no_needless_padding(sizes, multiple):
     sequences = [Sequence([7 + n] * (prompt + rest), prompt) for n, (prompt, rest) in enumerate(sizes)]
-    batches = layout.by_shape(sequences, vocab, multiple)
+    batches = batching.by_shape(sequences, vocab, multiple)
     rows = {}
     for batch in batches:
         first = {int(t.nonzero()[0]) // multiple for t in batch.targets}
         assert len(first) == 1, "all responses begin in one block"
         for ids, targets, real in zip(batch.ids, batch.targets, batch.real, strict=True):
-            alone = layout.collate([sequences[int(ids[0]) - 7]], vocab, multiple)
+            alone = batching.collate([sequences[int(ids[0]) - 7]], vocab, multiple)
             assert torch.equal(ids, alone.ids[0]) and torch.equal(targets, alone.targets[0]) and torch.equal(real, alone.real[0])
             rows[int(ids[0]) - 7] = True
     assert len(rows) == len(sequences) == sum(len(b.ids) for b in batches)

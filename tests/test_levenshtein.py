@@ -8,10 +8,10 @@ from helpers import few, generator, many, random_ids, tiny_backbone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillada import layout, train
-from minillada.levenshtein import align, apply_labels, draft_loss, plant, plant_errors, repair
+from minillada import batching, layout
+from minillada.extras.levenshtein import align, apply_labels, draft_loss, plant, plant_errors, repair
 from minillada.masks import block_causal_mask
-from minillada.vocab import Vocabulary
+from minillada.vocab import Vocabulary, load_vocabulary
 
 MASK, END, DELETE, INSERT = 0, 1, 98, 99
 texts = st.lists(st.integers(2, 5), max_size=9).map(lambda body: [*body, END])
@@ -117,11 +117,11 @@ def test_planted_errors():
 def texts_batch(vocab: Vocabulary, block_size: int = 16):
     codes = torch.arange(4).view(2, 2)
     sequences = [layout.describe_sequence(vocab, codes, text) for text in ("a thin one", "a thick two leaning left", "an eight")]
-    return layout.collate(sequences, vocab, block_size)
+    return batching.collate(sequences, vocab, block_size)
 
 
 def test_planted_batches_hold_the_draft_and_its_labels():
-    vocab = train.load_vocabulary(16)
+    vocab = load_vocabulary(16)
     assert vocab.delete_id != vocab.insert_id and max(vocab.delete_id, vocab.insert_id) < vocab.image_token_offset
     assert not {vocab.delete_id, vocab.insert_id} & set(vocab.encode("þÿ a thin ë \N{SNOWMAN}")), "no text contains the operations"
     batch = texts_batch(vocab)
@@ -138,8 +138,8 @@ def test_planted_batches_hold_the_draft_and_its_labels():
 
 
 def test_drawings_and_answers_of_several_blocks_are_left_out():
-    vocab = train.load_vocabulary(16)
-    drawing = layout.collate([layout.draw_sequence(vocab, "a one", torch.zeros(2, 2, dtype=torch.long))], vocab, 16)
+    vocab = load_vocabulary(16)
+    drawing = batching.collate([layout.draw_sequence(vocab, "a one", torch.zeros(2, 2, dtype=torch.long))], vocab, 16)
     assert plant(drawing, vocab, 16, 0.3, generator()) is None
     assert plant(texts_batch(vocab, 2), vocab, 2, 0.3, generator()) is None
     backbone = tiny_backbone(vocab_size=vocab.size, max_position_embeddings=64)
@@ -148,14 +148,14 @@ def test_drawings_and_answers_of_several_blocks_are_left_out():
 
 def test_a_share_of_errors_is_a_share():
     with pytest.raises(ValueError, match="use 0 to 1, not 1.5"):
-        plant(texts_batch(train.load_vocabulary(16)), train.load_vocabulary(16), 16, 1.5, generator())
-    batch = texts_batch(train.load_vocabulary(16))
+        plant(texts_batch(load_vocabulary(16)), load_vocabulary(16), 16, 1.5, generator())
+    batch = texts_batch(load_vocabulary(16))
     with pytest.raises(ValueError, match="one sequence a row"):
-        plant(batch._replace(documents=batch.ids), train.load_vocabulary(16), 16, 0.5, generator())
+        plant(batch._replace(documents=batch.ids), load_vocabulary(16), 16, 0.5, generator())
 
 
 def test_loss_is_the_cross_entropy_of_the_labels():
-    vocab = train.load_vocabulary(16)
+    vocab = load_vocabulary(16)
     backbone, batch = tiny_backbone(vocab_size=vocab.size, max_position_embeddings=64), texts_batch(vocab)
     loss = draft_loss(backbone, batch, vocab, 16, 0.4, generator(3))
     planted, labels = plant(batch, vocab, 16, 0.4, generator(3))

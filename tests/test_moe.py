@@ -10,10 +10,12 @@ from helpers import MASK, few, generator, many, random_ids, tiny_backbone, tiny_
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillada import moe, train
-from minillada.config import LLADA2_UNI, TrainingConfig
+from minillada import moe
+from minillada.config import SamplingConfig, TrainingConfig
 from minillada.model import Backbone
-from minillada.sampler import SamplingConfig, generate
+from minillada.presets.official import LLADA2_UNI
+from minillada.sampler import generate
+from minillada.training.loop import fit
 
 EXPERTS = dict(num_experts=8, num_experts_per_tok=3, n_group=4, topk_group=2, moe_intermediate_size=12)
 
@@ -158,7 +160,7 @@ def test_a_run_with_experts_resumes_to_the_bit(tmp_path):
             ids = random_ids(4, 8, seed=step)
             return torch.nn.functional.cross_entropy(backbone(ids).flatten(0, 1), ids.flatten()), {}
 
-        train.fit(backbone, loss, config, out, **how)
+        fit(backbone, loss, config, out, **how)
         return backbone.state_dict()
 
     whole = run(tmp_path / "whole")

@@ -16,7 +16,8 @@ from packaging.utils import canonicalize_name
 
 import minillada
 from minillada import checkpoint
-from minillada.data import MNIST_MD5, checksum
+from minillada.datasets.mnist import MNIST_MD5
+from minillada.files import checksum
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -19,10 +19,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
-from minillada import cli, data
+from minillada import cli
+from minillada.datasets import mnist
+from minillada.files import WEIGHTS_DIR
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md", "data/README.md", "LOG.md")}
+DOCUMENTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md", "data/README.md", "docs/log.md")}
 README = DOCUMENTS["README.md"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
@@ -32,7 +34,7 @@ NUMBERS = re.compile(r"(<!-- numbers:begin -->\n)(.*?)(<!-- numbers:end -->)", r
 
 def numbers_table() -> str:
     """The README's table of numbers, from the measurements stored beside the weights."""
-    info = json.loads((data.WEIGHTS_DIR / "mnist.json").read_text(encoding="utf-8"))
+    info = json.loads((WEIGHTS_DIR / "mnist.json").read_text(encoding="utf-8"))
     assert "metrics" in info, "nothing measured yet: run `minillada evaluate mnist --record`"
     m = info["metrics"]
     timing = m["timing"]
@@ -94,7 +96,7 @@ TASKS = {
 
 def tasks_table() -> str:
     """The scores of every task, from what `minillada evaluate mnist-uni --suite tasks --record` stored."""
-    scores = json.loads((data.WEIGHTS_DIR / "mnist-uni.json").read_text(encoding="utf-8"))["tasks"]
+    scores = json.loads((WEIGHTS_DIR / "mnist-uni.json").read_text(encoding="utf-8"))["tasks"]
     head = (
         "\n`minillada evaluate mnist-uni --suite tasks` measures these, on test images:\n\n| task | to reach | measured |\n|---|---|---|\n"
     )
@@ -187,7 +189,7 @@ def test_every_notebook_and_module_is_listed():
 
 
 def test_data_readme_lists_the_checksums():
-    for name, md5 in data.MNIST_MD5.items():
+    for name, md5 in mnist.MNIST_MD5.items():
         assert re.search(rf"`{re.escape(name)}\.gz`.*`{md5}`", DOCUMENTS["data/README.md"])
 
 
@@ -198,7 +200,7 @@ def test_the_demo_end_to_end(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", timeout=300)
     assert done.returncode == 0, done.stderr
     assert re.search(rf"^saved {re.escape(str(out))} after \d+ s\. Next: .*make lab", done.stdout, re.M)
-    for digit in data.DIGITS:
+    for digit in mnist.DIGITS:
         assert re.search(rf"^  a \w+ {digit} ", done.stdout, re.M), f"no drawing of a {digit}"
     assert len(re.findall(r"^  a ", done.stdout, re.M)) >= 20, "ten drawings and ten descriptions"
     with Image.open(out) as picture:

@@ -10,25 +10,14 @@ from helpers import EOS, MASK, few, generator, many, random_ids, tiny_backbone, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillada import checkpoint, layout, sampler, tasks
-from minillada.captions import all_captions
+from minillada import checkpoint, guidance, layout
+from minillada.commit import STRATEGIES, choose_commits, choose_edits, choose_tokens, commit_score, filter_logits, quota
 from minillada.config import SamplingConfig
+from minillada.datasets.captions import all_captions
+from minillada.guidance import guide, guide_edit, rescale
 from minillada.model import Backbone
-from minillada.sampler import (
-    STRATEGIES,
-    check_sampling,
-    choose_commits,
-    choose_edits,
-    choose_tokens,
-    commit_score,
-    ended,
-    filter_logits,
-    generate,
-    guide,
-    guide_edit,
-    quota,
-    rescale,
-)
+from minillada.sampler import check_sampling, ended, generate
+from minillada.uni import DESCRIBE, load
 
 # --- commit rule -------------------------------------------------------------------------------------------------------
 
@@ -306,15 +295,15 @@ def test_left_padding_changes_nothing_for_the_unconditional_branch(missing, bloc
     whole blocks that is simply `backbone` with its own block-causal mask."""
     backbone, start = tiny_backbone(seed % 11), 11
     unconditional, seen = random_ids(1, start - missing, seed=seed), []
-    original = sampler.guide
-    sampler.guide = lambda c, u, s: seen.append(u.clone()) or original(c, u, s)
+    original = guidance.guide
+    guidance.guide = lambda c, u, s: seen.append(u.clone()) or original(c, u, s)
     try:
         config = SamplingConfig(block_size=block, steps=2, guidance=2.0)
         generation = generate(
             backbone, random_ids(2, start, seed=seed + 1), 6, config, MASK, unconditional=unconditional, use_cache=use_cache
         )
     finally:
-        sampler.guide = original
+        guidance.guide = original
     total = -(-(start + 6) // block) * block
     canvas = torch.full((2, total - missing), MASK)
     canvas[:, : start - missing] = unconditional
@@ -798,7 +787,7 @@ def test_settings_that_cannot_edit(changes, sentence):
 
 @pytest.mark.skipif(not checkpoint.shipped("mnist"), reason="the shipped weights are not there")
 def test_cached_decoding_of_the_shipped_model_on_100_random_prompts():
-    uni, source = tasks.load("mnist"), generator(17)
+    uni, source = load("mnist"), generator(17)
     digits, classes = torch.randint(10, (100,), generator=source), torch.randint(6, (100,), generator=source)
     prompts = [all_captions()[int(d) * 6 + int(c)] for d, c in zip(digits, classes, strict=True)]
     cached, uncached = (uni.draw_traced(prompts, seed=17, use_cache=c) for c in (True, False))
@@ -807,7 +796,7 @@ def test_cached_decoding_of_the_shipped_model_on_100_random_prompts():
     cached, uncached = (uni.draw_traced(prompts[:20], use_cache=c, **greedy) for c in (True, False))
     assert torch.equal(cached.codes, uncached.codes)
     prompt = torch.tensor([layout.describe_prompt(uni.vocab, c) for c in cached.codes])
-    config = uni.sampling(tasks.DESCRIBE)
+    config = uni.sampling(DESCRIBE)
     written = [generate(uni.backbone, prompt, 12, config, uni.vocab.mask_id, uni.vocab.eos_id, use_cache=c).ids for c in (True, False)]
     assert torch.equal(*written)
 

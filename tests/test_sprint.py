@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillada.config import SamplingConfig
+from minillada.extras.sprint import Sprint, importance, keep_mask
 from minillada.sampler import generate
-from minillada.sprint import Sprint, importance, keep_mask
 
 IS_IMAGE = torch.arange(24) >= 12  # the upper half of the tiny vocabulary counts as image codes
 

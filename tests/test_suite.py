@@ -6,10 +6,15 @@ import pytest
 import torch
 from helpers import mnist_test_images
 
-from minillada import captions, checkpoint, edits, examples, suite
-from minillada.config import get_preset
-from minillada.data import Images
-from minillada.examples import Picture, Pool
+from minillada import checkpoint
+from minillada.datasets import captions, edits
+from minillada.datasets.mnist import Images
+from minillada.datasets.pool import Pool
+from minillada.measure import suite
+from minillada.presets import get_preset
+from minillada.tasks import editing
+from minillada.tasks.base import Picture, make, pixels
+from minillada.tasks.numbers import NUMBERS, is_held_out
 
 SAMPLES = 40
 
@@ -32,7 +37,7 @@ class Oracle:
         self.asked, self.wrong = asked, wrong
 
     def parts(self):
-        shown = lambda part: suite.pixels(pool(), part) if isinstance(part, Picture) else part  # noqa: E731
+        shown = lambda part: pixels(pool(), part) if isinstance(part, Picture) else part  # noqa: E731
         return [[self.wrong(shown(part)) for part in example.response] for example in self.asked]
 
     def answer(self, images, questions):
@@ -53,7 +58,7 @@ class Oracle:
 
 def marks(task, wrong=lambda part: part):
     build, mark = suite.SUITE[task]
-    asked = suite.make(pool(), build, SAMPLES, 1)
+    asked = make(pool(), build, SAMPLES, 1)
     return suite.scores({task: mark(Oracle(asked, wrong), judge(), pool(), asked, 0)})
 
 
@@ -68,7 +73,7 @@ def test_right_answers_are_right_and_wrong_ones_wrong(task):
 
 def test_an_edit_that_was_not_done_is_wrong_although_the_digit_is_kept():
     build, mark = suite.SUITE["edit_operation"]
-    asked = suite.make(pool(), build, SAMPLES, 1)
+    asked = make(pool(), build, SAMPLES, 1)
     lazy = Oracle(asked)
     lazy.edit = lambda images, instructions, seed: torch.stack([image for (image,) in images])
     report = suite.scores({"edit_operation": mark(lazy, judge(), pool(), asked, 0)})
@@ -80,10 +85,10 @@ def test_the_nearest_operation_is_the_asked_one_unless_they_look_alike():
     for asked in edits.OPERATIONS:
         for done in edits.OPERATIONS:
             drawn = edits.OPERATIONS[done](image[None])[0]
-            assert suite.nearest_operation(drawn, image, asked) == (asked == done)
+            assert editing.nearest_operation(drawn, image, asked) == (asked == done)
     ring = torch.zeros(1, 32, 32)
     ring[:, 8:24, 8:24], ring[:, 11:21, 11:21] = 1, 0  # its own mirror image
-    assert suite.nearest_operation(ring, ring, "mirror it") and not suite.nearest_operation(ring, ring, "invert it")
+    assert editing.nearest_operation(ring, ring, "mirror it") and not editing.nearest_operation(ring, ring, "invert it")
 
 
 def test_parts_of_a_score_are_marked_apart():
@@ -103,16 +108,16 @@ def test_parts_of_a_score_are_marked_apart():
 
 def test_an_incomplete_story_is_wrong():
     build, mark = suite.SUITE["interleave"]
-    asked = suite.make(pool(), build, 10, 1)
+    asked = make(pool(), build, 10, 1)
     short = Oracle(asked)
     short.interleave_all = lambda prompts, seed: [row[:-2] for row in Oracle(asked).parts()]
     assert not any(mark(short, judge(), pool(), asked, 0).right[""])
 
 
 def test_sums_that_were_never_trained_are_marked_apart():
-    for example in suite.make(pool(), suite.SUITE["sum_direct_unseen"][0], SAMPLES, 1):
-        a, b = (examples.NUMBERS.index(word) for word in example.user[0].split() if word in examples.NUMBERS)
-        assert examples.is_held_out(a, b, get_preset("mnist-uni").training.held_out)
+    for example in make(pool(), suite.SUITE["sum_direct_unseen"][0], SAMPLES, 1):
+        a, b = (NUMBERS.index(word) for word in example.user[0].split() if word in NUMBERS)
+        assert is_held_out(a, b, get_preset("mnist-uni").training.held_out)
 
 
 def test_unknown_tasks():

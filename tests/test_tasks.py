@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minillada
-from minillada import captions, checkpoint, layout, tasks, train
+import minillada.uni as uni_module
+from minillada import checkpoint, layout
+from minillada.datasets import captions
 from minillada.sampler import generate
-from minillada.tasks import DESCRIBE, DRAW, Uni, equal_lengths
+from minillada.uni import ANSWER_LENGTH, DESCRIBE, DRAW, EDIT, THINK, Uni, equal_lengths
+from minillada.vocab import load_vocabulary
 
 uni = tiny_uni()
 GREEDY = dict(temperature=0.0, steps=4)
@@ -73,7 +76,7 @@ def test_prompts_of_different_lengths_come_back_in_order(monkeypatch):
     alone = torch.cat([uni.draw_traced([c], **GREEDY).codes for c in MIXED])
     assert len({tuple(c.flatten().tolist()) for c in alone}) > 3
     assert torch.equal(uni.draw_traced(MIXED, **GREEDY).codes, alone)
-    monkeypatch.setattr(tasks, "BATCH_SIZE", 2)
+    monkeypatch.setattr(uni_module, "BATCH_SIZE", 2)
     assert torch.equal(uni.draw_traced(MIXED * 2, **GREEDY).codes, alone.repeat(2, 1, 1))
 
 
@@ -95,7 +98,7 @@ def test_describing_is_the_sampler_on_the_layout():
     prompt = torch.tensor([layout.describe_prompt(uni.vocab, c) for c in codes])
     config = replace(DESCRIBE, block_size=uni.backbone.config.block_size)
     answer = generate(
-        uni.backbone, prompt, tasks.ANSWER_LENGTH, config, uni.vocab.mask_id, uni.vocab.eos_id, allowed=uni.vocab.is_text()
+        uni.backbone, prompt, ANSWER_LENGTH, config, uni.vocab.mask_id, uni.vocab.eos_id, allowed=uni.vocab.is_text()
     ).ids
     expected = []
     for row in answer.tolist():
@@ -112,7 +115,7 @@ def test_the_question_is_part_of_the_prompt():
 def test_describing_in_batches_keeps_the_order(monkeypatch):
     images = real_images(5).floats()
     whole = uni.describe(images)
-    monkeypatch.setattr(tasks, "BATCH_SIZE", 2)
+    monkeypatch.setattr(uni_module, "BATCH_SIZE", 2)
     assert uni.describe(images) == whole
     assert uni.describe(images[:0]) == []
     pixels = uni.tokenizer.decode(uni.tokenizer.encode(images))
@@ -120,8 +123,8 @@ def test_describing_in_batches_keeps_the_order(monkeypatch):
 
 
 def test_every_caption_fits_the_answer():
-    vocab = train.load_vocabulary(16)
-    assert max(len(vocab.encode(c)) for c in captions.all_captions()) + 1 <= tasks.ANSWER_LENGTH
+    vocab = load_vocabulary(16)
+    assert max(len(vocab.encode(c)) for c in captions.all_captions()) + 1 <= ANSWER_LENGTH
 
 
 # --- inputs ------------------------------------------------------------------------------------------------------------
@@ -185,7 +188,7 @@ def test_codes_that_do_not_fit():
 
 def test_parts_that_were_not_trained_together():
     with pytest.raises(ValueError, match="the backbone has 24 token ids but text and image codes make 400"):
-        Uni(tiny_backbone(), tiny_tokenizer(), train.load_vocabulary(16))
+        Uni(tiny_backbone(), tiny_tokenizer(), load_vocabulary(16))
 
 
 # --- loading -----------------------------------------------------------------------------------------------------------
@@ -274,7 +277,7 @@ def test_an_edit_is_three_way_guidance_on_the_layout(scales):
     codes, vocab = uni.encode(pictures), uni.vocab
     users = [([c, "mirror it"], [c, None], ["mirror it"]) for c in codes]
     full, no_text, no_image = (torch.tensor([layout.prompt(vocab, "edit", user[k], 4) for user in users]) for k in range(3))
-    config = replace(tasks.EDIT, steps=3, temperature=1.0, guidance=text, guidance_image=image, block_size=uni.backbone.config.block_size)
+    config = replace(EDIT, steps=3, temperature=1.0, guidance=text, guidance_image=image, block_size=uni.backbone.config.block_size)
     ids = generate(
         uni.backbone, full, 16, config, vocab.mask_id, allowed=vocab.is_image(), unconditional=no_text, no_image=no_image,
         generator=generator(3),
@@ -285,13 +288,13 @@ def test_an_edit_is_three_way_guidance_on_the_layout(scales):
 
 
 def test_thinking_draws_after_its_own_text(monkeypatch):
-    monkeypatch.setattr(tasks, "THINKING_LENGTH", 30)  # random weights never stop, and their context is short
+    monkeypatch.setattr(uni_module, "THINKING_LENGTH", 30)  # random weights never stop, and their context is short
     prompts = ["draw the sum of one and one", "three and three"]
     texts, images = uni.think_and_draw(prompts, seed=4, steps=2)
     vocab = uni.vocab
     begun = [layout.prompt(vocab, "think", [p]) for p in prompts]
-    thoughts, _ = uni.write_until_image(begun, tasks.THINKING_LENGTH, tasks.THINK)
-    assert texts == [vocab.decode(t) for t in thoughts] and all(len(t) <= tasks.THINKING_LENGTH for t in thoughts)
+    thoughts, _ = uni.write_until_image(begun, 30, THINK)
+    assert texts == [vocab.decode(t) for t in thoughts] and all(len(t) <= 30 for t in thoughts)
     full = [begin + thought + layout.image_header(vocab, 4, 4) for begin, thought in zip(begun, thoughts, strict=True)]
     branch = [layout.prompt(vocab, "think", [None], 4)] * 2
     codes, _ = uni.paint(full, (branch,), uni.sampling(DRAW, steps=2), generator(4))
@@ -314,7 +317,7 @@ def test_interleaving_alternates_and_ends(monkeypatch):
     scripted(monkeypatch, [("one", True), ("two", True), ("done", False)])
     story = uni.interleave("count", steps=2)
     assert [part if isinstance(part, str) else tuple(part.shape) for part in story] == ["one", (1, 32, 32), "two", (1, 32, 32), "done"]
-    monkeypatch.setattr(tasks, "MAX_IMAGES", 3)
+    monkeypatch.setattr(uni_module, "MAX_IMAGES", 3)
     scripted(monkeypatch, [("more", True)] * 9)
     story = uni.interleave("never stops", steps=1)
     assert [isinstance(part, str) for part in story] == [True, False] * 3
@@ -325,7 +328,7 @@ def test_a_text_phase_ends_where_an_image_begins(monkeypatch):
     word, header, code = vocab.encode("two"), layout.image_header(vocab, 4, 4), vocab.image_token_offset + 3
     rows = [word + header + [vocab.eos_id], word + [vocab.eos_id] * 5, word + [code, *header], word * 3]
     monkeypatch.setattr(uni, "write", lambda *_, **__: (rows, None))
-    texts, begins = uni.write_until_image([[]] * 4, 9, tasks.THINK)
+    texts, begins = uni.write_until_image([[]] * 4, 9, THINK)
     assert texts == [word, word, word, word * 3] and begins == [True, False, True, False]
 
 

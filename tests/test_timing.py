@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from minillada import timing
+from minillada.measure import timing
 
 
 def test_median_and_quartiles_of_the_timed_calls_alone(monkeypatch):

@@ -14,10 +14,20 @@ from hypothesis import strategies as st
 from torch import nn
 
 import minillada
-from minillada import captions, checkpoint, data, edits, examples, train, transfer
-from minillada.config import PRESETS, JudgeConfig, Preset, TextConfig, TokenizerConfig, TrainingConfig, change_preset, get_preset
+from minillada import checkpoint
+from minillada.config import JudgeConfig, Preset, TextConfig, TokenizerConfig, TrainingConfig
+from minillada.datasets import captions, edits, mnist
+from minillada.datasets.pool import Pool
 from minillada.diffusion import block_diffusion_loss
+from minillada.extras import transfer
 from minillada.layout import SYSTEM_PROMPTS
+from minillada.presets import PRESETS, change_preset, get_preset
+from minillada.tasks.base import Picture
+from minillada.tasks.table import TASKS
+from minillada.training import optim, recipes, train
+from minillada.training.loop import batch_indices, fit, step_generator
+from minillada.training.stream import backbone_batches, encode_pictures, mixture_batches, shift
+from minillada.vocab import load_vocabulary, text_path
 
 STEPS = 7
 short = TrainingConfig(steps=STEPS, batch_size=8, warmup_steps=3, learning_rate=3e-3, weight_decay=0.1, seed=5)
@@ -27,7 +37,7 @@ short = TrainingConfig(steps=STEPS, batch_size=8, warmup_steps=3, learning_rate=
 
 def test_each_step_has_its_own_stream_whatever_came_before():
     def first(seed, step):
-        return float(torch.rand(1, generator=train.step_generator(seed, step)))
+        return float(torch.rand(1, generator=step_generator(seed, step)))
 
     draws = [first(seed, step) for seed in range(3) for step in range(50)]
     assert len(set(draws)) == 150
@@ -38,33 +48,33 @@ def test_each_step_has_its_own_stream_whatever_came_before():
 @given(batch=st.integers(1, 9), batches=st.integers(1, 6), rest=st.integers(0, 8), seed=st.integers(0, 99))
 def test_every_epoch_visits_each_index_once(batch, batches, rest, seed):
     count = batch * batches + rest % batch  # an incomplete batch at the end of an epoch is left out
-    epochs = [torch.cat([train.batch_indices(count, batch, e * batches + s, seed) for s in range(batches)]) for e in range(2)]
+    epochs = [torch.cat([batch_indices(count, batch, e * batches + s, seed) for s in range(batches)]) for e in range(2)]
     for epoch in epochs:
         assert len(epoch) == batch * batches and len(set(epoch.tolist())) == len(epoch)
         assert 0 <= epoch.min() and epoch.max() < count
     if count > 20:
         assert epochs[0].tolist() != epochs[1].tolist()
-        assert epochs[0].tolist() != torch.cat([train.batch_indices(count, batch, s, seed + 1) for s in range(batches)]).tolist()
+        assert epochs[0].tolist() != torch.cat([batch_indices(count, batch, s, seed + 1) for s in range(batches)]).tolist()
 
 
 def test_fewer_images_than_a_batch():
-    assert sorted(train.batch_indices(5, 8, 3, 0).tolist()) == [0, 1, 2, 3, 4]
+    assert sorted(batch_indices(5, 8, 3, 0).tolist()) == [0, 1, 2, 3, 4]
 
 
 def test_learning_rate_end_points():
     config = TrainingConfig(steps=100, warmup_steps=10, learning_rate=0.5, final_lr_fraction=0.1)
-    rates = [train.learning_rate(config, s) for s in range(101)]
+    rates = [optim.learning_rate(config, s) for s in range(101)]
     assert rates[0] == pytest.approx(0.05) and rates[9] == pytest.approx(0.5)  # reached at the last step of the warm-up
     assert rates[10] == pytest.approx(0.5) and rates[100] == pytest.approx(0.05)
     assert rates[55] == pytest.approx((0.5 + 0.05) / 2)  # half-way down the cosine
     assert all(a < b for a, b in zip(rates[:9], rates[1:10], strict=True))
     assert all(a > b for a, b in zip(rates[10:100], rates[11:], strict=True))
-    assert train.learning_rate(replace(config, warmup_steps=0), 0) == pytest.approx(0.5)
+    assert optim.learning_rate(replace(config, warmup_steps=0), 0) == pytest.approx(0.5)
 
 
 def test_only_matrices_decay():
     module = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
-    (optimizer,) = train.make_optimizers(module, short)
+    (optimizer,) = optim.make_optimizers(module, short)
     groups = optimizer.param_groups
     assert [[tuple(p.shape) for p in g["params"]] for g in groups] == [[(2, 3)], [(2,), (2,), (2,)]]
     assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
@@ -72,7 +82,7 @@ def test_only_matrices_decay():
 
 def test_muon_moves_all_directions_of_the_layers_alike_and_leaves_the_tables_to_adamw():
     backbone, config = tiny_backbone(), replace(short, optimizer="muon", weight_decay=0.0)
-    adamw, muon = train.make_optimizers(backbone, config)
+    adamw, muon = optim.make_optimizers(backbone, config)
     taken = [p for optimizer in (adamw, muon) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(map(id, taken)) == sorted(map(id, backbone.parameters())), "every parameter once"
     layers = {id(p) for p in muon.param_groups[0]["params"]}
@@ -91,7 +101,7 @@ def test_muon_moves_all_directions_of_the_layers_alike_and_leaves_the_tables_to_
         else:
             assert torch.equal(before[name], p)
     with pytest.raises(ValueError, match="unknown optimizer 'sgd'; choose adamw or muon"):
-        train.make_optimizers(backbone, replace(short, optimizer="sgd"))
+        optim.make_optimizers(backbone, replace(short, optimizer="sgd"))
 
 
 class Quadratic(nn.Module):
@@ -108,7 +118,7 @@ def test_fit_is_clipped_adamw_with_the_schedule_by_hand():
     module = Quadratic()
     values = {k: p.detach().double().clone() for k, p in module.named_parameters()}
     moments = {k: (torch.zeros_like(v), torch.zeros_like(v)) for k, v in values.items()}
-    records = train.fit(
+    records = fit(
         module,
         lambda step: (0.5 * (module.weight - step).square().sum() + 0.5 * (module.bias + 1).square().sum(), {"odd": step % 2}),
         config,
@@ -118,7 +128,7 @@ def test_fit_is_clipped_adamw_with_the_schedule_by_hand():
         norm = math.sqrt(sum(float(g.square().sum()) for g in gradients.values()))
         assert records[step]["grad_norm"] == pytest.approx(norm, rel=1e-4)
         assert records[step]["loss"] == pytest.approx(0.5 * norm**2, rel=1e-4) and records[step]["odd"] == step % 2
-        lr = train.learning_rate(config, step)
+        lr = optim.learning_rate(config, step)
         assert records[step]["step"] == step and records[step]["lr"] == pytest.approx(lr)
         for key, decay in (("weight", 0.5), ("bias", 0.0)):
             g = gradients[key] * min(1.0, 1.5 / norm)
@@ -142,18 +152,18 @@ tiny_backbone_preset = Preset("mnist", "backbone", tiny_backbone(vocab_size=400,
 
 def judge_run(seed):
     module = train.new_model(replace(tiny_judge_preset, training=replace(short, seed=seed)), "cpu")
-    return module, train.judge_loss(module, real_images(40), short)
+    return module, recipes.judge_loss(module, real_images(40), short)
 
 
 def tokenizer_run(seed):
     module = train.new_model(replace(tiny_tokenizer_preset, training=replace(short, seed=seed)), "cpu")
-    return module, train.tokenizer_loss(module, real_images(40), train.load_vocabulary(16), short)
+    return module, recipes.tokenizer_loss(module, real_images(40), load_vocabulary(16), short)
 
 
 def backbone_run(seed):
     tokenizer = tiny_tokenizer()
     module = train.new_model(replace(tiny_backbone_preset, training=replace(short, seed=seed)), "cpu", tokenizer)
-    return module, train.backbone_loss(module, tokenizer, train.load_vocabulary(16), real_images(40), tiny_backbone_preset)
+    return module, recipes.backbone_loss(module, tokenizer, load_vocabulary(16), real_images(40), tiny_backbone_preset)
 
 
 def same_bits(a: nn.Module, b: nn.Module) -> bool:
@@ -171,7 +181,7 @@ def uninterrupted(tmp_path_factory):
     for name, build in RUNS.items():
         out = tmp_path_factory.mktemp(name)
         module, loss = build(short.seed)
-        records = train.fit(module, loss, short, out)
+        records = fit(module, loss, short, out)
         finished[name] = SimpleNamespace(module=module, records=records, log=(out / "metrics.jsonl").read_bytes())
     return finished
 
@@ -180,10 +190,10 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.parametrize("stop", [1, 3, 6])
 def test_stopped_and_resumed_is_the_same_to_the_bit(uninterrupted, tmp_path, name, stop):
     module, loss = RUNS[name](short.seed)
-    first = train.fit(module, loss, short, tmp_path, stop_after=stop)
+    first = fit(module, loss, short, tmp_path, stop_after=stop)
     module, loss = RUNS[name](99)  # a new process: everything, buffers included, must come from the saved state
     torch.manual_seed(1234)
-    second = train.fit(module, loss, short, tmp_path, resume=True)
+    second = fit(module, loss, short, tmp_path, resume=True)
     expected = uninterrupted[name]
     assert [r["step"] for r in first + second] == list(range(STEPS))
     assert first + second == expected.records
@@ -211,15 +221,15 @@ def test_a_crash_between_saves_repeats_the_lost_steps(uninterrupted, tmp_path, c
         return loss(step)
 
     with pytest.raises(KeyboardInterrupt):
-        train.fit(module, crashing, short, tmp_path, save_every=2)
+        fit(module, crashing, short, tmp_path, save_every=2)
     if crash < 2:
         with pytest.raises(FileNotFoundError, match="nothing to resume in"):
-            train.fit(*judge_run(1), short, tmp_path, resume=True)
+            fit(*judge_run(1), short, tmp_path, resume=True)
         return
     with open(tmp_path / "metrics.jsonl", "a") as log:
         log.write('{"step": 99, "lo')  # the last line a killed process wrote
     module, loss = judge_run(99)
-    records = train.fit(module, loss, short, tmp_path, resume=True, save_every=2)
+    records = fit(module, loss, short, tmp_path, resume=True, save_every=2)
     assert records[0]["step"] == crash // 2 * 2
     assert (tmp_path / "metrics.jsonl").read_bytes() == uninterrupted["judge"].log
     assert same_bits(module, uninterrupted["judge"].module)
@@ -237,43 +247,43 @@ def test_a_crash_during_a_save_leaves_the_last_state(uninterrupted, tmp_path, mo
 
     monkeypatch.setattr(checkpoint, "save_file", failing)
     with pytest.raises(OSError, match="No space left"):
-        train.fit(module, loss, short, tmp_path, save_every=3)
+        fit(module, loss, short, tmp_path, save_every=3)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.jsonl", "state.safetensors"]
     monkeypatch.undo()
     module, loss = judge_run(99)
-    assert train.fit(module, loss, short, tmp_path, resume=True)[0]["step"] == 3
+    assert fit(module, loss, short, tmp_path, resume=True)[0]["step"] == 3
     assert same_bits(module, uninterrupted["judge"].module)
 
 
 def test_resuming_a_finished_run_changes_nothing(uninterrupted, tmp_path):
     module, loss = judge_run(short.seed)
-    train.fit(module, loss, short, tmp_path)
+    fit(module, loss, short, tmp_path)
     module, loss = judge_run(99)
-    assert train.fit(module, loss, short, tmp_path, resume=True) == []
+    assert fit(module, loss, short, tmp_path, resume=True) == []
     assert same_bits(module, uninterrupted["judge"].module)
     assert (tmp_path / "metrics.jsonl").read_bytes() == uninterrupted["judge"].log
 
 
 def test_a_new_run_in_an_old_folder_starts_over(uninterrupted, tmp_path):
     module, loss = judge_run(short.seed)
-    train.fit(module, loss, short, tmp_path, stop_after=2)
+    fit(module, loss, short, tmp_path, stop_after=2)
     module, loss = judge_run(short.seed)
-    train.fit(module, loss, short, tmp_path)
+    fit(module, loss, short, tmp_path)
     assert (tmp_path / "metrics.jsonl").read_bytes() == uninterrupted["judge"].log
 
 
 def test_state_of_another_run_is_refused(tmp_path):
     module, loss = judge_run(short.seed)
-    train.fit(module, loss, short, tmp_path, stop_after=1)
+    fit(module, loss, short, tmp_path, stop_after=1)
     for change in ({"steps": 8}, {"learning_rate": 1e-3}, {"seed": 6}, {"betas": (0.9, 0.999)}):
         with pytest.raises(ValueError, match="belongs to a run with other training settings"):
-            train.fit(*judge_run(1), replace(short, **change), tmp_path, resume=True)
+            fit(*judge_run(1), replace(short, **change), tmp_path, resume=True)
     with pytest.raises(ValueError, match="does not fit its configuration"):
-        train.fit(*tokenizer_run(1), short, tmp_path, resume=True)
+        fit(*tokenizer_run(1), short, tmp_path, resume=True)
     state = tmp_path / "state.safetensors"
     state.write_bytes(state.read_bytes()[:-50])
     with pytest.raises(ValueError, match="state.safetensors is not a complete safetensors file"):
-        train.fit(*judge_run(1), short, tmp_path, resume=True)
+        fit(*judge_run(1), short, tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -285,7 +295,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, value):
         return module.weight.sum() * (value if step == 0 else 1), {}
 
     with pytest.raises(FloatingPointError, match=r"the loss is -?(nan|inf) at step 0; lower the learning rate"):
-        train.fit(module, loss, short, tmp_path)
+        fit(module, loss, short, tmp_path)
     assert torch.equal(module.weight.detach(), before), "not a single weight is spoilt"
     assert not (tmp_path / "state.safetensors").exists()
 
@@ -298,10 +308,10 @@ def test_bfloat16_runs_under_autocast_and_keeps_float32_weights():
         seen.append(torch.is_autocast_enabled("cpu"))
         return block_diffusion_loss(backbone, ids, targets, 4, MASK, (0.2, 1.0), generator(step))
 
-    low = train.fit(backbone, loss, replace(short, bfloat16=True))
+    low = fit(backbone, loss, replace(short, bfloat16=True))
     assert seen == [True] * STEPS and {p.dtype for p in backbone.parameters()} == {torch.float32}
     backbone = tiny_backbone(2, block_size=4)
-    full = train.fit(backbone, loss, short)
+    full = fit(backbone, loss, short)
     assert seen[STEPS:] == [False] * STEPS
     assert low[0]["loss"] != full[0]["loss"] and low[0]["loss"] == pytest.approx(full[0]["loss"], rel=0.05)
 
@@ -311,7 +321,7 @@ def test_bfloat16_runs_under_autocast_and_keeps_float32_weights():
 
 def test_shift_moves_each_image_by_its_own_whole_pixels():
     images = torch.rand(60, 2, 9, 9, generator=generator())
-    moved = train.shift(images, generator(1), most=2)
+    moved = shift(images, generator(1), most=2)
     offsets = set()
     for image, result in zip(images, moved, strict=True):
         padded = nn.functional.pad(image, (2, 2, 2, 2))
@@ -319,14 +329,14 @@ def test_shift_moves_each_image_by_its_own_whole_pixels():
         assert len(matches) == 1
         offsets.add(matches[0])
     assert {r for r, _ in offsets} == set(range(5)) == {c for _, c in offsets}
-    assert torch.equal(train.shift(images, generator(1), most=0), images)
+    assert torch.equal(shift(images, generator(1), most=0), images)
 
 
 def test_caption_table_and_index_agree():
-    text = train.load_vocabulary(16)
-    table = train.caption_table(text)
+    text = load_vocabulary(16)
+    table = recipes.caption_table(text)
     classes = torch.tensor([[d, t, s] for d in range(10) for t in range(2) for s in range(3)])[torch.randperm(60, generator=generator())]
-    for row, index in zip(classes.tolist(), train.caption_index(classes).tolist(), strict=True):
+    for row, index in zip(classes.tolist(), recipes.caption_index(classes).tolist(), strict=True):
         assert text.decode(table[index]) == captions.caption(*row)
 
 
@@ -335,21 +345,21 @@ def test_tokenizer_recipe_pairs_each_picture_with_its_own_caption(monkeypatch):
     images, seen = real_images(16), []
     module = tiny_tokenizer()
     monkeypatch.setattr(module, "loss", lambda *inputs: seen.append(inputs) or (torch.zeros(()), {}))
-    train.tokenizer_loss(module, images, train.load_vocabulary(16), short)(3)
+    recipes.tokenizer_loss(module, images, load_vocabulary(16), short)(3)
     pixels, table, right, _ = seen[0]
-    index = train.batch_indices(16, 8, 3, short.seed)
+    index = batch_indices(16, 8, 3, short.seed)
     expected = captions.describe_pixels(images.floats(index), images.labels[index])
-    assert [train.load_vocabulary(16).decode(table[r]) for r in right] == expected
-    assert torch.equal(pixels, train.shift(images.floats(index), train.step_generator(short.seed, 3)))
+    assert [load_vocabulary(16).decode(table[r]) for r in right] == expected
+    assert torch.equal(pixels, shift(images.floats(index), step_generator(short.seed, 3)))
 
 
 def test_half_of_a_batch_draws_and_half_describes():
-    vocab, tokenizer, images = train.load_vocabulary(16), tiny_tokenizer(), real_images(40)
+    vocab, tokenizer, images = load_vocabulary(16), tiny_tokenizer(), real_images(40)
     everything = Preset("x", "backbone", tiny_backbone_preset.model, replace(short, unconditional_rate=0.0, partial_caption_rate=0.0))
-    draw, describe = train.backbone_batches(tokenizer, vocab, images, everything, step=2)
-    index = train.batch_indices(40, 8, 2, short.seed)
+    draw, describe = backbone_batches(tokenizer, vocab, images, everything, step=2)
+    index = batch_indices(40, 8, 2, short.seed)
     true = captions.describe_pixels(images.floats(index), images.labels[index])
-    codes = tokenizer.encode(train.shift(images.floats(index), train.step_generator(short.seed, 2)))
+    codes = tokenizer.encode(shift(images.floats(index), step_generator(short.seed, 2)))
     for batch in (draw, describe):
         assert batch.ids.shape[0] == 4 and batch.ids.shape[1] % tiny_backbone_preset.model.block_size == 0
     for row in range(8):
@@ -370,12 +380,12 @@ def test_half_of_a_batch_draws_and_half_describes():
 
 def test_tasks_are_averaged_by_their_shares(monkeypatch):
     """A task with more or longer targets counts no more than its share of the batch."""
-    vocab, tokenizer = train.load_vocabulary(16), tiny_tokenizer()
+    vocab, tokenizer = load_vocabulary(16), tiny_tokenizer()
     preset = replace(tiny_backbone_preset, training=replace(short, draw_share=0.25))
     losses = iter([(torch.tensor(8.0), {"masked_nats": 4.0}), (torch.tensor(4.0), {"masked_nats": 8.0})])
-    monkeypatch.setattr(train, "block_diffusion_loss", lambda *inputs, **settings: next(losses))
+    monkeypatch.setattr(recipes, "block_diffusion_loss", lambda *inputs, **settings: next(losses))
     module = train.new_model(preset, "cpu", tokenizer)
-    value, metrics = train.backbone_loss(module, tokenizer, vocab, real_images(40), preset)(0)
+    value, metrics = recipes.backbone_loss(module, tokenizer, vocab, real_images(40), preset)(0)
     assert float(value) == 0.25 * 8 + 0.75 * 4 and metrics["masked_nats"] == 0.25 * 4 + 0.75 * 8
 
 
@@ -384,7 +394,7 @@ def step_of(vocab_and_tokenizer, **settings):
     vocab, tokenizer = vocab_and_tokenizer
     preset = replace(tiny_backbone_preset, training=replace(short, **settings))
     backbone = train.new_model(preset, "cpu", tokenizer)
-    loss = train.backbone_loss(backbone, tokenizer, vocab, real_images(40), preset)
+    loss = recipes.backbone_loss(backbone, tokenizer, vocab, real_images(40), preset)
     values = [loss(step)[0] for step in (0, 1)]
     return values, torch.autograd.grad(sum(values), list(backbone.parameters())), backbone
 
@@ -392,7 +402,7 @@ def step_of(vocab_and_tokenizer, **settings):
 def test_compiling_and_checkpointing_change_neither_loss_nor_gradient(monkeypatch):
     # The backend that runs the traced graph as it is: what is compiled is tested here, not the compiler, which takes minutes.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-    made_of = train.load_vocabulary(16), tiny_tokenizer()
+    made_of = load_vocabulary(16), tiny_tokenizer()
     values, gradients, plain = step_of(made_of)
     for settings in (dict(activation_checkpointing=True), dict(compile=True)):
         others, again, backbone = step_of(made_of, **settings)
@@ -404,20 +414,20 @@ def test_compiling_and_checkpointing_change_neither_loss_nor_gradient(monkeypatc
 
 def test_checkpointed_layers_are_computed_again_as_they_were_in_bfloat16():
     """On a CPU bfloat16 runs with another attention kernel, which the second computation must use, too."""
-    vocab, tokenizer, records = train.load_vocabulary(16), tiny_tokenizer(), []
+    vocab, tokenizer, records = load_vocabulary(16), tiny_tokenizer(), []
     for flag in (False, True):
         preset = replace(tiny_backbone_preset, training=replace(short, steps=2, bfloat16=True, activation_checkpointing=flag))
         backbone = train.new_model(preset, "cpu", tokenizer)
-        loss = train.backbone_loss(backbone, tokenizer, vocab, real_images(40), preset)
-        records.append(train.fit(backbone, loss, preset.training))
+        loss = recipes.backbone_loss(backbone, tokenizer, vocab, real_images(40), preset)
+        records.append(fit(backbone, loss, preset.training))
     assert records[0] == records[1]
 
 
 def test_packing_holds_the_same_sequences_in_rows_of_one_length():
-    vocab, tokenizer, images = train.load_vocabulary(16), tiny_tokenizer(), real_images(40)
-    apart = train.backbone_batches(tokenizer, vocab, images, tiny_backbone_preset, 1)
+    vocab, tokenizer, images = load_vocabulary(16), tiny_tokenizer(), real_images(40)
+    apart = backbone_batches(tokenizer, vocab, images, tiny_backbone_preset, 1)
     preset = replace(tiny_backbone_preset, training=replace(short, pack_length=128))
-    (packed,) = train.backbone_batches(tokenizer, vocab, images, preset, 1)
+    (packed,) = backbone_batches(tokenizer, vocab, images, preset, 1)
     assert packed.ids.shape[1] == 128 and len(packed.ids) < short.batch_size
     texts = [vocab.decode(row).split("<|endoftext|>")[0] for batch in apart for row in batch.ids]
     found = [
@@ -433,17 +443,17 @@ def test_packing_holds_the_same_sequences_in_rows_of_one_length():
 
 @pytest.mark.parametrize(("share", "expected"), [(1.0, 8), (0.0, 0), (0.25, 2), (0.75, 6)])
 def test_draw_share_decides_how_many_draw(share, expected):
-    vocab, preset = train.load_vocabulary(16), replace(tiny_backbone_preset, training=replace(short, draw_share=share))
-    batches = train.backbone_batches(tiny_tokenizer(), vocab, real_images(40), preset, 0)
+    vocab, preset = load_vocabulary(16), replace(tiny_backbone_preset, training=replace(short, draw_share=share))
+    batches = backbone_batches(tiny_tokenizer(), vocab, real_images(40), preset, 0)
     assert sum(SYSTEM_PROMPTS["draw"] in vocab.decode(row) for batch in batches for row in batch.ids) == expected
 
 
 def test_captions_are_dropped_and_shortened_at_their_rates():
-    vocab, tokenizer, images = train.load_vocabulary(16), tiny_tokenizer(), real_images(600)
+    vocab, tokenizer, images = load_vocabulary(16), tiny_tokenizer(), real_images(600)
     preset = Preset("x", "backbone", tiny_backbone_preset.model, replace(short, batch_size=600))
     kinds = {"none": 0, "full": 0, "digit": 0, "thickness": 0, "slant": 0}
     for step in range(3):
-        for row in train.backbone_batches(tokenizer, vocab, images, preset, step)[0].ids:
+        for row in backbone_batches(tokenizer, vocab, images, preset, step)[0].ids:
             text = vocab.decode(row).split("<role>HUMAN</role>")[1].split("<role>ASSISTANT</role>")[0]
             digit, thickness, slant = captions.parse(text)
             kind = {(False, False): "digit", (True, False): "thickness", (False, True): "slant", (True, True): "full"}
@@ -456,9 +466,9 @@ def test_captions_are_dropped_and_shortened_at_their_rates():
 
 
 def test_block_size_one_pads_as_the_others_do():
-    vocab, tokenizer = train.load_vocabulary(16), tiny_tokenizer()
+    vocab, tokenizer = load_vocabulary(16), tiny_tokenizer()
     model = replace(tiny_backbone_preset.model, block_size=1)
-    batches = train.backbone_batches(tokenizer, vocab, real_images(40), replace(tiny_backbone_preset, model=model), 0)
+    batches = backbone_batches(tokenizer, vocab, real_images(40), replace(tiny_backbone_preset, model=model), 0)
     assert all(batch.ids.shape[1] % 16 == 0 for batch in batches)
 
 
@@ -478,13 +488,13 @@ def test_a_new_backbone_starts_its_image_rows_at_the_codebook():
 
 @pytest.fixture
 def small_mnist(monkeypatch):
-    monkeypatch.setattr(data, "load_mnist", lambda split="train", root=None: real_images(40))
+    monkeypatch.setattr(mnist, "load_mnist", lambda split="train", root=None: real_images(40))
 
 
 def test_text_preset_reproduces_the_shipped_pieces(tmp_path):
     module, records = train.train(get_preset("mnist-text"), tmp_path)
     assert module is None and records == []
-    assert json.loads((tmp_path / "text.json").read_text()) == json.loads(train.text_path().read_text())
+    assert json.loads((tmp_path / "text.json").read_text()) == json.loads(text_path().read_text())
     with pytest.raises(ValueError, match="ask for that number"):
         train.train(Preset("x", "text", TextConfig(5000), TrainingConfig(0)), tmp_path / "more")
     assert not (tmp_path / "more" / "text.json").exists()
@@ -497,7 +507,7 @@ def test_every_kind_trains_saves_and_loads(small_mnist, tmp_path):
         module, records = train.train(preset, tmp_path / kind, tokenizer_weights=tokenizer)
         assert len(records) == STEPS
         back, info = checkpoint.load_model(tmp_path / kind, kind)
-        assert same_bits(back, storable(module)) and info["data_md5"] == data.MNIST_MD5 and info["training"]["seed"] == 5
+        assert same_bits(back, storable(module)) and info["data_md5"] == mnist.MNIST_MD5 and info["training"]["seed"] == 5
         assert info["command"].startswith(f"minillada train {preset.name} --steps {STEPS} ") and "--learning-rate 0.003" in info["command"]
         assert "--seed 5" in info["command"]
     uni = minillada.load(tmp_path / "backbone")
@@ -597,33 +607,33 @@ def test_settings_that_do_not_exist_or_fit(setting, sentence):
 
 
 def tiny_uni_preset(**changes) -> Preset:
-    mixture = tuple((task, 1.0) for task in examples.TASKS)
+    mixture = tuple((task, 1.0) for task in TASKS)
     training = replace(short, mixture=mixture, batch_size=24, **changes)
     return replace(tiny_backbone_preset, training=training)
 
 
 def test_pictures_are_moved_alike_before_and_after_an_edit():
     tokenizer, images = tiny_tokenizer(), real_images(30)
-    pictures = [examples.Picture(i, name) for i in (3, 8, 21) for name in (None, "mirror it", "invert it")]
-    codes = train.encode_pictures(tokenizer, images, pictures * 2, generator(5))
-    moved = train.shift(images.floats([3, 8, 21]), generator(5))
+    pictures = [Picture(i, name) for i in (3, 8, 21) for name in (None, "mirror it", "invert it")]
+    codes = encode_pictures(tokenizer, images, pictures * 2, generator(5))
+    moved = shift(images.floats([3, 8, 21]), generator(5))
     for row, index in enumerate((3, 8, 21)):
         for name in (None, "mirror it", "invert it"):
             shown = edits.apply([name], moved[row : row + 1])
-            assert torch.equal(codes[examples.Picture(index, name)], tokenizer.encode(shown)[0])
-    still = train.encode_pictures(tokenizer, images, pictures[:1], None)
+            assert torch.equal(codes[Picture(index, name)], tokenizer.encode(shown)[0])
+    still = encode_pictures(tokenizer, images, pictures[:1], None)
     assert (
         torch.equal(still[pictures[0]], tokenizer.encode(images.floats([3]))[0])
-        and train.encode_pictures(tokenizer, images, [], None) == {}
+        and encode_pictures(tokenizer, images, [], None) == {}
     )
 
 
 def test_a_mixture_holds_every_task_in_its_share_and_repeats():
-    tokenizer, vocab, pool = tiny_tokenizer(), train.load_vocabulary(16), examples.Pool(real_images(2000))
+    tokenizer, vocab, pool = tiny_tokenizer(), load_vocabulary(16), Pool(real_images(2000))
     preset = tiny_uni_preset()
     preset = replace(preset, training=replace(preset.training, batch_size=600, unconditional_rate=0.0))
-    batches = train.mixture_batches(tokenizer, vocab, pool, preset, 3)
-    again = train.mixture_batches(tokenizer, vocab, pool, preset, 3)
+    batches = mixture_batches(tokenizer, vocab, pool, preset, 3)
+    again = mixture_batches(tokenizer, vocab, pool, preset, 3)
     assert all(torch.equal(a.ids, b.ids) and torch.equal(a.targets, b.targets) for a, b in zip(batches, again, strict=True))
     texts = [vocab.decode(row) for batch in batches for row in batch.ids]
     for task, prompt in SYSTEM_PROMPTS.items():
@@ -653,7 +663,7 @@ def test_a_larger_codebook_keeps_the_old_codes():
 
 
 def test_rows_follow_their_pieces_into_another_vocabulary():
-    source, target = train.load_vocabulary(16), train.load_vocabulary(20, "mnist-uni-text")
+    source, target = load_vocabulary(16), load_vocabulary(20, "mnist-uni-text")
     old, new = ({k: torch.randn(v.size, 3) for k in ("model.word_embeddings.weight", "lm_head.weight")} for v in (source, target))
     books = torch.nn.functional.normalize(torch.randn(16, 4), dim=1), torch.nn.functional.normalize(torch.randn(20, 4), dim=1)
     moved = transfer.translated(old | {"other": 1}, new, (source, target), books)
@@ -677,10 +687,10 @@ def test_a_tokenizer_may_see_edited_images(small_mnist):
     seen = []
     module = SimpleNamespace(parameters=lambda: iter([torch.zeros(1)]), loss=lambda images, *rest: seen.append((images, rest)))
     config = replace(short, operation_share=1.0, batch_size=40)
-    images, text = real_images(40), train.load_vocabulary(16)
-    train.tokenizer_loss(module, images, text, config)(0)
-    index = train.batch_indices(40, 40, 0, config.seed)
-    plain = train.shift(images.floats(index), train.step_generator(config.seed, 0))
+    images, text = real_images(40), load_vocabulary(16)
+    recipes.tokenizer_loss(module, images, text, config)(0)
+    index = batch_indices(40, 40, 0, config.seed)
+    plain = shift(images.floats(index), step_generator(config.seed, 0))
     shown, (table, right, _) = seen[0]
     for one, before, row, label in zip(shown, plain, right, images.labels[index], strict=True):
         exact = [operation(before[None])[0] for operation in edits.OPERATIONS.values()]

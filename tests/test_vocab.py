@@ -6,7 +6,9 @@ from helpers import many, tiny_vocab
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillada import captions, layout, train
+from minillada import layout
+from minillada.datasets import captions
+from minillada.training import recipes
 from minillada.vocab import (
     BOI,
     END_IMAGE,
@@ -18,11 +20,12 @@ from minillada.vocab import (
     SPECIAL_TOKENS,
     UNCONDITION,
     Vocabulary,
+    load_vocabulary,
     size_token,
     train_bpe,
 )
 
-shipped = train.load_vocabulary(512)
+shipped = load_vocabulary(512)
 vocabularies = pytest.mark.parametrize("vocab", [tiny_vocab(), shipped], ids=["tiny", "real"])
 awkward = st.text() | st.lists(st.sampled_from([*SPECIAL_TOKENS, "<code 3>", " ", "a", "<", "|", "\n", "é", "七", "🙂", "\x00"])).map(
     "".join
@@ -80,7 +83,7 @@ def test_decode_hides_nothing():
 
 
 def test_the_shipped_pieces_are_those_of_the_corpus():
-    again = train_bpe(train.bpe_corpus(), shipped.image_token_offset)
+    again = train_bpe(recipes.bpe_corpus(), shipped.image_token_offset)
     vocab = Vocabulary(again, 512)
     for text in [*captions.all_captions(), *layout.SYSTEM_PROMPTS.values(), "never seen: 漢字"]:
         assert vocab.encode(text) == shipped.encode(text)
@@ -88,7 +91,7 @@ def test_the_shipped_pieces_are_those_of_the_corpus():
 
 
 def test_every_full_caption_has_equally_many_pieces():
-    """Then a batch of drawing prompts needs no padding, and `train.caption_table` is a rectangle."""
+    """Then a batch of drawing prompts needs no padding, and `recipes.caption_table` is a rectangle."""
     lengths = {len(shipped.encode(c)) for c in captions.all_captions()}
     assert len(lengths) == 1
 

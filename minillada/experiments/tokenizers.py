@@ -1,0 +1,37 @@
+"""Train the `mnist-cpu` backbone once on each image tokenizer, all else equal, and store how well it draws in `data/weights/semantic.json`.
+
+`python tests/compare_tokenizers.py` takes a few minutes; notebook 02 shows the result.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from .. import checkpoint
+from ..files import RESULTS_DIR, atomic
+from ..measure import evaluate
+from ..presets import get_preset
+from ..training import train
+from ..uni import load
+
+TOKENIZERS = {"semantic": "mnist-tokenizer", "pixels": "mnist-tokenizer-pixels"}
+
+
+STEPS, BATCH_SIZE, GUIDANCE = 400, 64, 3.0
+
+
+if __name__ == "__main__":
+    judge, _ = checkpoint.load_model("mnist-judge", "judge")
+    scores = {}
+    for name, tokenizer in TOKENIZERS.items():
+        run = Path("runs") / f"compare-{name}"
+        preset = get_preset("mnist-cpu")
+        train.train(
+            replace(preset, training=replace(preset.training, steps=STEPS, batch_size=BATCH_SIZE)), run, tokenizer_weights=tokenizer
+        )
+        scores[name] = evaluate.evaluate_drawing(load(run), judge, 1000, seed=0, guidance=GUIDANCE)
+        print(name, scores[name])
+    with atomic(RESULTS_DIR / "tokenizers.json") as temporary:
+        temporary.write_text(json.dumps(scores, indent=2) + "\n")
