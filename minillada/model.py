@@ -196,7 +196,7 @@ class Backbone(nn.Module):
         """`ValueError` unless ids `[B, L]` lie in the vocabulary and fit the context."""
         if input_ids.ndim != 2 or input_ids.dtype != torch.long:
             raise ValueError(f"input ids must be int64 of shape [B, L], got {input_ids.dtype} {list(input_ids.shape)}")
-        if input_ids.numel() and not (0 <= input_ids.min() and input_ids.max() < self.config.vocab_size):
+        if input_ids.numel() and not (input_ids.min() >= 0 and input_ids.max() < self.config.vocab_size):
             low, high = int(input_ids.min()), int(input_ids.max())
             raise ValueError(f"token ids must lie in [0, {self.config.vocab_size}), got {low} to {high}; was another vocabulary used?")
         if input_ids.shape[1] > self.config.max_position_embeddings:

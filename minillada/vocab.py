@@ -117,14 +117,14 @@ class Vocabulary:
 
     def image_ids(self, codes: Tensor) -> list[int]:
         """Raster-order ids of a `[h, w]` grid of codes."""
-        if codes.numel() and not (0 <= codes.min() and codes.max() < self.codebook_size):
+        if codes.numel() and not (codes.min() >= 0 and codes.max() < self.codebook_size):
             raise ValueError(f"image codes must lie in [0, {self.codebook_size}), got {int(codes.min())} to {int(codes.max())}")
         return (codes.flatten() + self.image_token_offset).tolist()
 
     def codes(self, ids: Tensor) -> Tensor:
         """The inverse of `image_ids`, for a tensor of any shape."""
         codes = ids - self.image_token_offset
-        if codes.numel() and not (0 <= codes.min() and codes.max() < self.codebook_size):
+        if codes.numel() and not (codes.min() >= 0 and codes.max() < self.codebook_size):
             raise ValueError("some ids are not image codes; only positions between <boi> and <|/image|> can be decoded to pixels")
         return codes
 

@@ -147,7 +147,7 @@ class ImageTokenizer(nn.Module):
         grid, size = self.config.grid, self.config.codebook_size
         if codes.ndim != 3 or codes.shape[1:] != (grid, grid):
             raise ValueError(f"codes must form a [B, {grid}, {grid}] grid, got {list(codes.shape)}")
-        if codes.numel() and not (0 <= codes.min() and codes.max() < size):
+        if codes.numel() and not (codes.min() >= 0 and codes.max() < size):
             raise ValueError(f"codes must lie in [0, {size}), got {int(codes.min())} to {int(codes.max())}")
         return self.decoder(rearrange(self.codebook.embedding[codes], "b h w c -> b c h w"))
 

@@ -9,7 +9,16 @@ import torch.nn.functional as F
 from helpers import mnist_test_images, real_images
 
 from minillada.datasets import captions
-from minillada.datasets.captions import all_captions, attributes, caption, caption_classes, describe_pixels, parse, slant, stroke_width
+from minillada.datasets.captions import (
+    all_captions,
+    attributes,
+    caption,
+    caption_classes,
+    describe_pixels,
+    parse,
+    slant,
+    stroke_width,
+)
 
 
 def stroke(width: float, degrees: float = 0.0, length: float = 20.0, size: int = 32) -> torch.Tensor:

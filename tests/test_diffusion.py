@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 import minillada.masks as masks_module
 from minillada import diffusion
 from minillada.batching import collate, pack
-from minillada.diffusion import block_diffusion_loss, corrupt, draw_mask_rates, masked_cross_entropy, nll_bound, replace_tokens
+from minillada.diffusion import (
+    block_diffusion_loss,
+    corrupt,
+    draw_mask_rates,
+    masked_cross_entropy,
+    nll_bound,
+    replace_tokens,
+)
 from minillada.layout import Sequence
 from minillada.masks import TiledMask, block_diffusion_mask
 from minillada.objectives import OBJECTIVES

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillada import batching, layout
-from minillada.extras.levenshtein import align, apply_labels, draft_loss, plant, plant_errors, repair
+from minillada.extras.levenshtein import (
+    align,
+    apply_labels,
+    draft_loss,
+    plant,
+    plant_errors,
+    repair,
+)
 from minillada.masks import block_causal_mask
 from minillada.vocab import Vocabulary, load_vocabulary
 

@@ -8,7 +8,13 @@ from helpers import few, many
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillada.masks import block_causal_mask, block_diffusion_mask, flex_mask, tiled_mask, training_places
+from minillada.masks import (
+    block_causal_mask,
+    block_diffusion_mask,
+    flex_mask,
+    tiled_mask,
+    training_places,
+)
 from minillada.model import attend
 
 

@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillada import checkpoint, guidance, layout
-from minillada.commit import STRATEGIES, choose_commits, choose_edits, choose_tokens, commit_score, filter_logits, quota
+from minillada.commit import (
+    STRATEGIES,
+    choose_commits,
+    choose_edits,
+    choose_tokens,
+    commit_score,
+    filter_logits,
+    quota,
+)
 from minillada.config import SamplingConfig
 from minillada.datasets.captions import all_captions
 from minillada.guidance import guide, guide_edit, rescale

@@ -8,7 +8,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import MASK, few, generator, random_ids, real_images, save_tiny_uni, storable, tiny_backbone, tiny_tokenizer
+from helpers import (
+    MASK,
+    few,
+    generator,
+    random_ids,
+    real_images,
+    save_tiny_uni,
+    storable,
+    tiny_backbone,
+    tiny_tokenizer,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -51,7 +61,7 @@ def test_every_epoch_visits_each_index_once(batch, batches, rest, seed):
     epochs = [torch.cat([batch_indices(count, batch, e * batches + s, seed) for s in range(batches)]) for e in range(2)]
     for epoch in epochs:
         assert len(epoch) == batch * batches and len(set(epoch.tolist())) == len(epoch)
-        assert 0 <= epoch.min() and epoch.max() < count
+        assert epoch.min() >= 0 and epoch.max() < count
     if count > 20:
         assert epochs[0].tolist() != epochs[1].tolist()
         assert epochs[0].tolist() != torch.cat([batch_indices(count, batch, s, seed + 1) for s in range(batches)]).tolist()

@@ -5,7 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import fields, replace
 
-from ..config import JudgeConfig, ModelConfig, Preset, TextConfig, TokenizerConfig, TrainingConfig, frozen
+from ..config import (
+    JudgeConfig,
+    ModelConfig,
+    Preset,
+    TextConfig,
+    TokenizerConfig,
+    TrainingConfig,
+    frozen,
+)
 from ..presets.mnist import (
     AR_RUN,
     EDITING_RUN,

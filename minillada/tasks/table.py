@@ -11,9 +11,25 @@ from ..datasets.mnist import DIGITS
 from ..datasets.pool import Pool
 from ..tasks.base import Example
 from ..tasks.drawing import draw
-from ..tasks.editing import EDIT_DIGIT, MULTI_REFERENCE, edit_digit, edit_operation, multi_reference, operations
+from ..tasks.editing import (
+    EDIT_DIGIT,
+    MULTI_REFERENCE,
+    edit_digit,
+    edit_operation,
+    multi_reference,
+    operations,
+)
 from ..tasks.numbers import NUMBERS, SUMS, counting_trace
-from ..tasks.questions import COMPARE_ANSWERS, PARITY_ANSWERS, QUESTIONS, SLANT_ANSWERS, THICKNESS_ANSWERS, compare, describe, question
+from ..tasks.questions import (
+    COMPARE_ANSWERS,
+    PARITY_ANSWERS,
+    QUESTIONS,
+    SLANT_ANSWERS,
+    THICKNESS_ANSWERS,
+    compare,
+    describe,
+    question,
+)
 from ..tasks.stories import COUNT, interleave
 from ..tasks.thinking import SUM, count_on, go_on, repeat, sums
 
