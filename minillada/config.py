@@ -113,8 +113,8 @@ class TrainingConfig:
     mask_noise: float = 0.0  # std of noise on the embedding of masked tokens at the first step; gone when warm-up ends
     text_weight: float = 1.0  # how many times the nats of a text token count, compared with those of an image code
     draw_share: float = 0.5  # share of the batch that draws; the rest describes
-    mixture: tuple[tuple[str, float], ...] = ()  # shares of the tasks of `examples.TASKS`, instead of `draw_share`
-    held_out: int = 9  # so many pairs of `examples.HELD_OUT` are kept out of the sums to be learned
+    mixture: tuple[tuple[str, float], ...] = ()  # shares of the tasks of `tasks.table.TRAINED`, instead of `draw_share`
+    held_out: int = 9  # so many pairs of `tasks.numbers.HELD_OUT` are kept out of the sums to be learned
     varied: bool = False  # vary the wording of what is asked
     operation_share: float = 0.0  # share of a tokenizer's images that were edited first (`edits.OPERATIONS`)
     unconditional_rate: float = 0.1  # share of prompts replaced by <uncondition>, for classifier-free guidance

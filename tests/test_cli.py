@@ -16,7 +16,7 @@ import minillada.uni as uni_module
 from minillada import checkpoint, cli
 from minillada.datasets import mnist
 from minillada.datasets.pictures import read_image
-from minillada.datasets.pool import Pool
+from minillada.datasets.pool import mnist_pool
 from minillada.measure import suite
 from minillada.presets import PRESETS
 from minillada.show import grids
@@ -138,7 +138,7 @@ def test_every_task_from_the_command_line(call, run, tmp_path, monkeypatch):
 
 
 def test_tasks_are_marked_and_shown_on_pages(call, run, tmp_path, monkeypatch):
-    small = Pool(real_images(400))
+    small = mnist_pool(real_images(400))
     monkeypatch.setattr(suite, "unseen_pool", lambda: small)
     monkeypatch.setattr(suite, "SUITE", {name: suite.SUITE[name] for name in ("digit", "compare", "edit_digit", "draw")})
     code, out, _ = call("evaluate", run, "--suite", "tasks", "--samples", 5, "--pictures", "pages", "--json", "--record")

@@ -27,13 +27,13 @@ import minillada
 from minillada import checkpoint
 from minillada.config import JudgeConfig, Preset, TextConfig, TokenizerConfig, TrainingConfig
 from minillada.datasets import captions, edits, mnist
-from minillada.datasets.pool import Pool
+from minillada.datasets.pool import mnist_pool
 from minillada.diffusion import block_diffusion_loss
 from minillada.extras import transfer
 from minillada.layout import SYSTEM_PROMPTS
 from minillada.presets import PRESETS, change_preset, get_preset
 from minillada.tasks.base import Picture
-from minillada.tasks.table import TASKS
+from minillada.tasks.table import TRAINED
 from minillada.training import optim, recipes, train
 from minillada.training.loop import batch_indices, fit, step_generator
 from minillada.training.stream import backbone_batches, encode_pictures, mixture_batches, shift
@@ -617,7 +617,7 @@ def test_settings_that_do_not_exist_or_fit(setting, sentence):
 
 
 def tiny_uni_preset(**changes) -> Preset:
-    mixture = tuple((task, 1.0) for task in TASKS)
+    mixture = tuple((task, 1.0) for task in TRAINED)
     training = replace(short, mixture=mixture, batch_size=24, **changes)
     return replace(tiny_backbone_preset, training=training)
 
@@ -639,7 +639,7 @@ def test_pictures_are_moved_alike_before_and_after_an_edit():
 
 
 def test_a_mixture_holds_every_task_in_its_share_and_repeats():
-    tokenizer, vocab, pool = tiny_tokenizer(), load_vocabulary(16), Pool(real_images(2000))
+    tokenizer, vocab, pool = tiny_tokenizer(), load_vocabulary(16), mnist_pool(real_images(2000))
     preset = tiny_uni_preset()
     preset = replace(preset, training=replace(preset.training, batch_size=600, unconditional_rate=0.0))
     batches = mixture_batches(tokenizer, vocab, pool, preset, 3)
@@ -703,7 +703,7 @@ def test_a_tokenizer_may_see_edited_images(small_mnist):
     plain = shift(images.floats(index), step_generator(config.seed, 0))
     shown, (table, right, _) = seen[0]
     for one, before, row, label in zip(shown, plain, right, images.labels[index], strict=True):
-        exact = [operation(before[None])[0] for operation in edits.OPERATIONS.values()]
+        exact = [edits.apply([name], before[None])[0] for name in edits.OPERATIONS]
         assert any(torch.equal(one, e) for e in exact)
         dark = one if one.mean() < 0.5 else 1 - one
         assert text.decode(table[row]) == captions.describe_pixels(dark[None], label[None])[0]

@@ -1,10 +1,12 @@
-"""Captions measured from pixels and labels, such as `a thick seven leaning right`, so that every answer can be checked.
+"""Captions measured from pixels and labels, such as `a thick seven leaning right`.
 
 Notable choices
-- Thickness and slant are continuous measurements cut at fixed thresholds (notebook 01 plots them). Of the training set
-  49 % are thick; 23 % lean left, 49 % stand upright, 28 % lean right. Near a threshold a caption is a matter of a tenth of a pixel,
-  which is what limits "whole caption right" to less than 100 %.
-- The grammar is fixed: `a {thickness} {digit} {slant}`. Drawing prompts may leave attributes out: `a seven`.
+- Captions are measured, so every answer about an image can be checked.
+- Thickness and slant are continuous measurements, cut at fixed thresholds (notebook 01 plots them).
+  Of the training set 49 % are thick; 23 % lean left, 49 % stand upright, 28 % lean right. Near a
+  threshold, a tenth of a pixel decides. That is why "whole caption right" stays below 100 %.
+- The grammar is fixed: `a {thickness} {digit} {slant}`. Drawing prompts may leave attributes out:
+  `a seven`.
 """
 
 from __future__ import annotations
@@ -15,66 +17,82 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..datasets.mnist import DIGITS
+from .mnist import DIGITS
 
 THICKNESS_WORDS = ("thin", "thick")
-
-
 THICKNESS_EDGE = 2.4  # pixels of mean stroke width; the training median is 2.39
 
-
 SLANT_WORDS = ("leaning left", "standing upright", "leaning right")
-
-
-SLANT_EDGES = (-5.0, 15.0)  # degrees from vertical, positive to the right; handwriting leans right on average
+SLANT_EDGES = (-5.0, 15.0)  # degrees right of vertical; handwriting leans right on average
 
 
 def stroke_width(images: Tensor) -> Tensor:
     """Mean stroke width in pixels `[B]` of bright strokes on black `[B, 1, H, W]`.
 
-    A stroke of length l and width w has area l·w and, for l >> w, boundary length 2·l. Area is the sum of
-    intensities; the boundary length is the total variation, so both count grey edge pixels by their share of ink.
-    Edges are sharpened first, at twice the resolution: otherwise blur, which every decoder adds, would read as thickness.
+    A stroke of length l and width w has area l·w and, for l >> w, boundary length 2·l. So the width
+    is 2 · area / boundary. The area is the sum of intensities; the boundary length is the total
+    variation. Both count grey edge pixels by their share of ink.
     """
+    # Edges are sharpened first, at twice the resolution. Otherwise blur, which every decoder adds,
+    # would be measured as thickness.
     images = F.interpolate(images, scale_factor=2, mode="bilinear", align_corners=False)
     images = (2 * images - 0.5).clamp(0, 1)  # twice the contrast around mid-grey
     dx = images[..., :-1, 1:] - images[..., :-1, :-1]
     dy = images[..., 1:, :-1] - images[..., :-1, :-1]
     boundary = (dx**2 + dy**2).sqrt().sum((1, 2, 3))
-    return images.sum((1, 2, 3)) / boundary.clamp_min(1e-6)  # 2 · area / boundary, halved back to original pixels
+    # 2 · area / boundary, halved because pixels are half as wide here
+    return images.sum((1, 2, 3)) / boundary.clamp_min(1e-6)
 
 
 def slant(images: Tensor) -> Tensor:
-    """Angle in degrees `[B]` between vertical and the digit's axis, from second moments; positive leans right."""
+    """Angle in degrees `[B]` between vertical and the axis of the digit; positive leans right.
+
+    The angle comes from the second moments of the ink.
+    """
     height, width = images.shape[-2:]
     y = torch.arange(height, dtype=images.dtype, device=images.device).view(1, 1, -1, 1)
     x = torch.arange(width, dtype=images.dtype, device=images.device).view(1, 1, 1, -1)
     mass = images.sum((1, 2, 3), keepdim=True).clamp_min(1e-6)
     dx = x - (images * x).sum((1, 2, 3), keepdim=True) / mass
     dy = y - (images * y).sum((1, 2, 3), keepdim=True) / mass
-    # Regression of x on y is the shear that would set the digit upright; rows count downwards, hence the sign.
-    shear = -(images * dx * dy).sum((1, 2, 3)) / (images * dy * dy).sum((1, 2, 3)).clamp_min(1e-6)
-    return shear.atan() * (180 / math.pi)
+    # Regression of x on y is the shear that would set the digit upright. Rows count downwards,
+    # hence the sign.
+    covariance = (images * dx * dy).sum((1, 2, 3))
+    variance = (images * dy * dy).sum((1, 2, 3)).clamp_min(1e-6)
+    return (-covariance / variance).atan() * (180 / math.pi)
 
 
 def attributes(images: Tensor) -> Tensor:
     """Class indices `[B, 2]` into `THICKNESS_WORDS` and `SLANT_WORDS`."""
     thickness = (stroke_width(images) >= THICKNESS_EDGE).long()
     angle = slant(images)
-    return torch.stack([thickness, (angle >= SLANT_EDGES[0]).long() + (angle >= SLANT_EDGES[1]).long()], dim=1)
+    leaning = (angle >= SLANT_EDGES[0]).long() + (angle >= SLANT_EDGES[1]).long()
+    return torch.stack([thickness, leaning], dim=1)
+
+
+def article(words: str) -> str:
+    """`a seven`, `an eight`: the words with their article."""
+    return f"an {words}" if words[0] == "e" else f"a {words}"
 
 
 def caption(digit: int, thickness: int | None = None, slant: int | None = None) -> str:
-    """The sentence for class indices; `None` leaves an attribute out."""
-    words = ["a", None if thickness is None else THICKNESS_WORDS[thickness], DIGITS[digit]]
-    words.append(None if slant is None else SLANT_WORDS[slant])
-    text = " ".join(w for w in words if w)
-    return text.replace("a eight", "an eight", 1)
+    """The sentence for class indices; None leaves an attribute out."""
+    words = [DIGITS[digit]]
+    if thickness is not None:
+        words.insert(0, THICKNESS_WORDS[thickness])
+    if slant is not None:
+        words.append(SLANT_WORDS[slant])
+    return article(" ".join(words))
 
 
 def all_captions() -> list[str]:
-    """Every full caption, in digit-major order: index `(digit * 2 + thickness) * 3 + slant`."""
-    return [caption(d, t, s) for d in range(len(DIGITS)) for t in range(len(THICKNESS_WORDS)) for s in range(len(SLANT_WORDS))]
+    """Every full caption, digit by digit: index `(digit * 2 + thickness) * 3 + slant`."""
+    texts = []
+    for digit in range(len(DIGITS)):
+        for thickness in range(len(THICKNESS_WORDS)):
+            for slant in range(len(SLANT_WORDS)):
+                texts.append(caption(digit, thickness, slant))
+    return texts
 
 
 def caption_classes(images: Tensor, labels: Tensor) -> Tensor:
@@ -88,10 +106,17 @@ def describe_pixels(images: Tensor, labels: Tensor) -> list[str]:
 
 
 def parse(text: str) -> tuple[int | None, int | None, int | None]:
-    """Digit, thickness and slant class named in `text`; `None` where a word is missing. The inverse of `caption`."""
-    words = text.split()
+    """Digit, thickness and slant class named in `text`; None where a word is missing.
 
-    def find(options):
-        return next((i for i, option in enumerate(options) if set(option.split()) <= set(words)), None)
+    The inverse of `caption`.
+    """
+    words = set(text.split())
+    return find(DIGITS, words), find(THICKNESS_WORDS, words), find(SLANT_WORDS, words)
 
-    return find(DIGITS), find(THICKNESS_WORDS), find(SLANT_WORDS)
+
+def find(options: tuple[str, ...], words: set[str]) -> int | None:
+    """Index of the first option all of whose words are there, or None."""
+    for index, option in enumerate(options):
+        if set(option.split()) <= words:
+            return index
+    return None

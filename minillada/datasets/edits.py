@@ -1,15 +1,18 @@
-"""Exact image operations and the instructions that ask for them, such as `make it thicker`, so that every edit can be checked.
+"""Exact image operations and the instructions that ask for them, such as `make it thicker`.
 
 Notable choices
-- An operation maps pixels to pixels without chance: what an edited image should look like is known, not judged by taste.
-- `thicker` and `thinner` move the edge of a stroke by half a pixel on either side: a maximum or minimum over the nearest
-  neighbours at twice the resolution. Strokes that are thin already would vanish when thinned, so only thick ones are.
-- Operations here are edits *by pixels*. Edits by label (`turn it into a four`) have many right answers and live in `examples`.
+- An operation maps pixels to pixels without chance. So it is known what an edited image should
+  look like, and every edit can be checked.
+- `thicker` and `thinner` move the edge of a stroke by half a pixel on either side: a maximum or
+  minimum over the nearest neighbours, at twice the resolution.
+- These are edits *by pixels*. Edits by label (`turn it into a four`) have many right answers and
+  stand in `tasks/editing.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,53 +29,101 @@ def thicker(images: Tensor) -> Tensor:
 
 def thinner(images: Tensor) -> Tensor:
     """Strokes of `[B, C, H, W]` about one pixel narrower."""
-    return 1 - thicker(1 - images)
+    return invert(thicker(invert(images)))
 
 
-def moved(down: int, right: int) -> Callable[[Tensor], Tensor]:
-    """The operation that moves images by whole pixels; what leaves is lost, what enters is black."""
-
-    def move(images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        canvas = F.pad(images, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)))
-        top, left = max(-down, 0), max(-right, 0)
-        return canvas[..., top : top + height, left : left + width]
-
-    return move
+def mirror(images: Tensor) -> Tensor:
+    return images.flip(-1)
 
 
-# instruction -> operation on images [B, C, H, W] in [0, 1]
-OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "make it thicker": thicker,
-    "make it thinner": thinner,
-    "mirror it": lambda images: images.flip(-1),
-    "rotate it": lambda images: images.rot90(-1, (-2, -1)),  # a quarter turn clockwise
-    "invert it": lambda images: 1 - images,
-    "shift it left": moved(0, -SHIFT),
-    "shift it right": moved(0, SHIFT),
-    "shift it up": moved(-SHIFT, 0),
-    "shift it down": moved(SHIFT, 0),
+def rotate(images: Tensor) -> Tensor:
+    """A quarter turn clockwise."""
+    return images.rot90(-1, (-2, -1))
+
+
+def rotate_back(images: Tensor) -> Tensor:
+    return images.rot90(1, (-2, -1))
+
+
+def invert(images: Tensor) -> Tensor:
+    return 1 - images
+
+
+def move(images: Tensor, down: int, right: int) -> Tensor:
+    """Images moved by whole pixels; what leaves is lost, what enters is black."""
+    height, width = images.shape[-2:]
+    canvas = F.pad(images, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)))
+    top, left = max(-down, 0), max(-right, 0)
+    return canvas[..., top : top + height, left : left + width]
+
+
+def shift_left(images: Tensor) -> Tensor:
+    return move(images, 0, -SHIFT)
+
+
+def shift_right(images: Tensor) -> Tensor:
+    return move(images, 0, SHIFT)
+
+
+def shift_up(images: Tensor) -> Tensor:
+    return move(images, -SHIFT, 0)
+
+
+def shift_down(images: Tensor) -> Tensor:
+    return move(images, SHIFT, 0)
+
+
+class Operation(NamedTuple):
+    """What is done to images `[B, C, H, W]` in [0, 1], and what undoes it.
+
+    `undo` brings an edited image back, so that a judge of ordinary digits can read it. None: it can
+    be read as it is.
+    """
+
+    do: Callable[[Tensor], Tensor]
+    undo: Callable[[Tensor], Tensor] | None = None
+
+
+# instruction -> operation
+OPERATIONS = {
+    "make it thicker": Operation(thicker),
+    "make it thinner": Operation(thinner),
+    "mirror it": Operation(mirror, mirror),
+    "rotate it": Operation(rotate, rotate_back),
+    "invert it": Operation(invert, invert),
+    "shift it left": Operation(shift_left, shift_right),
+    "shift it right": Operation(shift_right, shift_left),
+    "shift it up": Operation(shift_up, shift_down),
+    "shift it down": Operation(shift_down, shift_up),
 }
 
 
-# What brings an edited image back, so that a judge of ordinary digits can read it; the others leave it readable as it is.
-UNDO: dict[str, Callable[[Tensor], Tensor]] = {
-    "mirror it": OPERATIONS["mirror it"],
-    "rotate it": lambda images: images.rot90(1, (-2, -1)),
-    "invert it": OPERATIONS["invert it"],
-    "shift it left": moved(0, SHIFT),
-    "shift it right": moved(0, -SHIFT),
-    "shift it up": moved(SHIFT, 0),
-    "shift it down": moved(-SHIFT, 0),
-}
+def apply(instructions: list[str] | list[str | None], images: Tensor) -> Tensor:
+    """Each image of `[B, C, H, W]` after its own instruction; None leaves it as it is.
 
-
-def apply(instructions: list[str | None], images: Tensor) -> Tensor:
-    """Each image of `[B, C, H, W]` after its own instruction; None leaves it as it is. `ValueError` for an unknown instruction."""
+    Raises `ValueError` for an unknown instruction.
+    """
     out = images.clone()
-    for instruction in sorted({i for i in instructions if i is not None}):
-        if instruction not in OPERATIONS:
-            raise ValueError(f"no operation is called {instruction!r}; choose one of {', '.join(OPERATIONS)}")
-        rows = torch.tensor([i == instruction for i in instructions])
-        out[rows] = OPERATIONS[instruction](images[rows])
+    for name in {name for name in instructions if name is not None}:
+        rows = torch.tensor([other == name for other in instructions])
+        out[rows] = operation(name).do(images[rows])
     return out
+
+
+def undo(instructions: list[str], images: Tensor) -> Tensor:
+    """Edited images `[B, C, H, W]` brought back to where a judge can read them."""
+    out = images.clone()
+    for name in set(instructions):
+        back = operation(name).undo
+        if back is not None:
+            rows = torch.tensor([other == name for other in instructions])
+            out[rows] = back(images[rows])
+    return out
+
+
+def operation(instruction: str) -> Operation:
+    """The operation that an instruction asks for; `ValueError` if there is none."""
+    if instruction not in OPERATIONS:
+        known = ", ".join(OPERATIONS)
+        raise ValueError(f"no operation is called {instruction!r}; choose one of {known}")
+    return OPERATIONS[instruction]

@@ -20,6 +20,8 @@ def read_image(path: Path) -> torch.Tensor:
     except (UnidentifiedImageError, OSError):
         raise ValueError(f"{path} is not a picture that can be read; use PNG") from None
     if tuple(pixels.shape) not in ((28, 28), (32, 32)):
-        raise ValueError(f"{path} is {pixels.shape[1]} x {pixels.shape[0]} px; digits must be 28 x 28 or 32 x 32, white on black")
+        raise ValueError(
+            f"{path} is {pixels.shape[1]} x {pixels.shape[0]} px; digits must be 28 x 28 or 32 x 32, white on black"
+        )
     margin = (32 - pixels.shape[0]) // 2
     return torch.nn.functional.pad(pixels[None, None], (margin,) * 4)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 
 import torch
 
@@ -18,8 +17,8 @@ from ..datasets.pool import Pool
 from ..files import RESULTS_DIR, atomic
 from ..measure import suite
 from ..presets import get_preset
-from ..tasks.base import Picture
-from ..tasks.table import TASKS
+from ..tasks.base import Picture, make_examples
+from ..tasks.table import TASKS, TRAINED
 from ..training import train
 from ..training.loop import step_generator
 from ..training.stream import encode_pictures, write_example
@@ -50,8 +49,7 @@ def trained(changes: dict, run: Path) -> Uni:
 @torch.no_grad()
 def nats(uni: Uni, pool: Pool, task: str) -> float:
     """Mean nats of a masked token of the response, on test images, over mask rates as in training."""
-    rng = Random(0)
-    chosen = [TASKS[task](pool, rng, False) for _ in range(ROWS)]
+    chosen = make_examples(TASKS[task].make, pool, ROWS, seed=0)
     pictures = [part for example in chosen for part in example.user + example.response if isinstance(part, Picture)]
     codes = encode_pictures(uni.tokenizer, pool.images, pictures, None)
     total, config = 0.0, get_preset("mnist-uni-style").training
@@ -70,11 +68,11 @@ if __name__ == "__main__":
     report = {"steps": STEPS, "samples": SAMPLES, "sizes": {}}
     for name, changes in SIZES.items():
         uni = trained(changes, FOLDER / name.replace(" ", ""))
-        marked = suite.run(uni, judge, pool, SAMPLES, tasks=[task for task in TASKS if task in suite.SUITE])
+        marked = suite.run(uni, judge, pool, SAMPLES, tasks=[task for task in TRAINED if task in suite.SUITE])
         report["sizes"][name] = {
             "parameters": uni.info["parameters"],
             "seconds": uni.info["seconds"],
-            "nats": {task: nats(uni, pool, task) for task in TASKS},
+            "nats": {task: nats(uni, pool, task) for task in TRAINED},
             "accuracy": {score: value["accuracy"] for score, value in suite.scores(marked).items()},
         }
         print(name, report["sizes"][name], flush=True)

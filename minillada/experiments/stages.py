@@ -16,7 +16,7 @@ from .. import checkpoint
 from ..files import RESULTS_DIR, atomic
 from ..measure import suite
 from ..presets import get_preset
-from ..tasks.table import TASKS
+from ..tasks.table import TRAINED
 from ..training import train
 from ..uni import load
 
@@ -51,7 +51,7 @@ if __name__ == "__main__":
         curve = report["stages"].setdefault(name, {})
         for step, path in trained(name).items():
             if str(step) not in curve:
-                marked = suite.run(load(path), judge, pool, SAMPLES, tasks=[task for task in TASKS if task in suite.SUITE])
+                marked = suite.run(load(path), judge, pool, SAMPLES, tasks=[task for task in TRAINED if task in suite.SUITE])
                 curve[str(step)] = {score: value["accuracy"] for score, value in suite.scores(marked).items()}
                 print(name, step, curve[str(step)], flush=True)
                 with atomic(RESULT) as temporary:

@@ -1,75 +1,62 @@
-"""Every task, marked: examples made from test images go through `tasks.Uni`, and pixels and labels say which answers are right.
+"""Every task, marked: examples made from test images go through `Uni`, and are marked by `tasks/`.
 
 Notable choices
-- An answer is right if it is the right text, letter for letter; a drawn digit is what the judge reads.
-- An edit by pixels is right if the exact result of what was asked is nearer to the drawing than that of any other operation (or
-  of none), and the judge, after the edit is undone, still reads the digit. For a round zero, mirroring is nearly no change:
-  operations whose exact results are within `ALIKE` of each other are not told apart.
+- What is right stands beside what is asked, in the file of each task.
 - Sums are marked on all pairs of numbers and, separately, on pairs that were never trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from tqdm.auto import tqdm
 
-from ..datasets import mnist
-from ..datasets.pool import Pool
-from ..measure.intervals import wilson_ci95
-from ..measure.judge import Judge
-from ..presets import get_preset
-from ..tasks import drawing, editing, questions, stories, thinking
-from ..tasks.base import Marked, make
-from ..tasks.drawing import mark_drawings
-from ..tasks.editing import mark_edits, mark_operations, mark_references
-from ..tasks.numbers import SUMS, is_held_out
-from ..tasks.questions import mark_answers, mark_descriptions
-from ..tasks.stories import mark_stories
+from ..datasets.mnist import load_mnist
+from ..datasets.pool import Pool, mnist_pool
+from ..tasks.base import Marked, make_examples
 from ..tasks.table import TASKS
-from ..tasks.thinking import mark_thinking
 from ..uni import Uni
+from .intervals import wilson_ci95
+from .judge import Judge
 
-UNSEEN_SUMS = [pair for pair in SUMS if is_held_out(*pair, get_preset("mnist-uni").training.held_out)]
-
-
-# task -> (how examples are made, how answers are marked)
-SUITE: dict[str, tuple[Callable, Callable]] = {
-    **{kind: (TASKS[kind], mark_answers) for kind in ("digit", "thickness", "slant", "parity", "arithmetic", "compare")},
-    "edit_operation": (editing.edit_operation, mark_operations),
-    "edit_digit": (editing.edit_digit, mark_edits),
-    "multi_reference": (editing.multi_reference, mark_references),
-    "sum_direct": (thinking.sums(False, SUMS), mark_drawings),
-    "sum_direct_unseen": (thinking.sums(False, UNSEEN_SUMS), mark_drawings),
-    "sum_thinking": (thinking.sums(True, SUMS), mark_thinking),
-    "sum_thinking_unseen": (thinking.sums(True, UNSEEN_SUMS), mark_thinking),
-    "interleave": (stories.interleave, mark_stories),
-    "draw": (drawing.draw, mark_drawings),
-    "describe": (questions.describe, mark_descriptions),
-}
+# Drills are trained but not marked.
+SUITE = {name: task for name, task in TASKS.items() if task.mark is not None}
 
 
-def run(uni: Uni, judge: Judge, pool: Pool, samples: int = 500, seed: int = 0, tasks: list[str] | None = None) -> dict[str, Marked]:
+def run(
+    uni: Uni,
+    judge: Judge,
+    pool: Pool,
+    samples: int = 500,
+    seed: int = 0,
+    tasks: list[str] | None = None,
+) -> dict[str, Marked]:
     """Every task, or the named `tasks`, on `samples` examples each."""
-    if unknown := set(tasks or ()) - set(SUITE):
-        raise ValueError(f"no task is called {sorted(unknown)[0]!r}; choose from {', '.join(SUITE)}")
+    if samples < 1:
+        raise ValueError(f"samples is {samples}; a task needs at least 1 example to be marked")
+    for name in tasks or ():
+        if name not in SUITE:
+            raise ValueError(f"no task is called {name!r}; choose from {', '.join(SUITE)}")
     marked = {}
-    for number, (task, (build, mark)) in enumerate(bar := tqdm(SUITE.items())):
-        if tasks is None or task in tasks:
-            bar.set_description(task)
-            marked[task] = mark(uni, judge, pool, make(pool, build, samples, seed * 1000 + number), seed)
+    progress = tqdm(SUITE.items())
+    for number, (name, task) in enumerate(progress):
+        if task.mark is None or (tasks is not None and name not in tasks):
+            continue
+        progress.set_description(name)
+        # The number of a task makes its examples, so they stay the same if others are left out.
+        examples = make_examples(task.make, pool, samples, seed * 1000 + number)
+        marked[name] = task.mark(uni, judge, pool, examples, seed)
     return marked
 
 
 def scores(marked: dict[str, Marked]) -> dict[str, dict]:
-    """`{score: {"accuracy", "ci95", "n"}}`; a task has a score of its own name, and further ones of its parts."""
+    """`{score: {"accuracy", "ci95", "n"}}` for every task, and for the parts of its score."""
     report = {}
     for task, result in marked.items():
         for part, hits in result.right.items():
-            report[task + part] = {"accuracy": sum(hits) / len(hits), "ci95": wilson_ci95(sum(hits), len(hits)), "n": len(hits)}
+            right, n = sum(hits), len(hits)
+            report[task + part] = {"accuracy": right / n, "ci95": wilson_ci95(right, n), "n": n}
     return report
 
 
 def unseen_pool() -> Pool:
     """The images nobody trained on."""
-    return Pool(mnist.load_mnist("test"))
+    return mnist_pool(load_mnist("test"))

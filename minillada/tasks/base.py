@@ -1,18 +1,17 @@
-"""One example of every task, made from real images: what the user gives, and the response that pixels and labels prove right.
+"""What every task is made of: examples, the source they are made from, marks, and helpers.
 
 Notable choices
-- An example is written in words and pictures, not in tokens: `layout.sequence` turns it into one sequence, `evaluate` reads the
-  right answer off it. The images of training and test are two pools that never mix.
-- An edit by pixels has one right result; an edit by label (`turn it into a four`) takes any image of the wanted kind as one.
-- Sums come without (`sum_direct`) and with thinking (`sum_thinking`): the trace counts on its fingers, so that every step is easy
-  and a pair of numbers never seen before needs nothing new. The sums of some pairs (`HELD_OUT`) are never trained on. Two drills
-  teach the links of such a chain by themselves: to say the numbers asked for (`repeat`), and to read what is written (`go_on`).
-- A share of the prompts is dropped, in part or whole, as guidance needs it: `drop`.
+- An example is written in words and pictures, not in tokens. `layout.sequence` turns it into one
+  sequence of ids; the marking reads the right answer off it.
+- How an example is made and how answers to it are marked stand together, in one file of `tasks/`
+  for each family of tasks. `table.TASKS` lists all of them.
+- The images of training and of test are two pools that never mix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
@@ -21,17 +20,23 @@ from torch import Tensor
 
 from ..datasets import edits
 from ..datasets.pool import Pool
+from ..measure.judge import Judge
+from ..uni import Uni
 
 
-class Picture(NamedTuple):
-    """An image of a pool by its index, after an instruction of `edits.OPERATIONS` (None: as it is)."""
+@dataclass(frozen=True)
+class Picture:
+    """An image of a pool, by its index, as it is or edited."""
 
     index: int
-    operation: str | None = None
+    operation: str | None = None  # an instruction of `edits.OPERATIONS`
 
 
 class Example(NamedTuple):
-    """What the user gives and the right response, in order; None among the user's parts stands for `<uncondition>`."""
+    """What the user gives and the right response, in order.
+
+    None among the user's parts stands for `<uncondition>`, the absent condition of guidance.
+    """
 
     system: str  # a key of `layout.SYSTEM_PROMPTS`
     user: list[str | Picture | None]
@@ -39,42 +44,62 @@ class Example(NamedTuple):
     given: int = 0  # so many parts of the response are only shown in training, not asked for
 
 
-def wording(rng: Random, choices: tuple[str, ...], varied: bool) -> str:
-    return rng.choice(choices) if varied else choices[0]
-
-
-def drop(example: Example, rng: Random, rate: float) -> Example:
-    """The example as a branch of guidance sees it, for a share `rate` of those that draw; the others unchanged.
-
-    Drawing: no prompt. Thinking: neither prompt nor trace. Editing: no text, or no image. Interleaving: no words, or no images
-    before the last, which alone is asked for: a story of words without images is nothing to learn.
-    """
-    if not isinstance(example.response[-1], Picture) or rng.random() >= rate:
-        return example
-    user, response = example.user, example.response
-    if example.system == "edit":
-        return example._replace(user=[*user[:-1], None] if rng.random() < 0.5 else user[-1:])
-    if example.system == "interleave":
-        words, pictures = ([part for part in response if isinstance(part, kind)] for kind in (str, Picture))
-        if rng.random() < 0.5:
-            n = rng.randint(2, len(words))
-            return example._replace(response=[*words[:n], pictures[n - 1]], given=n)
-        return example._replace(user=[None], response=pictures)
-    return example._replace(user=[None], response=response[-1:], given=0)
-
-
 class Marked(NamedTuple):
-    """Examples of a task, what the model made of each (texts and images `[C, H, W]`), and which are right, for each score."""
+    """Examples of a task, what the model made of each, and which are right.
+
+    An answer holds texts and images `[C, H, W]`. `right` has one list for each score: "" is the
+    score of the task itself, further names (such as "_slant") are those of its parts.
+    """
 
     examples: list[Example]
     answers: list[list[str | Tensor]]
     right: dict[str, list[bool]]
 
 
-def make(pool: Pool, build: Callable, n: int, seed: int) -> list[Example]:
-    """`n` examples in the first wording."""
-    rng = Random(seed)
-    return [build(pool, rng, False) for _ in range(n)]
+@dataclass(frozen=True)
+class Source:
+    """What examples are made from: images, random numbers and how much they vary.
+
+    The first `held_out` pairs of `numbers.HELD_OUT` are never asked for: a run that is trained
+    without them can be tested on sums that are new to it.
+    """
+
+    pool: Pool
+    rng: Random
+    varied: bool = False  # whether wordings vary; if not, the first of each is taken
+    held_out: int = 0
+
+    def wording(self, choices: tuple[str, ...]) -> str:
+        """One of several ways to say the same."""
+        return self.rng.choice(choices) if self.varied else choices[0]
+
+    def some_digit(self) -> int:
+        return self.rng.randrange(10)
+
+
+Make = Callable[[Source], Example]
+# model, judge, pool of the pictures, examples that are asked, seed of what is drawn
+Mark = Callable[[Uni, Judge, Pool, list[Example], int], Marked]
+
+
+@dataclass(frozen=True)
+class Task:
+    """How one example is made, and how the answers to many are marked."""
+
+    make: Make
+    mark: Mark | None = None  # None: a drill, which is trained but not marked
+    trained: bool = True  # False: asked in an evaluation only
+
+
+def make_examples(make: Make, pool: Pool, count: int, seed: int) -> list[Example]:
+    """`count` examples in the first wording, nothing held out."""
+    source = Source(pool, Random(seed))
+    return [make(source) for _ in range(count)]
+
+
+def pictures_of(parts: Sequence[str | Picture | None]) -> list[Picture]:
+    """The pictures among the parts of a user's turn or of a response."""
+    return [part for part in parts if isinstance(part, Picture)]
 
 
 def pixels(pool: Pool, picture: Picture) -> Tensor:
@@ -83,10 +108,24 @@ def pixels(pool: Pool, picture: Picture) -> Tensor:
 
 
 def inputs(pool: Pool, asked: list[Example]) -> tuple[list[tuple[Tensor, ...]], list[str]]:
-    """The images and the text that each example gives."""
-    return [tuple(pixels(pool, part) for part in e.user if isinstance(part, Picture)) for e in asked], [e.user[-1] for e in asked]
+    """The images and the text that each example gives, as `Uni.answer` and `Uni.edit` take them."""
+    images = []
+    for example in asked:
+        images.append(tuple(pixels(pool, picture) for picture in pictures_of(example.user)))
+    return images, texts_of(asked)
 
 
-def wanted(pool: Pool, asked: list[Example]) -> Tensor:
-    """Digit, thickness and slant `[N, 3]` of the last picture of each response."""
-    return torch.tensor([pool.classes[[part for part in e.response if isinstance(part, Picture)][-1].index] for e in asked])
+def texts_of(asked: list[Example]) -> list[str]:
+    """The text that each example ends its prompt with."""
+    return [str(example.user[-1]) for example in asked]
+
+
+def wanted(pool: Pool, asked: list[Example], column: str = "digit") -> Tensor:
+    """The class `[N]` of the last picture of each response: a column of the pool."""
+    classes = pool.columns[column]
+    return torch.tensor([classes[pictures_of(example.response)[-1].index] for example in asked])
+
+
+def both(first: list[bool], second: list[bool]) -> list[bool]:
+    """Where two marks are right together."""
+    return [a and b for a, b in zip(first, second)]

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from random import Random
-
 from ..datasets import captions
 from ..datasets.pool import Pool
 from ..measure.judge import Judge
-from ..tasks.base import Example, Marked, Picture, wanted
 from ..uni import Uni
+from .base import Example, Marked, Picture, Source, texts_of, wanted
 
 
-def draw(pool: Pool, rng: Random, varied: bool) -> Example:
-    """A caption, in a fifth of the cases incomplete, and its image."""
+def make_draw(source: Source) -> Example:
+    """A caption and its image. In a fifth of the varied examples the caption is incomplete."""
+    pool, rng = source.pool, source.rng
     index = pool.pick(rng)
-    digit, thickness, slant = pool.classes[index]
-    left_out = rng.choice(("thickness", "slant", "both")) if varied and rng.random() < 0.2 else ""
-    text = captions.caption(
-        digit, None if left_out in ("thickness", "both") else thickness, None if left_out in ("slant", "both") else slant
-    )
+    thickness: int | None = pool.columns["thickness"][index]
+    slant: int | None = pool.columns["slant"][index]
+    if source.varied and rng.random() < 0.2:
+        left_out = rng.choice(("thickness", "slant", "both"))
+        if left_out != "slant":
+            thickness = None
+        if left_out != "thickness":
+            slant = None
+    text = captions.caption(pool.columns["digit"][index], thickness, slant)
     return Example("draw", [text], [Picture(index)])
 
 
 def mark_drawings(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    images = uni.draw([e.user[-1] for e in asked], seed=seed)
-    return Marked(asked, [[image] for image in images], {"": (judge.classify(images) == wanted(pool, asked)[:, 0]).tolist()})
+    """Right is a drawing in which the judge reads the wanted digit."""
+    images = uni.draw(texts_of(asked), seed=seed)
+    right = (judge.classify(images) == wanted(pool, asked)).tolist()
+    return Marked(asked, [[image] for image in images], {"": right})

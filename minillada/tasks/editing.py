@@ -1,8 +1,16 @@
-"""Tasks: edits by pixels, edits by label, and several references."""
+"""Tasks: edits by pixels, such as `mirror it`, and edits by label, such as `turn it into a four`.
+
+Notable choices
+- An edit by pixels has one right result. It is done if that result is nearer to the drawing than
+  the result of any other operation, or of none; and the judge, after the edit is undone, still
+  reads the digit.
+- For a round zero, mirroring is nearly no change: operations whose exact results are within
+  `ALIKE` of each other are not told apart.
+- An edit by label takes any image of the wanted digit and style as right.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from random import Random
 
 import torch
@@ -12,79 +20,95 @@ from ..datasets import captions, edits
 from ..datasets.mnist import DIGITS
 from ..datasets.pool import Pool
 from ..measure.judge import Judge
-from ..tasks.base import Example, Marked, Picture, inputs, wanted, wording
 from ..uni import Uni
+from .base import Example, Marked, Picture, Source, both, inputs, wanted
 
-THICKEN, THIN = "make it thicker", "make it thinner"
+EDIT_DIGIT = ("turn it into {digit}", "make it {digit}")
 
+# The two operations that move every code to another place are the hardest to learn.
+TURNS = ("mirror it", "rotate it")
 
-EDIT_DIGIT = ("turn it into a {digit}", "make it a {digit}")
-
-
-MULTI_REFERENCE = ("the digit of the first with the thickness of the second", "draw the first as thick as the second")
-
-
-def operations(instructions: list[str]) -> Callable[[Pool, Random, bool], Example]:
-    """Builder of exact operations on pixels; only thick digits are thinned, and only thin ones thickened."""
-
-    def build(pool: Pool, rng: Random, varied: bool) -> Example:
-        instruction = rng.choice(instructions)
-        thickness = {THICKEN: 0, THIN: 1}.get(instruction)
-        index = pool.pick(rng, digit=rng.randrange(10), thickness=thickness)
-        return Example("edit", [Picture(index), instruction], [Picture(index, instruction)])
-
-    return build
-
-
-edit_operation = operations(list(edits.OPERATIONS))
-
-
-def edit_digit(pool: Pool, rng: Random, varied: bool) -> Example:
-    """Another digit in the same style."""
-    index, digit = pool.pick(rng), rng.randrange(10)
-    instruction = wording(rng, EDIT_DIGIT, varied).format(digit=DIGITS[digit]).replace("a eight", "an eight")
-    return Example("edit", [Picture(index), instruction], [Picture(pool.pick_like(rng, index, digit, pool.classes[index][1]))])
-
-
-def multi_reference(pool: Pool, rng: Random, varied: bool) -> Example:
-    """Digit and slant of the first image, thickness of the second."""
-    a, b = pool.pick(rng, digit=rng.randrange(10)), pool.pick(rng)
-    result = Picture(pool.pick_like(rng, a, pool.classes[a][0], pool.classes[b][1]))
-    return Example("edit", [Picture(a), Picture(b), wording(rng, MULTI_REFERENCE, varied)], [result])
-
+# Only thin digits are thickened, and only thick ones thinned: thin strokes would vanish.
+THICKNESS_BEFORE = {"make it thicker": 0, "make it thinner": 1}
 
 ALIKE = 0.01  # mean squared difference; a thick digit and its mirror image differ by about 0.1
 
 
+def make_edit_operation(
+    source: Source, names: tuple[str, ...] = tuple(edits.OPERATIONS)
+) -> Example:
+    """One of the exact operations on pixels."""
+    name = source.rng.choice(names)
+    thickness = THICKNESS_BEFORE.get(name)
+    index = source.pool.pick(source.rng, digit=source.some_digit(), thickness=thickness)
+    return Example("edit", [Picture(index), name], [Picture(index, name)])
+
+
+def make_edit_turn(source: Source) -> Example:
+    """One of the operations that need the most practice."""
+    return make_edit_operation(source, TURNS)
+
+
+def pick_leaning_alike(pool: Pool, rng: Random, index: int, digit: int, thickness: int) -> int:
+    """An image of a digit and a thickness that leans about as image `index` does."""
+    slant = pool.columns["slant"][index]
+    return pool.pick_nearest(
+        rng, index, "slant_degrees", digit=digit, thickness=thickness, slant=slant
+    )
+
+
+def make_edit_digit(source: Source) -> Example:
+    """Another digit in the same style."""
+    pool, rng = source.pool, source.rng
+    index, digit = pool.pick(rng), source.some_digit()
+    instruction = source.wording(EDIT_DIGIT).format(digit=captions.article(DIGITS[digit]))
+    thickness = pool.columns["thickness"][index]
+    result = pick_leaning_alike(pool, rng, index, digit, thickness)
+    return Example("edit", [Picture(index), instruction], [Picture(result)])
+
+
 def nearest_operation(drawn: Tensor, original: Tensor, instruction: str) -> bool:
-    """Whether no other operation on `original` `[C, H, W]` comes nearer to `drawn` than the one the instruction asks for."""
-    exact = {name: operation(original[None])[0] for name, operation in edits.OPERATIONS.items()} | {"nothing": original}
-    asked = exact[instruction]
-    others = [e for e in exact.values() if (e - asked).square().mean() > ALIKE]
+    """Whether what was asked comes nearer to `drawn` than any other operation on `original`.
+
+    Both images are `[C, H, W]`.
+    """
+    asked = edits.apply([instruction], original[None])[0]
     distance = (drawn - asked).square().mean()
-    return all(bool(distance < (drawn - other).square().mean()) for other in others)
+    for name in (*edits.OPERATIONS, None):  # None: nothing was done
+        other = edits.apply([name], original[None])[0]
+        alike = (other - asked).square().mean() <= ALIKE
+        nearer = distance < (drawn - other).square().mean()
+        if not (alike or nearer):
+            return False
+    return True
 
 
 def mark_operations(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
+    """Right is an edit that was done (`_done`) and that kept the digit (`_digit_kept`)."""
     images, instructions = inputs(pool, asked)
     drawn = uni.edit(images, instructions, seed=seed)
-    done = [nearest_operation(d, i[0], text) for d, i, text in zip(drawn, images, instructions, strict=True)]
-    undone = torch.cat([edits.UNDO.get(text, lambda x: x)(d[None]) for d, text in zip(drawn, instructions, strict=True)])
-    kept = (judge.classify(undone) == wanted(pool, asked)[:, 0]).tolist()
-    return Marked(asked, [[d] for d in drawn], {"": [a and b for a, b in zip(done, kept, strict=True)], "_done": done, "_digit_kept": kept})
+    done = []
+    for result, (original,), instruction in zip(drawn, images, instructions):
+        done.append(nearest_operation(result, original, instruction))
+    # The judge knows ordinary digits only, so a mirrored digit is mirrored back first.
+    read = judge.classify(edits.undo(instructions, drawn))
+    kept = (read == wanted(pool, asked)).tolist()
+    right = {"": both(done, kept), "_done": done, "_digit_kept": kept}
+    return Marked(asked, [[image] for image in drawn], right)
 
 
 def mark_edits(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    """The digit; thickness and slant of the wanted picture."""
-    drawn = uni.edit(*inputs(pool, asked), seed=seed)
-    want = wanted(pool, asked)
-    kept = captions.attributes(drawn) == want[:, 1:]
-    right = {"": judge.classify(drawn) == want[:, 0], "_attributes": kept.all(1), "_thickness": kept[:, 0], "_slant": kept[:, 1]}
-    return Marked(asked, [[d] for d in drawn], {name: hits.tolist() for name, hits in right.items()})
-
-
-def mark_references(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    """Digit of the first and thickness of the second, both."""
-    marked = mark_edits(uni, judge, pool, asked, seed)
-    both = [a and b for a, b in zip(marked.right[""], marked.right["_thickness"], strict=True)]
-    return marked._replace(right={"": both, "_digit": marked.right[""], "_thickness": marked.right["_thickness"]})
+    """Right is the wanted digit; thickness, slant and both together are marked as parts."""
+    images, instructions = inputs(pool, asked)
+    drawn = uni.edit(images, instructions, seed=seed)
+    digits = judge.classify(drawn) == wanted(pool, asked)
+    measured = captions.attributes(drawn)  # [N, 2]
+    thickness = measured[:, 0] == wanted(pool, asked, "thickness")
+    slant = measured[:, 1] == wanted(pool, asked, "slant")
+    right = {
+        "": digits.tolist(),
+        "_attributes": torch.logical_and(thickness, slant).tolist(),
+        "_thickness": thickness.tolist(),
+        "_slant": slant.tolist(),
+    }
+    return Marked(asked, [[image] for image in drawn], right)

@@ -1,37 +1,53 @@
-"""Numbers as words, and sums counted on one's fingers."""
+"""Numbers as words, pairs of numbers to be added, and sums counted on one's fingers.
+
+Notable choices
+- A thought counts on one's fingers, so every step is easy, and a pair of numbers that was never
+  seen before needs nothing new.
+- The sums of some pairs (`HELD_OUT`) are not trained. They show whether a model adds or remembers.
+"""
 
 from __future__ import annotations
 
+from ..datasets.captions import article
 from ..datasets.mnist import DIGITS
 
-NUMBERS = (*DIGITS, "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen")
+NUMBERS = (
+    *DIGITS,
+    *("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen"),
+    "eighteen",
+)
 
-
-# Unordered pairs of numbers whose sums a run does not train, as many of them as its `held_out` says, from the left. Every sum keeps
-# other pairs and every number other partners.
+# Unordered pairs of numbers whose sums a run does not train: as many of them as its `held_out`
+# says, from the left. Every sum keeps other pairs, and every number other partners.
 HELD_OUT = ((0, 5), (1, 6), (2, 4), (1, 3), (2, 3), (3, 4), (2, 6), (3, 5), (4, 5))
 
-
-SUMS = [(a, b) for a in range(10) for b in range(10 - a)]  # whose result can be drawn as one digit
-
-
-COUNTED = [(a, b) for a in range(len(NUMBERS)) for b in range(10) if a + b < len(NUMBERS)]  # whose result has a name
-
-
-def counting_trace(a: int, b: int) -> str:
-    """a + b on one's fingers: `three, two left; four, one left; five, zero left; a five` for 3 + 2.
-
-    Every step says all that the next one needs, also when to stop, so nothing about the pair as a whole has to be remembered.
-    """
-    steps = [f"{NUMBERS[a + n]}, {NUMBERS[b - n]} left" for n in range(b + 1)]
-    return "; ".join([*steps, article(NUMBERS[a + b])])
+# Pairs whose sum can be drawn as one digit, and pairs whose sum has a name.
+SUMS = [(a, b) for a in range(10) for b in range(10 - a)]
+COUNTED = [(a, b) for a in range(len(NUMBERS)) for b in range(10) if a + b < len(NUMBERS)]
 
 
 def is_held_out(a: int, b: int, held_out: int) -> bool:
-    """Whether a + b is a sum of the first `held_out` pairs of `HELD_OUT`, in either order."""
+    """Whether a + b is the sum of one of the first `held_out` pairs of `HELD_OUT`, in any order."""
     return (min(a, b), max(a, b)) in HELD_OUT[:held_out]
 
 
-def article(word: str) -> str:
-    """`a seven`, `an eight`, `an eleven`"""
-    return f"an {word}" if word[0] == "e" else f"a {word}"
+def trained_pairs(pairs: list[tuple[int, int]], held_out: int) -> list[tuple[int, int]]:
+    """The pairs without those that are held out."""
+    return [(a, b) for a, b in pairs if not is_held_out(a, b, held_out)]
+
+
+# What no run trains that holds out all it can, as `mnist-uni` does.
+UNSEEN_SUMS = [(a, b) for a, b in SUMS if is_held_out(a, b, len(HELD_OUT))]
+
+
+def counting_trace(a: int, b: int) -> str:
+    """a + b on one's fingers.
+
+    3 + 2 is `three, two left; four, one left; five, zero left; a five`. Every step says all that
+    the next one needs, also when to stop, so nothing about the pair has to be remembered.
+    """
+    steps = []
+    for n in range(b + 1):
+        steps.append(f"{NUMBERS[a + n]}, {NUMBERS[b - n]} left")
+    steps.append(article(NUMBERS[a + b]))
+    return "; ".join(steps)

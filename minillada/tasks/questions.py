@@ -1,18 +1,18 @@
-"""Tasks: describe an image, answer questions about one or two."""
+"""Tasks: describe an image, and answer questions about it.
+
+An answer is right if it is the right text, letter for letter.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from random import Random
 
 from ..datasets import captions
 from ..datasets.mnist import DIGITS
 from ..datasets.pool import Pool
 from ..layout import DESCRIBE_QUESTION
 from ..measure.judge import Judge
-from ..tasks.base import Example, Marked, Picture, inputs, wording
-from ..tasks.numbers import NUMBERS
 from ..uni import Uni
+from .base import Example, Marked, Picture, Source, inputs
+from .numbers import NUMBERS
 
 # The first wording of a question is the one that is evaluated; instruction tuning adds the others.
 QUESTIONS = {
@@ -21,57 +21,55 @@ QUESTIONS = {
     "slant": ("which way does it lean?", "does it lean left, lean right or stand upright?"),
     "parity": ("is it even or odd?", "is this an odd number or an even one?"),
     "arithmetic": ("what is this digit plus {n}?", "add {n} to this digit."),
-    "compare": ("which of the two is larger?", "which digit is larger, the first or the second?"),
 }
 
-
-THICKNESS_ANSWERS, SLANT_ANSWERS, PARITY_ANSWERS = captions.THICKNESS_WORDS, ("left", "upright", "right"), ("even", "odd")
-
-
-COMPARE_ANSWERS = ("the first", "the second", "neither")
+THICKNESS_ANSWERS = captions.THICKNESS_WORDS
+SLANT_ANSWERS = ("left", "upright", "right")
+PARITY_ANSWERS = ("even", "odd")
 
 
-def describe(pool: Pool, rng: Random, varied: bool) -> Example:
-    index = pool.pick(rng)
-    return Example("describe", [Picture(index), DESCRIBE_QUESTION], [captions.caption(*pool.classes[index])])
+def make_describe(source: Source) -> Example:
+    """An image and its whole caption."""
+    columns, index = source.pool.columns, source.pool.pick(source.rng)
+    text = captions.caption(
+        columns["digit"][index], columns["thickness"][index], columns["slant"][index]
+    )
+    return Example("describe", [Picture(index), DESCRIBE_QUESTION], [text])
 
 
-def question(kind: str) -> Callable[[Pool, Random, bool], Example]:
-    """Builder of examples that ask `QUESTIONS[kind]` about one image."""
-
-    def build(pool: Pool, rng: Random, varied: bool) -> Example:
-        # Some kinds of digit are rare; even classes keep a model from answering the frequent one.
-        index = pool.pick(rng, digit=rng.randrange(10), thickness=rng.randrange(2))
-        digit, thickness, slant = pool.classes[index]
-        n = rng.randrange(10)
-        answers = {
-            "digit": DIGITS[digit],
-            "thickness": THICKNESS_ANSWERS[thickness],
-            "slant": SLANT_ANSWERS[slant],
-            "parity": PARITY_ANSWERS[digit % 2],
-            "arithmetic": NUMBERS[digit + n],
-        }
-        return Example("describe", [Picture(index), wording(rng, QUESTIONS[kind], varied).format(n=NUMBERS[n])], [answers[kind]])
-
-    return build
-
-
-def compare(pool: Pool, rng: Random, varied: bool) -> Example:
-    """Two images, one of them larger or neither."""
-    a, b = (pool.pick(rng, digit=rng.randrange(10)) for _ in range(2))
-    first, second = pool.classes[a][0], pool.classes[b][0]
-    answer = COMPARE_ANSWERS[0 if first > second else 1 if first < second else 2]
-    return Example("describe", [Picture(a), Picture(b), wording(rng, QUESTIONS["compare"], varied)], [answer])
+def make_question(kind: str, source: Source) -> Example:
+    """An image and the question `QUESTIONS[kind]` about it."""
+    pool, rng = source.pool, source.rng
+    # Some kinds of digit are rare; even classes keep a model from answering the frequent one.
+    index = pool.pick(rng, digit=source.some_digit(), thickness=rng.randrange(2))
+    digit = pool.columns["digit"][index]
+    n = source.some_digit()  # only "arithmetic" asks for it
+    answers = {
+        "digit": DIGITS[digit],
+        "thickness": THICKNESS_ANSWERS[pool.columns["thickness"][index]],
+        "slant": SLANT_ANSWERS[pool.columns["slant"][index]],
+        "parity": PARITY_ANSWERS[digit % 2],
+        "arithmetic": NUMBERS[digit + n],
+    }
+    question = source.wording(QUESTIONS[kind]).format(n=NUMBERS[n])
+    return Example("describe", [Picture(index), question], [answers[kind]])
 
 
 def mark_answers(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    answers = uni.answer(*inputs(pool, asked))
-    right = [answer == e.response[0] for answer, e in zip(answers, asked, strict=True)]
+    """Right is the right text, letter for letter."""
+    images, questions = inputs(pool, asked)
+    answers = uni.answer(images, questions)
+    right = [answer == example.response[0] for answer, example in zip(answers, asked)]
     return Marked(asked, [[answer] for answer in answers], {"": right})
 
 
-def mark_descriptions(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    """The digit, and the whole caption."""
+def mark_descriptions(
+    uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int
+) -> Marked:
+    """Right is a caption with the right digit; `_exact` asks for the whole caption."""
     marked = mark_answers(uni, judge, pool, asked, seed)
-    digits = [captions.parse(a[0])[0] == captions.parse(e.response[0])[0] for a, e in zip(marked.answers, asked, strict=True)]
-    return marked._replace(right={"": digits, "_exact": marked.right[""]})
+    right_digit = []
+    for (answer,), example in zip(marked.answers, asked):
+        said, true = captions.parse(str(answer)), captions.parse(str(example.response[0]))
+        right_digit.append(said[0] == true[0])
+    return marked._replace(right={"": right_digit, "_exact": marked.right[""]})

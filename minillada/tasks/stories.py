@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-from random import Random
-
 from torch import Tensor
 
 from ..datasets.pool import Pool
 from ..measure.judge import Judge
-from ..tasks.base import Example, Marked, Picture, wording
-from ..tasks.numbers import NUMBERS
 from ..uni import Uni
+from .base import Example, Marked, Picture, Source, texts_of
+from .numbers import NUMBERS
 
 COUNT = ("count from {a} to {b}", "show me {a} to {b}")
 
 
-def interleave(pool: Pool, rng: Random, varied: bool) -> Example:
+def make_story(source: Source) -> Example:
     """Counting upwards: a word, its picture, the next word, …"""
-    a, b = sorted(rng.sample(range(10), 2))
-    response = [part for n in range(a, b + 1) for part in (NUMBERS[n], Picture(pool.pick(rng, digit=n)))]
-    return Example("interleave", [wording(rng, COUNT, varied).format(a=NUMBERS[a], b=NUMBERS[b])], response)
+    a, b = sorted(source.rng.sample(range(10), 2))
+    response: list[str | Picture] = []
+    for n in range(a, b + 1):
+        response += [NUMBERS[n], Picture(source.pool.pick(source.rng, digit=n))]
+    prompt = source.wording(COUNT).format(a=NUMBERS[a], b=NUMBERS[b])
+    return Example("interleave", [prompt], response)
 
 
 def mark_stories(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    """All texts and all images right, and nothing left out or added."""
-    stories = uni.interleave_all([e.user[-1] for e in asked], seed=seed)
+    """Right is a story whose texts and images are all right, with none left out or added."""
+    stories = uni.interleave_all(texts_of(asked), seed=seed)
     right = []
-    for story, e in zip(stories, asked, strict=True):
-        read = [NUMBERS[int(judge.classify(part[None]))] if isinstance(part, Tensor) else part for part in story]
-        right.append(read == [NUMBERS[pool.classes[part.index][0]] if isinstance(part, Picture) else part for part in e.response])
+    for story, example in zip(stories, asked):
+        # Both are read aloud: a text as it is, an image as the name of its digit.
+        said = []
+        for part in story:
+            if isinstance(part, Tensor):
+                part = NUMBERS[int(judge.classify(part[None]))]
+            said.append(part)
+        true = []
+        for wanted in example.response:
+            if isinstance(wanted, Picture):
+                wanted = NUMBERS[pool.columns["digit"][wanted.index]]
+            true.append(wanted)
+        right.append(said == true)
     return Marked(asked, stories, {"": right})

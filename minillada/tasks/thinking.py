@@ -1,72 +1,98 @@
-"""Tasks: sums with and without thinking, and drills for the links of a thought."""
+"""Tasks: sums, drawn at once or after a thought, and drills for the links of a thought.
+
+Notable choices
+- Sums come without (`sum_direct`) and with thinking (`sum_thinking`). Both draw the result.
+- A thought is a chain, and a model may take a shortcut: for a trained pair it can conclude from
+  the prompt. Three drills teach the links by themselves: to count on (`count_on`), to begin with
+  the numbers that are asked for (`repeat`), and to read what is written (`go_on`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from random import Random
-
 from ..datasets.pool import Pool
 from ..measure.judge import Judge
-from ..tasks.base import Example, Marked, Picture, wanted, wording
-from ..tasks.numbers import NUMBERS, counting_trace
 from ..uni import Uni
+from .base import Example, Marked, Picture, Source, texts_of, wanted
+from .numbers import COUNTED, NUMBERS, SUMS, counting_trace, trained_pairs
+
+Pairs = list[tuple[int, int]]
 
 SUM = ("draw the sum of {a} and {b}", "draw {a} plus {b}")
 
-
 COUNT_ON = (
-    "what is the sum of {a} and {b}?", "what is {a} plus {b}?", "add {a} and {b}", "{a} and {b}", "{a} plus {b} is?",
-    "how much is {a} and {b}?", "count on from {a} by {b}", "{b} more than {a}",
-)  # fmt: skip
-
+    "what is the sum of {a} and {b}?",
+    "what is {a} plus {b}?",
+    "add {a} and {b}",
+    "{a} and {b}",
+    "{a} plus {b} is?",
+    "how much is {a} and {b}?",
+    "count on from {a} by {b}",
+    "{b} more than {a}",
+)
 
 REPEAT = ("say {a} and {b}", "repeat {a}, {b}", "write {a}, then {b}")
 
 
-def sums(thinking: bool, pairs: list[tuple[int, int]] | None = None) -> Callable[[Pool, Random, bool], Example]:
-    """Builder of `draw the sum of … and …` for `pairs` of numbers or those of the pool, with a trace before the image or without."""
-
-    def build(pool: Pool, rng: Random, varied: bool) -> Example:
-        a, b = rng.choice(pairs or pool.sums)
-        prompt = wording(rng, SUM, varied).format(a=NUMBERS[a], b=NUMBERS[b])
-        result = Picture(pool.pick(rng, digit=a + b))
-        return Example("think", [prompt], [counting_trace(a, b), result]) if thinking else Example("draw", [prompt], [result])
-
-    return build
+def make_sum_direct(source: Source, pairs: Pairs | None = None) -> Example:
+    """`draw the sum of … and …` and the result; `pairs` are those of the source if None."""
+    a, b = source.rng.choice(pairs or trained_pairs(SUMS, source.held_out))
+    prompt = source.wording(SUM).format(a=NUMBERS[a], b=NUMBERS[b])
+    return Example("draw", [prompt], [Picture(source.pool.pick(source.rng, digit=a + b))])
 
 
-def count_on(pool: Pool, rng: Random, varied: bool) -> Example:
-    """The same thoughts about numbers too large to be drawn as one digit. From these many pairs a model learns to begin with the numbers
-    it is given, where from the few sums of digits it would remember the beginning of each."""
-    a, b = rng.choice(pool.counted)
-    return Example("think", [wording(rng, COUNT_ON, varied).format(a=NUMBERS[a], b=NUMBERS[b])], [counting_trace(a, b)])
+def make_sum_thinking(source: Source, pairs: Pairs | None = None) -> Example:
+    """The same, with a thought before the image."""
+    a, b = source.rng.choice(pairs or trained_pairs(SUMS, source.held_out))
+    prompt = source.wording(SUM).format(a=NUMBERS[a], b=NUMBERS[b])
+    result = Picture(source.pool.pick(source.rng, digit=a + b))
+    return Example("think", [prompt], [counting_trace(a, b), result])
 
 
-def repeat(pool: Pool, rng: Random, varied: bool) -> Example:
-    """Two numbers said again, as a thought begins with them. Any two: their sum is not asked for."""
-    a, b = rng.choices(NUMBERS, k=2)
-    return Example("think", [wording(rng, REPEAT, varied).format(a=a, b=b)], [f"{a}, {b}"])
+def make_count_on(source: Source) -> Example:
+    """The same thoughts about numbers too large to be drawn as one digit.
 
-
-def go_on(pool: Pool, rng: Random, varied: bool) -> Example:
-    """A thought in which the numbers have slipped, at its beginning or later, to be finished: what is written counts, not what was asked.
-
-    A thought of a trained pair can be concluded from the prompt, without reading it. For a new pair that is of no use; here it is wrong.
-    Only trained pairs are asked about.
+    From these many pairs a model learns to begin with the numbers it is given. From the few sums
+    of digits it would remember how each begins.
     """
-    asked, (a, b) = rng.choice(pool.counted), rng.choice(pool.counted)
+    a, b = source.rng.choice(trained_pairs(COUNTED, source.held_out))
+    prompt = source.wording(COUNT_ON).format(a=NUMBERS[a], b=NUMBERS[b])
+    return Example("think", [prompt], [counting_trace(a, b)])
+
+
+def make_repeat(source: Source) -> Example:
+    """Two numbers said again, as a thought begins with them. Any two: no sum is asked for."""
+    a, b = source.rng.choices(NUMBERS, k=2)
+    return Example("think", [source.wording(REPEAT).format(a=a, b=b)], [f"{a}, {b}"])
+
+
+def make_go_on(source: Source) -> Example:
+    """A thought in which the numbers have slipped, to be finished from what is written.
+
+    A thought about a trained pair can be concluded from the prompt, without reading it. For a new
+    pair that is of no use, so here it is wrong. Only trained pairs are asked about.
+    """
+    pool, rng = source.pool, source.rng
+    pairs = trained_pairs(COUNTED, source.held_out)
+    asked = rng.choice(pairs)
+    a, b = rng.choice(pairs)
+    # 1. the first steps of the thought that is asked for, often none
     own = counting_trace(*asked).split("; ")[: rng.randint(0, asked[1])]
+    # 2. from there on, the thought about a + b, from any of its steps; at least one is written
     others = counting_trace(a, b).split("; ")[rng.randint(0, b) :]
-    written = own + others[: rng.randint(1, len(others) - 1)]
-    rest = others[len(written) - len(own) :]
-    result = [Picture(pool.pick(rng, digit=a + b))] if a + b < 10 else []
-    prompt = wording(rng, SUM + COUNT_ON, varied).format(a=NUMBERS[asked[0]], b=NUMBERS[asked[1]])
-    return Example("think", [prompt], ["; ".join(written), "; " + "; ".join(rest), *result], given=1)
+    count = rng.randint(1, len(others) - 1)
+    written, rest = own + others[:count], others[count:]
+    # 3. the rest is the response, and the picture of the result if it is a digit
+    response: list[str | Picture] = ["; ".join(written), "; " + "; ".join(rest)]
+    if a + b < 10:
+        response.append(Picture(pool.pick(rng, digit=a + b)))
+    prompt = source.wording(SUM + COUNT_ON).format(a=NUMBERS[asked[0]], b=NUMBERS[asked[1]])
+    return Example("think", [prompt], response, given=1)
 
 
 def mark_thinking(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    """The image; and the trace, word for word."""
-    texts, images = uni.think_and_draw([e.user[-1] for e in asked], seed=seed)
-    right = (judge.classify(images) == wanted(pool, asked)[:, 0]).tolist()
-    traces = [text == e.response[0] for text, e in zip(texts, asked, strict=True)]
-    return Marked(asked, [list(pair) for pair in zip(texts, images, strict=True)], {"": right, "_trace": traces})
+    """Right is the digit that was drawn; `_trace` asks for the thought, word for word."""
+    thoughts, images = uni.think_and_draw(texts_of(asked), seed=seed)
+    drawn = (judge.classify(images) == wanted(pool, asked)).tolist()
+    thought = [text == example.response[0] for text, example in zip(thoughts, asked)]
+    answers: list = [[text, image] for text, image in zip(thoughts, images)]
+    return Marked(asked, answers, {"": drawn, "_trace": thought})

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .. import layout
 from ..config import Preset, TrainingConfig
 from ..datasets import captions, edits, mnist
-from ..datasets.pool import Pool
+from ..datasets.pool import mnist_pool
 from ..diffusion import block_diffusion_loss
 from ..extras.conversion import block_size_at, mask_noise_at, noisy_mask_embedding
 from ..extras.levenshtein import draft_loss
@@ -71,7 +71,7 @@ def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabul
     """The block diffusion loss of each batch of a step, for the objective of the preset, averaged by their shares of the rows."""
     device = next(backbone.parameters()).device
     config = preset.training
-    pool = Pool(images, config.held_out) if config.mixture else None
+    pool = mnist_pool(images) if config.mixture else None
     settings = dict(
         objective=config.objective, per=config.mask_rate_per, views=config.views,
         complementary=config.complementary, confidence_weight=config.confidence_weight,

@@ -13,7 +13,8 @@ from ..config import Preset
 from ..datasets import captions, edits, mnist
 from ..datasets.pool import Pool
 from ..extras.conversion import padding_multiple
-from ..tasks.base import Example, Picture, drop
+from ..tasks.base import Example, Picture, Source
+from ..tasks.dropping import drop
 from ..tasks.table import TASKS
 from ..training.loop import batch_indices, step_generator
 from ..vocab import Vocabulary
@@ -93,9 +94,10 @@ def mixture_batches(tokenizer: ImageTokenizer, vocab: Vocabulary, pool: Pool, pr
     """Examples of every task, drawn by the shares of the mixture, gathered by shape or packed into rows."""
     config = preset.training
     rng = random.Random(config.seed * 1_000_003 + step)
+    source = Source(pool, rng, config.varied, config.held_out)
     tasks, shares = zip(*config.mixture, strict=True)
     chosen = [
-        drop(TASKS[task](pool, rng, config.varied), rng, config.unconditional_rate)
+        drop(TASKS[task].make(source), rng, config.unconditional_rate)
         for task in rng.choices(tasks, shares, k=config.batch_size)
     ]
     pictures = [part for example in chosen for part in example.user + example.response if isinstance(part, Picture)]

@@ -21,16 +21,42 @@ def test_the_test_split_is_the_original():
     images = mnist_test_images()
     assert images.pixels.shape == (10_000, 1, 32, 32) and images.pixels.dtype == torch.uint8
     assert images.labels.dtype == torch.int64
-    assert torch.bincount(images.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert torch.bincount(images.labels).tolist() == [
+        980,
+        1135,
+        1032,
+        1010,
+        982,
+        892,
+        958,
+        1028,
+        974,
+        1009,
+    ]
     assert images.labels[:5].tolist() == [7, 2, 1, 0, 4]  # as printed in every tutorial
-    assert float(images.pixels[:, :, 2:30, 2:30].float().mean() / 255) == pytest.approx(0.1325, abs=1e-4)
+    assert float(images.pixels[:, :, 2:30, 2:30].float().mean() / 255) == pytest.approx(
+        0.1325, abs=1e-4
+    )
 
 
 def test_the_training_split_is_the_original():
     images = load_mnist()
     assert images.pixels.shape == (60_000, 1, 32, 32)
-    assert torch.bincount(images.labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    assert int(images.pixels.sum(dtype=torch.int64)) / images.labels.numel() / 784 / 255 == pytest.approx(0.1307, abs=1e-4)
+    assert torch.bincount(images.labels).tolist() == [
+        5923,
+        6742,
+        5958,
+        6131,
+        5842,
+        5421,
+        5918,
+        6265,
+        5851,
+        5949,
+    ]
+    assert int(
+        images.pixels.sum(dtype=torch.int64)
+    ) / images.labels.numel() / 784 / 255 == pytest.approx(0.1307, abs=1e-4)
 
 
 def test_padding_is_two_black_pixels_on_every_side():
@@ -44,7 +70,9 @@ def test_padding_is_two_black_pixels_on_every_side():
 
 
 def test_floats_are_bytes_over_255():
-    images = Images(torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1), torch.tensor([0, 1, 2]))
+    images = Images(
+        torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1), torch.tensor([0, 1, 2])
+    )
     assert torch.allclose(images.floats().flatten(), torch.tensor([0, 0.2, 1.0]))
     assert torch.equal(images.floats(torch.tensor([2, 0])).flatten(), torch.tensor([1.0, 0.0]))
     assert images.floats().dtype == torch.float32
@@ -71,7 +99,7 @@ def copy(tmp_path):
 
 
 def replace_torchvision(monkeypatch, mnist: type):
-    """Whatever `from torchvision.datasets import MNIST` finds; importing the real one would cost seconds."""
+    """What `from torchvision.datasets import MNIST` finds; the real import would cost seconds."""
     monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(__path__=[]))
     monkeypatch.setitem(sys.modules, "torchvision.datasets", SimpleNamespace(MNIST=mnist))
 
@@ -98,8 +126,12 @@ def everything_below(folder):
         lambda raw: raw[:1000],  # cut off
         lambda raw: b"",  # empty
         lambda raw: b"<html>not found</html>",  # something else altogether
-        lambda raw: gzip.compress(gzip.decompress(raw)[:-1] + b"\x07", 1),  # one byte altered, still a valid archive
-        lambda raw: raw[:500] + bytes([raw[500] ^ 255]) + raw[501:],  # one byte of the archive flipped
+        lambda raw: gzip.compress(
+            gzip.decompress(raw)[:-1] + b"\x07", 1
+        ),  # one byte altered, still a valid archive
+        lambda raw: (
+            raw[:500] + bytes([raw[500] ^ 255]) + raw[501:]
+        ),  # one byte of the archive flipped
     ],
 )
 @pytest.mark.parametrize("name", FILES)
@@ -117,10 +149,15 @@ def test_a_recompressed_file_is_accepted(copy):
     assert torch.equal(load_mnist("test", copy).labels, mnist_test_images().labels)
 
 
-@pytest.mark.parametrize("error", [OSError("no network"), RuntimeError("Error downloading"), PermissionError("read-only")])
+@pytest.mark.parametrize(
+    "error",
+    [OSError("no network"), RuntimeError("Error downloading"), PermissionError("read-only")],
+)
 def test_missing_files_without_a_network(tmp_path, monkeypatch, error):
     forbid_download(monkeypatch, error)
-    with pytest.raises(FileNotFoundError, match="MNIST is neither in .* nor can it be downloaded .*git checkout"):
+    with pytest.raises(
+        FileNotFoundError, match="MNIST is neither in .* nor can it be downloaded .*git checkout"
+    ):
         load_mnist("test", tmp_path)
     assert everything_below(tmp_path) == []
 
@@ -130,7 +167,9 @@ def test_an_interrupted_download_leaves_no_half_file(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         load_mnist("test", tmp_path)
     assert everything_below(tmp_path) == []
-    assert not any(p.name != "mnist" for p in tmp_path.iterdir()), "the temporary folder is gone too"
+    assert not any(p.name != "mnist" for p in tmp_path.iterdir()), (
+        "the temporary folder is gone too"
+    )
 
 
 def test_a_download_fills_the_folder_once(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Measurements on synthetic strokes of known width and angle, and the grammar as an exact inverse."""
+"""Measurements on synthetic strokes of known width and angle; parsing inverts the grammar."""
 
 import itertools
 import math
@@ -21,13 +21,17 @@ from minillada.datasets.captions import (
 )
 
 
-def stroke(width: float, degrees: float = 0.0, length: float = 20.0, size: int = 32) -> torch.Tensor:
+def stroke(
+    width: float, degrees: float = 0.0, length: float = 20.0, size: int = 32
+) -> torch.Tensor:
     """A straight anti-aliased stroke `[1, 1, size, size]`, leaning right by `degrees`."""
     half = (size - 1) / 2
     y, x = torch.meshgrid(torch.arange(size) - half, torch.arange(size) - half, indexing="ij")
     a = math.radians(degrees)
     along, across = x * math.sin(a) - y * math.cos(a), x * math.cos(a) + y * math.sin(a)
-    ink = (width / 2 + 0.5 - across.abs()).clamp(0, 1) * (length / 2 + 0.5 - along.abs()).clamp(0, 1)
+    ink = (width / 2 + 0.5 - across.abs()).clamp(0, 1) * (length / 2 + 0.5 - along.abs()).clamp(
+        0, 1
+    )
     return ink[None, None]
 
 
@@ -35,7 +39,9 @@ def stroke(width: float, degrees: float = 0.0, length: float = 20.0, size: int =
 def test_width_of_a_bar_across_the_picture_is_exact(width):
     image = torch.zeros(1, 1, 32, 32)
     image[..., 10 : 10 + width] = 1  # no ends: area / boundary is the width itself
-    expected = width * 64 / 63  # 64 rows of area at twice the resolution, 63 differences between rows
+    expected = (
+        width * 64 / 63
+    )  # 64 rows of area at twice the resolution, 63 differences between rows
     assert float(stroke_width(image)) == pytest.approx(expected, abs=1e-3)
     assert float(stroke_width(image.mT)) == pytest.approx(expected, abs=1e-3)
 
@@ -51,7 +57,9 @@ def test_width_of_a_finite_bar_is_area_over_half_the_boundary(width, degrees):
 def test_width_orders_strokes_and_ignores_length():
     widths = [float(stroke_width(stroke(w / 2, 12))) for w in range(3, 13)]
     assert widths == sorted(widths)
-    assert float(stroke_width(stroke(2, 7, length=12))) == pytest.approx(float(stroke_width(stroke(2, 7, length=24))), rel=0.1)
+    assert float(stroke_width(stroke(2, 7, length=12))) == pytest.approx(
+        float(stroke_width(stroke(2, 7, length=24))), rel=0.1
+    )
 
 
 @pytest.mark.parametrize("width", [2.5, 4])
@@ -79,12 +87,18 @@ def test_slant_does_not_depend_on_place_brightness_or_batch():
         assert float(slant(moved)) == pytest.approx(float(slant(image)), abs=0.05)
     images = torch.cat([stroke(2, d) for d in (-20, 0, 20)])
     assert torch.allclose(slant(images), torch.cat([slant(i[None]) for i in images]), atol=1e-4)
-    assert torch.allclose(slant(images.flip(3)), -slant(images), atol=1e-3)  # a mirror turns right into left
+    assert torch.allclose(
+        slant(images.flip(3)), -slant(images), atol=1e-3
+    )  # a mirror turns right into left
 
 
 def test_thresholds_belong_to_the_upper_class(monkeypatch):
-    monkeypatch.setattr(captions, "stroke_width", lambda images: torch.tensor([2.39, 2.4, 2.41, 2.4, 2.4]))
-    monkeypatch.setattr(captions, "slant", lambda images: torch.tensor([-5.01, -5.0, 14.99, 15.0, 15.01]))
+    monkeypatch.setattr(
+        captions, "stroke_width", lambda images: torch.tensor([2.39, 2.4, 2.41, 2.4, 2.4])
+    )
+    monkeypatch.setattr(
+        captions, "slant", lambda images: torch.tensor([-5.01, -5.0, 14.99, 15.0, 15.01])
+    )
     assert attributes(torch.zeros(5, 1, 1, 1)).tolist() == [[0, 0], [1, 1], [1, 1], [1, 2], [1, 2]]
 
 

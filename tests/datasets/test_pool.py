@@ -1,0 +1,90 @@
+"""A pool knows what its images show, and picks each kind as often as it occurs."""
+
+import functools
+from random import Random
+
+import pytest
+import torch
+from helpers import mnist_test_images, real_images
+
+from minillada.datasets import captions
+from minillada.datasets.mnist import Images
+from minillada.datasets.pool import Pool, mnist_pool
+
+
+@functools.cache
+def pool() -> Pool:
+    return mnist_pool(mnist_test_images())
+
+
+def classes(index: int) -> list[int]:
+    return [column[index] for column in pool().columns.values()]
+
+
+def test_the_columns_of_mnist_are_measured():
+    images = mnist_test_images()
+    index = [0, 17, 4999, 5000, 9999]
+    expected = captions.caption_classes(images.floats(index), images.labels[index]).tolist()
+    assert list(pool().columns) == ["digit", "thickness", "slant"]
+    assert [classes(i) for i in index] == expected
+    degrees = captions.slant(images.floats(index)).tolist()
+    measured = [pool().measures["slant_degrees"][i] for i in index]
+    assert measured == pytest.approx(degrees, abs=1e-3)
+    assert len(pool()) == sum(map(len, pool().members.values())) == 10_000
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{"digit": 3}, {"thickness": 1, "digit": None}, {"slant": 2}, dict(slant=0, digit=8)],
+)
+def test_what_is_picked_shows_what_is_wanted(wanted):
+    rng = Random(0)
+    picked = [pool().pick(rng, **wanted) for _ in range(30)]
+    for name, value in wanted.items():
+        if value is not None:
+            assert {pool().columns[name][i] for i in picked} == {value}
+    assert len(set(picked)) > 20
+    assert len({tuple(classes(i)) for i in picked}) > 1
+
+
+def test_kinds_are_picked_as_often_as_they_occur():
+    small = mnist_pool(real_images(200))
+    rng = Random(0)
+    picked = torch.tensor([small.pick(rng, digit=1) for _ in range(4000)]).bincount(minlength=200)
+    ones = (small.images.labels == 1).nonzero().flatten()
+    expected = 4000 / len(ones)
+    assert picked.sum() == picked[ones].sum()
+    assert (picked[ones] - expected).abs().max() < 6 * expected**0.5
+
+
+def test_what_is_not_there_is_refused():
+    few = mnist_pool(real_images(3))
+    with pytest.raises(ValueError, match="no image of this split has digit 5, slant 0; use a larg"):
+        few.pick(Random(0), digit=5, thickness=None, slant=0)
+    with pytest.raises(ValueError, match="no column 'colour'; choose from digit, thickness, slant"):
+        few.pick(Random(0), colour=1)
+
+
+def test_another_data_set_has_other_columns():
+    images = Images(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
+    cars = Pool(images, {"kind": [0, 1, 0, 1], "colour": [5, 5, 6, 6]}, {"length": [0, 1, 2, 9]})
+    assert cars.pick(Random(0), kind=1, colour=6) == 3
+    assert {cars.pick(Random(n)) for n in range(40)} == {0, 1, 2, 3}
+    # Four of two candidates: the nearer one is missed only if all four are the other.
+    nearest = [cars.pick_nearest(Random(n), 0, "length", kind=1) for n in range(400)]
+    assert nearest.count(3) / 400 == pytest.approx(1 / 16, abs=0.04)
+
+
+def test_the_nearest_of_four_is_nearer_than_chance():
+    """Among images of one class, only the measure decides."""
+    rng, near, far = Random(2), 0.0, 0.0
+    degrees = pool().measures["slant_degrees"]
+    for _ in range(300):
+        index = pool().pick(rng, digit=3)
+        wanted = {"digit": 7, "thickness": 1, "slant": pool().columns["slant"][index]}
+        like = pool().pick_nearest(rng, index, "slant_degrees", **wanted)
+        other = pool().pick(rng, **wanted)
+        assert classes(like) == list(wanted.values())
+        near += abs(degrees[like] - degrees[index])
+        far += abs(degrees[other] - degrees[index])
+    assert near < 0.5 * far

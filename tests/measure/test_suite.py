@@ -1,0 +1,187 @@
+"""Marks are checked with models that answer perfectly, and with models that err in a known way."""
+
+import functools
+
+import pytest
+import torch
+from helpers import real_images
+
+from minillada import checkpoint
+from minillada.datasets import captions, edits
+from minillada.datasets.pool import Pool, mnist_pool
+from minillada.measure import suite
+from minillada.presets import get_preset
+from minillada.tasks import editing
+from minillada.tasks.base import Picture, make_examples, pixels
+from minillada.tasks.numbers import NUMBERS, is_held_out
+
+SAMPLES = 40
+
+
+@functools.cache
+def pool() -> Pool:
+    return mnist_pool(real_images(4000))
+
+
+@functools.cache
+def judge():
+    return checkpoint.load_model("mnist-judge", "judge")[0]
+
+
+def asked_of(task: str, count: int = SAMPLES) -> list:
+    return make_examples(suite.SUITE[task].make, pool(), count, seed=1)
+
+
+def unchanged(part):
+    return part
+
+
+class Oracle:
+    """Answers with the right response; `wrong` turns each part of it into something else."""
+
+    def __init__(self, asked, wrong=unchanged):
+        self.asked, self.wrong = asked, wrong
+
+    def responses(self):
+        rows = []
+        for example in self.asked:
+            row = []
+            for part in example.response:
+                shown = pixels(pool(), part) if isinstance(part, Picture) else part
+                row.append(self.wrong(shown))
+            rows.append(row)
+        return rows
+
+    def answer(self, images, questions):
+        return [row[0] for row in self.responses()]
+
+    def draw(self, prompts, seed):
+        return torch.stack([row[-1] for row in self.responses()])
+
+    def edit(self, images, instructions, seed):
+        return self.draw(instructions, seed)
+
+    def think_and_draw(self, prompts, seed):
+        return [row[0] for row in self.responses()], self.draw(prompts, seed)
+
+    def interleave_all(self, prompts, seed):
+        return self.responses()
+
+
+def mark(task: str, uni: Oracle) -> dict:
+    return suite.scores({task: suite.SUITE[task].mark(uni, judge(), pool(), uni.asked, 0)})
+
+
+def marks(task: str, wrong=unchanged) -> dict:
+    return mark(task, Oracle(asked_of(task), wrong))
+
+
+def nonsense(part):
+    return "nonsense" if isinstance(part, str) else torch.zeros_like(part)
+
+
+@pytest.mark.parametrize("task", sorted(suite.SUITE))
+def test_right_answers_are_right_and_wrong_ones_wrong(task):
+    best, worst = marks(task), marks(task, nonsense)
+    assert best[task]["n"] == SAMPLES
+    assert best[task]["accuracy"] >= 0.95, "the judge may misread a few real digits"
+    assert worst[task]["accuracy"] <= 0.35, "a judge sees some digit in an empty image, too"
+    assert all(0 < score["ci95"] < 0.2 for score in best.values())
+
+
+def test_an_edit_that_was_not_done_is_wrong_although_the_digit_is_kept():
+    class Lazy(Oracle):
+        def edit(self, images, instructions, seed):
+            return torch.stack([image for (image,) in images])
+
+    report = mark("edit_operation", Lazy(asked_of("edit_operation")))
+    assert report["edit_operation_done"]["accuracy"] <= 0.2
+    assert report["edit_operation"]["accuracy"] <= 0.2
+
+
+def test_an_edit_that_lost_the_digit_is_wrong_although_it_was_done():
+    class Other(Oracle):
+        """The right operation, on the picture of another example."""
+
+        def edit(self, images, instructions, seed):
+            originals = torch.stack([image for (image,) in images])
+            return edits.apply(instructions, originals).roll(1, 0)
+
+    asked = [e for e in asked_of("edit_operation", 200) if e.user[-1] == "invert it"]
+    report = mark("edit_operation", Other(asked))
+    assert report["edit_operation_done"]["accuracy"] >= 0.9
+    assert report["edit_operation"]["accuracy"] <= 0.3
+
+
+def test_the_nearest_operation_is_the_asked_one_unless_they_look_alike():
+    image = pool().images.floats([0])[0]
+    for asked in edits.OPERATIONS:
+        for done in edits.OPERATIONS:
+            drawn = edits.apply([done], image[None])[0]
+            assert editing.nearest_operation(drawn, image, asked) == (asked == done)
+    ring = torch.zeros(1, 32, 32)
+    ring[:, 8:24, 8:24] = 1
+    ring[:, 11:21, 11:21] = 0  # its own mirror image
+    assert editing.nearest_operation(ring, ring, "mirror it")
+    assert not editing.nearest_operation(ring, ring, "invert it")
+    assert not editing.nearest_operation(ring * float("nan"), ring, "mirror it")
+
+
+def test_parts_of_an_edit_are_marked_apart():
+    def mirrored(part):
+        return part.flip(-1)
+
+    def much_thinner(part):
+        return part if isinstance(part, str) else edits.thinner(edits.thinner(part[None]))[0]
+
+    changed = marks("edit_digit", mirrored)
+    assert marks("edit_digit")["edit_digit_attributes"]["accuracy"] == 1
+    assert changed["edit_digit_thickness"]["accuracy"] >= 0.9
+    assert changed["edit_digit_slant"]["accuracy"] < 0.7
+    thin = marks("multi_reference", much_thinner)
+    assert thin["multi_reference_thickness"]["accuracy"] < 0.8
+
+
+def test_a_description_of_the_digit_alone_is_not_exact():
+    def digit_only(text):
+        return captions.caption(captions.parse(text)[0])
+
+    described = marks("describe", digit_only)
+    assert described["describe"]["accuracy"] == 1
+    assert described["describe_exact"]["accuracy"] == 0
+
+
+def test_an_incomplete_story_is_wrong():
+    class Short(Oracle):
+        def interleave_all(self, prompts, seed):
+            return [row[:-2] for row in self.responses()]
+
+    assert mark("interleave", Short(asked_of("interleave", 10)))["interleave"]["accuracy"] == 0
+
+
+def test_sums_that_were_never_trained_are_marked_apart():
+    held_out = get_preset("mnist-uni").training.held_out
+    for task in ("sum_direct_unseen", "sum_thinking_unseen"):
+        for example in asked_of(task):
+            a, b = (NUMBERS.index(word) for word in example.user[0].split() if word in NUMBERS)
+            assert is_held_out(a, b, held_out)
+
+
+def test_a_task_asks_the_same_whatever_else_is_run():
+    class Same:
+        def answer(self, images, questions):
+            return ["one"] * len(questions)
+
+    def run(tasks):
+        return suite.run(Same(), judge(), pool(), 3, 5, tasks)
+
+    alone, together = run(["slant"]), run(["digit", "slant"])
+    assert alone["slant"].examples == together["slant"].examples
+    assert list(alone) == ["slant"] and list(together) == ["digit", "slant"]
+
+
+def test_what_cannot_be_run():
+    with pytest.raises(ValueError, match="no task is called 'sing'; choose from digit"):
+        suite.run(None, None, pool(), 1, 0, ["sing"])
+    with pytest.raises(ValueError, match="samples is 0; a task needs at least 1 example"):
+        suite.run(None, None, pool(), 0)

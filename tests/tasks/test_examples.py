@@ -1,0 +1,275 @@
+"""What an example calls right is derived again, from labels and pixels alone."""
+
+import functools
+import re
+from random import Random
+
+import pytest
+from helpers import mnist_test_images, real_images
+
+from minillada import layout
+from minillada.datasets import captions, edits
+from minillada.datasets.mnist import DIGITS
+from minillada.datasets.pool import Pool, mnist_pool
+from minillada.tasks import comparing, questions
+from minillada.tasks.base import Example, Picture, Source, make_examples, pictures_of
+from minillada.tasks.dropping import BRANCHES, drop
+from minillada.tasks.numbers import (
+    COUNTED,
+    HELD_OUT,
+    NUMBERS,
+    SUMS,
+    UNSEEN_SUMS,
+    counting_trace,
+    trained_pairs,
+)
+from minillada.tasks.table import TASKS, TRAINED, all_texts
+
+
+@functools.cache
+def pool() -> Pool:
+    return mnist_pool(mnist_test_images())
+
+
+@functools.cache
+def small_pool() -> Pool:
+    return mnist_pool(real_images(400))
+
+
+def many(task: str, count: int = 60, varied: bool = True) -> list[Example]:
+    source = Source(pool(), Random(task), varied)
+    return [TASKS[task].make(source) for _ in range(count)]
+
+
+def one(task: str, seed: int, held_out: int = 9) -> Example:
+    """An example from few images, so that 400 of them cost little."""
+    return TASKS[task].make(Source(small_pool(), Random(seed), True, held_out))
+
+
+def label(picture: Picture) -> int:
+    return int(pool().images.labels[picture.index])
+
+
+def style(picture: Picture) -> list[int]:
+    return captions.attributes(pool().images.floats([picture.index]))[0].tolist()
+
+
+def numbers_in(text: str) -> list[int]:
+    return [NUMBERS.index(word) for word in re.findall(r"\w+", text) if word in NUMBERS]
+
+
+def test_captions_to_draw_and_to_describe():
+    partial = 0
+    for example in many("draw", 200):
+        (text,), (picture,) = example.user, example.response
+        said, true = captions.parse(text), (label(picture), *style(picture))
+        assert all(s in (None, t) for s, t in zip(said, true)) and said[0] == true[0]
+        partial += None in said
+    assert 20 < partial < 60, "a fifth of the captions is incomplete"
+    for example in many("describe") + many("draw", varied=False):
+        (picture,) = pictures_of([*example.user, *example.response])
+        text = example.response[0] if example.system == "describe" else example.user[0]
+        assert text == captions.caption(label(picture), *style(picture))
+
+
+def right_answer(task: str, picture: Picture, question: str) -> str:
+    digit, (thickness, slant) = label(picture), style(picture)
+    if task == "digit":
+        return DIGITS[digit]
+    if task == "thickness":
+        return ["thin", "thick"][thickness]
+    if task == "slant":
+        return ["left", "upright", "right"][slant]
+    if task == "parity":
+        return "odd" if digit in (1, 3, 5, 7, 9) else "even"
+    return NUMBERS[digit + numbers_in(question)[0]]
+
+
+@pytest.mark.parametrize("task", ["digit", "thickness", "slant", "parity", "arithmetic"])
+def test_answers_about_one_image(task):
+    seen = set()
+    for example in many(task):
+        picture, question = example.user
+        assert example.system == "describe"
+        assert example.response == [right_answer(task, picture, question)]
+        seen.add(" ".join(question.split()[:4]))
+    assert len(seen) >= 2, "the wording varies"
+    first = questions.QUESTIONS[task][0].split("{")[0]
+    assert all(example.user[1].startswith(first) for example in many(task, varied=False))
+
+
+def test_comparing():
+    answers = set()
+    for example in many("compare"):
+        a, b = label(example.user[0]), label(example.user[1])
+        right = "the first" if a > b else "the second"
+        assert example.response == ["neither" if a == b else right]
+        answers.add(example.response[0])
+    assert answers == set(comparing.COMPARE_ANSWERS)
+
+
+def test_edits_by_pixels():
+    for example in many("edit_operation"):
+        picture, instruction = example.user
+        assert picture.operation is None and instruction in edits.OPERATIONS
+        assert example.response == [Picture(picture.index, instruction)]
+        if instruction == "make it thinner":
+            assert style(picture)[0] == 1
+        if instruction == "make it thicker":
+            assert style(picture)[0] == 0
+    assert {example.user[1] for example in many("edit_turn")} == {"mirror it", "rotate it"}
+
+
+def test_edits_by_label():
+    for example in many("edit_digit"):
+        (picture, instruction), (result,) = example.user, example.response
+        assert [label(result)] == numbers_in(instruction)
+        assert style(result) == style(picture)
+        assert (" an " in instruction) == instruction.endswith("eight")
+    for example in many("multi_reference"):
+        (first, second, _), (result,) = example.user, example.response
+        assert label(result) == label(first)
+        assert style(result) == [style(second)[0], style(first)[1]]
+
+
+@pytest.mark.parametrize("held_out", [0, 4, len(HELD_OUT)])
+def test_sums_and_what_is_held_out(held_out):
+    pairs = trained_pairs(SUMS, held_out)
+    assert not {tuple(sorted(pair)) for pair in pairs} & set(HELD_OUT[:held_out])
+    assert len(pairs) + 2 * held_out == len(SUMS) == 55, "both orders of a pair are kept out"
+    assert {a + b for a, b in pairs} == set(range(10)), "every sum is still trained"
+    assert {a for a, _ in pairs} == {b for _, b in pairs} == set(range(10)), "so is every number"
+
+
+def test_all_pairs_are_trained_or_unseen():
+    assert sorted(UNSEEN_SUMS + trained_pairs(SUMS, len(HELD_OUT))) == SUMS
+
+
+@pytest.mark.parametrize("task", ["sum_direct", "sum_thinking", "count_on"])
+def test_sums_are_right_and_those_held_out_are_not_trained(task):
+    seen = set()
+    for seed in range(400):
+        example = one(task, seed)
+        a, b = numbers_in(example.user[0])
+        if "more than" in example.user[0]:  # "{b} more than {a}"
+            a, b = b, a
+        seen.add((a, b))
+        for picture in pictures_of(example.response):
+            assert small_pool().columns["digit"][picture.index] == a + b
+        if task != "sum_direct":
+            assert example.response[0] == counting_trace(a, b) and example.system == "think"
+    assert seen <= set(trained_pairs(COUNTED if task == "count_on" else SUMS, 9))
+    assert max(a + b for a, b in seen) == (18 if task == "count_on" else 9)
+
+
+@pytest.mark.parametrize("task", ["sum_direct_unseen", "sum_thinking_unseen"])
+def test_unseen_sums_are_those_held_out(task):
+    asked = {tuple(numbers_in(one(task, seed).user[0])) for seed in range(300)}
+    assert asked == set(UNSEEN_SUMS)
+
+
+def test_numbers_are_repeated():
+    for seed in range(100):
+        said = one("repeat", seed)
+        assert numbers_in(said.response[0]) == numbers_in(said.user[0])
+
+
+def test_a_thought_that_slipped_is_finished_from_what_is_written():
+    slipped = 0
+    for seed in range(400):
+        example = one("go_on", seed)
+        asked = numbers_in(example.user[0])
+        assert sorted(asked) in [sorted(pair) for pair in trained_pairs(COUNTED, 9)]
+        assert example.given == 1
+        steps = [numbers_in(step) for step in "".join(example.response[:2]).split("; ")]
+        (so_far, left), (result,) = steps[-2:]
+        assert left == 0 and so_far == result
+        # From the last step that is written on, every step follows from the one before it.
+        follows = steps[example.response[0].count("; ") : -1]
+        for (a, b), after in zip(follows, follows[1:]):
+            assert after == [a + 1, b - 1]
+        drawn = [small_pool().columns["digit"][p.index] for p in pictures_of(example.response)]
+        assert drawn == ([result] if result < 10 else [])
+        slipped += sum(asked) != result
+    assert slipped > 350, "what was asked is the result by chance only"
+
+
+def test_a_trace_counts_on_its_fingers():
+    for a, b in SUMS:
+        *steps, end = counting_trace(a, b).split("; ")
+        states = [re.fullmatch(r"(\w+), (\w+) left", step).groups() for step in steps]
+        numbers = [(NUMBERS.index(so_far), NUMBERS.index(left)) for so_far, left in states]
+        assert numbers == [(a + n, b - n) for n in range(b + 1)]
+        assert numbers_in(end) == [a + b]
+    assert counting_trace(3, 2) == "three, two left; four, one left; five, zero left; a five"
+    assert counting_trace(8, 0) == "eight, zero left; an eight"
+
+
+def test_counting_alternates():
+    for example in many("interleave"):
+        a, b = numbers_in(example.user[0])
+        words, pictures = example.response[::2], example.response[1::2]
+        assert words == [NUMBERS[n] for n in range(a, b + 1)]
+        assert [label(picture) for picture in pictures] == list(range(a, b + 1))
+
+
+def branches(example: Example) -> list[Example]:
+    """What guidance may make of an example that ends in a picture, by hand."""
+    if example.system in ("draw", "think"):
+        return [Example(example.system, [None], example.response[-1:])]
+    if example.system == "edit":
+        *images, text = example.user
+        return [
+            Example("edit", [*images, None], example.response),
+            Example("edit", [text], example.response),
+        ]
+    words, pictures = example.response[::2], example.response[1::2]
+    made = [Example("interleave", [None], pictures)]
+    for n in range(2, len(words) + 1):
+        response = [*words[:n], pictures[n - 1]]
+        made.append(Example("interleave", example.user, response, given=n))
+    return made
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_dropping_makes_the_branches_of_guidance(task):
+    rng = Random(0)
+    seen = 0
+    for example in many(task, 40):
+        assert drop(example, rng, 0.0) is example
+        dropped = drop(example, rng, 1.0)
+        if isinstance(example.response[-1], Picture):
+            assert dropped in branches(example)
+            seen |= 1 << branches(example).index(dropped)
+        else:
+            assert dropped is example, "guidance is for pictures"
+    system = example.system
+    assert system not in ("edit", "interleave") or seen >= 3, "each branch is made"
+
+
+def test_a_share_is_dropped():
+    rng = Random(0)
+    dropped = sum(drop(example, rng, 0.3) is not example for example in many("draw", 1000))
+    assert abs(dropped / 1000 - 0.3) < 0.06
+    assert set(BRANCHES) == set(layout.SYSTEM_PROMPTS) - {"describe"}
+
+
+def test_the_text_tokenizer_has_seen_every_text():
+    corpus = {*all_texts(), *captions.all_captions(), layout.DESCRIBE_QUESTION}
+    for task in set(TASKS) - {"draw", "count_on", "repeat", "go_on"}:
+        for example in many(task, 100):
+            for part in example.user + example.response:
+                assert not isinstance(part, str) or part in corpus, part
+
+
+def test_what_is_trained_and_what_is_marked():
+    assert set(TASKS) - set(TRAINED) == {"sum_direct_unseen", "sum_thinking_unseen"}
+    drills = {name for name, task in TASKS.items() if task.mark is None}
+    assert drills == {"edit_turn", "count_on", "repeat", "go_on"}
+
+
+def test_examples_repeat_with_their_seed():
+    make = TASKS["edit_digit"].make
+    first = make_examples(make, small_pool(), 5, seed=3)
+    assert first == make_examples(make, small_pool(), 5, seed=3)
+    assert first != make_examples(make, small_pool(), 5, seed=4)
