@@ -1,70 +1,207 @@
-"""Every figure a notebook, the demo or the command line shows. Static pictures first, small in bytes.
+"""Numbers as pictures: lines, bars, points, histograms and tables.
 
 Notable choices
-- Digits are drawn at native pixels and enlarged by the viewer (`picture`), or with nearest-neighbour interpolation at
-  72 dpi: a notebook of many grids stays far below a megabyte.
-- Functions return a matplotlib `Figure` (or an image to display), so a slider can call the same function again.
+- Functions return a matplotlib `Figure`, so that a slider can call the same function again.
+- A point is a number, a pair (value, half-width) or a triple (value, low, high). The ends of an
+  interval need not be equally far from the value: those of a share stay in [0, 1].
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..sampler import Step
-from ..show.page import DPI
+from .page import BLUE, PALE, RED, SMALL, legend, line_style, panels
+
+Point = float | Sequence[float]
 
 
-def curves(series: dict[str, list[float]], xlabel: str, ylabel: str, smooth: int = 1, x: list[float] | None = None) -> Figure:
-    """Named lines over one axis; `smooth` averages each over a trailing window."""
-    figure = Figure(figsize=(6, 3.2), dpi=DPI, layout="constrained")
-    axes = figure.subplots()
-    for name, values in series.items():
-        data = torch.tensor(values, dtype=torch.float)
-        if smooth > 1:
-            sums = torch.cat([torch.zeros(1), data.cumsum(0)])
-            low = (torch.arange(len(data)) + 1 - smooth).clamp_min(0)
-            data = (sums[1:] - sums[low]) / (torch.arange(len(data)) + 1 - low)
-        axes.plot(x if x is not None else range(len(data)), data.numpy(), label=name)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.grid(alpha=0.3)
-    if len(series) > 1:
-        axes.legend(fontsize=8)
+def interval(point: Point, share: bool = False) -> tuple[float, float, float]:
+    """A point as (value, low, high); the ends of a `share` are cut to [0, 1]."""
+    if isinstance(point, (int, float)):
+        return point, point, point
+    if len(point) == 2:
+        value, half = point
+        low, high = value - half, value + half
+    else:
+        value, low, high = point
+    if share:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return value, low, high
+
+
+def whiskers(points: Sequence[Point]) -> tuple[list[float], list[list[float]] | None]:
+    """Values, and what error bars reach below and above them; None where no point has ends."""
+    values, below, above = [], [], []
+    for point in points:
+        value, low, high = interval(point)
+        values.append(value)
+        # An interval that does not hold its value still needs lengths that are not negative.
+        below.append(max(value - low, 0.0))
+        above.append(max(high - value, 0.0))
+    return values, [below, above] if any(below + above) else None
+
+
+def trailing_mean(values: Sequence[float], window: int) -> list[float]:
+    """The mean of each value and the `window - 1` values before it, or of as many as there are."""
+    data = torch.tensor(values, dtype=torch.double)
+    return [float(data[max(i + 1 - window, 0) : i + 1].mean()) for i in range(len(data))]
+
+
+def curves(
+    series: dict[str, list[float]],
+    xlabel: str,
+    ylabel: str,
+    smooth: int = 1,
+    x: Sequence[float] | None = None,
+) -> Figure:
+    """Named lines in one panel; `smooth` averages each over a trailing window."""
+    lines = {name: trailing_mean(values, smooth) for name, values in series.items()}
+    places = {name: list(range(len(line))) if x is None else x for name, line in lines.items()}
+    return label(sweep(places, {ylabel: lines}, xlabel), size=(6, 3.2))
+
+
+def sweep(
+    x: Sequence[float] | Mapping[str, Sequence[float]],
+    by_quantity: Mapping[str, Mapping[str, Sequence[Point]]],
+    xlabel: str,
+    log: bool = False,
+    line: float | None = None,
+) -> Figure:
+    """One panel a quantity: `{ylabel: {line: points}}`.
+
+    `x` is a dict where it differs by line. A dashed `line` marks a bar in the first panel.
+    """
+    figure, axes = panels(len(by_quantity), 4, 3.1)
+    for panel, (ylabel, lines) in zip(axes, by_quantity.items()):
+        seen: set[float] = set()  # every x of this panel
+        for k, (name, points) in enumerate(lines.items()):
+            places = x[name] if isinstance(x, Mapping) else x
+            values, ends = whiskers(points)
+            style = line_style(k, len(values))
+            panel.errorbar(places, values, yerr=ends, capsize=3, label=name, **style)
+            seen.update(float(place) for place in places)
+        panel.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log else "linear")
+        if log:
+            panel.set_xticks(sorted(seen), [f"{place:g}" for place in sorted(seen)])
+            panel.minorticks_off()
+        elif all(place.is_integer() for place in seen):
+            panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.grid(alpha=0.3)
+        if len(lines) > 1:
+            legend(panel, 4)
+    if line is not None:
+        axes[0].axhline(line, color="black", linestyle="--", linewidth=1)
     return figure
+
+
+def bars(
+    points: Sequence[Point],
+    names: list[str],
+    ylabel: str,
+    line: float | None = None,
+    marks: Sequence[bool] | None = None,
+) -> Figure:
+    """One bar a name, with its interval; `marks` darkens the chosen, a dashed `line` is a bar to
+    reach."""
+    values, ends = whiskers(points)
+    figure, (axes,) = panels(1, width_for(names), 2.9)
+    colours = [BLUE if mark else PALE for mark in marks] if marks is not None else BLUE
+    axes.bar(range(len(names)), values, yerr=ends, color=colours, ecolor="black", capsize=4)
+    return finish_names(figure, names, ylabel, line)
+
+
+def dots(
+    series: Mapping[str, Sequence[Point]], names: list[str], ylabel: str, line: float | None = None
+) -> Figure:
+    """One point a name and series, with its interval.
+
+    For differences far from 0: bars begin at 0 and would hide them. `line` is dashed.
+    """
+    figure, (axes,) = panels(1, width_for(names), 3.1)
+    for k, (name, points) in enumerate(series.items()):
+        values, ends = whiskers(points)
+        # Series stand beside each other, so that their intervals do not overlap.
+        aside = 0.2 * (k - (len(series) - 1) / 2)
+        places = [i + aside for i in range(len(values))]
+        style = line_style(k, 1) | {"linestyle": "none"}
+        axes.errorbar(places, values, yerr=ends, capsize=3, label=name, **style)
+    axes.grid(axis="y", alpha=0.3)
+    legend(axes, width_for(names))
+    return finish_names(figure, names, ylabel, line)
+
+
+def width_for(names: list[str]) -> float:
+    """Inches that hold the names below an axis side by side, 11 at most."""
+    return min(max(3.6, 0.8 + len(names) * max(0.4, 0.09 * longest_line(names))), 11)
+
+
+def longest_line(names: list[str]) -> int:
+    """Letters of the longest line in any of the names."""
+    return max((len(line) for name in names for line in name.split("\n")), default=0)
+
+
+def finish_names(figure: Figure, names: list[str], ylabel: str, line: float | None) -> Figure:
+    """Names below the axis, its label, and a dashed line."""
+    axes = figure.axes[0]
+    axes.set_ylabel(ylabel)
+    if line is not None:
+        axes.axhline(line, color="black", linestyle="--", linewidth=1)
+    return label(figure, names)
 
 
 def histogram(values: Tensor, edges: list[float], names: list[str], xlabel: str) -> Figure:
-    """A histogram cut at `edges` into coloured classes called `names`."""
-    figure = Figure(figsize=(6, 2.8), dpi=DPI, layout="constrained")
-    axes = figure.subplots()
+    """A histogram of `[N]`, cut at `edges` into coloured classes called `names`."""
     low, high = values.quantile(torch.tensor([0.001, 0.999])).tolist()
     width = (high - low) / 80
-    if len(edges) > 1:  # a whole number of bins between edges, so that no bin is cut in two
-        width = (edges[1] - edges[0]) / max(round((edges[1] - edges[0]) / width), 1)
-    bins = edges[0] + width * torch.arange(math.floor((low - edges[0]) / width), math.ceil((high - edges[0]) / width) + 1)
-    limits = [-float("inf"), *edges, float("inf")]
-    for name, left, right in zip(names, limits[:-1], limits[1:], strict=True):
-        part = values[(values >= left) & (values < right)]
+    if len(edges) > 1:
+        # A whole number of bins lies between two edges, so that no bin is cut in two.
+        gap = edges[1] - edges[0]
+        width = gap / max(round(gap / width), 1)
+    first, last = math.floor((low - edges[0]) / width), math.ceil((high - edges[0]) / width)
+    bins = edges[0] + width * torch.arange(first, last + 1)
+
+    figure, (axes,) = panels(1, 6, 3)
+    limits = [-math.inf, *edges, math.inf]
+    for k, name in enumerate(names):
+        part = values[(values >= limits[k]) & (values < limits[k + 1])]
         axes.hist(part.numpy(), bins=bins.numpy(), label=f"{name} ({len(part) / len(values):.0%})")
     axes.set(xlabel=xlabel, ylabel="images")
-    axes.legend(fontsize=8)
+    legend(axes, 6)
     return figure
 
 
-def right_and_wrong(panels: dict[str, tuple[Tensor, Tensor, tuple[float, ...]]]) -> Figure:
-    """One panel a measurement, `{xlabel: (values [N], wrong bool [N], edges)}`: wrong answers in red before all, edges dashed."""
-    figure = Figure(figsize=(4.2 * len(panels), 2.8), dpi=DPI, layout="constrained")
-    for axes, (xlabel, (values, wrong, edges)) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        bins = torch.linspace(*values.quantile(torch.tensor([0.005, 0.995])).tolist(), 41).numpy()
-        axes.hist(values.numpy(), bins=bins, color="lightsteelblue", label=f"all ({len(values)})")
-        axes.hist(values[wrong].numpy(), bins=bins, color="crimson", label=f"wrong ({int(wrong.sum())})")
+def right_and_wrong(measured: dict[str, tuple[Tensor, Tensor, tuple[float, ...]]]) -> Figure:
+    """One panel a measurement, `{xlabel: (values [N], wrong bool [N], edges)}`: wrong answers
+    before all answers, edges dashed."""
+    figure, axes = panels(len(measured), 4.2, 3)
+    for panel, (xlabel, (values, wrong, edges)) in zip(axes, measured.items()):
+        low, high = values.quantile(torch.tensor([0.005, 0.995])).tolist()
+        bins = torch.linspace(low, high, 41).numpy()
+        panel.hist(values.numpy(), bins=bins, color=PALE, label=f"all ({len(values)})")
+        wrongs = f"wrong ({int(wrong.sum())})"
+        panel.hist(values[wrong].numpy(), bins=bins, color=RED, hatch="////", label=wrongs)
         for edge in edges:
-            axes.axvline(edge, color="black", linestyle="--", linewidth=1)
-        axes.set(xlabel=xlabel, ylabel="images")
-        axes.legend(fontsize=8)
+            panel.axvline(edge, color="black", linestyle="--", linewidth=1)
+        panel.set(xlabel=xlabel, ylabel="images")
+        legend(panel, 4.2)
+    return figure
+
+
+def scatter(clouds: dict[str, Tensor], xlabel: str = "", ylabel: str = "") -> Figure:
+    """Named clouds of points `[N, 2]`; small clouds get large points."""
+    figure, (axes,) = panels(1, 4.4, 3.6)
+    for k, (name, points) in enumerate(clouds.items()):
+        size = 4 if len(points) > 50 else 40
+        marker = line_style(k, 1)["marker"]
+        axes.scatter(*points.T.numpy(), s=size, alpha=0.5, marker=marker, label=name)
+    axes.set(xlabel=xlabel, ylabel=ylabel, aspect="equal")
+    legend(axes, 4.4)
     return figure
 
 
@@ -77,138 +214,88 @@ def heatmap(
     form: str = "",
     ticks: tuple[list[str], list[str]] | None = None,
 ) -> Figure:
-    """Tables `[R, C]` side by side, dark = large; `marks` bool `[R, C]` rings cells, `form` (".2f") prints the numbers,
-    `ticks` names rows and columns."""
+    """Tables `[R, C]` side by side, dark = large, all in one colour scale.
+
+    `marks` bool `[R, C]` rings cells, `form` (".2f") prints the numbers that are not 0, `ticks`
+    names rows and columns.
+    """
     rows, columns = values[0].shape
-    size = (max(3.2, 0.42 * columns + 1) * len(values), max(2.2, 0.36 * rows + 1.1))
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-    for k, (axes, table) in enumerate(zip(figure.subplots(1, len(values), squeeze=False)[0], values, strict=True)):
-        axes.imshow(table.float().numpy(), cmap="Blues", aspect="auto", vmin=0, interpolation="nearest")
-        axes.set_title(titles[k], fontsize=10)
-        axes.set(xlabel=xlabel, ylabel=ylabel if k == 0 else "")
-        if ticks:
-            axes.set_yticks(range(rows), ticks[0], fontsize=7)
-            axes.set_xticks(range(columns), ticks[1], fontsize=7)
+    figure, axes = panels(len(values), max(3.2, 0.44 * columns + 1), max(2.4, 0.36 * rows + 1.2))
+    largest = max(float(table.max()) for table in values)
+    for k, (panel, table) in enumerate(zip(axes, values)):
+        # 1. the colours: a table of zeros is white
+        panel.imshow(
+            table.float().numpy(), cmap="Blues", aspect="auto", vmin=0, vmax=largest or 1,
+            interpolation="nearest",
+        )  # fmt: skip
+        panel.set_title(titles[k], fontsize=10)
+        panel.set(xlabel=xlabel, ylabel=ylabel if k == 0 else "")
+        # 2. rings, larger where they go around a number
         for y, x in marks[k].nonzero().tolist() if marks else []:
-            axes.plot(x, y, "o", markersize=18 if form else 9, markerfacecolor="none", markeredgecolor="crimson")
-        for y, x in torch.nonzero(table).tolist() if form else []:
-            dark = table[y, x] > 0.6 * table.max()
-            axes.text(x, y, format(table[y, x].item(), form), ha="center", va="center", fontsize=7, color="white" if dark else "black")
-    return figure
+            size = 20 if form else 10
+            panel.plot(x, y, "o", markersize=size, markerfacecolor="none", markeredgecolor=RED)
+        # 3. numbers, white on dark cells
+        for y, x in table.nonzero().tolist() if form else []:
+            number = table[y, x].item()
+            colour = "white" if number > 0.6 * largest else "black"
+            text = format(number, form)
+            panel.text(x, y, text, ha="center", va="center", fontsize=SMALL, color=colour)
+    return label(figure, ticks[1], ticks[0]) if ticks else figure
 
 
 def confidence_map(steps: list[Step], row: int = 0) -> Figure:
-    """How sure the model was of every masked position at every step of one row; rings are the positions committed."""
+    """How sure the model was of every masked position at every step of one row; rings are the
+    positions that were committed."""
     first = steps[0].start
     shape = (len(steps), steps[-1].start + steps[-1].ids.shape[1] - first)
     confidence, committed = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
     for i, step in enumerate(steps):
         place = slice(step.start - first, step.start - first + step.ids.shape[1])
-        confidence[i, place], committed[i, place] = step.confidence[row].cpu(), step.committed[row].cpu()
-    asked = (confidence > 0).any(0)
-    title, ring = "confidence (dark = sure), ring = committed", committed[:, asked]
-    ticks = [str(i + 1) for i in range(len(steps))], [str(i) for i in range(ring.shape[1])]  # steps count from 1, as in `filmstrip`
-    return heatmap([confidence[:, asked]], [title], "token", "step", [ring], ticks=ticks)
+        confidence[i, place] = step.confidence[row].cpu()
+        committed[i, place] = step.committed[row].cpu()
+    asked = (confidence > 0).any(0)  # prompts are not asked: [positions]
+    rings = committed[:, asked]
+    # Steps count from 1, as in `filmstrip`.
+    ticks = [str(i + 1) for i in range(len(steps))], [str(i) for i in range(rings.shape[1])]
+    title = "confidence (dark = sure), ring = committed"
+    return heatmap([confidence[:, asked]], [title], "token", "step", [rings], ticks=ticks)
 
 
-def bars(values: list[float], names: list[str], ylabel: str, line: float | None = None, marks=None, errors=None) -> Figure:
-    """One bar a name; a dashed `line` (a threshold, a bar to reach), `marks` colours the chosen, `errors` are half-widths."""
-    figure = Figure(figsize=(max(3.6, 0.5 * len(names)), 2.6), dpi=DPI, layout="constrained")
-    axes = figure.subplots()
-    colours = ["tab:green" if m else "lightsteelblue" for m in marks] if marks is not None else "tab:blue"
-    axes.bar(range(len(names)), values, yerr=errors, color=colours, capsize=4)
-    axes.set_xticks(range(len(names)), names, fontsize=8)
-    axes.set_ylabel(ylabel)
-    if line is not None:
-        axes.axhline(line, color="crimson", linestyle="--", linewidth=1)
-    return figure
+def label(
+    figure: Figure,
+    xticks: list[str] | None = None,
+    yticks: list[str] | None = None,
+    size: tuple[float, float] | None = None,
+) -> Figure:
+    """`figure` with names at its columns and rows, and another `size` in inches.
 
-
-def dots(series: dict[str, list[tuple[float, float]]], names: list[str], ylabel: str, line: float | None = None) -> Figure:
-    """One point `(value, half-width)` a name and series: for differences far from 0, which bars would hide; a dashed `line`."""
-    figure = Figure(figsize=(max(3.6, len(names)), 2.9), dpi=DPI, layout="constrained")
-    axes = figure.subplots()
-    for k, (label, points) in enumerate(series.items()):
-        places = [i + 0.2 * (k - (len(series) - 1) / 2) for i in range(len(names))]
-        values, errors = zip(*points, strict=True)
-        axes.errorbar(places, values, yerr=errors, fmt="o", markersize=4, capsize=3, label=label)
-    axes.set_xticks(range(len(names)), names, fontsize=8)
-    axes.set_ylabel(ylabel)
-    axes.grid(axis="y", alpha=0.3)
-    if line is not None:
-        axes.axhline(line, color="crimson", linestyle="--", linewidth=1)
-    figure.legend(loc="outside upper center", ncols=2, fontsize=8)
-    return figure
-
-
-def sweep(x: list | dict[str, list], panels: dict[str, dict[str, list]], xlabel: str, log: bool = False) -> Figure:
-    """One panel a quantity: `{ylabel: {line: values}}`, where a value may be a pair (value, half-width); as a dict, `x` differs by line."""
-    figure = Figure(figsize=(3.6 * len(panels), 2.8), dpi=DPI, layout="constrained")
-    for axes, (ylabel, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for name, points in lines.items():
-            centre, half = zip(*(p if isinstance(p, tuple) else (p, 0.0) for p in points), strict=True)
-            places = x[name] if isinstance(x, dict) else x
-            axes.errorbar(places, centre, yerr=half if any(half) else None, marker="o", markersize=3, capsize=3, label=name)
-        axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log else "linear")
-        if log:
-            axes.set_xticks(x, [f"{v:g}" for v in x])
-            axes.minorticks_off()
-        elif all(float(v).is_integer() for v in places):
-            axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        if len(lines) > 1:
-            axes.legend(fontsize=8)
-    return figure
-
-
-def tradeoff(panels: dict[str, dict[str, list[tuple[float, float, float]]]], xlabel: str, line: float | None = None) -> Figure:
-    """One panel a quantity: `{ylabel: {line: [(x, value, half-width), …]}}`, the same lines in each, every line at its own x; `line`
-    dashed in the first panel. Error bars leave no room for a legend inside."""
-    figure = Figure(figsize=(4.6 * len(panels), 3.2), dpi=DPI, layout="constrained")
-    for k, (axes, (ylabel, lines)) in enumerate(zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True)):
-        for name, points in lines.items():
-            x, y, half = zip(*sorted(points), strict=True)
-            axes.errorbar(x, y, yerr=half if any(half) else None, marker="o", markersize=3, capsize=3, linewidth=1, label=name)
-        if line is not None and k == 0:
-            axes.axhline(line, color="crimson", linestyle="--", linewidth=1)
-        axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.grid(alpha=0.3)
-    if len(lines) > 1:
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2 * len(panels), fontsize=8)
-    return figure
-
-
-def scatter(clouds: dict[str, Tensor], xlabel: str = "", ylabel: str = "") -> Figure:
-    """Named clouds of points `[N, 2]`; small clouds get large points."""
-    figure = Figure(figsize=(4, 3.2), dpi=DPI, layout="constrained")
-    axes = figure.subplots()
-    for name, points in clouds.items():
-        axes.scatter(*points.T.numpy(), s=4 if len(points) > 50 else 40, alpha=0.5, label=name)
-    axes.set(xlabel=xlabel, ylabel=ylabel, aspect="equal")
-    axes.legend(fontsize=8)
-    return figure
-
-
-def label(figure: Figure, xticks: list[str] | None = None, yticks: list[str] | None = None, size: tuple | None = None) -> Figure:
-    """`figure` with names at the columns and rows of its tables, and another `size` in inches."""
-    for axes in figure.axes:
-        if xticks:
-            axes.set_xticks(range(len(xticks)), xticks, fontsize=7, rotation=90 if max(map(len, xticks)) > 3 else 0)
-        if yticks:
-            axes.set_yticks(range(len(yticks)), yticks, fontsize=7)
+    Names that do not fit side by side are turned.
+    """
     if size:
         figure.set_size_inches(size)
+    for axes in figure.axes:
+        if xticks:
+            room = (figure.get_figwidth() / len(figure.axes) - 0.8) / len(xticks)
+            angle = 90 if 0.07 * longest_line(xticks) > room else 0
+            axes.set_xticks(range(len(xticks)), xticks, fontsize=SMALL, rotation=angle)
+        if yticks:
+            axes.set_yticks(range(len(yticks)), yticks, fontsize=SMALL)
     return figure
 
 
 def rotations(angles: Tensor, titles: list[str]) -> Figure:
-    """One circle a row of `angles` `[circles, positions]`: the unit arrow of every position, later positions darker."""
-    figure = Figure(figsize=(1.7 * len(angles), 2.1), dpi=DPI, layout="constrained")
-    for axes, turns, title in zip(figure.subplots(1, len(angles), squeeze=False)[0], angles, titles, strict=True):
+    """One circle a row of `angles` `[circles, positions]`: the unit arrow of every position, later
+    positions darker."""
+    figure, axes = panels(len(angles), 1.7, 2.1)
+    for panel, turns, title in zip(axes, angles, titles):
         shade = torch.linspace(0.15, 1, len(turns)).numpy()
-        origin, ends = [0.0] * len(turns), (turns.cos().numpy(), turns.sin().numpy())
-        axes.quiver(origin, origin, *ends, shade, cmap="Blues", scale=1, scale_units="xy", angles="xy", clim=(0, 1))
-        axes.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), aspect="equal")
-        axes.set_title(title, fontsize=9)
-        axes.axis("off")
+        origin = [0.0] * len(turns)
+        ends = turns.cos().numpy(), turns.sin().numpy()
+        panel.quiver(
+            origin, origin, *ends, shade, cmap="Blues", clim=(0, 1),
+            scale=1, scale_units="xy", angles="xy",
+        )  # fmt: skip
+        panel.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), aspect="equal")
+        panel.set_title(title, fontsize=SMALL)
+        panel.axis("off")
     return figure

@@ -1,25 +1,80 @@
-"""How figures are put on a page."""
+"""How figures look, and how they get into a notebook.
+
+Notable choices
+- The colours are those of Okabe and Ito (2008): people with any kind of colour vision can tell them
+  apart. Every line also has its own marker and dashes, so that it can be followed in a grey print.
+- Text has at least 9 points, and 144 dots an inch keep it sharp on a projector.
+- A chart is stored with 128 colours. It looks the same, and takes a third of the bytes: less than
+  all colours at 72 dots an inch would take. So a notebook stays below a megabyte.
+- Figures live outside pyplot, so a notebook shows nothing twice.
+"""
 
 from __future__ import annotations
 
 import io
+from typing import Any
 
 from IPython.display import Image as Display
 from IPython.display import display
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from PIL import Image
 
-DPI = 72
+DPI = 144  # stored dots an inch
+SHOWN = 96  # pixels of the page that an inch takes
+SMALL = 9  # points of the smallest text
+COLOURS_STORED = 128
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+BLUE, RED, ORANGE, PALE = "#0072B2", "#D55E00", "#E69F00", "#BFD9EA"
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+DASHES = ["-", "--", "-.", ":"]
 
 
-def rendered(figure: Figure):
-    """A figure as a PNG to display."""
+def panels(count: int, width: float, height: float) -> tuple[Figure, list]:
+    """A figure and its `count` axes side by side, each `width` x `height` inches."""
+    figure = Figure(figsize=(width * count, height), dpi=DPI, layout="constrained")
+    axes = list(figure.subplots(1, count, squeeze=False)[0])
+    for one in axes:
+        one.set_prop_cycle(color=COLOURS)
+    return figure, axes
 
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return Display(buffer.getvalue())
+
+def line_style(k: int, points: int) -> dict:
+    """Colour, marker and dashes of line number `k`; a long line has about twelve markers."""
+    return {
+        "color": COLOURS[k % len(COLOURS)],
+        "marker": MARKERS[k % len(MARKERS)],
+        "linestyle": DASHES[k % len(DASHES)],
+        "markersize": 4,
+        "markevery": max(1, points // 12),
+    }
 
 
-def show(figure: Figure) -> None:
-    """Display a figure in a notebook; figures here live outside pyplot, so nothing is shown twice."""
+def legend(axes, width: float) -> None:
+    """The names of the lines above `axes`, where they cover nothing; `width` in inches."""
+    handles, names = axes.get_legend_handles_labels()
+    needed = 0.6 + 0.07 * max(len(name) for name in names)  # inches for one name and its line
+    columns = max(1, int(width / needed))
+    axes.legend(
+        handles, names, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns, fontsize=SMALL
+    )
 
-    display(rendered(figure))
+
+def rendered(figure: Figure, alt: str | None = None) -> Display:
+    """The figure as a PNG to display, with a text `alt` for readers who cannot see it."""
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", dpi=DPI)
+    image = Image.open(full).convert("RGB")
+    width = image.width * SHOWN // DPI
+    # Colour photographs, drawn from [H, W, 3], would show bands: they keep all their colours.
+    pixels: list[Any] = [photo.get_array() for photo in figure.findobj(AxesImage)]
+    if not any(array.ndim == 3 for array in pixels):
+        # MAXCOVERAGE also keeps the colour of a few pixels, such as a ring; MEDIANCUT drops it.
+        image = image.quantize(COLOURS_STORED, method=Image.Quantize.MAXCOVERAGE)
+    image.save(small, "PNG", optimize=True)
+    return Display(small.getvalue(), width=width, alt=alt)
+
+
+def show(figure: Figure, alt: str | None = None) -> None:
+    """Display a figure in a notebook."""
+    display(rendered(figure, alt))

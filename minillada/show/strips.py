@@ -8,30 +8,31 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from ..sampler import Step
-from ..show.grids import show_image
-from ..show.page import DPI
 from ..uni import Traced, Uni
-from ..vocab import BOI, END_IMAGE, EOS, IMAGE, MASK, Vocabulary
+from ..vocab import BOI, SPECIAL_TOKENS, Vocabulary
+from .charts import heatmap, label
+from .grids import show_image
+from .page import RED, SMALL, panels
 
-KIND_COLOURS = {"text": "#dbe9f6", "special": "#f6e3c5", "image": "#d5ecd4", "mask": "#9a9a9a"}
+KIND_COLOURS = {"text": "#dbe9f6", "special": "#f6e3c5", "image": "#d5ecd4", "mask": "#b5b5b5"}
 
 
 def film_frames(uni: Uni, traced: Traced, row: int = 0) -> Tensor:
-    """What is known of drawing `row` after each step, `[steps, C, H, W]`: undecided patches are grey."""
+    """What is known of drawing `row` after each step, `[steps, C, H, W]`; the rest is grey."""
     grid, patch = uni.tokenizer.config.grid, uni.tokenizer.config.patch_size
     steps = traced.generation.steps
-    first_block = steps[0].start
-    block = steps[0].ids.shape[1]
-    length = max(s.start for s in steps) + block - first_block
-    canvas = torch.full((length,), uni.vocab.mask_id)
-    begin = prompt_end(steps, uni.vocab)
+    first, block = steps[0].start, steps[0].ids.shape[1]
+    begin = prompt_end(steps, uni.vocab) - first  # of the image's codes in `canvas`
+    length = max(step.start for step in steps) + block - first
+    canvas = torch.full((length,), uni.vocab.mask_id)  # all blocks, as known so far
     frames = []
     for step in steps:
-        canvas[step.start - first_block : step.start - first_block + block] = step.ids[row].cpu()
-        ids = canvas[begin - first_block : begin - first_block + grid * grid]
+        canvas[step.start - first : step.start - first + block] = step.ids[row].cpu()
+        ids = canvas[begin : begin + grid * grid]
         known = ids >= uni.vocab.image_token_offset
         codes = torch.where(known, ids - uni.vocab.image_token_offset, 0).view(1, grid, grid)
-        seen = known.view(1, 1, grid, grid).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+        seen = known.view(1, 1, grid, grid)
+        seen = seen.repeat_interleave(patch, 2).repeat_interleave(patch, 3)  # [1, 1, H, W]
         frames.append(torch.where(seen, uni.decode(codes.to(uni.device)), torch.tensor(0.5)))
     return torch.cat(frames)
 
@@ -45,9 +46,9 @@ def prompt_end(steps: list[Step], vocab: Vocabulary) -> int:
 def filmstrip(uni: Uni, traced: Traced, row: int = 0) -> Figure:
     """The denoising of one drawing, one frame a step."""
     frames = film_frames(uni, traced, row)
-    figure = Figure(figsize=(1.1 * len(frames), 1.4), dpi=DPI, layout="constrained")
-    for i, axes in enumerate(figure.subplots(1, len(frames), squeeze=False)[0]):
-        show_image(axes, frames[i], f"step {i + 1}")
+    figure, axes = panels(len(frames), 1.1, 1.4)
+    for i, frame in enumerate(frames):
+        show_image(axes[i], frame, f"step {i + 1}")
     return figure
 
 
@@ -55,16 +56,19 @@ def token_kind(vocab: Vocabulary, token: int) -> str:
     """`image`, `mask`, `special` or `text`."""
     if token >= vocab.image_token_offset:
         return "image"
-    name = vocab.decode([token])
-    if name == MASK:
+    if token == vocab.mask_id:
         return "mask"
-    return "special" if name in (EOS, IMAGE, END_IMAGE, BOI) or name.startswith("<") and name.endswith(">") and len(name) > 2 else "text"
+    return "special" if vocab.decode([token]) in SPECIAL_TOKENS else "text"
 
 
 def token_name(vocab: Vocabulary, token: int) -> str:
-    """What figures call a token: its code, or its text without brackets and with a dot for a space, 13 letters of it."""
-    name = f"code {token - vocab.image_token_offset}" if token_kind(vocab, token) == "image" else vocab.decode([token])
-    name = name.replace("<|reserved_token_", "size ").replace("<role>", "").replace("</role>", "").replace("|>", "").replace("<|", "")
+    """What figures call a token: its code, or its text without brackets and with a dot for a
+    space, 13 letters of it."""
+    if token_kind(vocab, token) == "image":
+        return f"code {token - vocab.image_token_offset}"
+    name = vocab.decode([token]).replace("<|reserved_token_", "size ")
+    for bracket in ("<role>", "</role>", "|>", "<|"):
+        name = name.replace(bracket, "")
     return name.replace(" ", "·")[:13]
 
 
@@ -76,40 +80,36 @@ def token_strip(
     labels: list[str] | None = None,
     marks: list[bool] | None = None,
 ) -> Figure:
-    """A sequence as coloured boxes, in reading order, with position numbers; with `labels` every row is a sequence of that name,
-    and `marks` frames boxes."""
+    """A sequence as coloured boxes in reading order, each with its position.
+
+    With `labels`, every row is a sequence of that name; `marks` frames boxes.
+    """
     rows = -(-len(ids) // columns)
-    figure = Figure(figsize=(0.95 * columns, 0.48 * rows + 0.3), dpi=DPI, layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = panels(1, 0.95 * columns, 0.52 * rows + 0.3)
     for i, token in enumerate(ids):
         x, y = i % columns, i // columns
-        axes.add_patch(box(x, y, KIND_COLOURS[token_kind(vocab, token)], "crimson" if marks and marks[i] else "white"))
-        axes.text(x + 0.5, y + 0.45, token_name(vocab, token), ha="center", va="center", fontsize=7)
-        axes.text(x + 0.96, y + 0.93, str(x if labels else i), ha="right", va="bottom", fontsize=5, color="gray")
-    for y, label in enumerate(labels or []):
-        axes.text(-0.1, y + 0.5, label, ha="right", va="center", fontsize=8)
+        edge = RED if marks and marks[i] else "white"
+        colour = KIND_COLOURS[token_kind(vocab, token)]
+        box = Rectangle((x + 0.03, y + 0.06), 0.94, 0.88, facecolor=colour, edgecolor=edge)
+        axes.add_patch(box)
+        name, place = token_name(vocab, token), str(x if labels else i)
+        axes.text(x + 0.5, y + 0.38, name, ha="center", va="center", fontsize=SMALL)
+        axes.text(x + 0.95, y + 0.93, place, ha="right", va="bottom", fontsize=7, color="dimgray")
+    for y, name in enumerate(labels or []):
+        axes.text(-0.1, y + 0.5, name, ha="right", va="center", fontsize=SMALL)
     axes.set(xlim=(0, columns), ylim=(rows, 0), title=title)
     axes.axis("off")
     return figure
 
 
-def box(x: float, y: float, colour: str, edge: str):
-
-    return Rectangle((x + 0.03, y + 0.06), 0.94, 0.88, facecolor=colour, edgecolor=edge)
-
-
 def mask_figure(masks: list[Tensor], titles: list[str], ticks: list[str] | None = None) -> Figure:
-    """Boolean masks `[L, L]` side by side: dark = may attend; queries are rows, keys are columns."""
-    figure = Figure(figsize=(3.4 * len(masks), 3.6), dpi=DPI, layout="constrained")
-    for axes, mask, title in zip(figure.subplots(1, len(masks), squeeze=False)[0], masks, titles, strict=True):
-        axes.imshow(mask.float().numpy(), cmap="Blues", vmin=0, vmax=1.3, interpolation="nearest")
-        axes.set_title(title, fontsize=10)
-        axes.set(xlabel="key", ylabel="query")
-        if ticks:
-            axes.set_xticks(range(len(ticks)), ticks, fontsize=7)
-            axes.set_yticks(range(len(ticks)), ticks, fontsize=7)
-        axes.set_xticks([i - 0.5 for i in range(mask.shape[1])], minor=True)
-        axes.set_yticks([i - 0.5 for i in range(mask.shape[0])], minor=True)
+    """Boolean masks `[L, L]` side by side: dark = may attend; queries are rows, keys columns."""
+    figure = heatmap(masks, titles, "key", "query")
+    for axes in figure.axes:
+        axes.set_aspect("equal")
+        # White lines between the cells.
+        axes.set_xticks([i - 0.5 for i in range(masks[0].shape[1])], minor=True)
+        axes.set_yticks([i - 0.5 for i in range(masks[0].shape[0])], minor=True)
         axes.grid(which="minor", color="white", linewidth=0.6)
         axes.tick_params(which="minor", length=0)
-    return figure
+    return label(figure, ticks, ticks, size=(3.6 * len(masks), 3.8))
