@@ -1,0 +1,130 @@
+"""What charts draw is what they were given: interval ends, rings, classes, scales."""
+
+import math
+
+import pytest
+import torch
+from matplotlib.colors import to_hex
+
+from minillada.sampler import Step
+from minillada.show import charts, page
+
+
+@pytest.mark.parametrize(
+    ("point", "expected"),
+    [
+        (0.5, (0.5, 0.5, 0.5)),
+        ((0.99, 0.03), (0.99, 0.96, 1.0)),
+        ((0.01, 0.03), (0.01, 0.0, 0.04)),
+        ((0.99, 0.95, 0.998), (0.99, 0.95, 0.998)),
+        ((0.5, -0.1, 1.2), (0.5, 0.0, 1.0)),
+    ],
+)
+def test_ends_of_a_share_stay_in_0_to_1(point, expected):
+    assert charts.interval(point, share=True) == pytest.approx(expected)
+
+
+def test_other_intervals_may_leave_0_to_1():
+    assert charts.interval((0.5, 2.0)) == (0.5, -1.5, 2.5)
+
+
+def ends_drawn(axes) -> list[tuple[float, float]]:
+    """(low, high) of every error bar in `axes`."""
+    (bars,) = axes.collections
+    return [tuple(segment[:, 1].tolist()) for segment in bars.get_segments() if len(segment)]
+
+
+POINTS = [(0.5, 0.1), (0.99, 0.9, 0.995), 0.7]
+DRAWN = [(0.4, 0.6), (0.9, 0.995), (0.7, 0.7)]
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        charts.bars(POINTS, ["a", "b", "c"], "right"),
+        charts.dots({"one": POINTS}, ["a", "b", "c"], "right"),
+        charts.sweep([1, 2, 4], {"right": {"one": POINTS}}, "steps", log=True),
+    ],
+    ids=["bars", "dots", "sweep"],
+)
+def test_both_ends_are_drawn(figure):
+    ends = ends_drawn(figure.axes[0])
+    assert len(ends) == 3
+    for drawn, expected in zip(ends, DRAWN):
+        assert drawn == pytest.approx(expected)
+
+
+def test_without_intervals_no_error_bars_are_drawn():
+    assert not charts.bars([1.0, 2.0], ["a", "b"], "right").axes[0].collections
+    assert charts.whiskers([1.0, 2.0]) == ([1.0, 2.0], None)
+
+
+def test_a_missing_point_is_left_out():
+    figure = charts.sweep([1, 2], {"bits": {"one": [(3.0, 0.1), (math.nan, 0.0)]}}, "size")
+    figure.draw_without_rendering()
+    (ends,) = ends_drawn(figure.axes[0])
+    assert ends == pytest.approx((2.9, 3.1))
+
+
+def test_every_line_has_its_own_x():
+    x = {"one": [1, 2], "two": [1.5, 8.0]}
+    figure = charts.sweep(x, {"right": {"one": [0, 1], "two": [2, 3]}}, "speed", log=True, line=1)
+    axes = figure.axes[0]
+    assert [line.get_xdata().tolist() for line in axes.lines[:2]] == [[1, 2], [1.5, 8.0]]
+    assert axes.lines[2].get_linestyle() == "--"
+    assert axes.get_xticks().tolist() == [1, 1.5, 2, 8]
+
+
+def test_smoothing_is_a_trailing_mean():
+    assert charts.trailing_mean([3.0, 5.0, 10.0, 0.0], 2) == [3.0, 4.0, 7.5, 5.0]
+    drawn = charts.curves({"loss": [3.0, 5.0, 10.0, 0.0]}, "step", "loss", smooth=2)
+    assert drawn.axes[0].lines[0].get_ydata().tolist() == [3.0, 4.0, 7.5, 5.0]
+
+
+def test_tables_side_by_side_share_one_colour_scale():
+    figure = charts.heatmap([torch.tensor([[1.0]]), torch.tensor([[4.0]])], ["a", "b"], "", "")
+    assert [axes.images[0].get_clim() for axes in figure.axes] == [(0.0, 4.0)] * 2
+
+
+def step(start: int, confidence: list[float], committed: list[int]) -> Step:
+    """One step of one row that decodes a block of four."""
+    chosen = torch.tensor([[i in committed for i in range(4)]])
+    sure = torch.tensor([confidence])
+    return Step(start, torch.zeros(1, 4, dtype=torch.long), sure, chosen, torch.zeros_like(chosen))
+
+
+def test_confidence_map_rings_what_was_committed_and_leaves_the_prompt_out():
+    steps = [
+        step(4, [0.0, 0.3, 0.9, 0.2], [2]),  # position 4 belongs to the prompt
+        step(4, [0.0, 0.8, 0.0, 0.7], [1, 3]),
+        step(8, [0.5, 0.6, 0.7, 0.8], [0, 1, 2, 3]),
+    ]
+    axes = charts.confidence_map(steps).axes[0]
+    rings = {(int(line.get_ydata()[0]), int(line.get_xdata()[0])) for line in axes.lines}
+    # (step, column): columns count the positions that were asked, so the prompt has none
+    assert rings == {(0, 1), (1, 0), (1, 2), (2, 3), (2, 4), (2, 5), (2, 6)}
+    table = torch.tensor(axes.images[0].get_array())
+    assert table.shape == (3, 7)
+    assert table[1].tolist() == pytest.approx([0.8, 0, 0.7, 0, 0, 0, 0])
+
+
+def test_histogram_counts_every_value_in_its_class():
+    values = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0])
+    axes = charts.histogram(values, [1.0, 3.0], ["low", "middle", "high"], "x").axes[0]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["low (20%)", "middle (40%)", "high (40%)"]
+
+
+def test_chosen_bars_are_dark():
+    axes = charts.bars([1, 2], ["a", "b"], "", marks=[True, False]).axes[0]
+    assert [to_hex(bar.get_facecolor()).upper() for bar in axes.patches] == [page.BLUE, page.PALE]
+
+
+def test_names_that_do_not_fit_are_turned():
+    figures = [
+        charts.bars([1, 2], ["one", "two"], ""),  # widens for its names
+        charts.bars([1] * 9, ["make it thicker and mirror it"] * 9, ""),  # as wide as a page
+        charts.label(charts.bars([1] * 9, ["a word"] * 9, ""), ["a word"] * 9, size=(3, 2)),
+    ]
+    angles = [figure.axes[0].get_xticklabels()[0].get_rotation() for figure in figures]
+    assert angles == [0, 90, 90]

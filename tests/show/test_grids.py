@@ -1,0 +1,59 @@
+"""Images stand where `tile` says, wrong titles are marked, lines lean as asked."""
+
+import math
+
+import pytest
+import torch
+
+from minillada.show import grids, page
+
+
+def test_tile_places_every_image_and_leaves_white_between():
+    images = torch.arange(5).view(5, 1, 1, 1).expand(5, 2, 3, 4) / 10
+    canvas = grids.tile(images, columns=2, gap=1)
+    assert canvas.shape == (2, 3 * 4 - 1, 2 * 5 - 1)
+    covered = torch.zeros(canvas.shape[1:], dtype=torch.bool)
+    for i in range(5):
+        y, x = i // 2 * 4, i % 2 * 5
+        assert torch.equal(canvas[:, y : y + 3, x : x + 4], images[i])
+        covered[y : y + 3, x : x + 4] = True
+    assert bool((canvas[:, ~covered] == 1).all())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_to_pil_keeps_black_white_and_order(channels):
+    image = torch.zeros(channels, 2, 3)
+    image[:, 0, 2] = 1
+    pixels = grids.to_pil(image).convert("L")
+    assert pixels.size == (3, 2)
+    assert [pixels.getpixel((x, y)) for y in range(2) for x in range(3)] == [0, 0, 255, 0, 0, 0]
+
+
+def test_wrong_titles_have_a_cross_and_empty_places_no_axes():
+    figure = grids.gallery(
+        torch.zeros(3, 1, 4, 4), ["one", "two", "three"], 2, [False, True, False]
+    )
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["one", "✗ two", "three", ""]
+    assert figure.axes[1].title.get_color() == page.RED
+    assert not figure.axes[3].axison
+
+
+def test_code_grid_writes_each_code_at_its_place_and_cuts_between_patches():
+    figure = grids.code_grid(torch.zeros(1, 8, 12), torch.arange(6).view(2, 3))
+    left, right = figure.axes
+    written = {text.get_text(): text.get_position() for text in right.texts}
+    assert written == {str(3 * y + x): (x, y) for y in range(2) for x in range(3)}
+    across = [line.get_ydata()[0] for line in left.lines if line.get_xdata() == [0, 1]]
+    assert across == [3.5]
+    assert [line.get_xdata()[0] for line in left.lines if line.get_xdata() != [0, 1]] == [3.5, 7.5]
+
+
+def test_a_line_leans_through_the_centre_of_mass():
+    image = torch.zeros(1, 1, 9, 9)
+    image[0, 0, 2:5, 6] = 1  # centre of mass: row 3, column 6
+    axes = grids.leaning(image, torch.tensor([20.0])).axes[0]
+    x, y = axes.lines[0].get_data()
+    assert (x[0] + x[1]) / 2 == pytest.approx(6) and (y[0] + y[1]) / 2 == pytest.approx(3)
+    # to the right of vertical: the upper end (smaller y) lies further right
+    assert math.degrees(math.atan((x[1] - x[0]) / (y[0] - y[1]))) == pytest.approx(20)

@@ -1,0 +1,62 @@
+"""Films are grey where nothing is known; strips name, place and frame tokens."""
+
+import torch
+from helpers import tiny_uni
+from matplotlib.colors import to_hex
+
+from minillada.show import page, strips
+from minillada.vocab import BOI
+
+
+def test_film_frames_are_grey_exactly_where_codes_are_masked():
+    uni = tiny_uni(block_size=4)
+    traced = uni.draw_traced(["a thin two"], steps=2)
+    steps, patch = traced.generation.steps, uni.tokenizer.config.patch_size
+    begin = strips.prompt_end(steps, uni.vocab)
+    frames = strips.film_frames(uni, traced)
+    assert len(frames) == len(steps)
+
+    known = torch.zeros(16, dtype=torch.bool)
+    for step, frame in zip(steps, frames):
+        for i, token in enumerate(step.ids[0].tolist()):
+            place = step.start + i - begin
+            if 0 <= place < 16:
+                known[place] = token != uni.vocab.mask_id
+        for place in range(16):
+            y, x = place // 4 * patch, place % 4 * patch
+            grey = frame[:, y : y + patch, x : x + patch] == 0.5
+            assert bool(grey.all()) != bool(known[place])
+    assert not torch.equal(frames[0], frames[-1])
+    assert torch.equal(frames[-1], traced.images[0])
+
+
+def test_kinds_and_names_of_tokens():
+    vocab = tiny_uni().vocab
+    code = vocab.image_token_offset + 7
+    boi, (seven,) = vocab.markup(BOI)[0], vocab.encode(" seven")
+    kinds = [strips.token_kind(vocab, token) for token in (code, boi, seven, vocab.mask_id)]
+    assert kinds == ["image", "special", "text", "mask"]
+    names = [strips.token_name(vocab, token) for token in (code, boi, seven, vocab.mask_id)]
+    assert names == ["code 7", "<boi>", "·seven", "mask"]
+    # what a user types is text, even if it looks like markup
+    assert {strips.token_kind(vocab, token) for token in vocab.encode("<role>")} == {"text"}
+
+
+def test_strip_places_tokens_in_reading_order_and_frames_the_marked():
+    vocab = tiny_uni().vocab
+    ids = [vocab.image_token_offset + i for i in range(5)]
+    marks = [False, False, False, True, False]
+    figure = strips.token_strip(vocab, ids, columns=3, title="t", marks=marks)
+    boxes = figure.axes[0].patches
+    assert [(int(box.get_x()), int(box.get_y())) for box in boxes] == [
+        (0, 0), (1, 0), (2, 0), (0, 1), (1, 1),
+    ]  # fmt: skip
+    framed = [to_hex(box.get_edgecolor()).upper() == page.RED for box in boxes]
+    assert framed == marks
+
+
+def test_mask_figure_draws_the_mask():
+    mask = torch.ones(3, 3).tril().bool()
+    axes = strips.mask_figure([mask], ["causal"], ["a", "b", "c"]).axes[0]
+    assert torch.equal(torch.tensor(axes.images[0].get_array()).bool(), mask)
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["a", "b", "c"]
