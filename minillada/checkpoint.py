@@ -10,23 +10,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import JudgeConfig, ModelConfig, TokenizerConfig, from_dict
 from .files import WEIGHTS_DIR, atomic, checksum
-from .measure.judge import Judge
-from .model import Backbone
-from .vq import ImageTokenizer
+from .settings import Config, from_dict
 
-KINDS = {
-    "judge": (JudgeConfig, Judge),
-    "tokenizer": (TokenizerConfig, ImageTokenizer),
-    "backbone": (ModelConfig, Backbone),
-}
+M = TypeVar("M", bound=nn.Module, covariant=True)
+
+
+class Stored(Protocol[M]):
+    """A class whose modules can be stored: its kind by name, and the class of its configuration."""
+
+    kind: ClassVar[str]
+    config_class: ClassVar[type[Config]]
+
+    def __call__(self, config: Any, /) -> M: ...
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -89,27 +92,32 @@ def read_info(path: Path) -> dict:
     return info
 
 
-def build(kind: str, config: dict) -> nn.Module:
-    """A fresh module of a kind from its configuration as plain JSON."""
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind of model {kind!r}; expected one of {', '.join(KINDS)}")
-    config_class, module_class = KINDS[kind]
+def build(cls: Stored[M], config: dict) -> M:
+    """A fresh module of a class from its configuration as plain JSON."""
     try:
-        return module_class(from_dict(config_class, config))
-    except (TypeError, AttributeError, RuntimeError, ArithmeticError) as error:  # sizes that are no numbers, negative or zero
-        raise ValueError(f"this configuration does not describe a {kind}: {error}") from None
+        return cls(from_dict(cls.config_class, config))
+    except (TypeError, RuntimeError, ArithmeticError) as error:  # sizes that do not fit together
+        raise ValueError(f"this configuration does not describe a {cls.kind}: {error}") from None
 
 
-def load_model(name: str | Path, kind: str, device: str | torch.device = "cpu") -> tuple[nn.Module, dict]:
-    """The module (evaluation mode) and its info; `ValueError` if file, JSON and configuration do not belong together."""
+def load_model(
+    name: str | Path, cls: Stored[M], device: str | torch.device = "cpu"
+) -> tuple[M, dict[str, Any]]:
+    """The module (evaluation mode) and its info.
+
+    `ValueError` if file, JSON and configuration do not belong together.
+    """
     path = resolve(name)
     tensors, _ = read_tensors(path)
     info = read_info(path)
-    if info.get("kind") != kind:
-        raise ValueError(f"{path} holds a {info.get('kind')}, not a {kind}; pass the weights of a {kind}")
+    kind = info.get("kind")
+    if kind != cls.kind:
+        raise ValueError(f"{path} holds a {kind}, not a {cls.kind}; pass the weights of a {cls.kind}")
     if info.get("sha256") != checksum(path):
-        raise ValueError(f"{path} and its JSON do not belong together (checksum differs); restore or retrain both")
-    module = build(kind, info.get("config", {}))
+        raise ValueError(
+            f"{path} and its JSON do not belong together (checksum differs); restore or retrain both"
+        )
+    module = build(cls, info.get("config", {}))
     load_tensors(module, tensors, path)
     return module.to(device).eval(), info
 
@@ -136,7 +144,7 @@ def snapshots(name: str | Path) -> list[Path]:
     return sorted(Path(name).glob("step-*.safetensors")) or [resolve(name)]
 
 
-def merge(paths: list[Path], kind: str) -> tuple[nn.Module, dict]:
+def merge(paths: list[Path], cls: Stored[M]) -> tuple[M, dict[str, Any]]:
     """The arithmetic mean of checkpoints of one model, weight by weight, and its info (LLaDA2.0, section 3: not a moving average).
 
     It works because they are points of one path through one valley: the mean is nearer to the bottom than most of them.
@@ -144,7 +152,7 @@ def merge(paths: list[Path], kind: str) -> tuple[nn.Module, dict]:
     """
     if len(paths) < 2:
         raise ValueError(f"a mean needs at least two checkpoints, got {len(paths)}; keep some with `minillada train … --snapshot-every N`")
-    loaded = [load_model(path, kind) for path in paths]
+    loaded = [load_model(path, cls) for path in paths]
     for path, (_, info) in zip(paths, loaded, strict=True):
         for key in ("config", "tokenizer_sha256"):
             if info.get(key) != loaded[0][1].get(key):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import sys
 import time
 from pathlib import Path
@@ -17,7 +15,10 @@ from . import checkpoint, layout
 from .datasets import captions, mnist
 from .datasets.pictures import read_image
 from .files import DATA_DIR, WEIGHTS_DIR, atomic
-from .presets import PRESETS, change_preset, get_preset
+from .measure.judge import load_judge
+from .model import Backbone
+from .presets import PRESETS, get_preset
+from .settings import changed, read_settings
 from .show import grids, strips
 from .uni import DRAW, EDIT, load
 
@@ -73,7 +74,7 @@ def demo(
     say("describing ten test images …")
     written = uni.describe(real)
     true = captions.describe_pixels(real, test.labels[chosen])
-    judge, _ = checkpoint.load_model("mnist-judge", "judge")
+    judge = load_judge()
     seen = judge.classify(traced.images).tolist()
     print("asked for                             the judge sees")
     for digit, prompt in enumerate(prompts):
@@ -93,7 +94,6 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/PRESET.")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps, if not the preset's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate, if not the preset's.")] = None,
-    draw_share: Annotated[float | None, typer.Option(help="Share of a backbone's batch that draws; the rest describes.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run; the result is bit-identical.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 autocast: faster where the processor supports it.")] = False,
     tokenizer: Annotated[str | None, typer.Option(help="Image tokenizer weights, if not the preset's.")] = None,
@@ -112,16 +112,9 @@ def train(
     """Train a preset on MNIST: text pieces, judge, image tokenizer or backbone."""
     from .training import train as training
 
-    chosen = change_preset(get_preset(preset), setting or [])
-    if steps is not None and steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
-    if learning_rate is not None and not 0 < learning_rate < math.inf:
-        raise ValueError(f"the learning rate must be positive and finite, got {learning_rate}")
-    if draw_share is not None and not 0 <= draw_share <= 1:
-        raise ValueError(f"the share that draws must lie in [0, 1], got {draw_share}")
-    changes = {"steps": steps, "learning_rate": learning_rate, "draw_share": draw_share, "seed": seed, "bfloat16": bf16 or None}
-    changes = {k: v for k, v in changes.items() if v is not None}
-    chosen = dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, **changes))
+    changes = {"steps": steps, "learning_rate": learning_rate, "seed": seed, "bfloat16": bf16 or None}
+    given = {name: value for name, value in changes.items() if value is not None}
+    chosen = changed(get_preset(preset), **read_settings(setting or []), **given)
     out = out or Path("runs") / preset
     _, records = training.train(
         chosen, out, check_device(device), resume, tokenizer_weights=tokenizer, start=start, snapshot_every=snapshot_every
@@ -150,7 +143,7 @@ def merge(
         )
     images, texts = evaluation.validation_images(samples)
     ranked = evaluation.rank_checkpoints(paths, images, texts, check_device(device), seed=seed)
-    merged, info = checkpoint.merge([path for path, _ in ranked[:top]], "backbone")
+    merged, info = checkpoint.merge([path for path, _ in ranked[:top]], Backbone)
     checkpoint.save_model(out / "weights.safetensors", merged, info)
     [(_, bits)] = evaluation.rank_checkpoints([out], images, texts, device, seed=seed)
     report = {"out": str(out), "merged_bits": bits, "top": top, "bits": {str(path): value for path, value in ranked}}
@@ -348,7 +341,7 @@ def evaluate_tasks(model: str, samples: int, pictures: Path | None, seed: int, d
     from .measure import suite
 
     uni = load(model, check_device(device))
-    judge, _ = checkpoint.load_model("mnist-judge", "judge")
+    judge = load_judge()
     pool = suite.unseen_pool()
     marked = suite.run(uni, judge, pool, samples, seed)
     for task, result in marked.items() if pictures else ():

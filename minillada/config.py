@@ -1,41 +1,47 @@
-"""Every size and every default in one place: frozen dataclasses and the named presets built from them.
+"""Every size and every default in one place: immutable configurations that check their own values.
 
 Notable choices
-- A preset is data, not code: `PRESETS["mnist"]` says which model, which training run and which image tokenizer,
-  so the command `minillada train mnist` needs no further flags and a checkpoint can store the preset beside its weights.
-- One dial per model: the widths below were chosen so that the live notebook run (`mnist-cpu`) fits in 90 s on two
-  laptop cores and each round of the shipped one (`mnist`) in about an hour.
-- Field names follow the official configuration where it has one (`hidden_size`, `num_key_value_heads`, …).
+- A wrong value is refused when a configuration is made, whichever way it came: from Python, from
+  the command line or from a JSON file. Types and limits stand beside the defaults.
+- `TrainingConfig` is made of an optimiser, an objective and the data, each a small class of its own.
+  `changed(preset, steps=10, mask_rate=(0.1, 1.0))` finds the class that holds a field.
+- Field names follow the official configuration where it has one (`hidden_size`, …).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Literal, Self, get_args
 
-TEXT_VOCAB_SIZE = 384  # 256 bytes, the special tokens and every merge that the captions and prompts support
+from pydantic import Field, model_validator
+
+from .settings import Config
+
+TEXT_VOCAB_SIZE = 384  # 256 bytes, the special tokens and every merge that the captions support
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclass(frozen=True)
-class TextConfig:
-    """Byte-level BPE; it learns merges, not weights, so its training settings play no part."""
+# --- models --------------------------------------------------------------------------------------
 
-    vocab_size: int = TEXT_VOCAB_SIZE
+
+class TextConfig(Config):
+    """Byte-level BPE. It learns merges, not weights, so training settings play no part."""
+
+    vocab_size: int = Field(TEXT_VOCAB_SIZE, ge=300)
     every_task: bool = False  # learn pieces from the texts of every task, not from captions alone
 
 
-@dataclass(frozen=True)
-class TokenizerConfig:
+class TokenizerConfig(Config):
     """Image tokenizer: `image_size` px squares become a `grid` x `grid` raster of codes."""
 
-    image_size: int = 32
-    channels: int = 1
-    patch_size: int = 8  # pixels per token side; one token summarises patch_size² pixels
-    codebook_size: int = 512
-    code_dim: int = 32
-    width: int = 24  # channels after the first convolution; doubled at every halving
-    caption_vocab_size: int = TEXT_VOCAB_SIZE  # text ids the alignment tower embeds
-    alignment_weight: float = 0.015  # weight of the caption-alignment loss; 0 trains for pixels alone
-    edge_weight: float = 0.3  # weight of the L1 loss on image gradients, which keeps strokes sharp
+    image_size: int = Field(32, ge=8, le=4096)
+    channels: int = Field(1, ge=1, le=4)
+    patch_size: int = Field(8, ge=2, le=64)  # pixels per token side
+    codebook_size: int = Field(512, ge=2, le=1_000_000)
+    code_dim: int = Field(32, ge=1, le=65_536)
+    width: int = Field(24, ge=8, le=65_536)  # channels after the first convolution
+    caption_vocab_size: int = Field(TEXT_VOCAB_SIZE, ge=1)  # ids the alignment tower embeds
+    alignment_weight: float = Field(0.015, ge=0)  # 0 trains for pixels alone
+    edge_weight: float = Field(0.3, ge=0)  # of the L1 loss on image gradients: sharp strokes
 
     @property
     def grid(self) -> int:
@@ -46,138 +52,156 @@ class TokenizerConfig:
         return self.grid**2
 
 
-@dataclass(frozen=True)
-class JudgeConfig:
-    """The classifier that marks what the other models draw; it never takes part in their training."""
+class JudgeConfig(Config):
+    """The classifier that marks what the other models draw; it takes no part in their training."""
 
-    image_size: int = 32
-    channels: int = 1
-    classes: int = 10
-    width: int = 32
-    features: int = 64  # penultimate layer, the space of the Fréchet distance
+    image_size: int = Field(32, ge=8, le=4096)
+    channels: int = Field(1, ge=1, le=4)
+    classes: int = Field(10, ge=2, le=100_000)
+    width: int = Field(32, ge=1, le=65_536)
+    features: int = Field(64, ge=1, le=65_536)  # penultimate layer, where Fréchet distances live
 
 
-@dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Config):
     """Backbone; the names are those of the official `config.json`."""
 
-    vocab_size: int
-    hidden_size: int = 128
-    num_hidden_layers: int = 4
-    num_attention_heads: int = 4
-    num_key_value_heads: int = 2
-    head_dim: int = 32
-    intermediate_size: int = 352
-    rms_norm_eps: float = 1e-6
-    rope_theta: float = 600_000.0
-    partial_rotary_factor: float = 0.5
-    initializer_range: float = 0.08  # about 1/√hidden_size at our widths; the official 0.02 is 1/√2048 (docs/log.md)
-    max_position_embeddings: int = 512
-    block_size: int = 16  # the block length the model is trained to decode with
-    num_experts: int = 0  # routed experts a layer; 0 is a dense model
-    num_experts_per_tok: int = 2
-    num_shared_experts: int = 1
-    n_group: int = 1
-    topk_group: int = 1
-    moe_intermediate_size: int = 96
-    routed_scaling_factor: float = 2.5
-    first_k_dense_replace: int = 1  # so many first layers stay dense
+    vocab_size: int = Field(ge=2, le=10_000_000)
+    hidden_size: int = Field(128, ge=1, le=1_000_000)
+    num_hidden_layers: int = Field(4, ge=1, le=10_000)
+    num_attention_heads: int = Field(4, ge=1, le=65_536)
+    num_key_value_heads: int = Field(2, ge=1, le=65_536)
+    head_dim: int = Field(32, ge=2, le=65_536)
+    intermediate_size: int = Field(352, ge=1, le=1_000_000)
+    rms_norm_eps: float = Field(1e-6, gt=0)
+    rope_theta: float = Field(600_000.0, gt=0)
+    partial_rotary_factor: float = Field(0.5, gt=0, le=1)
+    # About 1/√hidden_size at our widths; the official 0.02 is 1/√2048 (docs/log.md).
+    initializer_range: float = Field(0.08, gt=0)
+    max_position_embeddings: int = Field(512, ge=1)
+    block_size: int = Field(16, ge=1)  # the block length the model is trained to decode with
+    num_experts: int = Field(0, ge=0, le=100_000)  # routed experts a layer; 0 is a dense model
+    num_experts_per_tok: int = Field(2, ge=1)
+    num_shared_experts: int = Field(1, ge=1)
+    n_group: int = Field(1, ge=1)
+    topk_group: int = Field(1, ge=1)
+    moe_intermediate_size: int = Field(96, ge=1, le=1_000_000)
+    routed_scaling_factor: float = Field(2.5, gt=0)
+    first_k_dense_replace: int = Field(1, ge=0)  # so many first layers stay dense
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    steps: int
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    warmup_steps: int = 50
-    final_lr_fraction: float = 0.02  # the learning rate decays (cosine) to this fraction
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.99)
-    optimizer: str = "adamw"  # or "muon", for the matrices of the layers
-    grad_clip: float = 1.0
-    # Mask rates are drawn uniformly from this interval. A block of 16 never shows the sampler a rate below 1/16,
-    # and the 1/t weight of such rates is mostly variance.
-    mask_rate: tuple[float, float] = (0.05, 1.0)
-    objective: str = "bound"  # how masked tokens are weighed: a name of `diffusion.OBJECTIVES`
-    mask_rate_per: str = "block"  # or "sequence", whose blocks then share a rate
-    views: int = 1  # noisy copies of a row that share its clean copy
+# --- training ------------------------------------------------------------------------------------
+
+
+class OptimizerConfig(Config):
+    """How weights move."""
+
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: matrices of the layers
+    learning_rate: float = Field(1e-3, gt=0, le=100)
+    warmup_steps: int = Field(50, ge=0)
+    final_lr_fraction: Share = 0.02  # where the cosine decay ends
+    weight_decay: float = Field(0.01, ge=0)
+    betas: tuple[Share, Share] = (0.9, 0.99)
+    grad_clip: float = Field(1.0, gt=0)
+    balance_rate: float = Field(0.001, ge=0)  # u of the router's bias update after each step
+
+
+class ObjectiveConfig(Config):
+    """What is masked, and how the nats of masked tokens are weighed (`objectives`)."""
+
+    objective: Literal["bound", "count", "uniform", "reweighted"] = "bound"
+    # Mask rates are uniform on this interval. A block of 16 never shows the sampler a rate below
+    # 1/16, and the 1/t weight of such rates is mostly variance.
+    mask_rate: tuple[Share, Share] = (0.05, 1.0)
+    mask_rate_per: Literal["block", "sequence"] = "block"  # who shares a rate
+    views: int = Field(1, ge=1, le=1000)  # noisy copies of a row that share its clean copy
     complementary: bool = False  # add to every view its inverse
-    confidence_weight: float = 0.0  # weight of the confidence-aware term; the released code suggests 2
-    pack_length: int = 0  # pack the sequences of a step into rows of so many tokens; 0 makes a batch of each task
-    activation_checkpointing: bool = False  # store only what enters a layer and compute the rest again: less memory, a third more work
-    compile: bool = False  # torch.compile: minutes for the first steps, the others a little faster; for long runs
-    edit_noise: float = 0.0  # share of the visible response tokens that are replaced and must be predicted back (token editing)
-    planted_errors: float = 0.0  # share of the tokens of text answers with an error to be repaired (Levenshtein editing)
-    # Block size over the run, as (share of the run at which it begins, block size); empty is the model's own throughout.
-    block_schedule: tuple[tuple[float, int], ...] = ()
-    mask_noise: float = 0.0  # std of noise on the embedding of masked tokens at the first step; gone when warm-up ends
-    text_weight: float = 1.0  # how many times the nats of a text token count, compared with those of an image code
-    draw_share: float = 0.5  # share of the batch that draws; the rest describes
-    mixture: tuple[tuple[str, float], ...] = ()  # shares of the tasks of `tasks.table.TRAINED`, instead of `draw_share`
-    held_out: int = 9  # so many pairs of `tasks.numbers.HELD_OUT` are kept out of the sums to be learned
+    confidence_weight: float = Field(0.0, ge=0)  # of the CAP term; the released code suggests 2
+    edit_noise: Share = 0.0  # share of visible tokens replaced (LLaDA2.1)
+    planted_errors: Share = 0.0  # in drafts (Levenshtein editing)
+    text_weight: float = Field(1.0, gt=0)  # weight of a text token; an image code has 1
+
+    @model_validator(mode="after")
+    def check_interval(self) -> Self:
+        low, high = self.mask_rate
+        if low > high or high == 0:
+            raise ValueError(f"mask_rate is an interval within (0, 1], got {low} to {high}")
+        if self.complementary and low == 1:
+            raise ValueError(
+                "at mask rate 1 the complement masks nothing; lower the first number of mask_rate "
+                "or turn complementary off"
+            )
+        return self
+
+
+class DataConfig(Config):
+    """What examples are made of."""
+
+    mixture: tuple[tuple[str, float], ...] = ()  # shares of the tasks (`tasks.table.TRAINED`)
     varied: bool = False  # vary the wording of what is asked
-    operation_share: float = 0.0  # share of a tokenizer's images that were edited first (`edits.OPERATIONS`)
-    unconditional_rate: float = 0.1  # share of prompts replaced by <uncondition>, for classifier-free guidance
-    partial_caption_rate: float = 0.2  # share of drawing prompts that leave out thickness, slant or both
-    balance_rate: float = 0.001  # u of the router's bias update after each step; a dense model has no router
+    held_out: int = Field(9, ge=0)  # pairs of `tasks.numbers.HELD_OUT` that are not learned
+    unconditional_rate: Share = 0.1  # prompts dropped, for guidance
+    pack_length: int = Field(0, ge=0)  # pack sequences into rows of so many tokens; 0: do not
+    operation_share: Share = 0.0  # of a tokenizer's images: edited first
+
+
+class TrainingConfig(Config):
+    """One run: how long, on what, towards what, and by which optimiser."""
+
+    steps: int = Field(1000, ge=1)
+    batch_size: int = Field(128, ge=1)
+    seed: int = Field(0, ge=0, le=2**31)
     bfloat16: bool = False
-    seed: int = 0
+    compile: bool = False  # torch.compile: minutes for the first steps, the others a little faster
+    activation_checkpointing: bool = False  # less memory, a third more work
+    # (share of the run at which it begins, block size); empty: the model's own throughout.
+    block_schedule: tuple[tuple[float, int], ...] = ()
+    mask_noise: float = Field(0.0, ge=0)  # std of noise on the mask embedding while warming up
+    optim: OptimizerConfig = OptimizerConfig()
+    loss: ObjectiveConfig = ObjectiveConfig()
+    data: DataConfig = DataConfig()
 
 
-@dataclass(frozen=True)
-class SamplingConfig:
-    """Decoding defaults. The official text decoder runs block 32, 32 steps, threshold 0.95, temperature 0."""
+# --- decoding ------------------------------------------------------------------------------------
 
-    block_size: int = 16
-    steps: int = 8  # denoising steps per block
-    threshold: float = 0.95  # commit every position at least this confident
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float | None = None
-    guidance: float = 1.0  # scale of (conditional − unconditional); 1 is none
-    guidance_image: float = 0.0  # scale of (no text − no image) in three-way guidance; 0 is none
-    rescale: float = 0.0  # how far guided logits are brought back to the spread of the conditional ones; officially 0.7
-    minimal_topk: int = 1  # at least this many tokens a step: bounds the steps by length / minimal_topk
-    edit_threshold: float = 1.0  # rewrite a token of the block when another is likelier than this (LLaDA2.1); 1 is never
-    post_steps: int = 16  # at most this many passes over a block that has no masks left, while they still rewrite
-    strategy: str = "low_confidence"  # what the quota ranks by: see sampler.STRATEGIES
-    adaptive: bool = False  # quota = what is still masked over the steps left (SPRINT), not a fixed share of the block
-    fill_tail: bool = True  # also decode what the last block holds beyond the requested length, as the released loop does
+Strategy = Literal["low_confidence", "top_k_margin", "neg_entropy", "random", "left_to_right"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
-@dataclass(frozen=True)
-class Preset:
-    """One runnable thing. `kind` is `text`, `judge`, `tokenizer` or `backbone`; `tokenizer` names what a backbone reads."""
+class SamplingConfig(Config):
+    """Decoding defaults. The official text decoder: block 32, 32 steps, threshold 0.95, greedy."""
+
+    block_size: int = Field(16, ge=1)
+    steps: int = Field(8, ge=1)  # denoising steps per block
+    threshold: Share = 0.95  # commit every position at least this confident
+    temperature: float = Field(0.0, ge=0, le=1e6)  # 0 takes the most likely token
+    top_k: int | None = Field(None, ge=1)
+    top_p: float | None = Field(None, gt=0, le=1)
+    guidance: float = Field(1.0, ge=-1e4, le=1e4)  # scale of (cond. − uncond.); 1 is none
+    guidance_image: float = Field(0.0, ge=-1e4, le=1e4)  # of (no text − no image); 0 is none
+    rescale: Share = 0.0  # back to the spread before guidance; official 0.7
+    minimal_topk: int = Field(1, ge=1)  # tokens a step at least: bounds steps by length / this
+    edit_threshold: Share = 1.0  # rewrite where another token is likelier
+    post_steps: int = Field(16, ge=0)  # passes over a block without masks, while they rewrite
+    strategy: Strategy = "low_confidence"  # what the quota ranks by
+    adaptive: bool = False  # quota = what is still masked over the steps left (SPRINT)
+    fill_tail: bool = True  # also decode the last block beyond the length, as released
+
+    @model_validator(mode="after")
+    def check_temperature(self) -> Self:
+        if 0 < self.temperature < 1e-3:
+            raise ValueError(
+                "temperature must be 0 (the most likely token) or at least 0.001, "
+                f"got {self.temperature}"
+            )
+        return self
+
+
+class Preset(Config):
+    """One thing to train. `kind` is `text`, `judge`, `tokenizer` or `backbone`."""
 
     name: str
-    kind: str
+    kind: Literal["text", "judge", "tokenizer", "backbone"]
     model: TextConfig | TokenizerConfig | JudgeConfig | ModelConfig
-    training: TrainingConfig
-    tokenizer: str | None = None
+    training: TrainingConfig = TrainingConfig()
+    tokenizer: str | None = None  # the image tokenizer that a backbone reads
     text: str = "mnist-text"  # the text pieces of a backbone's vocabulary
-
-
-def frozen(value):
-    """A JSON value as a config holds it: lists become tuples, lists of lists tuples of tuples."""
-    return tuple(map(frozen, value)) if isinstance(value, list) else value
-
-
-def thawed(value):
-    """The inverse of `frozen`."""
-    return list(map(thawed, value)) if isinstance(value, tuple) else value
-
-
-def to_dict(config) -> dict:
-    """A config as plain JSON types."""
-    return {k: thawed(v) for k, v in asdict(config).items()}
-
-
-def from_dict(cls, values: dict):
-    """The inverse of `to_dict`; unknown or missing fields are a `ValueError` that names them."""
-    known = {f.name for f in fields(cls)}
-    if unknown := set(values) - known:
-        raise ValueError(f"{cls.__name__} has no field {sorted(unknown)[0]!r}; was this file written by another version?")
-    try:
-        return cls(**{k: frozen(v) for k, v in values.items()})
-    except TypeError as error:
-        raise ValueError(f"{cls.__name__} cannot be built from this file: {error}") from None

@@ -12,7 +12,7 @@ Notable choices
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from .config import ModelConfig
 from .masks import TiledMask
 from .moe import MixtureOfExperts, SwiGLU
+from .settings import Config
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -171,6 +172,9 @@ class Transformer(nn.Module):
 
 class Backbone(nn.Module):
     """`backbone(input_ids [B, L], attention_mask, position_ids) -> logits [B, L, V]` in float32."""
+
+    kind: ClassVar[str] = "backbone"
+    config_class: ClassVar[type[Config]] = ModelConfig
 
     def __init__(self, config: ModelConfig):
         super().__init__()

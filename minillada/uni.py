@@ -8,7 +8,6 @@ Notable choices
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from . import checkpoint, layout
 from .config import SamplingConfig
 from .model import Backbone
 from .sampler import Generation, generate
+from .settings import changed
 from .vocab import BOI, IMAGE, Vocabulary, load_vocabulary
 from .vq import ImageTokenizer
 
@@ -45,7 +45,7 @@ THINKING_LENGTH = 96  # the longest trace counts nine numbers
 
 
 # A thought is written in order: by confidence, a conclusion may be committed before what it should follow from (docs/log.md).
-THINK = replace(DESCRIBE, threshold=1.0, strategy="left_to_right")
+THINK = changed(DESCRIBE, threshold=1.0, strategy="left_to_right")
 
 
 MAX_IMAGES = 10  # of an interleaved answer, as officially
@@ -81,7 +81,7 @@ class Uni(nn.Module):
 
     def sampling(self, base: SamplingConfig, **changes) -> SamplingConfig:
         """`base` with this backbone's block size and every change that is not None."""
-        return replace(base, **{"block_size": self.backbone.config.block_size} | {k: v for k, v in changes.items() if v is not None})
+        return changed(base, **{"block_size": self.backbone.config.block_size} | {k: v for k, v in changes.items() if v is not None})
 
     def write(
         self,
@@ -329,10 +329,10 @@ def load(name: str | Path = "mnist", device: str | torch.device = "cpu", dtype: 
 
     Raises `FileNotFoundError` or `ValueError`, in one sentence, for weights that are missing or do not belong together.
     """
-    backbone, info = checkpoint.load_model(name, "backbone", device)
+    backbone, info = checkpoint.load_model(name, Backbone, device)
     if not {"tokenizer", "tokenizer_sha256"} <= info.keys():
         raise ValueError(f"the JSON of {name} does not say which tokenizer it was trained on; restore it or train again")
-    tokenizer, tokenizer_info = checkpoint.load_model(info["tokenizer"], "tokenizer", device)
+    tokenizer, tokenizer_info = checkpoint.load_model(info["tokenizer"], ImageTokenizer, device)
     if tokenizer_info["sha256"] != info["tokenizer_sha256"]:
         raise ValueError(f"{name} was trained on another version of tokenizer {info['tokenizer']!r}; retrain it or restore that version")
     return Uni(

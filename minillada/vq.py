@@ -14,7 +14,7 @@ Notable choices
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .config import TokenizerConfig
+from .settings import Config
 
 
 class Quantised(NamedTuple):
@@ -106,6 +107,9 @@ class CaptionTower(nn.Module):
 
 class ImageTokenizer(nn.Module):
     """`encode`: pixels `[B, C, H, W]` in [0, 1] -> codes `[B, h, w]`; `decode` is its approximate inverse."""
+
+    kind: ClassVar[str] = "tokenizer"
+    config_class: ClassVar[type[Config]] = TokenizerConfig
 
     def __init__(self, config: TokenizerConfig):
         super().__init__()

@@ -12,10 +12,11 @@ from hypothesis import settings
 from torch import Tensor
 
 from minillada import checkpoint
-from minillada.config import JudgeConfig, ModelConfig, TokenizerConfig, to_dict
+from minillada.config import JudgeConfig, ModelConfig, TokenizerConfig
 from minillada.datasets.mnist import Images, load_mnist
 from minillada.measure.judge import Judge
 from minillada.model import Backbone
+from minillada.settings import to_dict
 from minillada.uni import Uni
 from minillada.vocab import SPECIAL_TOKENS, Vocabulary, load_vocabulary, train_bpe
 from minillada.vq import ImageTokenizer

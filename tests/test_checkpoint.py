@@ -8,8 +8,11 @@ import torch
 from helpers import describe, tiny_backbone, tiny_config, tiny_judge, tiny_tokenizer
 
 from minillada import checkpoint
-from minillada.config import ModelConfig, from_dict, to_dict
+from minillada.config import ModelConfig
 from minillada.files import atomic, checksum
+from minillada.measure.judge import Judge
+from minillada.model import Backbone
+from minillada.settings import from_dict, to_dict
 
 
 @pytest.fixture
@@ -77,7 +80,7 @@ def test_an_interrupted_save_leaves_the_old_weights(saved, monkeypatch, module, 
         checkpoint.save_model(saved, other, describe("backbone", other))
     assert {p: p.read_bytes() for p in saved.parent.iterdir()} == before
     monkeypatch.undo()
-    restored, _ = checkpoint.load_model(saved, "backbone")
+    restored, _ = checkpoint.load_model(saved, Backbone)
     assert torch.equal(restored.lm_head.weight, tiny_backbone().lm_head.weight)
 
 
@@ -96,7 +99,7 @@ def test_weights_without_their_new_json_are_noticed(saved, monkeypatch):
         checkpoint.save_model(saved, other, describe("backbone", other))
     monkeypatch.undo()
     with pytest.raises(ValueError, match="do not belong together"):
-        checkpoint.load_model(saved, "backbone")
+        checkpoint.load_model(saved, Backbone)
 
 
 # --- reading -----------------------------------------------------------------------------------------------------------
@@ -141,13 +144,13 @@ def test_config_survives_json():
 def test_truncated_weights_are_refused(saved, keep):
     saved.write_bytes(saved.read_bytes()[:keep])
     with pytest.raises(ValueError, match="weights.safetensors is not a complete safetensors file .*restore or retrain"):
-        checkpoint.load_model(saved, "backbone")
+        checkpoint.load_model(saved, Backbone)
 
 
 def test_foreign_weights_are_refused(saved):
     saved.write_bytes(b"PK\x03\x04 this is a zip file, or so it says" * 100)
     with pytest.raises(ValueError, match="is not a complete safetensors file"):
-        checkpoint.load_model(saved, "backbone")
+        checkpoint.load_model(saved, Backbone)
 
 
 def test_one_altered_number_is_noticed(saved):
@@ -155,35 +158,35 @@ def test_one_altered_number_is_noticed(saved):
     raw[-3] ^= 1
     saved.write_bytes(raw)
     with pytest.raises(ValueError, match="do not belong together .checksum differs.; restore or retrain both"):
-        checkpoint.load_model(saved, "backbone")
+        checkpoint.load_model(saved, Backbone)
 
 
 def test_missing_files_are_named(saved, tmp_path):
     with pytest.raises(FileNotFoundError, match="no weights at .*other.safetensors; restore shipped ones"):
-        checkpoint.load_model(tmp_path / "other.safetensors", "backbone")
+        checkpoint.load_model(tmp_path / "other.safetensors", Backbone)
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no weights at .*empty"):
-        checkpoint.load_model(tmp_path / "empty", "backbone")
+        checkpoint.load_model(tmp_path / "empty", Backbone)
     with pytest.raises(FileNotFoundError, match="no weights called 'mnits'; shipped: .*mnist-judge"):
-        checkpoint.load_model("mnits", "backbone")
+        checkpoint.load_model("mnits", Backbone)
     saved.with_suffix(".json").unlink()
     with pytest.raises(FileNotFoundError, match="weights.json is missing"):
-        checkpoint.load_model(saved, "backbone")
+        checkpoint.load_model(saved, Backbone)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"kind": "backb', b"\xff\xfe\x00", b"[]", b"null", b'"backbone"'])
 def test_broken_json_is_refused(saved, content):
     saved.with_suffix(".json").write_bytes(content)
     with pytest.raises(ValueError, match="weights.json is not a valid JSON object; restore it"):
-        checkpoint.load_model(saved, "backbone")
+        checkpoint.load_model(saved, Backbone)
 
 
 def test_weights_of_another_kind_are_refused(saved):
     with pytest.raises(ValueError, match="holds a backbone, not a judge"):
-        checkpoint.load_model(saved, "judge")
+        checkpoint.load_model(saved, Judge)
     rewrite(saved, lambda info: info.pop("kind"))
     with pytest.raises(ValueError, match="holds a None, not a backbone"):
-        checkpoint.load_model(saved, "backbone")
+        checkpoint.load_model(saved, Backbone)
 
 
 @pytest.mark.parametrize(
@@ -195,25 +198,25 @@ def test_weights_of_another_kind_are_refused(saved):
         ({"num_hidden_layers": 1}, "tensor 'model.layers.1.attention.dense.weight' is unexpected"),
         ({"dropout": 0.1}, "ModelConfig has no field 'dropout'"),
         ({"num_key_value_heads": 3}, "cannot share"),
-        ({"num_key_value_heads": 0}, "does not describe a backbone"),
-        ({"hidden_size": -4}, "does not describe a backbone"),
-        ({"hidden_size": "large"}, "does not describe a backbone"),
-        ({"vocab_size": None}, "does not describe a backbone"),
+        ({"num_key_value_heads": 0}, "must be"),
+        ({"hidden_size": -4}, "must be"),
+        ({"hidden_size": "large"}, "must be"),
+        ({"vocab_size": None}, "must be"),
     ],
 )
 def test_configuration_of_another_model_is_refused(saved, change, sentence):
     rewrite(saved, lambda info: info["config"].update(change))
     with pytest.raises(ValueError, match=sentence):
-        checkpoint.load_model(saved, "backbone")
+        checkpoint.load_model(saved, Backbone)
 
 
 def test_configuration_without_its_fields_is_refused(saved):
     rewrite(saved, lambda info: info["config"].pop("vocab_size"))
     with pytest.raises(ValueError, match="ModelConfig cannot be built from this file: .*vocab_size"):
-        checkpoint.load_model(saved, "backbone")
+        checkpoint.load_model(saved, Backbone)
     rewrite(saved, lambda info: info.update(config=[]))
     with pytest.raises(ValueError, match="backbone"):
-        checkpoint.load_model(saved, "backbone")
+        checkpoint.load_model(saved, Backbone)
 
 
 def test_unknown_kind():
@@ -226,7 +229,7 @@ def test_unknown_kind():
 
 def test_a_merge_is_the_arithmetic_mean(tmp_path):
     paths, modules = save_steps(tmp_path, 3)
-    merged, info = checkpoint.merge(paths, "backbone")
+    merged, info = checkpoint.merge(paths, Backbone)
     for key, value in merged.state_dict().items():
         slow = torch.zeros_like(value)
         for module in modules:
@@ -234,7 +237,7 @@ def test_a_merge_is_the_arithmetic_mean(tmp_path):
         assert torch.allclose(value, slow, atol=1e-6) and not torch.equal(value, modules[0].state_dict()[key])
     assert [part["step"] for part in info["merged"]] == [1, 2, 3] and "step" not in info
     assert [part["sha256"] for part in info["merged"]] == [checksum(path) for path in paths]
-    again, _ = checkpoint.merge([paths[1]] * 4, "backbone")
+    again, _ = checkpoint.merge([paths[1]] * 4, Backbone)
     assert all(torch.equal(value, modules[1].state_dict()[key]) for key, value in again.state_dict().items())
 
 
@@ -242,12 +245,12 @@ def test_what_cannot_be_merged(tmp_path):
     paths, _ = save_steps(tmp_path / "a", 2)
     other, _ = save_steps(tmp_path / "b", 1, hidden_size=24)
     with pytest.raises(ValueError, match="at least two checkpoints, got 1; keep some with"):
-        checkpoint.merge(paths[:1], "backbone")
+        checkpoint.merge(paths[:1], Backbone)
     with pytest.raises(ValueError, match="step-000001.safetensors and .* differ in config; only checkpoints of the same model"):
-        checkpoint.merge([*paths, *other], "backbone")
+        checkpoint.merge([*paths, *other], Backbone)
     rewrite(paths[1], lambda info: info.update(tokenizer_sha256="another"))
     with pytest.raises(ValueError, match="differ in tokenizer_sha256"):
-        checkpoint.merge(paths, "backbone")
+        checkpoint.merge(paths, Backbone)
 
 
 def test_snapshots_of_a_run_come_in_order(saved, tmp_path):

@@ -18,6 +18,8 @@ from minillada.datasets import mnist
 from minillada.datasets.pictures import read_image
 from minillada.datasets.pool import mnist_pool
 from minillada.measure import suite
+from minillada.measure.judge import Judge
+from minillada.model import Backbone
 from minillada.presets import PRESETS
 from minillada.show import grids
 from minillada.training import train as train_module
@@ -166,7 +168,7 @@ def test_train_writes_a_run_and_says_where(call, monkeypatch, tmp_path):
     code, out, _ = call("train", "mnist-judge", "--steps", 2, "--seed", 3, "--out", "here", "--json")
     report = json.loads(out)
     assert code == 0 and report["out"] == "here" and report["step"] == 1 and report["loss"] > 0
-    _, info = checkpoint.load_model(tmp_path / "here", "judge")
+    _, info = checkpoint.load_model(tmp_path / "here", Judge)
     assert info["training"]["steps"] == 2 and info["training"]["seed"] == 3
     code, out, _ = call("train", "mnist-judge", "--steps", 2, "--seed", 3, "--out", "here", "--resume")
     assert code == 0 and out == "finished in here; last step: none left to do\n"
@@ -176,7 +178,7 @@ def test_train_writes_a_run_and_says_where(call, monkeypatch, tmp_path):
 
 def test_merge_averages_the_best_snapshots(call, refuse, run, tmp_path):
     path = checkpoint.resolve(run)
-    backbone, info = checkpoint.load_model(path, "backbone")
+    backbone, info = checkpoint.load_model(path, Backbone)
     head = backbone.lm_head.weight.detach().clone()
     for step, scale in ((1, 1e-3), (2, 0.5), (3, 4.0)):  # never sure, cautious, and sure of what a random model does not know
         backbone.lm_head.weight.data = scale * head
@@ -184,7 +186,7 @@ def test_merge_averages_the_best_snapshots(call, refuse, run, tmp_path):
     code, out, _ = call("merge", "kept", "--top", 2, "--samples", 3, "--out", "mean", "--json")
     report, order = json.loads(out), (2, 1, 3)
     assert code == 0 and list(report["bits"]) == [f"kept/step-00000{step}.safetensors" for step in order]
-    merged, about = checkpoint.load_model(tmp_path / "mean", "backbone")
+    merged, about = checkpoint.load_model(tmp_path / "mean", Backbone)
     assert torch.allclose(merged.lm_head.weight, 0.2505 * head, rtol=1e-2) and len(about["merged"]) == 2
     assert call("merge", "kept", "--samples", 3)[1].count("averaged") == 3
     assert "2 checkpoints are too few to choose the best 3; keep more with" in refuse("merge", run, run, "--samples", 3)

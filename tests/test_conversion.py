@@ -1,7 +1,6 @@
 """Autoregression is block size 1, masked diffusion block size L, and the schedule leads from one to the other, resumable to the bit."""
 
 import math
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -12,9 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from minillada import diffusion
-from minillada.config import Preset, TrainingConfig, frozen, to_dict
+from minillada.config import Preset, TrainingConfig
 from minillada.extras import conversion
-from minillada.presets import change_preset, get_preset
+from minillada.presets import get_preset
+from minillada.settings import changed, frozen, to_dict
 from minillada.training import recipes, train
 from minillada.training.loop import fit
 from minillada.vocab import load_vocabulary
@@ -24,12 +24,12 @@ tiny = Preset(
     "mnist-wsd",
     "backbone",
     tiny_backbone(vocab_size=400, max_position_embeddings=128, block_size=4).config,
-    TrainingConfig(steps=STEPS, batch_size=4, warmup_steps=3, block_schedule=((0.0, 2), (0.2, 4), (0.4, 128), (0.7, 8), (0.9, 4))),
+    changed(TrainingConfig(), steps=STEPS, batch_size=4, warmup_steps=3, block_schedule=((0.0, 2), (0.2, 4), (0.4, 128), (0.7, 8), (0.9, 4))),
 )
 
 
 def scheduled(*entries, **training) -> Preset:
-    return replace(tiny, training=replace(tiny.training, block_schedule=entries, **training))
+    return changed(tiny, block_schedule=entries, **training)
 
 
 # --- the two ends of the schedule ----------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def test_the_preset_warms_up_holds_and_decays():
     top = sizes.index(48)
     assert sizes[: top + 1] == sorted(set(sizes[: top + 1])) and sizes[top:] == sorted(set(sizes[top:]), reverse=True)
     assert conversion.block_size_at(preset, preset.training.steps - 1) == preset.model.block_size == get_preset("mnist").model.block_size
-    assert replace(preset.model, block_size=1) == get_preset("mnist-ar").model
+    assert changed(preset.model, block_size=1) == get_preset("mnist-ar").model
 
 
 @few
@@ -121,7 +121,7 @@ def test_the_preset_warms_up_holds_and_decays():
 def test_whole_blocks_fill_the_batches_of_every_step(sizes, last):
     starts = [i / (len(sizes) + 2) for i in range(len(sizes) + 2)]
     entries = list(zip(starts, [*sizes, 128, last], strict=True))
-    preset = replace(scheduled(*entries), model=replace(tiny.model, block_size=last, max_position_embeddings=128))
+    preset = changed(scheduled(*entries), model=changed(tiny.model, block_size=last, max_position_embeddings=128))
     conversion.check_block_schedule(preset)
     multiple = conversion.padding_multiple(preset)
     assert multiple % last == 0 and all(multiple % size == 0 for size in sizes) and multiple < 12 * 11 * 10 * 16
@@ -164,14 +164,14 @@ def test_bad_schedules_are_refused_before_anything_is_read(entries, sentence, tm
 def test_only_backbones_have_blocks():
     judge = get_preset("mnist-judge")
     with pytest.raises(ValueError, match="mnist-judge is a judge, which has no blocks"):
-        conversion.check_block_schedule(replace(judge, training=replace(judge.training, block_schedule=((0.0, 4),))))
+        conversion.check_block_schedule(changed(judge, block_schedule=((0.0, 4),)))
 
 
 def test_a_schedule_can_be_set_and_is_recorded():
-    preset = change_preset(get_preset("mnist-cpu"), ["block_schedule=[[0,4],[0.5,16]]", "mask_noise=0.1"])
+    preset = changed(get_preset("mnist-cpu"), ["block_schedule=[[0,4],[0.5,16]]", "mask_noise=0.1"])
     assert preset.training.block_schedule == ((0, 4), (0.5, 16)) and preset.training.mask_noise == 0.1
     settings = [word for word in train.command(preset, None, "mnist-ar").split() if "=" in word]
-    assert change_preset(get_preset("mnist-cpu"), settings) == preset
+    assert changed(get_preset("mnist-cpu"), settings) == preset
     stored = to_dict(preset.training)
     assert stored["block_schedule"] == [[0, 4], [0.5, 16]]
     assert frozen(stored["block_schedule"]) == preset.training.block_schedule
@@ -181,10 +181,10 @@ def test_a_schedule_can_be_set_and_is_recorded():
 
 
 def test_noise_falls_to_zero_with_the_warm_up():
-    config = TrainingConfig(steps=10, warmup_steps=4, mask_noise=0.2)
+    config = changed(TrainingConfig(), steps=10, warmup_steps=4, mask_noise=0.2)
     assert [conversion.mask_noise_at(config, step) for step in range(6)] == pytest.approx([0.2, 0.15, 0.1, 0.05, 0, 0])
-    assert conversion.mask_noise_at(replace(config, warmup_steps=0), 0) == 0.2
-    assert conversion.mask_noise_at(TrainingConfig(steps=10), 0) == 0
+    assert conversion.mask_noise_at(changed(config, warmup_steps=0), 0) == 0.2
+    assert conversion.mask_noise_at(changed(TrainingConfig(), steps=10), 0) == 0
 
 
 def test_noise_is_on_masked_tokens_alone_and_gone_afterwards():
@@ -228,7 +228,7 @@ def test_a_conversion_resumes_to_the_bit(tmp_path, stop):
     tokenizer, images = tiny_tokenizer(), real_images(40)
 
     def run(folder, seed, **where):
-        module: nn.Module = train.new_model(replace(preset, training=replace(preset.training, seed=seed)), "cpu", tokenizer)
+        module: nn.Module = train.new_model(changed(preset, seed=seed), "cpu", tokenizer)
         loss = recipes.backbone_loss(module, tokenizer, load_vocabulary(16), images, preset)
         return module, fit(module, loss, preset.training, folder, **where)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from pathlib import Path
 from random import Random
 
@@ -24,6 +24,7 @@ from minillada.datasets.mnist import Images, load_mnist
 from minillada.datasets.pool import Pool, mnist_pool
 from minillada.measure.evaluate import balanced_prompts
 from minillada.presets import get_preset
+from minillada.settings import changed
 from minillada.tasks.base import Source, inputs
 from minillada.tasks.dropping import drop
 from minillada.tasks.table import TASKS
@@ -31,6 +32,7 @@ from minillada.training import recipes, train
 from minillada.training.loop import fit
 from minillada.uni import Uni
 from minillada.vocab import load_vocabulary
+from minillada.vq import ImageTokenizer
 
 GOLDEN = Path(__file__).parent / "golden.json"
 COUNT, EXAMPLES, STEPS = 200, 50, 3
@@ -119,11 +121,11 @@ def losses(run: str) -> list[float]:
     """The losses of the first steps of a run on 2,000 images."""
     name, changes = RUNS[run]
     preset = get_preset(name)
-    preset = replace(preset, training=replace(preset.training, batch_size=16, **changes))
+    preset = changed(preset, batch_size=16, **changes)
     test = load_mnist("test")
     images = Images(test.pixels[:2000], test.labels[:2000])
     if preset.kind == "backbone":
-        tokenizer, _ = checkpoint.load_model(preset.tokenizer, "tokenizer")
+        tokenizer, _ = checkpoint.load_model(preset.tokenizer, ImageTokenizer)
         vocab = load_vocabulary(tokenizer.config.codebook_size, preset.text)
         module = train.new_model(preset, "cpu", tokenizer)
         loss = recipes.backbone_loss(module, tokenizer, vocab, images, preset)

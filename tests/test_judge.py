@@ -7,7 +7,7 @@ import torch
 from helpers import generator, mnist_test_images, real_images, tiny_judge
 
 from minillada import checkpoint
-from minillada.measure.judge import augment
+from minillada.measure.judge import Judge, augment
 
 
 def test_classify_is_the_argmax_of_the_head_on_the_features():
@@ -77,7 +77,7 @@ def test_augmentation_draws_every_image_its_own():
 @pytest.mark.skipif(not checkpoint.shipped("mnist-judge"), reason="the shipped judge is not there")
 def test_the_shipped_judge_knows_digits():
     """On the first 1,000; `minillada evaluate` measures all 10,000."""
-    model, info = checkpoint.load_model("mnist-judge", "judge")
+    model, info = checkpoint.load_model("mnist-judge", Judge)
     images = mnist_test_images()
     right = model.classify(images.floats(slice(0, 1000))) == images.labels[:1000]
     assert float(right.float().mean()) >= 0.993

@@ -1,7 +1,6 @@
 """Mixture of experts: the router against a loop over tokens, the grouped path against the formula, balance, layouts."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from minillada.config import SamplingConfig, TrainingConfig
 from minillada.model import Backbone
 from minillada.presets.official import LLADA2_UNI
 from minillada.sampler import generate
+from minillada.settings import changed
 from minillada.training.loop import fit
 
 EXPERTS = dict(num_experts=8, num_experts_per_tok=3, n_group=4, topk_group=2, moe_intermediate_size=12)
@@ -151,7 +151,7 @@ def test_first_layer_stays_dense_and_cached_decoding_is_exact():
 
 
 def test_a_run_with_experts_resumes_to_the_bit(tmp_path):
-    config = TrainingConfig(steps=6, learning_rate=1e-2, warmup_steps=1, balance_rate=0.05)
+    config = changed(TrainingConfig(), steps=6, learning_rate=1e-2, warmup_steps=1, balance_rate=0.05)
 
     def run(out, **how):
         backbone = tiny_backbone(3, **EXPERTS)
@@ -172,7 +172,7 @@ def test_a_run_with_experts_resumes_to_the_bit(tmp_path):
 
 def test_the_official_model_has_16_billion_parameters():
     with torch.device("meta"):
-        backbone = Backbone(replace(LLADA2_UNI))
+        backbone = Backbone(changed(LLADA2_UNI))
     total = sum(p.numel() for p in backbone.parameters())
     expert = 3 * 2048 * 512
     attention = 2048 * (16 + 2 * 4) * 128 + 16 * 128 * 2048 + 2 * 128

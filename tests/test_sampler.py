@@ -238,15 +238,7 @@ def test_decoding_is_the_slow_loop(prompt, length, block, steps, threshold, guid
     backbone = tiny_backbone(seed % 11)
     prompts = random_ids(2, prompt, seed=seed)
     unconditional = random_ids(1, max(prompt - shorter, 1), seed=seed + 1)
-    config = SamplingConfig(
-        block_size=block,
-        steps=steps,
-        threshold=threshold,
-        guidance=guidance,
-        adaptive=adaptive,
-        fill_tail=tail,
-        minimal_topk=1 + (length > 4),
-    )
+    config = SamplingConfig(block_size=block, steps=steps, threshold=threshold, guidance=guidance, adaptive=adaptive, fill_tail=tail, minimal_topk=1 + (length > 4))
     generation = generate(backbone, prompts, length, config, MASK, unconditional=unconditional)
     for row in range(2):
         with torch.no_grad():
@@ -267,7 +259,7 @@ def test_cached_decoding_gives_the_same_tokens(
     prompt, length, block, steps, threshold, guidance, seed, temperature, top_k, top_p, rows, stop
 ):
     backbone = tiny_backbone(seed % 11)
-    config = SamplingConfig(block, steps, threshold, temperature, top_k, top_p, guidance)
+    config = SamplingConfig(block_size=block, steps=steps, threshold=threshold, temperature=temperature, top_k=top_k, top_p=top_p, guidance=guidance)
     results = [
         generate(
             backbone, random_ids(rows, prompt, seed=seed), length, config, MASK, EOS if stop else None,
@@ -360,7 +352,7 @@ def test_guidance_one_is_the_conditional_branch_alone():
 @given(temperature=st.sampled_from([0.0, 1.0]), **settings_of_decoding)
 def test_what_is_committed_stays_and_the_schedule_is_kept(prompt, length, block, steps, threshold, guidance, seed, temperature):
     backbone, rows = tiny_backbone(seed % 11), 2
-    config = SamplingConfig(block, steps, threshold, temperature)
+    config = SamplingConfig(block_size=block, steps=steps, threshold=threshold, temperature=temperature)
     ids = random_ids(rows, prompt, seed=seed)
     generation = generate(backbone, ids, length, config, MASK, generator=generator(seed))
     assert generation.ids.shape == (rows, length) and not (generation.ids == MASK).any()
@@ -488,17 +480,17 @@ def test_end_of_text_behind_a_mask_does_not_stop():
     [
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"steps": -3}, "steps must be at least 1"),
-        ({"block_size": 0}, "block size must be at least 1"),
-        ({"threshold": 1.5}, r"threshold must lie in \[0, 1\], got 1.5"),
-        ({"threshold": -0.1}, "threshold must lie in"),
-        ({"threshold": math.nan}, "threshold must lie in"),
-        ({"temperature": -1.0}, "temperature must be 0"),
-        ({"temperature": math.inf}, "temperature must be 0"),
-        ({"temperature": math.nan}, "temperature must be 0"),
-        ({"temperature": 1e-42}, "temperature must be 0"),
+        ({"block_size": 0}, "block_size must be at least 1"),
+        ({"threshold": 1.5}, r"threshold must be at most 1.0, got 1.5"),
+        ({"threshold": -0.1}, "threshold must be"),
+        ({"threshold": math.nan}, "threshold must be"),
+        ({"temperature": -1.0}, "temperature must be"),
+        ({"temperature": math.inf}, "temperature must be"),
+        ({"temperature": math.nan}, "temperature must be"),
+        ({"temperature": 1e-42}, "temperature must be"),
         ({"top_k": 0}, "top_k must be at least 1"),
-        ({"top_p": 0.0}, "top_p must lie in"),
-        ({"top_p": 1.1}, "top_p must lie in"),
+        ({"top_p": 0.0}, "top_p must be"),
+        ({"top_p": 1.1}, "top_p must be"),
         ({"guidance": math.nan}, "guidance must be a finite number, got nan"),
         ({"guidance": math.inf}, "guidance must be a finite number, got inf"),
         ({"guidance": -math.inf}, "guidance must be a finite number"),
@@ -570,9 +562,7 @@ def test_three_branches_cached_and_recomputed_give_the_same_tokens(
     scales, phi, strategy, adaptive, shorter, prompt, length, block, steps, threshold, seed
 ):
     backbone = tiny_backbone(seed % 11)
-    config = SamplingConfig(
-        block, steps, threshold, 0.8, guidance=scales[0], guidance_image=scales[1], rescale=phi, strategy=strategy, adaptive=adaptive
-    )
+    config = SamplingConfig(block_size=block, steps=steps, threshold=threshold, temperature=0.8, guidance=scales[0], guidance_image=scales[1], rescale=phi, strategy=strategy, adaptive=adaptive)
     others = [random_ids(2, max(prompt - less, 1), seed=seed + 1 + i) for i, less in enumerate(shorter)]
     results = [
         generate(
@@ -626,11 +616,11 @@ def test_left_to_right_with_one_token_a_step_is_autoregression():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"guidance_image": math.nan}, "image guidance must be a finite number"),
-        ({"rescale": 1.5}, r"rescale must lie in \[0, 1\]"),
+        ({"guidance_image": math.nan}, "guidance_image must be a finite number"),
+        ({"rescale": 1.5}, r"rescale must be"),
         ({"minimal_topk": 0}, "minimal_topk must be at least 1"),
         ({"minimal_topk": 9}, "minimal_topk 9 leaves no step for 8 tokens"),
-        ({"strategy": "entropy"}, "unknown strategy 'entropy'; choose one of low_confidence, "),
+        ({"strategy": "entropy"}, "strategy must be 'low_confidence', "),
     ],
 )
 def test_settings_of_the_released_loop_that_cannot_decode(changes, sentence):
@@ -666,7 +656,7 @@ settings_of_editing = {k: v for k, v in settings_of_decoding.items() if k not in
 def test_token_editing_is_the_slow_loop(prompt, length, block, steps, threshold, edit, post, seed, tail):
     """Also row by row: a row in a batch does what it would do alone, and needs as many passes."""
     backbone, prompts = tiny_backbone(seed % 11), random_ids(3, prompt, seed=seed)
-    config = SamplingConfig(block, min(steps, length), threshold, edit_threshold=edit, post_steps=post, fill_tail=tail)
+    config = SamplingConfig(block_size=block, steps=min(steps, length), threshold=threshold, edit_threshold=edit, post_steps=post, fill_tail=tail)
     generation = generate(backbone, prompts, length, config, MASK)
     for row in range(3):
         with torch.no_grad():
@@ -681,7 +671,7 @@ def test_token_editing_is_the_slow_loop(prompt, length, block, steps, threshold,
 def test_token_editing_from_the_cache_gives_the_same_tokens(
     prompt, length, block, steps, threshold, edit, post, seed, temperature, guidance, stop
 ):
-    config = SamplingConfig(block, steps, threshold, temperature, guidance=guidance, edit_threshold=edit, post_steps=post)
+    config = SamplingConfig(block_size=block, steps=steps, threshold=threshold, temperature=temperature, guidance=guidance, edit_threshold=edit, post_steps=post)
     results = [
         generate(
             tiny_backbone(seed % 11), random_ids(2, prompt, seed=seed), length, config, MASK, EOS if stop else None,
@@ -697,8 +687,8 @@ def test_token_editing_from_the_cache_gives_the_same_tokens(
 @given(**settings_of_editing)
 def test_an_edit_threshold_of_one_edits_nothing(prompt, length, block, steps, threshold, edit, post, seed):
     backbone, prompts = tiny_backbone(seed % 11), random_ids(2, prompt, seed=seed)
-    plain = generate(backbone, prompts, length, SamplingConfig(block, steps, threshold), MASK)
-    never = generate(backbone, prompts, length, SamplingConfig(block, steps, threshold, edit_threshold=1.0, post_steps=post), MASK)
+    plain = generate(backbone, prompts, length, SamplingConfig(block_size=block, steps=steps, threshold=threshold), MASK)
+    never = generate(backbone, prompts, length, SamplingConfig(block_size=block, steps=steps, threshold=threshold, edit_threshold=1.0, post_steps=post), MASK)
     assert torch.equal(plain.ids, never.ids) and plain.forwards == never.forwards
     assert not any(step.edited.any() for step in never.steps)
 
@@ -707,7 +697,7 @@ def test_an_edit_threshold_of_one_edits_nothing(prompt, length, block, steps, th
 @given(**settings_of_editing)
 def test_edits_touch_only_the_answer_in_its_block(prompt, length, block, steps, threshold, edit, post, seed):
     ids = random_ids(2, prompt, seed=seed)
-    config = SamplingConfig(block, steps, threshold, edit_threshold=edit, post_steps=post)
+    config = SamplingConfig(block_size=block, steps=steps, threshold=threshold, edit_threshold=edit, post_steps=post)
     canvas = torch.cat([ids, torch.full((2, length + block), MASK)], 1)
     after = Counter()
     for step in generate(tiny_backbone(seed % 11), ids, length, config, MASK).steps:
@@ -732,15 +722,15 @@ class Undecided(Scripted):
 
 def test_editing_that_never_settles_ends():
     model, prompt = Undecided([[9]], [0.9]), torch.full((2, 2), 9)
-    generation = generate(model, prompt, 6, SamplingConfig(4, 2, 0.5, edit_threshold=0.0, post_steps=16), MASK)
+    generation = generate(model, prompt, 6, SamplingConfig(block_size=4, steps=2, threshold=0.5, edit_threshold=0.0, post_steps=16), MASK)
     assert generation.forwards == 2 * (1 + 16) and not (generation.ids == MASK).any()
-    assert generate(model, prompt, 6, SamplingConfig(4, 2, 0.5, edit_threshold=0.0, post_steps=0), MASK).forwards == 2
+    assert generate(model, prompt, 6, SamplingConfig(block_size=4, steps=2, threshold=0.5, edit_threshold=0.0, post_steps=0), MASK).forwards == 2
 
 
 def test_a_row_ends_when_its_block_has_settled():
     """With editing, the block of the end of text is filled and edited before its row counts as finished."""
     model = Scripted([[9, 9, 5, EOS, 7, 7, 8, 9]], [0.9] * 8)
-    config = SamplingConfig(4, 4, 1.0, edit_threshold=0.5)
+    config = SamplingConfig(block_size=4, steps=4, threshold=1.0, edit_threshold=0.5)
     generation = generate(model, torch.full((1, 2), 9), 6, config, MASK, EOS)
     assert (
         generation.ids.tolist() == [[5, EOS, EOS, EOS, EOS, EOS]] and generation.forwards == 3
@@ -770,7 +760,7 @@ def test_token_editing_against_the_released_rules(edit):
             input_ids=prompt, gen_length=10, block_length=4, num_inference_steps=8, temperature=0.0, sampling_method="greedy",
             threshold=0.7, editing_threshold=edit, max_post_steps=15, eos_early_stop=False, mask_token_id=MASK, output_type="seq",
         ).sequences  # fmt: skip
-        ours = generate(backbone, prompt, 10, SamplingConfig(4, 8, 0.7, edit_threshold=edit, post_steps=16), MASK)
+        ours = generate(backbone, prompt, 10, SamplingConfig(block_size=4, steps=8, threshold=0.7, edit_threshold=edit, post_steps=16), MASK)
         assert torch.equal(ours.ids, theirs)
         edits += sum(int(step.edited.sum()) for step in ours.steps)
     assert edits > 0, "nothing was edited, so nothing was compared"
@@ -779,9 +769,9 @@ def test_token_editing_against_the_released_rules(edit):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"edit_threshold": 1.1}, r"edit threshold must lie in \[0, 1\], got 1.1"),
-        ({"edit_threshold": -0.1}, "edit threshold must lie in"),
-        ({"edit_threshold": math.nan}, "edit threshold must lie in"),
+        ({"edit_threshold": 1.1}, r"edit_threshold must be at most 1.0, got 1.1"),
+        ({"edit_threshold": -0.1}, "edit_threshold must be"),
+        ({"edit_threshold": math.nan}, "edit_threshold must be"),
         ({"post_steps": -1}, "post_steps must be at least 0, got -1"),
     ],
 )

@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -23,7 +22,9 @@ import minillada
 import minillada.uni as uni_module
 from minillada import checkpoint, layout
 from minillada.datasets import captions
+from minillada.measure.judge import load_judge
 from minillada.sampler import generate
+from minillada.settings import changed
 from minillada.uni import ANSWER_LENGTH, DESCRIBE, DRAW, EDIT, THINK, Uni, equal_lengths
 from minillada.vocab import load_vocabulary
 
@@ -54,7 +55,7 @@ def test_a_single_string_is_not_a_list_of_letters(task):
 def test_drawing_is_the_sampler_on_the_layout(guidance):
     traced = uni.draw_traced(["a thin two"] * 2, seed=5, guidance=guidance, steps=3)
     prompt = torch.tensor([layout.draw_prompt(uni.vocab, "a thin two", 4)] * 2)
-    config = replace(DRAW, steps=3, guidance=guidance, block_size=uni.backbone.config.block_size)
+    config = changed(DRAW, steps=3, guidance=guidance, block_size=uni.backbone.config.block_size)
     expected = generate(
         uni.backbone, prompt, 16, config, uni.vocab.mask_id, allowed=uni.vocab.is_image(),
         unconditional=torch.tensor([layout.draw_prompt(uni.vocab, None, 4)]), generator=generator(5),
@@ -70,7 +71,7 @@ def test_settings_reach_the_sampler():
     assert not torch.equal(one, two)
     assert uni.draw_traced(["a seven"], steps=1).generation.forwards < uni.draw_traced(["a seven"], steps=8).generation.forwards
     assert uni.draw_traced(["a seven"], block_size=4, steps=1).generation.forwards == 5  # 4-blocks around the end of the prompt
-    assert uni.sampling(DRAW, steps=None, guidance=3.0) == replace(DRAW, guidance=3.0)
+    assert uni.sampling(DRAW, steps=None, guidance=3.0) == changed(DRAW, guidance=3.0)
 
 
 def test_the_seed_decides_and_the_cache_does_not():
@@ -105,7 +106,7 @@ def test_describing_is_the_sampler_on_the_layout():
     images = real_images(3).floats()
     codes = uni.tokenizer.encode(images)
     prompt = torch.tensor([layout.describe_prompt(uni.vocab, c) for c in codes])
-    config = replace(DESCRIBE, block_size=uni.backbone.config.block_size)
+    config = changed(DESCRIBE, block_size=uni.backbone.config.block_size)
     answer = generate(
         uni.backbone, prompt, ANSWER_LENGTH, config, uni.vocab.mask_id, uni.vocab.eos_id, allowed=uni.vocab.is_text()
     ).ids
@@ -145,9 +146,9 @@ def test_every_caption_fits_the_answer():
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"guidance": math.nan}, "guidance must be a finite number"),
         ({"guidance": math.inf}, "guidance must be a finite number"),
-        ({"threshold": 2.0}, "threshold must lie in"),
-        ({"temperature": -0.5}, "temperature must be 0"),
-        ({"block_size": 0}, "block size must be at least 1"),
+        ({"threshold": 2.0}, "threshold must be"),
+        ({"temperature": -0.5}, "temperature must be"),
+        ({"block_size": 0}, "block_size must be at least 1"),
         ({"top_k": 0}, "top_k must be at least 1"),
     ],
 )
@@ -255,7 +256,7 @@ def test_loading_what_is_not_there(run):
 def test_the_shipped_model_draws_and_describes():
     """A small sample against bars well below the measured values; `minillada evaluate mnist` gives those."""
     shipped = minillada.load("mnist")
-    judge, _ = checkpoint.load_model("mnist-judge", "judge")
+    judge = load_judge()
     digits = torch.arange(60) % 10
     drawn = shipped.draw([captions.all_captions()[int(d) * 6 + i // 10] for i, d in enumerate(digits)], seed=0)
     assert float((judge.classify(drawn) == digits).float().mean()) >= 0.93
@@ -286,7 +287,7 @@ def test_an_edit_is_three_way_guidance_on_the_layout(scales):
     codes, vocab = uni.encode(pictures), uni.vocab
     users = [([c, "mirror it"], [c, None], ["mirror it"]) for c in codes]
     full, no_text, no_image = (torch.tensor([layout.prompt(vocab, "edit", user[k], 4) for user in users]) for k in range(3))
-    config = replace(EDIT, steps=3, temperature=1.0, guidance=text, guidance_image=image, block_size=uni.backbone.config.block_size)
+    config = changed(EDIT, steps=3, temperature=1.0, guidance=text, guidance_image=image, block_size=uni.backbone.config.block_size)
     ids = generate(
         uni.backbone, full, 16, config, vocab.mask_id, allowed=vocab.is_image(), unconditional=no_text, no_image=no_image,
         generator=generator(3),

@@ -3,7 +3,6 @@
 import functools
 import json
 import math
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -31,16 +30,18 @@ from minillada.datasets.pool import mnist_pool
 from minillada.diffusion import block_diffusion_loss
 from minillada.extras import transfer
 from minillada.layout import SYSTEM_PROMPTS
-from minillada.presets import PRESETS, change_preset, get_preset
+from minillada.model import Backbone
+from minillada.presets import PRESETS, get_preset
+from minillada.settings import changed
 from minillada.tasks.base import Picture
 from minillada.tasks.table import TRAINED
 from minillada.training import optim, recipes, train
 from minillada.training.loop import batch_indices, fit, step_generator
-from minillada.training.stream import backbone_batches, encode_pictures, mixture_batches, shift
+from minillada.training.stream import encode_pictures, mixture_batches, shift
 from minillada.vocab import load_vocabulary, text_path
 
 STEPS = 7
-short = TrainingConfig(steps=STEPS, batch_size=8, warmup_steps=3, learning_rate=3e-3, weight_decay=0.1, seed=5)
+short = changed(TrainingConfig(), steps=STEPS, batch_size=8, warmup_steps=3, learning_rate=3e-3, weight_decay=0.1, seed=5)
 
 # --- small pieces ------------------------------------------------------------------------------------------------------
 
@@ -72,14 +73,14 @@ def test_fewer_images_than_a_batch():
 
 
 def test_learning_rate_end_points():
-    config = TrainingConfig(steps=100, warmup_steps=10, learning_rate=0.5, final_lr_fraction=0.1)
+    config = changed(TrainingConfig(), steps=100, warmup_steps=10, learning_rate=0.5, final_lr_fraction=0.1)
     rates = [optim.learning_rate(config, s) for s in range(101)]
     assert rates[0] == pytest.approx(0.05) and rates[9] == pytest.approx(0.5)  # reached at the last step of the warm-up
     assert rates[10] == pytest.approx(0.5) and rates[100] == pytest.approx(0.05)
     assert rates[55] == pytest.approx((0.5 + 0.05) / 2)  # half-way down the cosine
     assert all(a < b for a, b in zip(rates[:9], rates[1:10], strict=True))
     assert all(a > b for a, b in zip(rates[10:100], rates[11:], strict=True))
-    assert optim.learning_rate(replace(config, warmup_steps=0), 0) == pytest.approx(0.5)
+    assert optim.learning_rate(changed(config, warmup_steps=0), 0) == pytest.approx(0.5)
 
 
 def test_only_matrices_decay():
@@ -91,7 +92,7 @@ def test_only_matrices_decay():
 
 
 def test_muon_moves_all_directions_of_the_layers_alike_and_leaves_the_tables_to_adamw():
-    backbone, config = tiny_backbone(), replace(short, optimizer="muon", weight_decay=0.0)
+    backbone, config = tiny_backbone(), changed(short, optimizer="muon", weight_decay=0.0)
     adamw, muon = optim.make_optimizers(backbone, config)
     taken = [p for optimizer in (adamw, muon) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(map(id, taken)) == sorted(map(id, backbone.parameters())), "every parameter once"
@@ -111,7 +112,7 @@ def test_muon_moves_all_directions_of_the_layers_alike_and_leaves_the_tables_to_
         else:
             assert torch.equal(before[name], p)
     with pytest.raises(ValueError, match="unknown optimizer 'sgd'; choose adamw or muon"):
-        optim.make_optimizers(backbone, replace(short, optimizer="sgd"))
+        optim.make_optimizers(backbone, changed(short, optimizer="sgd"))
 
 
 class Quadratic(nn.Module):
@@ -124,7 +125,7 @@ class Quadratic(nn.Module):
 
 
 def test_fit_is_clipped_adamw_with_the_schedule_by_hand():
-    config = TrainingConfig(steps=6, warmup_steps=2, learning_rate=0.1, weight_decay=0.5, betas=(0.8, 0.9), grad_clip=1.5)
+    config = changed(TrainingConfig(), steps=6, warmup_steps=2, learning_rate=0.1, weight_decay=0.5, betas=(0.8, 0.9), grad_clip=1.5)
     module = Quadratic()
     values = {k: p.detach().double().clone() for k, p in module.named_parameters()}
     moments = {k: (torch.zeros_like(v), torch.zeros_like(v)) for k, v in values.items()}
@@ -155,24 +156,24 @@ def test_fit_is_clipped_adamw_with_the_schedule_by_hand():
 
 # --- exact resume ------------------------------------------------------------------------------------------------------
 
-tiny_judge_preset = Preset("mnist-judge", "judge", JudgeConfig(width=4, features=6), short)
-tiny_tokenizer_preset = Preset("mnist-tokenizer", "tokenizer", TokenizerConfig(codebook_size=16, code_dim=8, width=8), short)
-tiny_backbone_preset = Preset("mnist", "backbone", tiny_backbone(vocab_size=400, max_position_embeddings=128).config, short)
+tiny_judge_preset = Preset(name="mnist-judge", kind="judge", model=JudgeConfig(width=4, features=6), training=short)
+tiny_tokenizer_preset = Preset(name="mnist-tokenizer", kind="tokenizer", model=TokenizerConfig(codebook_size=16, code_dim=8, width=8), training=short)
+tiny_backbone_preset = Preset(name="mnist", kind="backbone", model=tiny_backbone(vocab_size=400, max_position_embeddings=128).config, training=short)
 
 
 def judge_run(seed):
-    module = train.new_model(replace(tiny_judge_preset, training=replace(short, seed=seed)), "cpu")
+    module = train.new_model(changed(tiny_judge_preset, training=changed(short, seed=seed)), "cpu")
     return module, recipes.judge_loss(module, real_images(40), short)
 
 
 def tokenizer_run(seed):
-    module = train.new_model(replace(tiny_tokenizer_preset, training=replace(short, seed=seed)), "cpu")
+    module = train.new_model(changed(tiny_tokenizer_preset, training=changed(short, seed=seed)), "cpu")
     return module, recipes.tokenizer_loss(module, real_images(40), load_vocabulary(16), short)
 
 
 def backbone_run(seed):
     tokenizer = tiny_tokenizer()
-    module = train.new_model(replace(tiny_backbone_preset, training=replace(short, seed=seed)), "cpu", tokenizer)
+    module = train.new_model(changed(tiny_backbone_preset, training=changed(short, seed=seed)), "cpu", tokenizer)
     return module, recipes.backbone_loss(module, tokenizer, load_vocabulary(16), real_images(40), tiny_backbone_preset)
 
 
@@ -287,7 +288,7 @@ def test_state_of_another_run_is_refused(tmp_path):
     fit(module, loss, short, tmp_path, stop_after=1)
     for change in ({"steps": 8}, {"learning_rate": 1e-3}, {"seed": 6}, {"betas": (0.9, 0.999)}):
         with pytest.raises(ValueError, match="belongs to a run with other training settings"):
-            fit(*judge_run(1), replace(short, **change), tmp_path, resume=True)
+            fit(*judge_run(1), changed(short, **change), tmp_path, resume=True)
     with pytest.raises(ValueError, match="does not fit its configuration"):
         fit(*tokenizer_run(1), short, tmp_path, resume=True)
     state = tmp_path / "state.safetensors"
@@ -318,7 +319,7 @@ def test_bfloat16_runs_under_autocast_and_keeps_float32_weights():
         seen.append(torch.is_autocast_enabled("cpu"))
         return block_diffusion_loss(backbone, ids, targets, 4, MASK, (0.2, 1.0), generator(step))
 
-    low = fit(backbone, loss, replace(short, bfloat16=True))
+    low = fit(backbone, loss, changed(short, bfloat16=True))
     assert seen == [True] * STEPS and {p.dtype for p in backbone.parameters()} == {torch.float32}
     backbone = tiny_backbone(2, block_size=4)
     full = fit(backbone, loss, short)
@@ -365,7 +366,7 @@ def test_tokenizer_recipe_pairs_each_picture_with_its_own_caption(monkeypatch):
 
 def test_half_of_a_batch_draws_and_half_describes():
     vocab, tokenizer, images = load_vocabulary(16), tiny_tokenizer(), real_images(40)
-    everything = Preset("x", "backbone", tiny_backbone_preset.model, replace(short, unconditional_rate=0.0, partial_caption_rate=0.0))
+    everything = Preset(name="x", kind="backbone", model=tiny_backbone_preset.model, training=changed(short, unconditional_rate=0.0, partial_caption_rate=0.0))
     draw, describe = backbone_batches(tokenizer, vocab, images, everything, step=2)
     index = batch_indices(40, 8, 2, short.seed)
     true = captions.describe_pixels(images.floats(index), images.labels[index])
@@ -391,7 +392,7 @@ def test_half_of_a_batch_draws_and_half_describes():
 def test_tasks_are_averaged_by_their_shares(monkeypatch):
     """A task with more or longer targets counts no more than its share of the batch."""
     vocab, tokenizer = load_vocabulary(16), tiny_tokenizer()
-    preset = replace(tiny_backbone_preset, training=replace(short, draw_share=0.25))
+    preset = changed(tiny_backbone_preset, training=changed(short, draw_share=0.25))
     losses = iter([(torch.tensor(8.0), {"masked_nats": 4.0}), (torch.tensor(4.0), {"masked_nats": 8.0})])
     monkeypatch.setattr(recipes, "block_diffusion_loss", lambda *inputs, **settings: next(losses))
     module = train.new_model(preset, "cpu", tokenizer)
@@ -402,7 +403,7 @@ def test_tasks_are_averaged_by_their_shares(monkeypatch):
 def step_of(vocab_and_tokenizer, **settings):
     """Losses of steps 0 and 1 for some training settings, their gradient, and the backbone."""
     vocab, tokenizer = vocab_and_tokenizer
-    preset = replace(tiny_backbone_preset, training=replace(short, **settings))
+    preset = changed(tiny_backbone_preset, training=changed(short, **settings))
     backbone = train.new_model(preset, "cpu", tokenizer)
     loss = recipes.backbone_loss(backbone, tokenizer, vocab, real_images(40), preset)
     values = [loss(step)[0] for step in (0, 1)]
@@ -426,7 +427,7 @@ def test_checkpointed_layers_are_computed_again_as_they_were_in_bfloat16():
     """On a CPU bfloat16 runs with another attention kernel, which the second computation must use, too."""
     vocab, tokenizer, records = load_vocabulary(16), tiny_tokenizer(), []
     for flag in (False, True):
-        preset = replace(tiny_backbone_preset, training=replace(short, steps=2, bfloat16=True, activation_checkpointing=flag))
+        preset = changed(tiny_backbone_preset, training=changed(short, steps=2, bfloat16=True, activation_checkpointing=flag))
         backbone = train.new_model(preset, "cpu", tokenizer)
         loss = recipes.backbone_loss(backbone, tokenizer, vocab, real_images(40), preset)
         records.append(fit(backbone, loss, preset.training))
@@ -436,7 +437,7 @@ def test_checkpointed_layers_are_computed_again_as_they_were_in_bfloat16():
 def test_packing_holds_the_same_sequences_in_rows_of_one_length():
     vocab, tokenizer, images = load_vocabulary(16), tiny_tokenizer(), real_images(40)
     apart = backbone_batches(tokenizer, vocab, images, tiny_backbone_preset, 1)
-    preset = replace(tiny_backbone_preset, training=replace(short, pack_length=128))
+    preset = changed(tiny_backbone_preset, training=changed(short, pack_length=128))
     (packed,) = backbone_batches(tokenizer, vocab, images, preset, 1)
     assert packed.ids.shape[1] == 128 and len(packed.ids) < short.batch_size
     texts = [vocab.decode(row).split("<|endoftext|>")[0] for batch in apart for row in batch.ids]
@@ -453,14 +454,14 @@ def test_packing_holds_the_same_sequences_in_rows_of_one_length():
 
 @pytest.mark.parametrize(("share", "expected"), [(1.0, 8), (0.0, 0), (0.25, 2), (0.75, 6)])
 def test_draw_share_decides_how_many_draw(share, expected):
-    vocab, preset = load_vocabulary(16), replace(tiny_backbone_preset, training=replace(short, draw_share=share))
+    vocab, preset = load_vocabulary(16), changed(tiny_backbone_preset, training=changed(short, draw_share=share))
     batches = backbone_batches(tiny_tokenizer(), vocab, real_images(40), preset, 0)
     assert sum(SYSTEM_PROMPTS["draw"] in vocab.decode(row) for batch in batches for row in batch.ids) == expected
 
 
 def test_captions_are_dropped_and_shortened_at_their_rates():
     vocab, tokenizer, images = load_vocabulary(16), tiny_tokenizer(), real_images(600)
-    preset = Preset("x", "backbone", tiny_backbone_preset.model, replace(short, batch_size=600))
+    preset = Preset(name="x", kind="backbone", model=tiny_backbone_preset.model, training=changed(short, batch_size=600))
     kinds = {"none": 0, "full": 0, "digit": 0, "thickness": 0, "slant": 0}
     for step in range(3):
         for row in backbone_batches(tokenizer, vocab, images, preset, step)[0].ids:
@@ -477,8 +478,8 @@ def test_captions_are_dropped_and_shortened_at_their_rates():
 
 def test_block_size_one_pads_as_the_others_do():
     vocab, tokenizer = load_vocabulary(16), tiny_tokenizer()
-    model = replace(tiny_backbone_preset.model, block_size=1)
-    batches = backbone_batches(tokenizer, vocab, real_images(40), replace(tiny_backbone_preset, model=model), 0)
+    model = changed(tiny_backbone_preset.model, block_size=1)
+    batches = backbone_batches(tokenizer, vocab, real_images(40), changed(tiny_backbone_preset, model=model), 0)
     assert all(batch.ids.shape[1] % 16 == 0 for batch in batches)
 
 
@@ -506,7 +507,7 @@ def test_text_preset_reproduces_the_shipped_pieces(tmp_path):
     assert module is None and records == []
     assert json.loads((tmp_path / "text.json").read_text()) == json.loads(text_path().read_text())
     with pytest.raises(ValueError, match="ask for that number"):
-        train.train(Preset("x", "text", TextConfig(5000), TrainingConfig(0)), tmp_path / "more")
+        train.train(Preset(name="x", kind="text", model=TextConfig(vocab_size=5000)), tmp_path / "more")
     assert not (tmp_path / "more" / "text.json").exists()
 
 
@@ -550,7 +551,7 @@ def test_snapshots_are_the_weights_of_their_step(small_mnist, tmp_path):
     train.train(tiny_backbone_preset, tmp_path / "run", **where, resume=True)
     assert [path.name for path in checkpoint.snapshots(tmp_path / "run")] == [f"step-00000{step}.safetensors" for step in (2, 4, 6)]
     four, _ = train.train(tiny_backbone_preset, tmp_path / "four", tokenizer_weights=tokenizer, stop_after=4)
-    kept, info = checkpoint.load_model(checkpoint.snapshot_path(tmp_path / "run", 4), "backbone")
+    kept, info = checkpoint.load_model(checkpoint.snapshot_path(tmp_path / "run", 4), Backbone)
     assert same_bits(kept, storable(four)) and info["step"] == 4 and info["preset"] == "mnist"
 
 
@@ -558,15 +559,13 @@ def test_a_run_can_start_from_other_weights(small_mnist, tmp_path):
     """A second round begins where the first ended, here at another block size, and its JSON tells the whole story."""
     tokenizer = str(save_tiny_uni(tmp_path).parent / "tokenizer")
     first, _ = train.train(tiny_backbone_preset, tmp_path / "first", tokenizer_weights=tokenizer)
-    still = replace(
-        tiny_backbone_preset, model=replace(tiny_backbone_preset.model, block_size=8), training=replace(short, learning_rate=0.0)
-    )
+    still = changed(tiny_backbone_preset, block_size=8, learning_rate=0.0)
     second, _ = train.train(still, tmp_path / "second", tokenizer_weights=tokenizer, start=str(tmp_path / "first"))
     assert same_bits(second, storable(first)), "with a learning rate of 0 it ends where it began"
     info = checkpoint.read_info(tmp_path / "second" / "weights.safetensors")
     assert info["start"]["training"] == checkpoint.read_info(tmp_path / "first" / "weights.safetensors")["training"]
     assert info["command"].endswith(f"--start {tmp_path / 'first'}")
-    wider = replace(tiny_backbone_preset, model=replace(tiny_backbone_preset.model, hidden_size=48))
+    wider = changed(tiny_backbone_preset, model=changed(tiny_backbone_preset.model, hidden_size=48))
     with pytest.raises(ValueError, match="first.* does not fit its configuration"):
         train.train(wider, tmp_path / "third", tokenizer_weights=tokenizer, start=str(tmp_path / "first"))
 
@@ -582,21 +581,21 @@ def test_presets_are_consistent():
         if preset.kind == "backbone":
             tokenizer = PRESETS[preset.tokenizer].model
             assert preset.model.vocab_size == PRESETS[preset.text].model.vocab_size + tokenizer.codebook_size
-    assert PRESETS["mnist-ar"].model.block_size == 1 and PRESETS["mnist-ar"].training.mask_rate == (1.0, 1.0)
+    assert PRESETS["mnist-ar"].model.block_size == 1 and PRESETS["mnist-ar"].training.loss.mask_rate == (1.0, 1.0)
     a, b = PRESETS["mnist"], PRESETS["mnist-ar"]
-    assert replace(b.model, block_size=a.model.block_size) == a.model  # a fair comparison: the same size,
-    assert replace(b.training, mask_rate=a.training.mask_rate, steps=a.training.steps) == a.training  # the same recipe
+    assert changed(b.model, block_size=a.model.block_size) == a.model  # a fair comparison: the same size,
+    assert changed(b.training, mask_rate=a.training.loss.mask_rate, steps=a.training.steps) == a.training  # the same recipe
     with pytest.raises(ValueError, match="unknown preset 'mnits'; choose one of .*mnist-cpu"):
         get_preset("mnits")
 
 
 def test_settings_change_a_preset_and_are_recorded():
-    preset = change_preset(get_preset("mnist-cpu"), ["objective=uniform", "mask_rate=[0.3,0.8]", "block_size=4", "grad_clip=2"])
-    assert preset.training.objective == "uniform" and preset.training.mask_rate == (0.3, 0.8)
+    preset = changed(get_preset("mnist-cpu"), ["objective=uniform", "mask_rate=[0.3,0.8]", "block_size=4", "grad_clip=2"])
+    assert preset.training.loss.objective == "uniform" and preset.training.loss.mask_rate == (0.3, 0.8)
     assert preset.model.block_size == 4 and preset.training.grad_clip == 2.0 and isinstance(preset.training.grad_clip, float)
     recorded = train.command(preset, None, None)
     settings = [word for word in recorded.split() if "=" in word]
-    assert change_preset(get_preset("mnist-cpu"), settings) == preset, recorded
+    assert changed(get_preset("mnist-cpu"), settings) == preset, recorded
 
 
 @pytest.mark.parametrize(
@@ -610,7 +609,7 @@ def test_settings_change_a_preset_and_are_recorded():
 )
 def test_settings_that_do_not_exist_or_fit(setting, sentence):
     with pytest.raises(ValueError, match=sentence):
-        change_preset(get_preset("mnist-cpu"), [setting])
+        changed(get_preset("mnist-cpu"), [setting])
 
 
 # --- every task --------------------------------------------------------------------------------------------------------
@@ -618,8 +617,8 @@ def test_settings_that_do_not_exist_or_fit(setting, sentence):
 
 def tiny_uni_preset(**changes) -> Preset:
     mixture = tuple((task, 1.0) for task in TRAINED)
-    training = replace(short, mixture=mixture, batch_size=24, **changes)
-    return replace(tiny_backbone_preset, training=training)
+    training = changed(short, mixture=mixture, batch_size=24, **changes)
+    return changed(tiny_backbone_preset, training=training)
 
 
 def test_pictures_are_moved_alike_before_and_after_an_edit():
@@ -641,7 +640,7 @@ def test_pictures_are_moved_alike_before_and_after_an_edit():
 def test_a_mixture_holds_every_task_in_its_share_and_repeats():
     tokenizer, vocab, pool = tiny_tokenizer(), load_vocabulary(16), mnist_pool(real_images(2000))
     preset = tiny_uni_preset()
-    preset = replace(preset, training=replace(preset.training, batch_size=600, unconditional_rate=0.0))
+    preset = changed(preset, batch_size=600, unconditional_rate=0.0)
     batches = mixture_batches(tokenizer, vocab, pool, preset, 3)
     again = mixture_batches(tokenizer, vocab, pool, preset, 3)
     assert all(torch.equal(a.ids, b.ids) and torch.equal(a.targets, b.targets) for a, b in zip(batches, again, strict=True))
@@ -657,7 +656,7 @@ def test_a_mixture_trains_and_resumes_to_the_bit(small_mnist, tmp_path):
     train.train(tiny_tokenizer_preset, tmp_path / "tokenizer")
     whole, interrupted, tokenizer = tmp_path / "whole", tmp_path / "interrupted", str(tmp_path / "tokenizer")
     preset = tiny_uni_preset(optimizer="muon")
-    preset = replace(preset, training=replace(preset.training, mixture=(("describe", 1.0), ("draw", 1.0))))
+    preset = changed(preset, mixture=(("describe", 1.0), ("draw", 1.0)))
     train.train(preset, whole, tokenizer_weights=tokenizer)
     train.train(preset, interrupted, tokenizer_weights=tokenizer, stop_after=3)
     train.train(preset, interrupted, tokenizer_weights=tokenizer, resume=True)
@@ -696,7 +695,7 @@ def test_a_tokenizer_may_see_edited_images(small_mnist):
     """Share 1: nothing is shown as it was; captions are measured on what is shown."""
     seen = []
     module = SimpleNamespace(parameters=lambda: iter([torch.zeros(1)]), loss=lambda images, *rest: seen.append((images, rest)))
-    config = replace(short, operation_share=1.0, batch_size=40)
+    config = changed(short, operation_share=1.0, batch_size=40)
     images, text = real_images(40), load_vocabulary(16)
     recipes.tokenizer_loss(module, images, text, config)(0)
     index = batch_indices(40, 40, 0, config.seed)

@@ -298,7 +298,7 @@ def test_bad_codes_are_refused(codes, sentence):
 @pytest.mark.skipif(not checkpoint.shipped("mnist-tokenizer"), reason="the shipped tokenizer is not there")
 def test_the_shipped_tokenizer_keeps_digits():
     """On the first 300 test images; `minillada evaluate` measures all 10,000."""
-    tokenizer, _ = checkpoint.load_model("mnist-tokenizer", "tokenizer")
+    tokenizer, _ = checkpoint.load_model("mnist-tokenizer", ImageTokenizer)
     images = real_images(300).floats()
     codes = tokenizer.encode(images)
     squared = float((tokenizer.decode(codes) - images).square().mean())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,11 +19,15 @@ from ..datasets import captions, mnist
 from ..files import RESULTS_DIR, atomic
 from ..measure import evaluate, likelihood
 from ..measure.intervals import mean_ci95
+from ..measure.judge import load_judge
+from ..model import Backbone
 from ..presets import get_preset
+from ..settings import changed
 from ..training import recipes, train
 from ..training.loop import fit
 from ..uni import Uni, load
 from ..vocab import load_vocabulary
+from ..vq import ImageTokenizer
 
 RESULT = RESULTS_DIR / "conversion.json"
 
@@ -51,7 +54,7 @@ def conversion(steps: int, seed: int, **changes):
     """`mnist-wsd` in few steps: the recipe of every run here but for `changes`."""
     preset = get_preset("mnist-wsd")
     warmup = dict(warmup_steps=20, bfloat16=True)
-    return replace(preset, training=replace(preset.training, steps=steps, batch_size=BATCH, seed=seed, **warmup | changes))
+    return changed(preset, steps=steps, batch_size=BATCH, seed=seed, **warmup | changes)
 
 
 def gradients(loss_of, vocab) -> dict:
@@ -61,7 +64,7 @@ def gradients(loss_of, vocab) -> dict:
         for known in (True, False):
             records = []
             for seed in range(NOISE_SEEDS):
-                backbone, _ = checkpoint.load_model("mnist-ar", "backbone")
+                backbone, _ = checkpoint.load_model("mnist-ar", Backbone)
                 if not known:  # what weight decay leaves of a row that no input ever used
                     backbone.model.word_embeddings.weight.data[vocab.mask_id] = 0.0
                 preset = conversion(NOISE_STEPS, seed, block_schedule=(), mask_noise=noise)
@@ -100,14 +103,14 @@ class Meter:
 
 def curves(loss_of, tokenizer, vocab, report: dict) -> dict:
     """Bound and drawing accuracy along each run, always measured at block size 16."""
-    judge, _ = checkpoint.load_model("mnist-judge", "judge")
+    judge = load_judge()
     report |= {"batch": BATCH, "steps": STEPS, "prompts": PROMPTS, "images": IMAGES, "runs": report.get("runs", {})}
     for seed in SEEDS:
         for name, schedule in SCHEDULES.items():
             preset = conversion(STEPS, seed, block_schedule=schedule)
             module = train.new_model(preset, "cpu", tokenizer)
             if name != "from scratch":
-                module.load_state_dict(checkpoint.load_model("mnist-ar", "backbone")[0].state_dict())
+                module.load_state_dict(checkpoint.load_model("mnist-ar", Backbone)[0].state_dict())
             meter = Meter(module, tokenizer, vocab, judge)
             meter(0)
             fit(module, loss_of(module, preset), preset.training, description=name, after_step=meter)
@@ -127,12 +130,12 @@ def merge(report: dict) -> dict:
         for name, fraction in (("constant", 1.0), ("decaying", 0.02)):
             settings = dict(steps=STEPS, seed=seed, bfloat16=True, final_lr_fraction=fraction)
             run = Path("runs") / f"compare-merge-{name}-{seed}"
-            train.train(replace(preset, training=replace(preset.training, **settings)), run, snapshot_every=SNAPSHOT_EVERY)
+            train.train(changed(preset, **settings), run, snapshot_every=SNAPSHOT_EVERY)
             paths = checkpoint.snapshots(run)
             ranked = [path for path, _ in likelihood.rank_checkpoints(paths, *likelihood.validation_images(200))]
             uni = load(paths[-1])
-            candidates = {"last": checkpoint.load_model(paths[-1], "backbone")[0], "best": checkpoint.load_model(ranked[0], "backbone")[0]}
-            candidates |= {f"mean of {k}": checkpoint.merge(ranked[:k], "backbone")[0] for k in BEST}
+            candidates = {"last": checkpoint.load_model(paths[-1], Backbone)[0], "best": checkpoint.load_model(ranked[0], Backbone)[0]}
+            candidates |= {f"mean of {k}": checkpoint.merge(ranked[:k], Backbone)[0] for k in BEST}
             codes = uni.encode(held_out)
             bits = {
                 key: likelihood.bits_per_image(module, uni.vocab, codes, texts, 4, 0, spread=True)["draw"]
@@ -149,7 +152,7 @@ def merge(report: dict) -> dict:
 
 if __name__ == "__main__":
     parts = sys.argv[1:] or ["gradients", "curves", "merge"]
-    tokenizer, _ = checkpoint.load_model("mnist-tokenizer", "tokenizer")
+    tokenizer, _ = checkpoint.load_model("mnist-tokenizer", ImageTokenizer)
     vocab, images = load_vocabulary(tokenizer.config.codebook_size), mnist.load_mnist("train")
 
     def loss_of(module, preset):

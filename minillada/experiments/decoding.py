@@ -11,13 +11,12 @@ from __future__ import annotations
 import json
 import random
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
-from .. import checkpoint, layout
+from .. import layout
 from ..commit import STRATEGIES
 from ..config import SamplingConfig
 from ..datasets import captions, mnist
@@ -27,9 +26,11 @@ from ..files import RESULTS_DIR, atomic
 from ..measure import evaluate, timing
 from ..measure.frechet import frechet_distance
 from ..measure.intervals import fraction
+from ..measure.judge import load_judge
 from ..model import KVCache
 from ..presets import get_preset
 from ..sampler import generate
+from ..settings import changed
 from ..training import train
 from ..uni import ANSWER_LENGTH, DESCRIBE, DRAW, Uni
 from ..uni import load as load_uni
@@ -108,7 +109,7 @@ def load(name: str) -> Uni:
     run, preset = Path("runs") / name, get_preset("mnist")
     if not (run / "weights.safetensors").exists():
         changes = dict(steps=800, batch_size=32, learning_rate=1e-3, warmup_steps=20, seed=5, bfloat16=True)
-        train.train(replace(preset, training=replace(preset.training, **changes, **RUNS[name])), run, start="mnist")
+        train.train(changed(preset, **changes, **RUNS[name]), run, start="mnist")
     return load_uni(run)
 
 
@@ -212,7 +213,7 @@ def store(report: dict) -> None:
 
 if __name__ == "__main__":
     stages = sys.argv[1:] or ["drawing", "describing", "repair", "speed"]
-    judge, _ = checkpoint.load_model("mnist-judge", "judge")
+    judge = load_judge()
     test = mnist.load_mnist("test")
     images, labels = test.floats(slice(0, IMAGES)), test.labels[:IMAGES]
     true = captions.describe_pixels(images, labels)

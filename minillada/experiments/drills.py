@@ -9,7 +9,6 @@ runs in `runs/drills` are not trained again. Notebook 09 shows the result.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,6 +17,7 @@ from .. import layout
 from ..config import SamplingConfig
 from ..files import RESULTS_DIR, atomic
 from ..presets import get_preset
+from ..settings import changed
 from ..tasks import thinking
 from ..tasks.numbers import NUMBERS, SUMS, counting_trace
 from ..training import train
@@ -44,9 +44,9 @@ ORDERS = {"by confidence": DESCRIBE, "left to right": THINK}
 
 def trained(mixture: tuple, held_out: int, run: Path) -> Uni:
     preset = get_preset("mnist-uni")
-    settings = replace(preset.training, steps=STEPS, mixture=mixture, held_out=held_out, bfloat16=True)
+    settings = changed(preset.training, steps=STEPS, mixture=mixture, held_out=held_out, bfloat16=True)
     if not (run / "weights.safetensors").exists():
-        train.train(replace(preset, training=settings), run, start=START)
+        train.train(changed(preset, training=settings), run, start=START)
     return load(run)
 
 

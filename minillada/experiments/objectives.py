@@ -7,18 +7,19 @@ with each objective, all else equal. It takes about a quarter of an hour on one 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
-from .. import batching, checkpoint, diffusion, layout
+from .. import batching, diffusion, layout
 from ..datasets import captions, mnist
 from ..files import RESULTS_DIR, atomic
 from ..measure import evaluate, likelihood
+from ..measure.judge import load_judge
 from ..measure.noise import gradient_noise
 from ..presets import get_preset
+from ..settings import changed
 from ..training import train
 from ..training.loop import step_generator
 from ..uni import load
@@ -96,7 +97,7 @@ def confidence(backbone, batch, vocab) -> dict:
 
 
 if __name__ == "__main__":
-    judge, _ = checkpoint.load_model("mnist-judge", "judge")
+    judge = load_judge()
     report: dict = {"noise": {}, "runs": {}, "noise_draws": DRAWS, "noise_rows": ROWS, "steps": STEPS, "guidance": GUIDANCE}
     trained = load("mnist")
     batch, _, _ = drawings(trained, ROWS)
@@ -107,7 +108,7 @@ if __name__ == "__main__":
     preset = get_preset("mnist-cpu")
     for number, (name, changes) in enumerate(RUNS.items()):
         run = Path("runs") / f"compare-objective-{number}"
-        train.train(replace(preset, training=replace(preset.training, steps=STEPS, **changes)), run)
+        train.train(changed(preset, steps=STEPS, **changes), run)
         uni = load(run)
         batch, codes, texts = drawings(uni, IMAGES)
         bits, half = likelihood.likelihood(uni.backbone, uni.vocab, codes, texts, 4, 0, spread=True)["draw"]

@@ -7,16 +7,17 @@ on one core and may be interrupted: finished runs in `runs/sizes` are not traine
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from .. import checkpoint, diffusion
+from .. import diffusion
 from ..datasets.pool import Pool
 from ..files import RESULTS_DIR, atomic
 from ..measure import suite
+from ..measure.judge import load_judge
 from ..presets import get_preset
+from ..settings import changed
 from ..tasks.base import Picture, make_examples
 from ..tasks.table import TASKS, TRAINED
 from ..training import train
@@ -39,8 +40,8 @@ SIZES = {
 
 def trained(changes: dict, run: Path) -> Uni:
     preset = get_preset("mnist-uni-style")
-    settings = replace(preset.training, steps=STEPS, bfloat16=True)
-    preset = replace(preset, model=replace(preset.model, **changes), training=settings)
+    settings = changed(preset.training, steps=STEPS, bfloat16=True)
+    preset = changed(preset, model=changed(preset.model, **changes), training=settings)
     if not (run / "weights.safetensors").exists():
         train.train(preset, run, resume=(run / "state.safetensors").exists())
     return load(run)
@@ -63,7 +64,7 @@ def nats(uni: Uni, pool: Pool, task: str) -> float:
 
 
 if __name__ == "__main__":
-    judge, _ = checkpoint.load_model("mnist-judge", "judge")
+    judge = load_judge()
     pool = suite.unseen_pool()
     report = {"steps": STEPS, "samples": SAMPLES, "sizes": {}}
     for name, changes in SIZES.items():

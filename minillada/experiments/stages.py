@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from .. import checkpoint
 from ..files import RESULTS_DIR, atomic
 from ..measure import suite
+from ..measure.judge import load_judge
 from ..presets import get_preset
+from ..settings import changed
 from ..tasks.table import TRAINED
 from ..training import train
 from ..uni import load
@@ -36,7 +37,7 @@ STAGES = {
 def trained(name: str) -> dict[int, Path]:
     """Weights after every so many steps of a stage, and after the last; it is trained if its folder does not hold them yet."""
     preset, run = get_preset(name), FOLDER / name
-    preset = replace(preset, training=replace(preset.training, bfloat16=True))
+    preset = changed(preset, bfloat16=True)
     if not (run / "weights.safetensors").exists():
         train.train(preset, run, resume=(run / "state.safetensors").exists(), start=STAGES[name], snapshot_every=EVERY)
     steps = preset.training.steps
@@ -44,7 +45,7 @@ def trained(name: str) -> dict[int, Path]:
 
 
 if __name__ == "__main__":
-    judge, _ = checkpoint.load_model("mnist-judge", "judge")
+    judge = load_judge()
     pool = suite.unseen_pool()
     report = json.loads(RESULT.read_text()) if RESULT.exists() else {"samples": SAMPLES, "stages": {}}
     for name in sys.argv[1:] or STAGES:

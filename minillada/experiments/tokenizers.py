@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
-from .. import checkpoint
 from ..files import RESULTS_DIR, atomic
 from ..measure import evaluate
+from ..measure.judge import load_judge
 from ..presets import get_preset
+from ..settings import changed
 from ..training import train
 from ..uni import load
 
@@ -23,13 +23,13 @@ STEPS, BATCH_SIZE, GUIDANCE = 400, 64, 3.0
 
 
 if __name__ == "__main__":
-    judge, _ = checkpoint.load_model("mnist-judge", "judge")
+    judge = load_judge()
     scores = {}
     for name, tokenizer in TOKENIZERS.items():
         run = Path("runs") / f"compare-{name}"
         preset = get_preset("mnist-cpu")
         train.train(
-            replace(preset, training=replace(preset.training, steps=STEPS, batch_size=BATCH_SIZE)), run, tokenizer_weights=tokenizer
+            changed(preset, steps=STEPS, batch_size=BATCH_SIZE), run, tokenizer_weights=tokenizer
         )
         scores[name] = evaluate.evaluate_drawing(load(run), judge, 1000, seed=0, guidance=GUIDANCE)
         print(name, scores[name])

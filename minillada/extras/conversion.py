@@ -57,7 +57,7 @@ def check_block_schedule(preset: Preset) -> None:
 
 def mask_noise_at(config: TrainingConfig, step: int) -> float:
     """Standard deviation of the noise on the mask embedding: falls linearly to 0 while the learning rate warms up."""
-    return config.mask_noise * max(0.0, 1 - step / max(config.warmup_steps, 1))
+    return config.mask_noise * max(0.0, 1 - step / max(config.optim.warmup_steps, 1))
 
 
 @contextmanager

@@ -6,7 +6,6 @@ Each benchmark returns one flat dictionary: `ratio` (how many times as fast ours
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
@@ -19,6 +18,7 @@ from ..masks import block_causal_mask, block_diffusion_mask
 from ..measure import timing
 from ..model import Backbone
 from ..sampler import generate
+from ..settings import changed
 from ..vocab import load_vocabulary
 
 
@@ -50,8 +50,8 @@ def bench_sampler(
         from diffusers import BlockRefinementScheduler, LLaDA2Pipeline
     except ImportError:
         raise ValueError("the peer of this benchmark is missing; install it with `pip install -e .[bench]`") from None
-    backbone, _ = checkpoint.load_model("mnist", "backbone", device)
-    backbone.config = replace(backbone.config, max_position_embeddings=prompt + length + block_size)
+    backbone, _ = checkpoint.load_model("mnist", Backbone, device)
+    backbone.config = changed(backbone.config, max_position_embeddings=prompt + length + block_size)
     vocab = load_vocabulary(512)
     # Text ids only: the mask stands for a token that is not there yet, and both loops must agree that nobody may choose it.
     ids = torch.randint(0, 256, (batch, prompt), generator=torch.Generator().manual_seed(seed)).to(device)
@@ -106,8 +106,8 @@ def bench_train(
 
     Forward and backward of the shipped `mnist` backbone on random ids; both steps supervise the same tokens at the same masks.
     """
-    backbone, _ = checkpoint.load_model("mnist", "backbone", device)
-    backbone.config = replace(backbone.config, max_position_embeddings=2 * length)
+    backbone, _ = checkpoint.load_model("mnist", Backbone, device)
+    backbone.config = changed(backbone.config, max_position_embeddings=2 * length)
     ids = torch.randint(0, 256, (batch, length), generator=torch.Generator().manual_seed(seed)).to(device)
     targets, mask_id, mask_rate = torch.ones_like(ids, dtype=torch.bool), load_vocabulary(512).mask_id, (0.05, 0.95)
     gradients = {}

@@ -20,6 +20,7 @@ from ..datasets import captions, mnist
 from ..measure import timing
 from ..measure.frechet import frechet_distance
 from ..measure.intervals import fraction, mean_ci95
+from ..measure.judge import load_judge
 from ..measure.likelihood import bits_per_image
 from ..model import Backbone
 from ..uni import BATCH_SIZE, Uni, load
@@ -129,12 +130,12 @@ def evaluate(name: str | Path = "mnist", samples: int = 10_000, seed: int = 0, d
     if samples < 20:
         raise ValueError(f"{samples} samples say nothing; ask for at least 20")
     uni = load(name, device)
-    judge, _ = checkpoint.load_model("mnist-judge", "judge")
+    judge = load_judge()
     test = mnist.load_mnist("test")
     samples = min(samples, len(test.labels))
     images, labels = test.floats(slice(0, samples)), test.labels[:samples]
     drawings, bounded = min(samples, 1000), min(samples, 2000)
-    rival = checkpoint.load_model("mnist-ar", "backbone", device)[0] if checkpoint.shipped("mnist-ar") else None
+    rival = checkpoint.load_model("mnist-ar", Backbone, device)[0] if checkpoint.shipped("mnist-ar") else None
     stages = {
         "tokenizer": lambda: evaluate_tokenizer(uni, judge, images, labels),
         "drawing": lambda: evaluate_drawing(uni, judge, drawings, seed),

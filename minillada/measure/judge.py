@@ -5,15 +5,22 @@ It is trained on real images only and never used in any other model's training, 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checkpoint import load_model
 from ..config import JudgeConfig
+from ..settings import Config
 
 
 class Judge(nn.Module):
     """Pixels `[B, C, H, W]` in [0, 1] -> class logits `[B, classes]`."""
+
+    kind: ClassVar[str] = "judge"
+    config_class: ClassVar[type[Config]] = JudgeConfig
 
     def __init__(self, config: JudgeConfig):
         super().__init__()
@@ -53,3 +60,8 @@ def augment(images: Tensor, generator: torch.Generator, degrees: float = 12.0, z
     cos, sin = angle.cos() * scale, angle.sin() * scale
     affine = torch.stack([torch.stack([cos, -sin, shift * u[2]], 1), torch.stack([sin, cos, shift * u[3]], 1)], 1)
     return F.grid_sample(images, F.affine_grid(affine, list(images.shape), align_corners=False), align_corners=False)
+
+
+def load_judge(device: str | torch.device = "cpu") -> Judge:
+    """The shipped judge."""
+    return load_model("mnist-judge", Judge, device)[0]

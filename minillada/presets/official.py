@@ -1,12 +1,23 @@
-"""The official 16B backbone."""
+"""The official 16B backbone: a configuration for `Backbone`, not something to train here."""
 
 from __future__ import annotations
 
 from ..config import ModelConfig
 
-# The official 16B backbone: a configuration for `Backbone`, not something to train here.
 LLADA2_UNI = ModelConfig(
-    vocab_size=173_568, hidden_size=2048, num_hidden_layers=20, num_attention_heads=16, num_key_value_heads=4, head_dim=128,
-    intermediate_size=5120, initializer_range=0.02, max_position_embeddings=16_384, block_size=32,
-    num_experts=256, num_experts_per_tok=8, n_group=8, topk_group=4, moe_intermediate_size=512,
-)  # fmt: skip
+    vocab_size=173_568,
+    hidden_size=2048,
+    num_hidden_layers=20,
+    num_attention_heads=16,
+    num_key_value_heads=4,
+    head_dim=128,
+    intermediate_size=5120,
+    initializer_range=0.02,
+    max_position_embeddings=8192,
+    block_size=32,
+    num_experts=256,
+    num_experts_per_tok=8,
+    n_group=8,
+    topk_group=4,
+    moe_intermediate_size=512,
+)

@@ -75,10 +75,10 @@ def fit(
                     )
                 module.zero_grad(set_to_none=True)
                 value.backward()
-            norm = nn.utils.clip_grad_norm_(module.parameters(), config.grad_clip)
+            norm = nn.utils.clip_grad_norm_(module.parameters(), config.optim.grad_clip)
             for optimizer in optimizers:
                 optimizer.step()
-            balance_experts(module, config.balance_rate)
+            balance_experts(module, config.optim.balance_rate)
             record = {"step": step, "loss": float(value.detach()), **metrics, "grad_norm": float(norm), "lr": learning_rate(config, step)}
             records.append(record)
             if log:

@@ -12,11 +12,11 @@ from ..config import TrainingConfig
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
     """Linear warm-up, then cosine decay to `final_lr_fraction` of the peak."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
+    if step < config.optim.warmup_steps:
+        return config.optim.learning_rate * (step + 1) / config.optim.warmup_steps
+    progress = (step - config.optim.warmup_steps) / max(config.steps - config.optim.warmup_steps, 1)
     cosine = 0.5 * (1 + math.cos(math.pi * progress))
-    return config.learning_rate * (config.final_lr_fraction + (1 - config.final_lr_fraction) * cosine)
+    return config.optim.learning_rate * (config.optim.final_lr_fraction + (1 - config.optim.final_lr_fraction) * cosine)
 
 
 def make_optimizers(module: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
@@ -25,16 +25,14 @@ def make_optimizers(module: nn.Module, config: TrainingConfig) -> list[torch.opt
     With Muon, which makes the singular values of an update alike, the matrices of the layers are left to it, as its authors advise;
     embedding and head are tables of rows. Its steps are scaled to the size of AdamW's, so that a learning rate fits both.
     """
-    if config.optimizer not in ("adamw", "muon"):
-        raise ValueError(f"unknown optimizer {config.optimizer!r}; choose adamw or muon")
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    layers = [p for name, p in named if config.optimizer == "muon" and p.ndim == 2 and "embeddings" not in name and "lm_head" not in name]
+    layers = [p for name, p in named if config.optim.optimizer == "muon" and p.ndim == 2 and "embeddings" not in name and "lm_head" not in name]
     others = [p for _, p in named if not any(p is q for q in layers)]
     groups = [
-        {"params": [p for p in others if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in others if p.ndim >= 2], "weight_decay": config.optim.weight_decay},
         {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizers = [torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)]
+    optimizers = [torch.optim.AdamW(groups, lr=config.optim.learning_rate, betas=config.optim.betas)]
     if layers:
-        optimizers.append(torch.optim.Muon(layers, config.learning_rate, config.weight_decay, adjust_lr_fn="match_rms_adamw"))
+        optimizers.append(torch.optim.Muon(layers, config.optim.learning_rate, config.optim.weight_decay, adjust_lr_fn="match_rms_adamw"))
     return optimizers

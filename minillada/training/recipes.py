@@ -14,7 +14,7 @@ from ..extras.conversion import block_size_at, mask_noise_at, noisy_mask_embeddi
 from ..extras.levenshtein import draft_loss
 from ..tasks.table import all_texts
 from ..training.loop import Loss, batch_indices, step_generator
-from ..training.stream import backbone_batches, mixture_batches, shift
+from ..training.stream import mixture_batches, shift
 from ..vocab import Vocabulary
 from ..vq import ImageTokenizer
 
@@ -54,9 +54,9 @@ def tokenizer_loss(module: ImageTokenizer, images: mnist.Images, text: Vocabular
         generator = step_generator(config.seed, step)
         index = batch_indices(len(images.labels), config.batch_size, step, config.seed)
         shown = shift(images.floats(index), generator)
-        if config.operation_share:
+        if config.data.operation_share:
             chosen = torch.randint(len(edits.OPERATIONS), (len(index),), generator=generator).tolist()
-            spared = (torch.rand(len(index), generator=generator) >= config.operation_share).tolist()
+            spared = (torch.rand(len(index), generator=generator) >= config.data.operation_share).tolist()
             names = list(edits.OPERATIONS)
             shown = edits.apply([None if s else names[c] for s, c in zip(spared, chosen, strict=True)], shown)
         # Thickness and slant are those of what is shown, which can only be measured white on black.
@@ -71,11 +71,11 @@ def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabul
     """The block diffusion loss of each batch of a step, for the objective of the preset, averaged by their shares of the rows."""
     device = next(backbone.parameters()).device
     config = preset.training
-    pool = mnist_pool(images) if config.mixture else None
+    pool = mnist_pool(images)
     settings = dict(
-        objective=config.objective, per=config.mask_rate_per, views=config.views,
-        complementary=config.complementary, confidence_weight=config.confidence_weight,
-        edit_noise=config.edit_noise, text_weight=config.text_weight, image_offset=vocab.image_token_offset,
+        objective=config.loss.objective, per=config.loss.mask_rate_per, views=config.loss.views,
+        complementary=config.loss.complementary, confidence_weight=config.loss.confidence_weight,
+        edit_noise=config.loss.edit_noise, text_weight=config.loss.text_weight, image_offset=vocab.image_token_offset,
     )  # fmt: skip
     backbone.activation_checkpointing = config.activation_checkpointing
     if config.compile:
@@ -84,19 +84,17 @@ def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabul
     def loss(step: int):
         generator = step_generator(config.seed, step)
         total, nats = torch.zeros((), device=device), 0.0
-        batches = (
-            mixture_batches(tokenizer, vocab, pool, preset, step) if pool else backbone_batches(tokenizer, vocab, images, preset, step)
-        )
+        batches = mixture_batches(tokenizer, vocab, pool, preset, step)
         for batch in batches:
             ids, targets, share = batch.ids.to(device), batch.targets.to(device), len(batch.ids) / sum(len(b.ids) for b in batches)
             documents = None if batch.documents is None else batch.documents.to(device)
             block_size = min(block_size_at(preset, step), ids.shape[1])
             with noisy_mask_embedding(backbone, vocab.mask_id, mask_noise_at(config, step), generator):
                 value, metrics = block_diffusion_loss(
-                    backbone, ids, targets, block_size, vocab.mask_id, config.mask_rate, generator, documents=documents, **settings
+                    backbone, ids, targets, block_size, vocab.mask_id, config.loss.mask_rate, generator, documents=documents, **settings
                 )
-            if config.planted_errors:
-                value = value + draft_loss(backbone, batch, vocab, block_size, config.planted_errors, generator)
+            if config.loss.planted_errors:
+                value = value + draft_loss(backbone, batch, vocab, block_size, config.loss.planted_errors, generator)
             total, nats = total + share * value, nats + share * metrics["masked_nats"]
         return total, {"masked_nats": nats}
 

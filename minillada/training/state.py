@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import checkpoint
-from ..config import TrainingConfig, to_dict
+from ..config import TrainingConfig
 from ..files import atomic
+from ..settings import to_dict
 
 
 def open_log(out: Path, start: int):

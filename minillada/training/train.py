@@ -11,27 +11,33 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from .. import checkpoint
-from ..config import ModelConfig, Preset, to_dict
+from ..config import ModelConfig, Preset
 from ..datasets import mnist
 from ..extras import transfer
 from ..extras.conversion import check_block_schedule
 from ..files import atomic
+from ..measure.judge import Judge
+from ..model import Backbone
 from ..presets import get_preset
+from ..settings import settings, to_dict
 from ..training.loop import fit
 from ..training.recipes import backbone_loss, bpe_corpus, judge_loss, tokenizer_loss
 from ..vocab import load_vocabulary, train_bpe
 from ..vq import ImageTokenizer
 
+MODULES: dict[str, Any] = {"judge": Judge, "tokenizer": ImageTokenizer, "backbone": Backbone}
+
 
 def new_model(preset: Preset, device: str | torch.device, tokenizer: ImageTokenizer | None = None) -> nn.Module:
     """An untrained model of a preset, seeded; a backbone's image rows start from the tokenizer's codebook."""
     torch.manual_seed(preset.training.seed)
-    module = checkpoint.build(preset.kind, to_dict(preset.model))
+    module = checkpoint.build(MODULES[preset.kind], to_dict(preset.model))
     if isinstance(preset.model, ModelConfig) and tokenizer is not None:
         offset = preset.model.vocab_size - tokenizer.config.codebook_size
         module.start_image_rows(tokenizer.codebook.embedding.cpu(), offset)
@@ -43,16 +49,17 @@ def command(preset: Preset, tokenizer_weights: str | None, start: str | None) ->
     """The command line that repeats this run, for the JSON beside the weights."""
     shipped = get_preset(preset.name)
     parts = ["minillada train", preset.name]
-    for ours, theirs in ((preset.training, shipped.training), (preset.model, shipped.model)):
-        for name, value in to_dict(ours).items():
-            if value == to_dict(theirs)[name]:
-                continue
-            if name in ("steps", "learning_rate", "draw_share", "seed"):
-                parts.append(f"--{name.replace('_', '-')} {value}")
-            elif name == "bfloat16":
-                parts.append("--bf16")
-            else:
-                parts.append(f"--set {name}={json.dumps(value, separators=(',', ':')) if not isinstance(value, str) else value}")
+    original = settings(shipped)
+    for name, value in settings(preset).items():
+        if value == original[name]:
+            continue
+        if name in ("steps", "learning_rate", "seed"):
+            parts.append(f"--{name.replace('_', '-')} {value}")
+        elif name == "bfloat16":
+            parts.append("--bf16")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+            parts.append(f"--set {name}={text}")
     parts += [f"--tokenizer {tokenizer_weights}"] if tokenizer_weights else []
     parts += [f"--start {start}"] if start else []
     return " ".join(parts)
@@ -89,15 +96,15 @@ def train(
     }
     tokenizer = None
     if preset.kind == "backbone":
-        tokenizer, tokenizer_info = checkpoint.load_model(tokenizer_weights or preset.tokenizer, "tokenizer", device)
+        tokenizer, tokenizer_info = checkpoint.load_model(tokenizer_weights or preset.tokenizer, ImageTokenizer, device)
         info |= {"tokenizer": tokenizer_weights or preset.tokenizer, "tokenizer_sha256": tokenizer_info["sha256"], "text": preset.text}
         vocab = load_vocabulary(tokenizer.config.codebook_size, preset.text)
     module = new_model(preset, device, tokenizer)
     if start:
-        other, start_info = checkpoint.load_model(start, preset.kind)
+        other, start_info = checkpoint.load_model(start, MODULES[preset.kind])
         tensors = transfer.grown(other.state_dict(), module.state_dict())
         if preset.kind == "backbone" and start_info["tokenizer_sha256"] != tokenizer_info["sha256"]:
-            theirs, _ = checkpoint.load_model(start_info["tokenizer"], "tokenizer")
+            theirs, _ = checkpoint.load_model(start_info["tokenizer"], ImageTokenizer)
             vocabs = load_vocabulary(theirs.config.codebook_size, start_info.get("text", "mnist-text")), vocab
             codebooks = theirs.codebook.embedding, tokenizer.codebook.embedding.cpu()
             tensors = transfer.translated(tensors, {k: v.cpu() for k, v in module.state_dict().items()}, vocabs, codebooks)

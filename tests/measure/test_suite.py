@@ -10,6 +10,7 @@ from minillada import checkpoint
 from minillada.datasets import captions, edits
 from minillada.datasets.pool import Pool, mnist_pool
 from minillada.measure import suite
+from minillada.measure.judge import Judge
 from minillada.presets import get_preset
 from minillada.tasks import editing
 from minillada.tasks.base import Picture, make_examples, pixels
@@ -25,7 +26,7 @@ def pool() -> Pool:
 
 @functools.cache
 def judge():
-    return checkpoint.load_model("mnist-judge", "judge")[0]
+    return checkpoint.load_model("mnist-judge", Judge)[0]
 
 
 def asked_of(task: str, count: int = SAMPLES) -> list:
