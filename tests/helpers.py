@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from hypothesis import settings
@@ -110,8 +109,3 @@ def real_images(count: int = 64) -> Images:
     """The first few test images, as a data set of their own."""
     images = mnist_test_images()
     return Images(images.pixels[:count], images.labels[:count])
-
-
-def checks(*modules) -> SimpleNamespace:
-    """Every `check_` function of the modules."""
-    return SimpleNamespace(**{n: f for m in modules for n, f in vars(m).items() if n.startswith("check_") and f.__module__ == m.__name__})

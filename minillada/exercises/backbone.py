@@ -1,111 +1,125 @@
-"""exercises.backbone"""
+"""Exercises of notebook 06, the backbone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
-from ..exercises.checking import attempt, same
+from ..exercises.checking import Case, exercise
 
 
-def check_rms_norm(function: Callable) -> bool:
-    """Notebook 06: `function(x [..., H], weight [H], eps) -> [..., H]` in the dtype of `x`, computed in float32."""
+@exercise("correct: this is model.RMSNorm")
+def check_rms_norm() -> Iterator[Case]:
+    """`function(x [..., H], weight [H], eps) -> [..., H]`: computed in float32, returned as `x`."""
     generator = torch.Generator().manual_seed(5)
+    of_sum = "that divides by the root of the sum of the squares; take their mean"
+    centred = "RMSNorm subtracts no mean; that is LayerNorm"
     for shape, scale in (((3, 8), 1.0), ((2, 3, 8), 0.02), ((8, 8), 30.0)):
-        x = scale * (torch.randn(shape, generator=generator) + 0.7)  # a mean, so that subtracting it shows
+        x = scale * (torch.randn(shape, generator=generator) + 0.7)  # a mean, so that it matters
         weight, eps = torch.rand(8, generator=generator) + 0.5, 1e-3
-        power = x.square().mean(-1, keepdim=True)
-        centred = x - x.mean(-1, keepdim=True)
-        hints = {
-            "the weight is missing: multiply every dimension by its own": x / (power + eps).sqrt(),
-            "that is the length (root of the sum of squares); take the mean of the squares": x / (8 * power + eps).sqrt() * weight,
-            "eps is missing: it keeps a zero vector from dividing by zero": x / power.sqrt() * weight,
-            "eps belongs under the root, added to the mean square": x / (power.sqrt() + eps) * weight,
-            "RMSNorm subtracts no mean; that is LayerNorm": centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt() * weight,
-            "the mean runs over the last dimension, one for each position": x / (x.square().mean(0, keepdim=True) + eps).sqrt() * weight,
+        power, over_rows = x.square().mean(-1, keepdim=True), x.square().mean(0, keepdim=True)
+        away = x - x.mean(-1, keepdim=True)
+        roots = {
+            of_sum: (8 * power + eps).sqrt(),
+            "eps is missing: it keeps a zero vector from dividing by zero": power.sqrt(),
+            "eps belongs under the root, added to the mean square": power.sqrt() + eps,
+            "the mean runs over the last dimension, not over rows": (over_rows + eps).sqrt(),
         }
-        result = attempt(function, x, weight, eps)
-        if result is None or not same(result, x / (power + eps).sqrt() * weight, hints):
-            return False
-    x = torch.full((1, 8), 300.0, dtype=torch.float16)
-    result = attempt(function, x, torch.ones(8, dtype=torch.float16), 1e-6)
-    if result is None or not same(result, torch.ones(1, 8), {"300 squared overflows in float16: square x.float()": torch.zeros(1, 8)}):
-        return False
-    if result.dtype != torch.float16:
-        print("for a float16 input the result should be float16 again: cast back with .to(x.dtype)")
-        return False
-    print("correct: this is model.RMSNorm")
-    return True
+        mistakes = {hint: x / root * weight for hint, root in roots.items()}
+        mistakes[centred] = away / (away.square().mean(-1, keepdim=True) + eps).sqrt() * weight
+        plain = x / (power + eps).sqrt()
+        mistakes["the weight is missing: multiply every dimension by its own"] = plain
+        yield Case((x, weight, eps), plain * weight, mistakes)
+
+    # In float16, 300 squared is infinite. All entries are equal, so LayerNorm gives zeros.
+    x, one = torch.full((1, 8), 300.0).half(), torch.ones(8).half()
+    mistakes = {
+        "300 squared overflows in float16: square x.float()": 0 * x,
+        "float16 in, float16 out: cast back with .to(x.dtype)": torch.ones(1, 8),
+        of_sum: x / 300 / 8**0.5,
+        centred: 0 * x,
+    }
+    yield Case((x, one, 1e-6), one[None], mistakes)
 
 
-def check_rotate_half(function: Callable) -> bool:
-    """Notebook 06: `function(x [L, D], positions [L], theta) -> [L, D]`, rotate-half RoPE over all D dimensions."""
+def rotated(x: Tensor, angle: Tensor, neighbours: bool = False) -> Tensor:
+    """`x` `[L, D]` with every pair turned by its `angle` `[L, D/2]`; pairs are i and i + D/2."""
+    a, b = (x[:, ::2], x[:, 1::2]) if neighbours else x.chunk(2, dim=1)
+    turned = [a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()]
+    return torch.stack(turned, dim=-1).flatten(1) if neighbours else torch.cat(turned, dim=1)
+
+
+@exercise("correct: this is model.apply_rotary with partial_rotary_factor 1")
+def check_rotate_half() -> Iterator[Case]:
+    """`function(x [L, D], positions [L], theta) -> [L, D]`: RoPE on all dimensions."""
     generator = torch.Generator().manual_seed(6)
     for length, dims, theta in ((5, 8, 100.0), (3, 16, 600_000.0)):
-        x, positions = torch.randn(length, dims, generator=generator), torch.arange(length) + 2
-
-        def turn(pairs, exponent=2.0, sign=1.0, positions=positions, x=x, dims=dims, theta=theta):
-            angle = sign * positions[:, None] * theta ** (-exponent * torch.arange(dims // 2) / dims)
-            a, b = pairs(x)
-            return a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()
-
-        halves, neighbours = lambda x: x.chunk(2, dim=-1), lambda x: (x[:, ::2], x[:, 1::2])
-        hints = {
-            "you pair neighbours 2i and 2i+1; rotate-half pairs i and i + D/2": torch.stack(turn(neighbours), -1).flatten(1),
-            "you turn the wrong way round: check the signs of the two sines": torch.cat(turn(halves, sign=-1.0), -1),
-            "the speed of pair i is theta ** (-2 i / D); the 2 is missing": torch.cat(turn(halves, exponent=1.0), -1),
-            "use the positions given, they need not start at 0": torch.cat(turn(halves, positions=torch.arange(length)), -1),
+        x = torch.randn(length, dims, generator=generator)
+        positions = torch.arange(length) + 2
+        share = torch.arange(dims // 2) / dims
+        angle = positions[:, None] * theta ** (-2 * share)  # [L, D/2]
+        from_zero = torch.arange(length)[:, None] * theta ** (-2 * share)
+        slow = positions[:, None] * theta**-share
+        mistakes = {
+            "you pair neighbours 2i and 2i+1; rotate-half pairs i and i + D/2": (
+                rotated(x, angle, neighbours=True)
+            ),
+            "you turn the wrong way: check the signs of the two sines": rotated(x, -angle),
+            "the speed of pair i is theta ** (-2 i / D); the 2 is missing": rotated(x, slow),
+            "use the positions given, they need not start at 0": rotated(x, from_zero),
         }
-        result = attempt(function, x, positions, theta)
-        if result is None or not same(result, torch.cat(turn(halves), -1), hints):
-            return False
-    print("correct: this is model.apply_rotary with partial_rotary_factor 1")
-    return True
+        yield Case((x, positions, theta), rotated(x, angle), mistakes)
 
 
-def check_attention_parameters(function: Callable) -> bool:
-    """Notebook 06: `function(hidden_size, heads, kv_heads, head_dim) -> int`, all weights of one `model.Attention`."""
+@exercise("correct: as many as model.Attention has")
+def check_attention_parameters() -> Iterator[Case]:
+    """`function(hidden_size, heads, kv_heads, head_dim) -> int`: all weights of the module."""
     for hidden, heads, kv, width in ((160, 4, 2, 32), (2048, 16, 4, 128), (96, 6, 1, 24)):
         joint, out, norms = (heads + 2 * kv) * width * hidden, heads * width * hidden, 2 * width
-        hints = {
-            "every query head has its own key and value in your count; kv_heads are shared": 4 * out + norms,
+        right = joint + out + norms
+        biases = (heads + 2 * kv) * width + hidden
+        mistakes = {
+            "4·H² is for heads of size H / heads without sharing; count each matrix": 4 * hidden**2,
+            "query heads share keys and values: there are only kv_heads of those": 4 * out + norms,
             "the two QK-norms are missing: head_dim weights each": joint + out,
-            "there is one QK-norm weight for queries and one for keys, shared by all heads": joint + out + (heads + kv) * width,
+            "all heads share one QK-norm for queries and one for keys": (
+                joint + out + (heads + kv) * width
+            ),
             "the output matrix is missing": joint + norms,
-            "there are no biases": joint + out + norms + (heads + 2 * kv) * width + hidden,
-            "the output matrix goes from heads * head_dim to hidden_size": joint + hidden * hidden + norms,
+            "there are no biases": right + biases,
+            "the output matrix goes from heads * head_dim to hidden_size": joint
+            + hidden**2
+            + norms,
         }
-        result = attempt(function, hidden, heads, kv, width)
-        if result is None or not same(result, torch.tensor(joint + out + norms), {h: torch.tensor(n) for h, n in hints.items()}):
-            return False
-    print("correct: as many as model.Attention has")
-    return True
+        yield Case((hidden, heads, kv, width), right, mistakes)
 
 
-def check_expert_weights(function: Callable) -> bool:
-    """Notebook 06: `function(scores [T, E], bias [E], k) -> [T, E]`, the weight of each expert for each token, without groups."""
-    source = torch.Generator().manual_seed(6)
+@exercise("correct: chosen by s + b, weighed by s")
+def check_expert_weights() -> Iterator[Case]:
+    """`function(scores [T, E], bias [E], k) -> [T, E]`: the weight of each expert, no groups."""
+    generator = torch.Generator().manual_seed(6)
     for experts, k in ((6, 2), (8, 3), (5, 1), (4, 4)):
-        scores, bias = torch.rand(7, experts, generator=source), torch.rand(experts, generator=source) - 0.5
+        scores = torch.rand(7, experts, generator=generator)
+        bias = torch.rand(experts, generator=generator) - 0.5
 
-        def weigh(values, by, k=k, scale=2.5):
-            chosen = torch.zeros_like(values).scatter(1, by.topk(k, dim=1).indices, 1.0)
-            return scale * values * chosen / (values * chosen).sum(1, keepdim=True)
+        def weights(values: Tensor, choose_by: Tensor, k: int = k) -> Tensor:
+            chosen = torch.zeros_like(values).scatter(1, choose_by.topk(k, dim=1).indices, 1.0)
+            return 2.5 * values * chosen / (values * chosen).sum(1, keepdim=True)
 
-        hints = {
-            "the bias is forgotten: choose by scores + bias": weigh(scores, scores),
-            "the bias steers the choice only; weigh by the scores alone": weigh(scores + bias, scores + bias),
-            "the weights of a token must add up to 2.5": weigh(scores, scores + bias, scale=1.0),
-            "divide by the sum over the chosen experts": 2.5 * scores * (weigh(scores, scores + bias) > 0),
-            "divide by the sum over the chosen experts, not over all": 2.5
-            * scores
-            * (weigh(scores, scores + bias) > 0)
-            / scores.sum(1, keepdim=True),
-            "choose the largest k, not the smallest": weigh(scores, -scores - bias),
+        right = weights(scores, scores + bias)
+        undivided = 2.5 * scores * (right > 0)
+        mistakes = {
+            "the bias is forgotten: choose by scores + bias": weights(scores, scores),
+            "the bias decides the choice only; weigh by the scores alone": (
+                weights(scores + bias, scores + bias)
+            ),
+            "the weights of a token must add up to 2.5": right / 2.5,
+            "divide by the sum over the chosen experts": undivided,
+            "divide by the sum over the chosen experts, not over all": (
+                undivided / scores.sum(1, keepdim=True)
+            ),
+            "choose the largest k, not the smallest": weights(scores, -scores - bias),
         }
-        result = attempt(function, scores, bias, k)
-        if result is None or not same(result, weigh(scores, scores + bias), hints):
-            return False
-    print("correct: chosen by s + b, weighed by s")
-    return True
+        yield Case((scores, bias, k), right, mistakes)

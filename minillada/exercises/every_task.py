@@ -1,167 +1,132 @@
-"""Checks of the exercises of notebook 09: writing the branches of guidance, reading an interleaved answer, marking a thought.
-
-They keep the rules of `exercises`: one diagnosis each, True only for a correct answer, never an exception.
-"""
+"""Exercises of notebook 09, every task, and of the notebook on thinking."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from .. import layout
-from ..exercises.checking import attempt, known_mistake, same
+from ..exercises.checking import Case, exercise
 from ..tasks.numbers import counting_trace
-from ..vocab import BOI, END_IMAGE, EOS, IMAGE, Vocabulary, load_vocabulary
-
-GRID = 4
+from ..vocab import END_IMAGE, EOS, load_vocabulary
 
 
-def check_edit_branches(function: Callable) -> bool:
-    """Notebook 09: `function(vocab, codes [h, w], instruction) -> (full, no_text, no_image)`, each the ids of a prompt with header."""
+@exercise("correct: three prompts that differ in one thing each; guidance compares them")
+def check_edit_branches() -> Iterator[Case]:
+    """`function(vocab, codes [h, w], instruction) -> (full, no_text, no_image)`: ids of prompts."""
     vocab = load_vocabulary(1024, "mnist-uni-text")
 
-    def prompt(*user, task="edit", grid=GRID):
-        return layout.prompt(vocab, task, list(user), grid)
+    def prompt(*user: layout.Part, task: str = "edit", grid: int | None = 4) -> Tensor:
+        return torch.tensor(layout.prompt(vocab, task, list(user), grid))
 
     for seed, text in enumerate(("mirror it", "turn it into a four")):
-        codes = torch.randint(1024, (GRID, GRID), generator=torch.Generator().manual_seed(seed))
-        right = {"full": prompt(codes, text), "no_text": prompt(codes, None), "no_image": prompt(text)}
+        codes = torch.randint(1024, (4, 4), generator=torch.Generator().manual_seed(seed))
+        full, no_text, no_image = prompt(codes, text), prompt(codes, None), prompt(text)
+        users: tuple[tuple, ...] = (codes, text), (codes, None), (text,)
+        typed = prompt(codes, "<uncondition>")
         mistakes = {
-            "full": {"the image comes first, then the instruction": prompt(text, codes)},
-            "no_text": {
-                "leaving the instruction out is not enough: the absent text is written <uncondition> (None in a list of parts)": prompt(
-                    codes
-                ),
-                "that is `<uncondition>` in ordinary pieces, as if a user had typed it; use None or vocab.markup": prompt(
-                    codes, "<uncondition>"
-                ),
-                "without text, the image stays": prompt(None),
-            },
-            "no_image": {
-                "only an absent text is written <uncondition>; an absent image leaves nothing behind": prompt(None, text),
-                "without an image, the instruction stays": prompt(None),
-                "this branch has no image, but it has the instruction: the other way round": prompt(codes, None),
-            },
+            "the image comes first, then the instruction": (prompt(text, codes), no_text, no_image),
+            "leaving the instruction out is not enough: write <uncondition>, None in the parts": (
+                (full, prompt(codes), no_image)
+            ),
+            "that is <uncondition> as if a user had typed it; use None or vocab.markup": (
+                (full, typed, no_image)
+            ),
+            "without text, the image stays": (full, prompt(None), no_image),
+            "only an absent text is written <uncondition>; an absent image leaves nothing behind": (
+                (full, no_text, prompt(None, text))
+            ),
+            "without an image, the instruction stays": (full, no_text, prompt(None)),
+            "this branch has no image, but the instruction: the other way round": (
+                (full, no_text, no_text)
+            ),
+            "a drawing begins behind the header of its image: give layout.prompt the grid": (
+                tuple(prompt(*user, grid=None) for user in users)
+            ),
+            "this is the system prompt of another task": (
+                tuple(prompt(*user, task="draw") for user in users)
+            ),
         }
-        result = attempt(function, vocab, codes, text)
-        if result is None:
-            return False
-        if not isinstance(result, tuple | list) or len(result) != 3:
-            print("return three lists of ids: full, no_text, no_image")
-            return False
-        for (name, ids), mine in zip(right.items(), result, strict=True):
-            expected = torch.tensor(ids)
-            general = {
-                "a drawing begins behind the header of its image: pass the side of the grid to layout.prompt": torch.tensor(ids[:-4]),
-                "this is the system prompt of another task": torch.tensor(ids_of_other_task(vocab, ids)),
-            }
-            hints = {hint: torch.tensor(wrong) for hint, wrong in mistakes[name].items()} | general
-            if known_mistake(mine, expected, hints) or not same(mine, expected):
-                print(f"this is about the branch {name}")
-                return False
-    print("correct: three prompts that differ in one thing each, which is what guidance compares")
-    return True
+        yield Case((vocab, codes, text), (full, no_text, no_image), mistakes)
 
 
-def ids_of_other_task(vocab: Vocabulary, ids: list[int]) -> list[int]:
-    """The same prompt under the system sentence of drawing."""
-    system = {task: vocab.markup(f"<role>SYSTEM</role> {layout.SYSTEM_PROMPTS[task]} <role>HUMAN</role>") for task in ("draw", "edit")}
-    return system["draw"] + ids[len(system["edit"]) :]
-
-
-def check_story_parts(function: Callable) -> bool:
-    """Notebook 09: `function(vocab, ids) -> list of str and Tensor [h, w]`, the texts and images of an interleaved response, in order."""
+@exercise("correct: the header says how many codes follow, so text and image never mix")
+def check_story_parts() -> Iterator[Case]:
+    """`function(vocab, ids) -> list of str and Tensor [h, w]`: texts and images of a response."""
     vocab = load_vocabulary(1024, "mnist-uni-text")
-    numbers = torch.Generator().manual_seed(9)
-    stories = [((2, 3), ["two", "three"]), ((4, 4), ["nine"]), ((3, 1), ["zero", "one", "two"])]
-    for (h, w), words in stories:
-        story = [part for word in words for part in (word, torch.randint(1024, (h, w), generator=numbers))]
-        result = attempt(function, vocab, layout.write(vocab, story) + vocab.markup(EOS))
-        if result is None:
-            return False
-        if not isinstance(result, list | tuple):
-            print(f"a list of texts and images was expected, your function returns {type(result).__name__}")
-            return False
-        kinds = ["image" if isinstance(part, Tensor) else "text" if isinstance(part, str) else type(part).__name__ for part in result]
-        if kinds != ["text", "image"] * len(words):
-            print(f"this answer has {len(words)} texts and as many images, in turn; yours is {', '.join(kinds) or 'empty'}")
-            return False
-        for mine, part in zip(result, story, strict=True):
-            if not same_part(mine, part):
-                return False
-    print("correct: the header says how many codes follow, so text and image never mix")
-    return True
+    generator = torch.Generator().manual_seed(9)
+    stories = ((2, 3, ("two", "three")), (4, 4, ("nine",)), (3, 1, ("zero", "one", "two")))
+    for height, width, words in stories:
+        images = [torch.randint(1024, (height, width), generator=generator) for _ in words]
 
+        def story(texts, images: list) -> list:
+            return [part for pair in zip(texts, images) for part in pair]
 
-def same_part(mine: str | Tensor, part: str | Tensor) -> bool:
-    """Compare one text or image of a story; prints what is wrong."""
-    if isinstance(part, Tensor):
-        hints = {
-            "these are ids; subtract the offset with vocab.codes": part + load_vocabulary(1024, "mnist-uni-text").image_token_offset,
-            "the header says height first, then width": part.reshape(part.shape[::-1]),
-            "the image is a grid: give it the shape that its header says": part.flatten(),
+        unclosed = [words[0], *(END_IMAGE + word for word in words[1:])]
+        mistakes = {
+            "these are ids; subtract the offset with vocab.codes": (
+                story(words, [codes + vocab.image_token_offset for codes in images])
+            ),
+            "the header says height first, then width": (
+                story(words, [codes.view(width, height) for codes in images])
+            ),
+            "an image is a grid: give it the shape that its header says": (
+                story(words, [codes.flatten() for codes in images])
+            ),
+            "special tokens are no text": story(unclosed, images),
+            "special tokens are no text: leave out what ends the image and the answer": (
+                [*story(unclosed, images), END_IMAGE + EOS]
+            ),
+            "behind the last image no text follows": [*story(words, images), ""],
+            "the answer holds texts and images, in turn; yours has images alone": images,
+            "the answer holds texts and images, in turn; yours has texts alone": list(words),
         }
-        return not known_mistake(mine, part, hints) and same(mine, part)
-    if mine == part:
-        return True
-    if any(token in mine for token in (IMAGE, BOI, END_IMAGE, EOS)):
-        print(f"special tokens are no text: expected {part!r}, yours is {mine!r}")
-    else:
-        print(f"the text should be {part!r}, yours is {mine!r}")
-    return False
+        right = story(words, images)
+        yield Case((vocab, layout.write(vocab, right) + vocab.markup(EOS)), right, mistakes)
 
 
 TRACES = [
-    # a, b, what was thought, how many parts from the left are right
-    (3, 2, "three, two left; four, one left; five, zero left; a five", 4),
-    (3, 2, "three, two left; four, one left; six, zero left; a six", 2),
-    (3, 2, "two, two left; three, one left; four, zero left; a four", 0),
-    (3, 2, "three, two left; four, one left; five, zero left; a six", 3),
-    (3, 2, "three, two left; five, one left; five, zero left; a five", 1),  # wrong, although it ends well
-    (3, 2, "three, two left; four, zero left; a four", 1),  # stops counting too early
-    (4, 0, "four, zero left; a four", 2),
-    (0, 3, "zero, three left; one, two left; two, one left; three, zero left; a three", 5),
-    (5, 3, "five, three left; six, two left; seven, one left; eight, zero left; an eight", 5),
-    (5, 1, "five, one left; six, zero left; seven, zero left; a seven", 2),  # counts one too many
+    (3, 2, "three, two left; four, one left; five, zero left; a five"),
+    (3, 2, "three, two left; four, one left; six, zero left; a six"),
+    (3, 2, "two, two left; three, one left; four, zero left; a four"),
+    (3, 2, "three, two left; four, one left; five, zero left; a six"),
+    (3, 2, "three, two left; five, one left; five, zero left; a five"),  # wrong, yet it ends well
+    (3, 2, "three, two left; four, zero left; a four"),  # stops counting too early
+    (4, 0, "four, zero left; a four"),
+    (0, 3, "zero, three left; one, two left; two, one left; three, zero left; a three"),
+    (5, 1, "five, one left; six, zero left; seven, zero left; a seven"),  # counts one too many
+    (2, 1, "two, one left; three, zero left; a three; a three"),  # goes on after its end
 ]
 
 
-def check_right_parts(function: Callable) -> bool:
-    """Notebook 09: `function(a, b, trace) -> int`, how many parts of a counting trace are right before the first that is not."""
-    for a, b, trace, right in TRACES:
-        truth = split_trace(counting_trace(a, b))
-        parts = split_trace(trace)
-        matches = [one == other for one, other in zip(parts, truth, strict=False)]
-        result = attempt(function, a, b, trace)
-        if result is None:
-            return False
-        if isinstance(result, bool) or not isinstance(result, int):
-            print(f"a whole number was expected, your function returns {type(result).__name__}")
-            return False
-        if result == right:
-            continue
-        hints = {
-            "stop at the first mistake: what is thought after it builds on it": sum(matches),
-            "count the right parts; all or nothing hides where it went wrong": len(truth) * (trace == counting_trace(a, b)),
-            "that is the number of parts; count those that are right": len(parts),
-            "a comma stands within a step; parts are separated by semicolons": [
-                one == other for one, other in zip(by_commas(trace), by_commas(counting_trace(a, b)), strict=False)
-            ].count(True),
+def agreeing(mine: list[str], right: list[str]) -> int:
+    """How many parts agree before the first one that does not."""
+    number = 0
+    while number < min(len(mine), len(right)) and mine[number] == right[number]:
+        number += 1
+    return number
+
+
+@exercise("correct: now you see where a thought goes wrong, not only that it does")
+def check_right_parts() -> Iterator[Case]:
+    """`function(a, b, trace) -> int`: how many parts of a thought are right, from the left."""
+    for a, b, trace in TRACES:
+        truth = counting_trace(a, b)
+        mine, right = trace.split("; "), truth.split("; ")
+        pieces = [text.replace("; ", ", ").split(", ") for text in (trace, truth)]
+        mistakes = {
+            "stop at the first mistake: what is thought after it builds on it": (
+                sum(one == two for one, two in zip(mine, right))
+            ),
+            "count the right parts; all or nothing hides where it went wrong": (
+                len(mine) if trace == truth else 0
+            ),
+            "that is the number of parts; count those that are right": len(mine),
+            "a comma stands within a step; parts are separated by semicolons": agreeing(*pieces),
+            "a comma stands within a step: split at semicolons, and stop at the first mistake": (
+                sum(one == two for one, two in zip(*pieces))
+            ),
         }
-        known = next((hint for hint, wrong in hints.items() if wrong == result), "")
-        print(f"for {a} + {b}, {trace!r}, the answer is {right}, yours is {result}" + (f"; {known}" if known else ""))
-        return False
-    print("correct: now you can see where a thought goes wrong, not only that it does")
-    return True
-
-
-def split_trace(trace: str) -> list[str]:
-    """`three, two left; four, one left; five, zero left; a five` -> its four parts."""
-    return trace.split("; ")
-
-
-def by_commas(trace: str) -> list[str]:
-    """The parts that come of splitting at commas, too."""
-    return trace.replace("; ", ", ").split(", ")
+        yield Case((a, b, trace), agreeing(mine, right), mistakes)

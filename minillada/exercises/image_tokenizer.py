@@ -1,77 +1,83 @@
-"""exercises.image_tokenizer"""
+"""Exercises of notebook 02, the image tokenizer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..exercises.checking import attempt, same
+from ..exercises.checking import Case, exercise
 
 
-def check_cosine_lookup(function: Callable) -> bool:
-    """Notebook 02: `function(features [N, C], codebook [K, C]) -> codes [N]`, the code of largest cosine similarity."""
+@exercise("correct: this is Codebook.forward without its gradient")
+def check_cosine_lookup() -> Iterator[Case]:
+    """`function(features [N, C], codebook [K, C]) -> codes [N]`: largest cosine similarity."""
     generator = torch.Generator().manual_seed(2)
-    features, codebook = torch.randn(60, 4, generator=generator), torch.randn(9, 4, generator=generator)
+    features = torch.randn(60, 4, generator=generator)
+    codebook = torch.randn(9, 4, generator=generator)
     codebook *= torch.arange(1, 10)[:, None]  # lengths differ, so forgetting to normalise shows
     cosine = F.normalize(features, dim=1) @ F.normalize(codebook, dim=1).T
-    hints = {
-        "a longer code wins too often: divide by the length of the codes (F.normalize)": (features @ codebook.T).argmax(1),
-        "that is the nearest code by distance; lengths should not matter, only directions": torch.cdist(features, codebook).argmin(1),
+    products, distances = features @ codebook.T, torch.cdist(features, codebook)
+    mistakes = {
+        "long codes win too often: divide codes by their length (F.normalize)": products.argmax(1),
+        "that is the nearest code by distance; only directions matter": distances.argmin(1),
         "the nearest code has the largest cosine, not the smallest": cosine.argmin(1),
         "those are the similarities; return the index of the best": cosine.max(1).values,
+        "those are all similarities; return the index of the best": cosine,
     }
-    result = attempt(function, features, codebook)
-    if result is None or not same(result, cosine.argmax(1), hints):
-        return False
-    print("correct: this is Codebook.forward without its gradient")
-    return True
+    yield Case((features, codebook), cosine.argmax(1), mistakes)
 
 
-def check_perplexity(function: Callable) -> bool:
-    """Notebook 02: `function(codes [N], codebook_size) -> float`, exp of the entropy of how often each code is used."""
+@exercise("correct: as many codes as if all were used equally often")
+def check_perplexity() -> Iterator[Case]:
+    """`function(codes [N], codebook_size) -> float`: exp of the entropy of the codes' shares."""
     generator = torch.Generator().manual_seed(3)
     for size in (4, 50, 300):
         codes = (torch.rand(200, generator=generator) ** 2 * size).long()
         share = torch.bincount(codes, minlength=size) / len(codes)
-        entropy = -(share * share.clamp_min(1e-12).log()).sum()
-        hints = {
+        used = share[share > 0]
+        entropy = -(used * used.log()).sum()
+        bits = entropy / math.log(2)
+        mistakes = {
             "that is the entropy in nats; the perplexity is its exponential": entropy,
-            "that is the entropy in bits; the perplexity is 2 to that power": entropy / torch.tensor(2.0).log(),
-            "entropy and power must use one base: exp goes with the natural logarithm": (entropy / torch.tensor(2.0).log()).exp(),
-            "that counts the codes in use; perplexity also asks how evenly they are used": (share > 0).float().sum(),
+            "that is the entropy in bits; the perplexity is 2 to that power": bits,
+            "use one base for both: exp goes with the natural logarithm": bits.exp(),
+            "that counts the codes in use; it must also matter how evenly they are": len(used),
             "the sign is wrong: entropy is minus the sum of p log p": (-entropy).exp(),
+            "the result is NaN: leave unused codes out, for 0 · log 0 counts as 0": (
+                (-(share * share.log()).sum()).exp()
+            ),
         }
-        result = attempt(function, codes, size)
-        if isinstance(result, int | float | Tensor) and torch.as_tensor(result).isnan().any():
-            print("the result is NaN: 0 · log 0 counts as 0, so leave unused codes out")
-            return False
-        if result is None or not same(result, entropy.exp(), hints):
-            return False
-    print("correct: as many codes as if all were used equally often")
-    return True
+        yield Case((codes, size), entropy.exp(), mistakes)
 
 
-def check_siglip(function: Callable) -> bool:
-    """Notebook 02: `function(image [B, E], text [N, E], index [B], scale, bias) -> loss`, unit vectors, SigLIP's sigmoid loss."""
+def siglip(logits: Tensor) -> Tensor:
+    """Sum over captions, mean over images."""
+    return -F.logsigmoid(logits).sum(1).mean()
+
+
+@exercise("correct: this is the loss of CaptionTower")
+def check_siglip() -> Iterator[Case]:
+    """`function(image [B, E], text [N, E], index [B], scale, bias) -> loss`, all unit vectors."""
     generator = torch.Generator().manual_seed(4)
     image, text = (F.normalize(torch.randn(n, 6, generator=generator), dim=1) for n in (5, 8))
     index, scale, bias = torch.tensor([0, 3, 3, 7, 1]), 4.0, -2.0
-    cosine, sign = image @ text.T, 2 * F.one_hot(index, 8) - 1
-    loss = lambda logits: -F.logsigmoid(logits).sum(1).mean()  # noqa: E731
-    logits = scale * cosine + bias
-    hints = {
-        "a caption that does not belong to the image must be pushed away: its sign is -1": loss(logits),
-        "sum over the captions, then average over the images": loss(sign * logits) / 8,
-        "average over the images at the end": loss(sign * logits) * 5,
-        "the bias is missing; without it nearly all pairs start out wrong": loss(sign * scale * cosine),
-        "multiply the whole logit by the sign, bias included": loss(sign * scale * cosine + bias),
-        "that is the softmax loss of CLIP, where captions compete; here each pair stands alone": F.cross_entropy(logits, index),
+    sign = 2 * F.one_hot(index, len(text)) - 1
+    similarity = scale * image @ text.T
+    logits = similarity + bias
+    right = siglip(sign * logits)
+    clip = F.cross_entropy(logits, index)
+    mistakes = {
+        "a caption that does not belong to the image is pushed away: its sign is -1": siglip(
+            logits
+        ),
+        "sum over the captions, then average over the images": right / len(text),
+        "average over the images at the end": right * len(image),
+        "the bias is missing: most pairs are wrong, and it says so": siglip(sign * similarity),
+        "multiply the whole logit by the sign, bias included": siglip(sign * similarity + bias),
+        "that is CLIP's softmax, where captions compete; here each pair stands alone": clip,
     }
-    result = attempt(function, image, text, index, scale, bias)
-    if result is None or not same(result, loss(sign * logits), hints):
-        return False
-    print("correct: this is the loss of CaptionTower")
-    return True
+    yield Case((image, text, index, scale, bias), right, mistakes)

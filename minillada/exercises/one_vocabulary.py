@@ -1,70 +1,74 @@
-"""exercises.one_vocabulary"""
+"""Exercises of notebook 03, one vocabulary."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
 
 from .. import layout
-from ..exercises.checking import attempt, known_mistake, same
-from ..vocab import load_vocabulary
+from ..exercises.checking import Case, exercise
+from ..vocab import BOI, END_IMAGE, IMAGE, load_vocabulary, size_token
 
 
-def check_code_of(function: Callable) -> bool:
-    """Notebook 03: `function(ids [n], offset) -> [n]`, the image code of every id, −1 where the id is text."""
+@exercise("correct: one comparison and one subtraction tell text from image")
+def check_code_of() -> Iterator[Case]:
+    """`function(ids [n], offset) -> [n]`: the image code of every id, −1 where the id is text."""
     for offset, seed in ((384, 0), (157_184, 1), (10, 2)):
-        others = torch.randint(2 * offset, (9,), generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        others = torch.randint(2 * offset, (9,), generator=generator)
         ids = torch.cat([torch.tensor([0, offset - 1, offset, offset + 1]), others])
-        hints = {
-            "the first image code is 0 and its id is the offset itself: compare with >=": torch.where(ids > offset, ids - offset, -1),
+        late = torch.where(ids > offset, ids - offset, -1)
+        added = torch.where(ids >= offset, ids + offset, -1)
+        mistakes = {
+            "the first image code is 0, its id is the offset itself: compare with >=": late,
             "text ids have no code: put −1 there": ids - offset,
-            "that is the other direction: from id to code the offset is subtracted": torch.where(ids >= offset, ids + offset, -1),
+            "that is the other direction: from id to code the offset is subtracted": added,
         }
-        result = attempt(function, ids, offset)
-        if result is None or not same(result, torch.where(ids >= offset, ids - offset, -1), hints):
-            return False
-    print("correct: one comparison and one subtraction tell text from image")
-    return True
+        yield Case((ids, offset), torch.where(ids >= offset, ids - offset, -1), mistakes)
 
 
-def check_image_block(function: Callable) -> bool:
-    """Notebook 03: `function(vocab, codes [h, w]) -> list of ids`, header, codes in raster order, closing token."""
+@exercise("correct: four tokens of header, the codes row by row, one token to close")
+def check_image_block() -> Iterator[Case]:
+    """`function(vocab, codes [h, w]) -> list of ids`: header, codes row by row, closing token."""
     vocab = load_vocabulary(512)
-    for h, w in ((2, 3), (4, 4), (5, 1)):
-        codes = torch.randint(512, (h, w), generator=torch.Generator().manual_seed(h))
-        right = torch.tensor(layout.image_block(vocab, codes))
-        place = (torch.arange(4, 4 + h * w),)
-        hints = {
-            "height comes before width": right[[0, 2, 1, *range(3, len(right))]],
-            "raster order goes row by row, not column by column": right.index_put(place, right[place].view(h, w).T.flatten()),
-            "the codes need the offset: use vocab.image_ids": right.index_put(place, codes.flatten()),
-            "the closing token <|/image|> is missing": right[:-1],
-            "<boi> is missing between the sizes and the codes": torch.cat([right[:3], right[4:]]),
+    for height, width in ((2, 3), (4, 4), (5, 1)):
+        generator = torch.Generator().manual_seed(height)
+        codes = torch.randint(512, (height, width), generator=generator)
+        right = layout.image_block(vocab, codes)
+        head, ids, end = right[:4], right[4:-1], right[-1:]
+        by_columns = vocab.image_ids(codes.T)
+        typed = vocab.encode(IMAGE + size_token(height) + size_token(width) + BOI)
+        mistakes = {
+            "height comes before width": [head[0], head[2], head[1], head[3], *ids, *end],
+            "raster order goes row by row, not column by column": head + by_columns + end,
+            "the codes need the offset: use vocab.image_ids": head + codes.flatten().tolist() + end,
+            "the closing token <|/image|> is missing": head + ids,
+            "<boi> is missing between the sizes and the codes": head[:3] + ids + end,
+            "encode reads special tokens as plain text: use vocab.markup": (
+                typed + ids + vocab.encode(END_IMAGE)
+            ),
         }
-        result = attempt(function, vocab, codes)
-        if result is None:
-            return False
-        if known_mistake(result, right, hints) or not same(result, right):
-            return False
-    print("correct: four tokens of header, the codes row by row, one token to close")
-    return True
+        wrong = {hint: torch.tensor(values) for hint, values in mistakes.items()}
+        yield Case((vocab, codes), torch.tensor(right), wrong)
 
 
-def check_targets(function: Callable) -> bool:
-    """Notebook 03: `function(prompt_lengths [B], lengths [B], total) -> bool [B, total]`, what training may mask."""
+@exercise("correct: everything from the end of the prompt, the padding included")
+def check_targets() -> Iterator[Case]:
+    """`function(prompt_lengths [B], lengths [B], total) -> bool [B, total]`: what may be masked."""
     for total in (8, 48):
         generator = torch.Generator().manual_seed(total)
         prompt = torch.randint(1, total // 2, (5,), generator=generator)
         end = prompt + 1 + torch.randint(total // 2, (5,), generator=generator)
-        position, right = torch.arange(total), torch.arange(total) >= prompt[:, None]
-        hints = {
-            "padding is a target too: the model must learn that nothing follows the end": right & (position < end[:, None]),
-            "one position too late: a prompt of length P fills positions 0 to P − 1, so P is a target": position > prompt[:, None],
+        position = torch.arange(total)
+        right = position >= prompt[:, None]
+        mistakes = {
+            "padding is a target too: the model must learn that nothing follows the end": (
+                right & (position < end[:, None])
+            ),
+            "one too late: a prompt of length P fills positions 0 to P − 1, so P is a target": (
+                position > prompt[:, None]
+            ),
             "that is the prompt; the targets are the rest": ~right,
         }
-        result = attempt(function, prompt, end, total)
-        if result is None or not same(result, right, hints):
-            return False
-    print("correct: everything from the end of the prompt, the padding included")
-    return True
+        yield Case((prompt, end, total), right, mistakes)

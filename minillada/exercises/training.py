@@ -1,99 +1,117 @@
-"""exercises.training"""
+"""Exercises of notebook 07, training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
 
 import torch
 
-from ..exercises.checking import attempt, same
+from ..exercises.checking import Case, exercise
 
 
-def check_learning_rate(function: Callable) -> bool:
-    """Notebook 07: `function(step, steps, peak, warmup, final_fraction) -> float`, linear warm-up, then cosine decay."""
+def cosine(progress: float, peak: float, final: float) -> float:
+    """From `peak` at progress 0 to `final * peak` at progress 1."""
+    return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+@exercise("correct: this is optim.learning_rate")
+def check_learning_rate() -> Iterator[Case]:
+    """`function(step, steps, peak, warmup, final_fraction) -> float`: linear up, cosine down."""
+    no_warmup = "the warm-up is missing"
     for steps, peak, warmup, final in ((40, 1.0, 8, 0.1), (25, 3e-2, 5, 0.02)):
-        when = torch.arange(steps).double()
-        rising = peak * (when + 1) / warmup
-        decay = lambda progress, peak=peak, final=final: peak * (final + (1 - final) * 0.5 * (1 + (torch.pi * progress).cos()))  # noqa: E731
-        after, late = (when - warmup) / (steps - warmup), when >= warmup
-        right = torch.where(late, decay(after), rising)
-        hints = {
-            "the first step would learn nothing: warm up with (step + 1) / warmup": torch.where(late, decay(after), peak * when / warmup),
-            "the warm-up is missing": decay(when / steps),
-            "the decay begins after the warm-up: its progress counts from there": torch.where(late, decay(when / steps), rising),
-            "after the warm-up the rate should fall": rising.clamp_max(peak),
-            "the decay is a cosine, not a straight line": torch.where(late, peak * (1 - (1 - final) * after), rising),
-            "the rate should end near final_fraction * peak, yours goes to 0": torch.where(late, decay(after, final=0.0), rising),
-        }
-        results = []
         for step in range(steps):
-            results.append(attempt(function, step, steps, peak, warmup, final))
-            if results[-1] is None:
-                return False
-        if not same(results, right, hints):
-            return False
-    print("correct: this is optim.learning_rate")
-    return True
+            inputs = (step, steps, peak, warmup, final)
+            mistakes = {no_warmup: cosine(step / steps, peak, final)}
+            if step < warmup:
+                late = "the first step would learn nothing: warm up with (step + 1) / warmup"
+                mistakes[late] = peak * step / warmup
+                yield Case(inputs, peak * (step + 1) / warmup, mistakes)
+                continue
+            progress = (step - warmup) / (steps - warmup)
+            mistakes |= {
+                "the decay begins after the warm-up: its progress counts from there": (
+                    cosine(step / steps, peak, final)
+                ),
+                "after the warm-up the rate should fall": peak,
+                "the decay is a cosine, not a straight line": peak * (1 - (1 - final) * progress),
+                "the rate should end near final_fraction * peak, yours goes to 0": (
+                    cosine(progress, peak, 0.0)
+                ),
+            }
+            yield Case(inputs, cosine(progress, peak, final), mistakes)
 
 
-def check_loss_normalisation(function: Callable) -> bool:
-    """Notebook 07: `function(nats [B, L], masked [B, L], rates [B, L / block_size], targets [B, L], block_size) -> loss`."""
+@exercise("correct: this is the last line of diffusion.block_diffusion_loss")
+def check_loss_normalisation() -> Iterator[Case]:
+    """`function(nats [B, L], masked [B, L], rates [B, L / block_size], targets [B, L], block_size)
+    -> loss`.
+    """
     generator = torch.Generator().manual_seed(7)
-    for block_size in (4, 8):
+    for size in (4, 8):
         nats = 6 * torch.rand(3, 16, generator=generator)
         targets = torch.arange(16) >= torch.tensor([[5], [9], [2]])
-        rates = 0.2 + 0.6 * torch.rand(3, 16 // block_size, generator=generator)
-        t = rates.repeat_interleave(block_size, dim=1)
+        rates = 0.2 + 0.6 * torch.rand(3, 16 // size, generator=generator)
+        t = rates.repeat_interleave(size, dim=1)
         masked = targets & (torch.rand(3, 16, generator=generator) < t)
-        kept = nats * masked
-        hints = {
-            "the weight 1/t is missing": kept.sum() / targets.sum(),
-            "that is the mean over masked tokens, without 1/t; it is not a bound on the likelihood": kept.sum() / masked.sum(),
-            "1/t already makes up for visible targets: divide by all targets, not by masked ones": (kept / t).sum() / masked.sum(),
-            "prompt tokens are never asked: divide by the number of targets, not by all positions": (kept / t).mean(),
-            "each rate belongs to a whole block: repeat_interleave, not repeat": (kept / rates.repeat(1, block_size)).sum() / targets.sum(),
-            "only masked positions count; visible ones were given away": (nats * targets / t).sum() / targets.sum(),
+        kept, number = nats * masked, targets.sum()
+        weighted = (kept / t).sum()
+        tiled = (kept / rates.repeat(1, size)).sum() / number
+        mistakes = {
+            "the weight 1/t is missing": kept.sum() / number,
+            "that is the mean over masked tokens, without 1/t; it bounds no likelihood": (
+                kept.sum() / masked.sum()
+            ),
+            "1/t already makes up for visible targets: divide by all targets": (
+                weighted / masked.sum()
+            ),
+            "prompt tokens are never asked: divide by the number of targets": (kept / t).mean(),
+            "each rate belongs to a whole block: repeat_interleave, not repeat": tiled,
+            "only masked positions count; elsewhere the input holds the answer": (
+                (nats * targets / t).sum() / number
+            ),
         }
-        result = attempt(function, nats, masked, rates, targets, block_size)
-        if result is None or not same(result, (kept / t).sum() / targets.sum(), hints):
-            return False
-    print("correct: this is the last line of diffusion.block_diffusion_loss")
-    return True
+        yield Case((nats, masked, rates, targets, size), weighted / number, mistakes)
 
 
-def check_exact_resume(function: Callable) -> bool:
-    """Notebook 07: `function(state, end) -> state`, the toy training run that must not notice an interruption.
+NOISE = "one generator serves all steps: make one in each step, seeded with its number"
+MOMENTUM = "the momentum is thrown away: go on from the one in the state"
+RATE = "the learning rate starts again: it depends on the number of the step"
 
-    `state` holds `step`, `weight` `[4]`, `momentum` `[4]`; the noise of step n comes from a generator seeded with n.
+
+def toy_run(state: dict, end: int, slips: tuple[str, ...] = (), seed: int = 0) -> dict:
+    """The toy training run from a state to step `end`, with some of the three mistakes above."""
+    weight, momentum = state["weight"], state["momentum"]
+    if MOMENTUM in slips:
+        momentum = torch.zeros(4)
+    generator = torch.Generator().manual_seed(seed)
+    for step in range(state["step"], end):
+        if NOISE not in slips:
+            generator = torch.Generator().manual_seed(step)
+        momentum = 0.9 * momentum + weight - torch.randn(4, generator=generator)
+        age = step - state["step"] if RATE in slips else step
+        weight = weight - 0.1 / (1 + age) * momentum
+    return {"step": end, "weight": weight, "momentum": momentum}
+
+
+@exercise("correct: ten steps, stopped after four, end where ten steps in a row end")
+def check_exact_resume() -> Iterator[Case]:
+    """`function(state, end) -> state`: the toy training run that must not notice an interruption.
+
+    `state` holds `step`, `weight` `[4]` and `momentum` `[4]`.
     """
-
-    def run(begin: dict, end: int, old_noise: bool, old_momentum: bool, old_rate: bool) -> dict:
-        weight, momentum = begin["weight"], torch.zeros(4) if old_momentum else begin["momentum"]
-        shared = torch.Generator().manual_seed(0)
-        for step in range(begin["step"], end):
-            noise = torch.randn(4, generator=shared if old_noise else torch.Generator().manual_seed(step))
-            momentum = 0.9 * momentum + weight - noise
-            weight = weight - 0.1 / (1 + step - (begin["step"] if old_rate else 0)) * momentum
-        return {"step": end, "weight": weight, "momentum": momentum}
-
-    start = {"step": 0, "weight": torch.tensor([1.0, -2.0, 0.5, 3.0]), "momentum": torch.zeros(4)}
-    given = {"step": 0, "weight": start["weight"].clone(), "momentum": torch.zeros(4)}
-    state = given
-    for end in (4, 10):
-        state = attempt(function, state, end)
-        if state is None:
-            return False
-        if not isinstance(state, dict) or not {"step", "weight", "momentum"} <= state.keys() or state["step"] != end:
-            print(f"return a dictionary with 'step' ({end} now), 'weight' and 'momentum': what the next piece needs")
-            return False
-    if given["step"] or not torch.equal(given["weight"], start["weight"]) or given["momentum"].any():
-        print("the state you were given has changed; compute new tensors and return a new dictionary")
-        return False
-    slips = ("the noise of step n depends on when the run began", "the momentum is thrown away", "the learning rate starts again")
-    flags = [(a, b, c) for a in (False, True) for b in (False, True) for c in (False, True)]
-    ends = {f: run(run(start, 4, *f), 10, *f)["weight"] for f in flags}
-    hints = {"; ".join(slip for slip, there in zip(slips, f, strict=True) if there): weight for f, weight in ends.items() if any(f)}
-    if not same(state["weight"], ends[flags[0]], hints):
-        return False
-    print("correct: ten steps, stopped after four, end where ten steps in a row end")
-    return True
+    start: dict[str, Any] = {
+        "step": 0,
+        "weight": torch.tensor([1.0, -2.0, 0.5, 3.0]),
+        "momentum": torch.zeros(4),
+    }
+    for state, end in ((start, 4), (toy_run(start, 4), 10)):
+        mistakes = {}
+        for count in (1, 2, 3):
+            for slips in combinations((NOISE, MOMENTUM, RATE), count):
+                mistakes["; ".join(slips)] = toy_run(state, end, slips)
+        from_begin = "one generator serves all steps, seeded where the run begins: make one in each"
+        mistakes[from_begin] = toy_run(state, end, (NOISE,), seed=state["step"])
+        yield Case((state, end), toy_run(state, end), mistakes)

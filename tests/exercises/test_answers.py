@@ -1,0 +1,986 @@
+"""Every check accepts the right answer, gives each mistake its own hint, and gives nothing away."""
+
+import importlib
+import math
+import pkgutil
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from minillada import exercises, layout
+from minillada.datasets import captions
+from minillada.datasets.mnist import DIGITS
+from minillada.exercises.checking import Exercise
+from minillada.extras.levenshtein import apply_labels
+from minillada.masks import block_diffusion_mask
+from minillada.tasks.numbers import counting_trace
+from minillada.vocab import size_token
+
+MODULES = [
+    importlib.import_module(f"{exercises.__name__}.{module.name}")
+    for module in pkgutil.iter_modules(exercises.__path__)
+]
+CHECKS = {
+    name: check
+    for module in MODULES
+    for name, check in vars(module).items()
+    if isinstance(check, Exercise)
+}
+
+# check -> (right answer, {part of the diagnosis: wrong answer})
+ANSWERS: dict = {}
+
+
+# 00 quickstart
+
+
+def wishes(digits=DIGITS, form="a thick {} leaning left"):
+    return [form.format(digit) for digit in digits]
+
+
+ANSWERS |= {
+    "check_wishes": (
+        lambda: wishes()[::-1],
+        {
+            "type str, a list of 10 was expected": lambda: "a thick zero leaning left",
+            "write the digits as words": lambda: wishes(range(10)),
+            "1 of 10 are missing": lambda: wishes(DIGITS[:9]),
+            "that is thin": lambda: wishes(form="a thin {} leaning left"),
+            "no full stop": lambda: wishes(form="a thick {} leaning left."),
+            "'a thick ten leaning left' does not belong": lambda: wishes([*DIGITS, "ten"]),
+        },
+    ),
+    "check_code_count": (
+        lambda size, patch: (size // patch) ** 2,
+        {
+            "that is one side": lambda size, patch: size // patch,
+            "how many pixels": lambda size, patch: patch**2,
+            "not only one": lambda size, patch: size**2 // patch,
+            "the number is wrong": lambda size, patch: 16,
+        },
+    ),
+}
+
+
+# 01 data and captions
+
+
+def slant(image, sign=-1, over="y", centre="mass", degrees=True):
+    y, x = torch.meshgrid(*(torch.arange(float(n)) for n in image.shape), indexing="ij")
+    if centre == "mass":
+        x, y = x - (image * x).sum() / image.sum(), y - (image * y).sum() / image.sum()
+    if centre == "image":
+        x, y = x - x.mean(), y - y.mean()
+    spread = (image * (y * y if over == "y" else x * x)).sum()
+    angle = (sign * (image * x * y).sum() / spread).atan()
+    return float(angle.rad2deg() if degrees else angle)
+
+
+def parse(text, whole=True, absent=None):
+    words = text.split()
+
+    def find(options):
+        for number, option in enumerate(options):
+            if all(word in words for word in option.split()) if whole else option in text:
+                return number
+        return absent
+
+    return find(DIGITS), find(captions.THICKNESS_WORDS), find(captions.SLANT_WORDS)
+
+
+def parse_by_letters(text):
+    numbers = {"left": 0, "right": 2, "upright": 1}
+    return (*captions.parse(text)[:2], next((n for w, n in numbers.items() if w in text), None))
+
+
+ANSWERS |= {
+    "check_slant": (
+        slant,
+        {
+            "the sign is wrong": lambda i: slant(i, sign=1),
+            "variance of y": lambda i: slant(i, over="x"),
+            "not from the corner": lambda i: slant(i, centre="corner"),
+            "the middle of the image": lambda i: slant(i, centre="image"),
+            "in radians": lambda i: slant(i, degrees=False),
+            "the tangent": lambda i: math.tan(slant(i, degrees=False)),
+            "numbers were expected": lambda i: "left",
+        },
+    ),
+    "check_parse_caption": (
+        parse,
+        {
+            "'right' also occur in 'upright'": parse_by_letters,
+            "'fourteen' holds the letters of 'four'": lambda t: parse(t, whole=False),
+            "None, not 0": lambda t: parse(t, absent=0),
+            "None, not -1": lambda t: parse(t, absent=-1),
+            "the length should be 3, yours is 2": lambda t: parse(t)[:2],
+            "type int": lambda t: 7,
+        },
+    ),
+}
+
+
+# 02 image tokenizer
+
+
+def perplexity(codes, size, base=math.e):
+    share = torch.bincount(codes, minlength=size) / len(codes)
+    share = share[share > 0]
+    return math.exp(-(share * share.log()).sum() / math.log(base))
+
+
+def naive_perplexity(codes, size):
+    share = torch.bincount(codes, minlength=size) / len(codes)
+    return (-(share * share.log()).sum()).exp()
+
+
+def siglip(image, text, index, scale, bias, wrong=-1.0):
+    total = 0.0
+    for i in range(len(image)):
+        for j in range(len(text)):
+            sign = 1.0 if j == index[i] else wrong
+            total += math.log(1 + math.exp(-sign * (scale * float(image[i] @ text[j]) + bias)))
+    return total / len(image)
+
+
+def cosines(features, codebook):
+    return F.normalize(features, dim=1) @ F.normalize(codebook, dim=1).T
+
+
+ANSWERS |= {
+    "check_cosine_lookup": (
+        lambda f, c: cosines(f, c).argmax(1),
+        {
+            "long codes win": lambda f, c: (f @ c.T).argmax(1),
+            "by distance": lambda f, c: torch.cdist(f, c).argmin(1),
+            "not the smallest": lambda f, c: cosines(f, c).argmin(1),
+            "those are the similarities": lambda f, c: cosines(f, c).amax(1),
+            "those are all similarities": cosines,
+        },
+    ),
+    "check_perplexity": (
+        perplexity,
+        {
+            "entropy in nats": lambda c, k: math.log(perplexity(c, k)),
+            "entropy in bits": lambda c, k: math.log2(perplexity(c, k)),
+            "use one base": lambda c, k: perplexity(c, k, base=2),
+            "that counts the codes in use": lambda c, k: len(c.unique()),
+            "the sign is wrong": lambda c, k: 1 / perplexity(c, k),
+            "NaN": naive_perplexity,
+        },
+    ),
+    "check_siglip": (
+        siglip,
+        {
+            "its sign is -1": lambda *a: siglip(*a, wrong=1.0),
+            "sum over the captions": lambda i, t, *a: siglip(i, t, *a) / len(t),
+            "average over the images": lambda i, *a: siglip(i, *a) * len(i),
+            "the bias is missing": lambda i, t, k, s, b: siglip(i, t, k, s, 0.0),
+            "CLIP's softmax": lambda i, t, k, s, b: F.cross_entropy(s * i @ t.T + b, k),
+            "the number is wrong": lambda *a: siglip(*a, wrong=0.0),
+        },
+    ),
+}
+
+
+# 03 one vocabulary
+
+
+def image_block(vocab, codes, order=(0, 1), boi=True, end=True, ids=None, read=None):
+    sizes = [codes.shape[i] for i in order]
+    head = ["<|image|>", *map(size_token, sizes)] + ["<boi>"] * boi
+    read = read or vocab.markup
+    ids = vocab.image_ids(codes) if ids is None else ids
+    return read("".join(head)) + ids + (read("<|/image|>") if end else [])
+
+
+ANSWERS |= {
+    "check_code_of": (
+        lambda ids, offset: torch.where(ids >= offset, ids - offset, -1),
+        {
+            "compare with >=": lambda ids, offset: torch.where(ids > offset, ids - offset, -1),
+            "put −1 there": lambda ids, offset: ids - offset,
+            "the other direction": lambda i, offset: torch.where(i >= offset, i + offset, -1),
+            "the values are wrong": lambda ids, offset: (ids - offset).clamp_min(0),
+        },
+    ),
+    "check_image_block": (
+        image_block,
+        {
+            "height comes before width": lambda v, c: image_block(v, c, order=(1, 0)),
+            "row by row": lambda v, c: image_block(v, c, ids=v.image_ids(c.T)),
+            "need the offset": lambda v, c: image_block(v, c, ids=c.flatten().tolist()),
+            "<boi> is missing": lambda v, c: image_block(v, c, boi=False),
+            "closing token <|/image|> is missing": lambda v, c: image_block(v, c, end=False),
+            "use vocab.markup": lambda v, c: image_block(v, c, read=v.encode),
+            "numbers were expected": lambda v, c: "no ids",
+        },
+    ),
+    "check_targets": (
+        lambda p, e, n: torch.arange(n) >= p[:, None],
+        {
+            "padding is a target": lambda p, e, n: (
+                (torch.arange(n) >= p[:, None]) & (torch.arange(n) < e[:, None])
+            ),
+            "one too late": lambda p, e, n: torch.arange(n) > p[:, None],
+            "that is the prompt": lambda p, e, n: torch.arange(n) < p[:, None],
+            "the shape should be": lambda p, e, n: torch.arange(n) >= p[0],
+        },
+    ),
+}
+
+
+# 04 masked diffusion
+
+
+def enumerated(nats_of, length, weight=lambda n, length: 1 / (n * math.comb(length, n))):
+    total = 0.0
+    for number in range(1, 2**length):
+        mask = torch.tensor([bool(number >> i & 1) for i in range(length)])
+        total += weight(int(mask.sum()), length) * float(nats_of(mask).sum())
+    return total
+
+
+def masked_sum(nats, masked):
+    return (nats * masked).sum(1)
+
+
+ANSWERS |= {
+    "check_corrupt": (
+        lambda x, targets, t, noise, mask: torch.where(targets & (noise < t[:, None]), mask, x),
+        {
+            "the prompt was masked": lambda x, targets, t, noise, mask: torch.where(
+                noise < t[:, None], mask, x
+            ),
+            "below t, not above": lambda x, targets, t, noise, mask: torch.where(
+                targets & (noise > t[:, None]), mask, x
+            ),
+            "its own rate": lambda x, targets, t, noise, mask: torch.where(
+                targets & (noise < t), mask, x
+            ),
+            "masks every target": lambda x, targets, t, noise, mask: torch.where(targets, mask, x),
+            "the values are wrong": lambda x, targets, t, noise, mask: x,
+        },
+    ),
+    "check_weighted_loss": (
+        lambda nats, m, t: masked_sum(nats, m) / t,
+        {
+            "the weight 1/t is missing": lambda nats, m, t: masked_sum(nats, m),
+            "instead of multiplying": lambda nats, m, t: masked_sum(nats, m) * t,
+            "mean over masked tokens": lambda nats, m, t: masked_sum(nats, m) / m.sum(1),
+            "1/t times the mean": lambda nats, m, t: masked_sum(nats, m) / m.sum(1) / t,
+            "number of masks": lambda nats, m, t: masked_sum(nats, m) / m.sum(1) * m.shape[1],
+            "do not divide by L": lambda nats, m, t: (nats * m).mean(1) / t,
+            "only masked positions": lambda nats, m, t: nats.sum(1) / t,
+            "each row keeps": lambda nats, m, t: (masked_sum(nats, m) / t).sum(),
+            "the shape should be": lambda nats, m, t: nats * m / t[:, None],
+        },
+    ),
+    "check_enumerated_bound": (
+        enumerated,
+        {
+            "divide by both": lambda f, n: enumerated(f, n, lambda k, m: 1 / k),
+            "the factor 1/n": lambda f, n: enumerated(f, n, lambda k, m: 1 / math.comb(m, k)),
+            "not equally likely": lambda f, n: enumerated(f, n, lambda k, m: 1 / 2**m),
+            "without a weight": lambda f, n: enumerated(f, n, lambda k, m: 1),
+            "the number is wrong": lambda f, n: 0.0,
+        },
+    ),
+}
+
+
+# 05 block diffusion
+
+
+def offset_mask(noisy, clean, block, compare=torch.gt):
+    return compare(noisy[:, None] // block, clean // block)
+
+
+def positions(prompt, length, block):
+    return torch.cat([torch.arange(prompt // block * block, length), torch.arange(length - block)])
+
+
+def two(first, second):
+    return torch.cat([torch.arange(*first), torch.arange(*second)])
+
+
+def views_mask(length, size, views, among=False, own=False, clean_noisy=False, clean_clean=True):
+    """A double loop over places (copy, block); the clean copy is None."""
+    places = [(view, k // size) for view in [*range(views), None] for k in range(length)]
+    mask = torch.zeros(len(places), len(places), dtype=torch.bool)
+    for q, (view, i) in enumerate(places):
+        for k, (other, j) in enumerate(places):
+            if view is None and other is None:
+                mask[q, k] = i == j or (clean_clean and i > j)
+            elif view is None:
+                mask[q, k] = clean_noisy and i == j
+            elif other is None:
+                mask[q, k] = i > j or (own and i == j)
+            else:
+                mask[q, k] = (among or view == other) and i == j
+    return mask
+
+
+def reweighted(nats, masked, power=-0.5, mean=True):
+    terms = []
+    for row, asked in zip(nats, masked):
+        n = int(asked.sum())
+        terms.append((n**power, float(row[asked].sum()) / (n if mean else 1)))
+    return sum(beta * value for beta, value in terms) / sum(beta for beta, _ in terms)
+
+
+ANSWERS |= {
+    "check_offset_mask": (
+        offset_mask,
+        {
+            "> instead of >=": lambda i, j, b: offset_mask(i, j, b, torch.ge),
+            "the other way round": lambda i, j, b: offset_mask(i, j, b, torch.lt),
+            "that is M_BD": lambda i, j, b: offset_mask(i, j, b, torch.eq),
+            "compare blocks": lambda i, j, b: i[:, None] > j,
+            "the shape should be [6, 8], yours is [8, 6]": lambda i, j, b: offset_mask(i, j, b).T,
+        },
+    ),
+    "check_shared_block": (
+        divmod,
+        {
+            "a prompt may end where": lambda p, b: ((p - 1) // b, p % b),
+            "blocks count from 0": lambda p, b: (-(-p // b), p % b),
+            "the free places": lambda p, b: (p // b, b - p % b),
+            "not its first position": lambda p, b: (p // b * b, p % b),
+            "the shape should be [2], yours is []": lambda p, b: p // b,
+        },
+    ),
+    "check_positions": (
+        positions,
+        {
+            "leave out": lambda p, n, b: two((n,), (n,)),
+            "from 0 to its end": lambda p, n, b: torch.arange(len(positions(p, n, b))),
+            "count from 0": lambda p, n, b: two((n - p // b * b,), (n - b,)),
+            "noisy half comes first": lambda p, n, b: two((n - b,), (p // b * b, n)),
+            "clean starts again": lambda p, n, b: two((p // b * b, n), (n, n + n - b)),
+            "not at it": lambda p, n, b: two((p, n), (n - b,)),
+        },
+    ),
+    "check_views_mask": (
+        views_mask,
+        {
+            "views must not see each other": lambda *a: views_mask(*a, among=True),
+            "clean never sees noisy": lambda *a: views_mask(*a, clean_noisy=True),
+            "its own block, which holds": lambda *a: views_mask(*a, own=True),
+            "the clean copy sees its own": lambda *a: views_mask(*a, clean_clean=False),
+            "queries are rows": lambda *a: views_mask(*a).T,
+            "the clean copy comes last": lambda n, *a: views_mask(n, *a).roll((n, n), (0, 1)),
+            "the shape should be": lambda n, b, k: views_mask(n, b, k + 1),
+            "the values are wrong": lambda *a: ~views_mask(*a),
+        },
+    ),
+    "check_reweighted": (
+        reweighted,
+        {
+            "the mean over all": lambda nats, masked: nats[masked].mean(),
+            "weighs all samples alike": lambda nats, masked: reweighted(nats, masked, 0),
+            "take the root": lambda nats, masked: reweighted(nats, masked, -1),
+            "count more, not less": lambda nats, masked: reweighted(nats, masked, 0.5),
+            "not their sum": lambda nats, masked: reweighted(nats, masked, mean=False),
+            "the number is wrong": lambda nats, masked: nats.mean(),
+            "the shape should be": lambda nats, masked: nats,
+        },
+    ),
+}
+
+
+# 06 backbone
+
+
+def rms_norm(x, weight, eps, wide=True, power=lambda x: x.square().mean(-1, keepdim=True)):
+    values = x.float() if wide else x
+    return (values / (power(values) + eps).sqrt()).to(x.dtype) * weight
+
+
+def rotate_half(x, positions, theta, sign=1, exponent=2):
+    half = x.shape[1] // 2
+    angle = positions[:, None] * theta ** (-exponent * torch.arange(half) / x.shape[1])
+    cos, sin = angle.cos(), sign * angle.sin()
+    return torch.cat(
+        [x[:, :half] * cos - x[:, half:] * sin, x[:, :half] * sin + x[:, half:] * cos], 1
+    )
+
+
+def rotate_neighbours(x, positions, theta):
+    shuffled = rotate_half(torch.cat([x[:, ::2], x[:, 1::2]], 1), positions, theta)
+    return torch.stack(shuffled.chunk(2, 1), -1).flatten(1)
+
+
+def expert_weights(scores, bias, k, biased=False, scale=2.5, by=None):
+    out = torch.zeros_like(scores)
+    for t, row in enumerate(scores):
+        best = (row + bias if by is None else by[t]).argsort(descending=True)[:k]
+        values = (row + bias if biased else row)[best]
+        out[t, best] = scale * values / values.sum()
+    return out
+
+
+ANSWERS |= {
+    "check_rms_norm": (
+        rms_norm,
+        {
+            "the weight is missing": lambda x, w, e: rms_norm(x, torch.ones_like(w), e),
+            "eps is missing": lambda x, w, e: rms_norm(x, w, 0.0),
+            "root of the sum": lambda x, w, e: rms_norm(
+                x, w, e, power=lambda x: x.square().sum(-1, keepdim=True)
+            ),
+            "over the last dimension": lambda x, w, e: rms_norm(
+                x, w, e, power=lambda x: x.square().mean(0, keepdim=True)
+            ),
+            "300 squared overflows": lambda x, w, e: rms_norm(x, w, e, wide=False),
+            "cast back": lambda x, w, e: rms_norm(x.float(), w, e).float(),
+            "that is LayerNorm": lambda x, w, e: F.layer_norm(
+                x.float(), w.shape, w.float(), eps=e
+            ).to(x.dtype),
+        },
+    ),
+    "check_rotate_half": (
+        rotate_half,
+        {
+            "you pair neighbours": rotate_neighbours,
+            "the wrong way": lambda x, p, t: rotate_half(x, p, t, sign=-1),
+            "the 2 is missing": lambda x, p, t: rotate_half(x, p, t, exponent=1),
+            "use the positions given": lambda x, p, t: rotate_half(x, torch.arange(len(x)), t),
+            "the values are wrong": lambda x, p, t: x,
+        },
+    ),
+    "check_attention_parameters": (
+        lambda h, n, k, d: (2 * n + 2 * k) * d * h + 2 * d,
+        {
+            "4·H²": lambda h, n, k, d: 4 * h**2,
+            "share keys and values": lambda h, n, k, d: 4 * n * d * h + 2 * d,
+            "QK-norms are missing": lambda h, n, k, d: (2 * n + 2 * k) * d * h,
+            "output matrix is missing": lambda h, n, k, d: (n + 2 * k) * d * h + 2 * d,
+            "goes from heads": lambda h, n, k, d: (n + 2 * k) * d * h + h * h + 2 * d,
+            "the number is wrong": lambda h, n, k, d: (2 * n + k) * d * h + 2 * d,
+            "numbers were expected": lambda h, n, k, d: "many",
+        },
+    ),
+    "check_expert_weights": (
+        expert_weights,
+        {
+            "the bias is forgotten": lambda s, b, k: expert_weights(s, b, k, by=s),
+            "weigh by the scores alone": lambda s, b, k: expert_weights(s, b, k, biased=True),
+            "add up to 2.5": lambda s, b, k: expert_weights(s, b, k, scale=1.0),
+            "not the smallest": lambda s, b, k: expert_weights(s, b, k, by=-s - b),
+            "the values are wrong": lambda s, b, k: s,
+            "the shape should be": lambda s, b, k: expert_weights(s, b, k).sum(1),
+        },
+    ),
+}
+
+
+# 07 training
+
+
+def warm_cosine(step, steps, peak, warmup, final, first=1):
+    if step < warmup:
+        return peak * (step + first) / warmup
+    share = (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+    return peak * (final + (1 - final) * share)
+
+
+def normalised(nats, masked, rates, targets, size, over=None, power=-1):
+    weight = rates.repeat_interleave(size, 1) ** power
+    return (nats * weight)[masked].sum() / (targets if over is None else over).sum()
+
+
+def toy_run(state, end, momentum=True, rate=True, noise="step"):
+    weight, speed = state["weight"], state["momentum"] if momentum else torch.zeros(4)
+    generator = torch.Generator().manual_seed(state["step"] if noise == "begin" else 0)
+    for n, step in enumerate(range(state["step"], end)):
+        if noise == "step":
+            generator = torch.Generator().manual_seed(step)
+        speed = 0.9 * speed + weight - torch.randn(4, generator=generator)
+        weight = weight - 0.1 / (1 + (step if rate else n)) * speed
+    return {"step": end, "weight": weight, "momentum": speed}
+
+
+def toy_run_in_place(state, end):
+    new = toy_run(state, end)
+    state["weight"].copy_(new["weight"])
+    return new
+
+
+ANSWERS |= {
+    "check_learning_rate": (
+        warm_cosine,
+        {
+            "the first step would learn nothing": lambda *a: warm_cosine(*a, first=0),
+            "yours goes to 0": lambda n, of, peak, w, final: warm_cosine(n, of, peak, w, 0.0),
+            "the warm-up is missing": lambda n, of, peak, w, f: warm_cosine(n, of, peak, 0, f),
+            "the rate should fall": lambda n, of, peak, w, f: peak * min((n + 1) / w, 1),
+        },
+    ),
+    "check_loss_normalisation": (
+        normalised,
+        {
+            "the weight 1/t is missing": lambda *a: normalised(*a, power=0),
+            "divide by all targets": lambda *a: normalised(*a, over=a[1]),
+            "the mean over masked": lambda *a: normalised(*a, power=0, over=a[1]),
+            "prompt tokens": lambda *a: normalised(*a, over=torch.ones_like(a[1])),
+            "the number is wrong": lambda *a: normalised(*a, power=1),
+            "repeat_interleave": lambda nats, m, r, t, s: (
+                (nats * m / r.repeat(1, s)).sum() / t.sum()
+            ),
+            "only masked positions": lambda nats, m, r, t, s: normalised(nats, t, r, t, s),
+        },
+    ),
+    "check_exact_resume": (
+        toy_run,
+        {
+            "the momentum is thrown away": lambda s, e: toy_run(s, e, momentum=False),
+            "the learning rate starts": lambda s, e: toy_run(s, e, rate=False),
+            "one generator serves all steps:": lambda s, e: toy_run(s, e, noise="zero"),
+            "seeded where the run begins": lambda s, e: toy_run(s, e, noise="begin"),
+            "; the learning rate starts": lambda s, e: toy_run(s, e, False, False, "zero"),
+            "argument 1 in place": toy_run_in_place,
+            "a dictionary with the keys": lambda s, e: toy_run(s, e)["weight"],
+            "the number at ['step'] is wrong": lambda s, e: toy_run(s, e + 1),
+        },
+    ),
+}
+
+
+# 08 sampling
+
+
+def sprint_commits(confidence, masked, steps_left, threshold, share=math.ceil, above=torch.gt):
+    chosen = masked & above(confidence, threshold)
+    order = confidence.masked_fill(~masked, -1).argsort(descending=True)
+    chosen[order[: share(int(masked.sum()) / steps_left)]] = True
+    return chosen
+
+
+def margin(values):
+    best = values.topk(2).values
+    return best[..., 0] - best[..., 1]
+
+
+ANSWERS |= {
+    "check_sprint_commits": (
+        sprint_commits,
+        {
+            "make up the share": lambda c, m, s, t: m & (c > t),
+            "round the share up": lambda *a: sprint_commits(*a, share=math.floor),
+            "not >=": lambda *a: sprint_commits(*a, above=torch.ge),
+            "the share alone": lambda c, m, s, t: sprint_commits(c, m, s, 2.0),
+            "must stay False": lambda c, m, s, t: sprint_commits(c, m, s, t) | (c > t),
+            "the values are wrong": lambda c, m, s, t: sprint_commits(c, m | True, s, t),
+        },
+    ),
+    "check_margin": (
+        lambda x: margin(x.softmax(-1)),
+        {
+            "differences of logits": margin,
+            "the best token alone": lambda x: x.softmax(-1).amax(-1),
+            "the values are wrong": lambda x: margin(x.softmax(1)),
+        },
+    ),
+    "check_tokens_per_forward": (
+        lambda c: c.sum((0, 2)) / c.any(2).sum(0),
+        {
+            "do not divide by all": lambda c: c.sum((0, 2)) / len(c),
+            "that is the number of tokens": lambda c: c.sum((0, 2)),
+            "that is the number of passes": lambda c: c.any(2).sum(0),
+            "the shape should be": lambda c: c.sum() / len(c),
+        },
+    ),
+}
+
+
+# 09 every task
+
+
+def branches(vocab, full, no_text, no_image, task="edit", grid=4):
+    return tuple(layout.prompt(vocab, task, user, grid) for user in (full, no_text, no_image))
+
+
+def story(vocab, ids, keep=(), offset=True, swap=False, flat=False, texts=True, images=True):
+    """The reader of exercise 2, and the mistakes one can make in it."""
+    image, *special = (vocab.markup(t)[0] for t in ("<|image|>", "<boi>", "<|/image|>"))
+    special = {*special, vocab.eos_id} - {vocab.markup(token)[0] for token in keep}
+    parts, text, i = [], [], 0
+    while i < len(ids):
+        if ids[i] == image:
+            height, width = (int(re.search(r"\d+", vocab.token(t))[0]) for t in ids[i + 1 : i + 3])
+            codes = torch.tensor(ids[i + 4 : i + 4 + height * width])
+            codes = vocab.codes(codes) if offset else codes
+            shape = (-1,) if flat else (width, height) if swap else (height, width)
+            parts += [vocab.decode(text)] * texts + [codes.view(shape)] * images
+            text, i = [], i + 4 + height * width
+        else:
+            text += [] if ids[i] in special else [ids[i]]
+            i += 1
+    return parts + ([vocab.decode(text)] if "<|endoftext|>" in keep else [])
+
+
+def parts_of(trace, separator="; "):
+    return trace.replace("; ", separator).split(separator)
+
+
+def right_parts(a, b, trace, separator="; "):
+    count = 0
+    for mine, right in zip(parts_of(trace, separator), parts_of(counting_trace(a, b), separator)):
+        if mine != right:
+            break
+        count += 1
+    return count
+
+
+def matches(a, b, trace, separator="; "):
+    pairs = zip(parts_of(trace, separator), parts_of(counting_trace(a, b), separator))
+    return sum(one == two for one, two in pairs)
+
+
+def parts_without_end(a, b, trace):
+    """Fails with an IndexError where a thought goes on after its end."""
+    right, count = parts_of(counting_trace(a, b)), 0
+    for number, part in enumerate(parts_of(trace)):
+        if part != right[number]:
+            break
+        count += 1
+    return count
+
+
+ANSWERS |= {
+    "check_edit_branches": (
+        lambda v, c, t: branches(v, [c, t], [c, None], [t]),
+        {
+            "image comes first": lambda v, c, t: branches(v, [t, c], [c, None], [t]),
+            "leaving the instruction out": lambda v, c, t: branches(v, [c, t], [c], [t]),
+            "as if a user": lambda v, c, t: branches(v, [c, t], [c, "<uncondition>"], [t]),
+            "the image stays": lambda v, c, t: branches(v, [c, t], [None], [t]),
+            "leaves nothing behind": lambda v, c, t: branches(v, [c, t], [c, None], [None, t]),
+            "the instruction stays": lambda v, c, t: branches(v, [c, t], [c, None], [None]),
+            "the other way round": lambda v, c, t: branches(v, [c, t], [c, None], [c, None]),
+            "behind the header": lambda v, c, t: branches(v, [c, t], [c, None], [t], grid=None),
+            "another task": lambda v, c, t: branches(v, [c, t], [c, None], [t], task="draw"),
+            "the length should be 3": lambda v, c, t: [c, t],
+            "part [0] of the answer: the image comes": lambda v, c, t: branches(
+                v, [t, c], [c], [t]
+            ),
+            "the shape at [0] should be": lambda v, c, t: branches(v, [t], [c, None], [t]),
+        },
+    ),
+    "check_story_parts": (
+        story,
+        {
+            "subtract the offset": lambda v, i: story(v, i, offset=False),
+            "height first": lambda v, i: story(v, i, swap=True),
+            "is a grid": lambda v, i: story(v, i, flat=True),
+            "special tokens are no text": lambda v, i: story(v, i, keep=["<|/image|>"]),
+            "leave out what ends": lambda v, i: story(v, i, keep=["<|/image|>", "<|endoftext|>"]),
+            "images alone": lambda v, i: story(v, i, texts=False),
+            "texts alone": lambda v, i: story(v, i, images=False),
+            "the length should be 4, yours is 0": lambda v, i: [],
+            "type str, a list of 4 was expected": lambda v, i: v.decode(i),
+            "the text at [0] is wrong from character 0 on: 'TWO'": lambda v, i: [
+                part.upper() if isinstance(part, str) else part for part in story(v, i)
+            ],
+        },
+    ),
+    "check_right_parts": (
+        right_parts,
+        {
+            "stop at the first mistake": matches,
+            "all or nothing": lambda a, b, t: len(parts_of(t)) * (t == counting_trace(a, b)),
+            "number of parts": lambda a, b, t: len(parts_of(t)),
+            "are separated by semicolons": lambda a, b, t: right_parts(a, b, t, ", "),
+            "split at semicolons, and stop": lambda a, b, t: matches(a, b, t, ", "),
+            "a whole number": lambda a, b, t: t == counting_trace(a, b),
+            "yours is 99": lambda a, b, t: 99,
+            "IndexError": parts_without_end,
+        },
+    ),
+}
+
+
+# 10 faster decoding
+
+
+def edits(p, ids, masked, threshold, above=torch.gt):
+    best, token = p.max(-1)
+    return (token != ids) & ~masked & above(best, threshold)
+
+
+def lcs(a, b):
+    if not a or not b:
+        return 0
+    return lcs(a[1:], b[1:]) + 1 if a[0] == b[0] else max(lcs(a[1:], b), lcs(a, b[1:]))
+
+
+def longest_piece(a, b):
+    starts = [(i, j) for i in range(len(a)) for j in range(len(b))]
+    sizes = range(1, min(len(a), len(b)) + 1)
+    fits = [k for i, j in starts for k in sizes if i + k <= len(a) and a[i : i + k] == b[j : j + k]]
+    return max(fits, default=0)
+
+
+def levenshtein(a, b):
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a):
+        old, row = row, [i + 1]
+        for j, y in enumerate(b):
+            row.append(min(row[j] + 1, old[j + 1] + 1, old[j] + (x != y)))
+    return row[-1]
+
+
+def a_round(draft, labels, length, mask=("mask",), keep=True, cut=True, pad=True):
+    out = []
+    for token, label in zip(draft, labels):
+        if label == "INSERT":
+            out += [*mask, token] if keep else list(mask)
+        elif label != "DELETE":
+            out.append(label)
+    out += ["."] * (length - len(out)) if pad else []
+    return out[:length] if cut else out
+
+
+ANSWERS |= {
+    "check_edits": (
+        edits,
+        {
+            "leave masked positions out": lambda p, ids, m, t: edits(p, ids, m & False, t),
+            "already stands": lambda p, ids, m, t: ~m & (p.amax(-1) > t),
+            "likelier than the threshold": lambda p, ids, m, t: edits(p, ids, m, 0.0),
+            "not >=": lambda p, ids, m, t: edits(p, ids, m, t, above=torch.ge),
+            "not that of the token that stands there": lambda p, ids, m, t: (
+                edits(p, ids, m, 0.0) & (p.gather(1, ids[:, None])[:, 0] < t)
+            ),
+            "the shape should be [12]": lambda *a: edits(*a)[None],
+            "numbers were expected": lambda *_: "everywhere",
+        },
+    ),
+    "check_lcs": (
+        lcs,
+        {
+            "in any order": lambda a, b: len({*a} & {*b}),
+            "longest common piece": longest_piece,
+            "count those that stay": lambda a, b: max(len(a), len(b)) - lcs(a, b),
+            "the edit distance": levenshtein,
+            "deletions plus insertions": lambda a, b: len(a) + len(b) - 2 * lcs(a, b),
+            "the number is wrong": lambda a, b: 99,
+        },
+    ),
+    "check_round": (
+        lambda *a: tuple(a_round(*a)),
+        {
+            "pad with '.', so": lambda *a: a_round(*a, pad=False),
+            "cut what is too long": lambda *a: a_round(*a, cut=False),
+            "pad with '.' or cut": lambda *a: a_round(*a, pad=False, cut=False),
+            "puts 'mask' before the token": lambda *a: a_round(*a, mask=()),
+            "yours is lost": lambda *a: a_round(*a, keep=False),
+            "never stand in the text": lambda draft, labels, length: labels[:length],
+        },
+    ),
+}
+
+
+# 12 evaluation
+
+
+def wilson(successes, n, z=1.96, centred=True, shrink=True):
+    p = successes / n
+    spread = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    divisor = 1 + z**2 / n if shrink else 1
+    centre = (p + z**2 / (2 * n)) / divisor if centred else p
+    return centre - spread / divisor, centre + spread / divisor
+
+
+def textbook(successes, n):
+    p = successes / n
+    spread = 1.96 * math.sqrt(p * (1 - p) / n)
+    return p - spread, p + spread
+
+
+def frechet(a, u, b, v):
+    return float(((a - b) ** 2 + (u.sqrt() - v.sqrt()) ** 2).sum())
+
+
+LN2 = math.log(2)
+
+ANSWERS |= {
+    "check_wilson": (
+        wilson,
+        {
+            "the textbook interval": textbook,
+            "the width is right": lambda k, n: wilson(k, n, centred=False),
+            "must be divided": lambda k, n: wilson(k, n, shrink=False),
+            "the values are wrong": lambda k, n: wilson(k, n, z=2.58),
+            "the shape should be [2], yours is []": lambda k, n: k / n,
+        },
+    ),
+    "check_frechet_diagonal": (
+        frechet,
+        {
+            "take the roots first": lambda a, u, b, v: ((a - b) ** 2 + (u - v) ** 2).sum(),
+            "the means are compared": lambda a, u, b, v: ((a - b) ** 2).sum(),
+            "the spreads are compared": lambda a, u, b, v: ((u.sqrt() - v.sqrt()) ** 2).sum(),
+            "no root at the end": lambda *a: frechet(*a) ** 0.5,
+        },
+    ),
+    "check_bits_per_token": (
+        lambda nats, real: nats.sum(1) / LN2 / real.sum(1),
+        {
+            "divide by ln 2": lambda nats, real: nats.sum(1) / real.sum(1),
+            "instead of multiplying": lambda nats, real: nats.sum(1) * LN2 / real.sum(1),
+            "padding is predicted": lambda nats, real: (nats * real).sum(1) / LN2 / real.sum(1),
+            "not by all positions": lambda nats, real: nats.mean(1) / LN2,
+            "bits per sequence": lambda nats, real: nats.sum(1) / LN2,
+            "the shape should be": lambda nats, real: nats.sum() / LN2 / real.sum(),
+        },
+    ),
+}
+
+
+# 15 from autoregression to diffusion
+
+
+def begun(schedule, steps, step):
+    return [size for start, size in schedule if start * steps <= step]
+
+
+def coming(schedule, steps, step):
+    return [size for start, size in schedule if start * steps > step] + [schedule[-1][1]]
+
+
+def noisy(x, ids, mask, noise, std):
+    return x + std * noise * (ids == mask)[..., None]
+
+
+def merged(weights, bits, k):
+    return weights[bits.argsort()[:k]].mean(0)
+
+
+def weighted_merge(weights, bits, k):
+    share = 1 / bits.sort().values[:k, None]
+    return (weights[bits.argsort()[:k]] * share).sum(0) / share.sum()
+
+
+ANSWERS |= {
+    "check_block_size_at": (
+        lambda *a: begun(*a)[-1],
+        {
+            "an entry begins at its share": lambda s, of, n: begun(s, of, max(0, n - 0.5))[-1],
+            "the largest size so far": lambda *a: max(begun(*a)),
+            "the next entry": lambda *a: coming(*a)[0],
+            "the first entry": lambda schedule, steps, step: schedule[0][1],
+            "shares of the run": lambda schedule, steps, step: begun(schedule, 1, step)[-1],
+            "the shape should be": lambda schedule, steps, step: schedule[step],
+        },
+    ),
+    "check_noisy_masks": (
+        noisy,
+        {
+            "must stay exactly": lambda x, ids, mask, noise, std: x + std * noise,
+            "on the known tokens": lambda x, ids, mask, noise, std: (
+                x + std * noise * (ids != mask)[..., None]
+            ),
+            "scale the noise": lambda x, ids, mask, noise, std: noisy(x, ids, mask, noise, 1.0),
+            "in the place of": lambda x, ids, mask, noise, std: torch.where(
+                (ids == mask)[..., None], std * noise, x
+            ),
+            "nothing has changed": lambda x, *_: x,
+            "the values are wrong": lambda x, ids, mask, noise, std: noisy(
+                x, ids, mask, noise[:, :1], std
+            ),
+            "RuntimeError": lambda x, ids, mask, noise, std: x + std * noise * (ids == mask),
+        },
+    ),
+    "check_merge_best": (
+        merged,
+        {
+            "the worst ones": lambda w, b, k: merged(w, -b, k),
+            "the last ones": lambda w, b, k: w[-k:].mean(0),
+            "the mean of all": lambda w, b, k: w.mean(0),
+            "their sum": lambda w, b, k: merged(w, b, k) * k,
+            "the best checkpoint alone": lambda w, b, k: w[b.argmin()],
+            "not weighted": weighted_merge,
+            "the values are wrong": lambda w, b, k: w[b.argsort()[:k]].median(0).values,
+        },
+    ),
+}
+
+
+def unfinished(*_):
+    raise NotImplementedError
+
+
+BROKEN = {
+    "not done yet": unfinished,
+    "did you forget `return`?": lambda *_: None,
+    "ZeroDivisionError": lambda *_: 1 / 0,
+    "your answer": lambda *_: object(),
+}
+
+
+@pytest.mark.parametrize("name", sorted(CHECKS))
+def test_right_answers_pass(name, capsys):
+    assert CHECKS[name](ANSWERS[name][0]) is True, capsys.readouterr().out
+    assert capsys.readouterr().out == f"{CHECKS[name].success}\n"
+
+
+@pytest.mark.parametrize("name", sorted(CHECKS))
+def test_wrong_answers_are_diagnosed(name, capsys):
+    for diagnosis, answer in (ANSWERS[name][1] | BROKEN).items():
+        assert CHECKS[name](answer) is False, diagnosis
+        said = capsys.readouterr().out
+        assert diagnosis in said and said.count("\n") == 1, f"{diagnosis!r} is not in {said!r}"
+
+
+@pytest.mark.parametrize("name", sorted(CHECKS))
+def test_every_named_mistake_has_its_own_hint(name, capsys):
+    check = CHECKS[name]
+    cases = list(check.cases())
+    for hint in {hint for case in cases for hint in case.mistakes}:
+        answers = iter([case.mistakes.get(hint, case.right) for case in cases])
+        assert not check(lambda *_: next(answers)), hint  # noqa: B023
+        assert capsys.readouterr().out.startswith(hint)
+
+
+@pytest.mark.parametrize("name", sorted(CHECKS))
+def test_inputs_are_copies(name, capsys):
+    def spoils(*inputs):
+        answer = ANSWERS[name][0](*inputs)
+        for value in inputs:
+            if isinstance(value, torch.Tensor):
+                value.add_(1) if value.dtype != torch.bool else value.logical_not_()
+            if isinstance(value, list):
+                value.clear()
+        return answer
+
+    cases = list(CHECKS[name].cases())
+    can_change = any(isinstance(v, torch.Tensor | list) and len(v) for c in cases for v in c.inputs)
+    assert CHECKS[name](spoils) is not can_change
+    assert ("in place" in capsys.readouterr().out) is can_change
+
+
+def test_every_check_has_answers():
+    assert set(CHECKS) == set(ANSWERS)
+
+
+def test_the_block_mask_of_the_package_is_right_too():
+    def of_package(length, size, views):
+        places = torch.arange(length)
+        return block_diffusion_mask(places, places, size, views)[0]
+
+    assert CHECKS["check_views_mask"](of_package)
+
+
+def test_levenshtein_of_the_package_is_right_too():
+    words = ["a", "b", "c", "one", "seven", "thick", "thin", "x", ".", "mask", "DELETE", "INSERT"]
+
+    def of_package(draft, labels, length):
+        ids, wanted = (torch.tensor([[words.index(w) for w in part]]) for part in (draft, labels))
+        numbers = [words.index(w) for w in ("DELETE", "INSERT", "mask", ".")]
+        return [words[i] for i in apply_labels(ids, wanted, *numbers)[0].tolist()]
+
+    assert CHECKS["check_round"](of_package)

@@ -1,0 +1,180 @@
+"""The mechanism behind every exercise: one diagnosis, no exception, nothing given away."""
+
+import pytest
+import torch
+
+from minillada.exercises.checking import Case, Exercise, check, exercise
+
+SUCCESS = "correct: well done"
+
+
+def said(function, cases, capsys):
+    """What a check prints; proves that it is one line, and True only with the success sentence."""
+    capsys.readouterr()
+    result = check(function, cases, SUCCESS)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1, lines
+    assert result is (lines[0] == SUCCESS)
+    return lines[0]
+
+
+def returns(answer):
+    return lambda *_: answer
+
+
+def recursive(n):
+    if n:
+        return recursive(n - 1)
+    return 1 // n
+
+
+GRID = torch.tensor([[1.5, 2.25], [3.125, 4.0625]])
+
+RIGHT = [
+    (4, torch.tensor(4)),
+    (4, 4.0),
+    (2.5, torch.tensor(2.5)),
+    (2.5, 2.500001),
+    (GRID, GRID.tolist()),
+    (GRID, GRID.double()),
+    (GRID > 2, [[0, 1], [1, 1]]),
+    (torch.tensor([1, 2]), (1, 2)),
+    ("a seven", "a seven"),
+    (["a", "b"], ("a", "b")),
+    ((7, None, 1), [7, None, 1]),
+    ([GRID, "a", [1, 2]], [GRID.clone(), "a", torch.tensor([1, 2]).tolist()]),
+    ({"step": 1, "weight": GRID}, {"weight": GRID.clone(), "step": torch.tensor(1)}),
+    (frozenset({"a", "b"}), ["b", "a"]),
+    (GRID.half(), GRID.half()),
+]
+
+WRONG = [
+    (4, 5, "the number is wrong: yours is 5"),
+    (4, True, "type bool, a whole number was expected"),
+    (10**7, 10**7 + 1, "the number is wrong"),  # whole numbers are compared exactly
+    (torch.tensor(157_184), 157_185, "the number is wrong"),
+    (2.5, float("nan"), "the number is wrong: yours is nan"),
+    (2.5, "2.5", "type str, numbers were expected"),
+    (2.5, object(), "type object, numbers were expected"),
+    (2.5, torch.tensor(2.5, device="meta"), "numbers were expected"),
+    (GRID, [[1.0], [2.0, 3.0]], "type list, numbers were expected"),
+    (GRID, GRID[0], "the shape should be [2, 2], yours is [2]"),
+    (GRID[0], [1.5, 2.25, 3.0], "the shape should be [2], yours is [3]"),
+    (GRID, [[1.5, 2.25], [3.125, 9.0]], "the first one at [1, 1]: yours is 9"),
+    (GRID.half(), GRID, "the dtype should be torch.float16, yours is torch.float32"),
+    ("a seven", "a eight", "the text is wrong from character 2 on: 'a eight'"),
+    ("a seven", "a sevens", "from character 7 on"),
+    ("a seven", 7, "type int"),
+    (["a", "b"], ["a", "b", "c"], "the length should be 2, yours is 3"),
+    (["a", "b"], ["a", "c"], "the text at [1] is wrong"),
+    (["a", "b"], "ab", "type str, a list of 2 was expected"),
+    ((7, None, 1), (7, 0, 1), "at [1] is of type int"),
+    ((7, None, 1), (7, None, None), "at [2] is of type NoneType"),
+    ([GRID, [1, 2]], [GRID, [1, 3]], "the number at [1][1] is wrong"),
+    ({"step": 1}, {"stop": 1}, "a dictionary with the keys step"),
+    ({"step": GRID}, {"step": GRID + 1}, "the values at ['step'] are wrong"),
+    (frozenset({"a", "b"}), ["a"], "1 of 2 are missing"),
+    (frozenset({"a", "b"}), ["a", "b", ["c"]], "['c'] does not belong"),
+    (frozenset({"a", "b"}), 7, "a list of 2 was expected"),
+]
+
+
+@pytest.mark.parametrize(("right", "answer"), RIGHT)
+def test_right_answers_of_every_type(right, answer, capsys):
+    assert said(returns(answer), [Case((), right)], capsys) == SUCCESS
+
+
+@pytest.mark.parametrize(("right", "answer", "words"), WRONG)
+def test_wrong_answers_of_every_type(right, answer, words, capsys):
+    assert words in said(returns(answer), [Case((), right)], capsys)
+
+
+def test_the_right_values_are_not_given_away(capsys):
+    secret = torch.tensor([1.5, 2.25, 3.125, 4.0625])
+    text = said(returns(torch.tensor([1.5, 0.0, 0.0, 0.0])), [Case((), secret)], capsys)
+    assert "[1]" in text and not any(str(value) in text for value in secret.tolist())
+    text = said(returns(["no", "no"]), [Case((), ["secret", "word"])], capsys)
+    assert "secret" not in text and "word" not in text
+
+
+def test_inputs_are_copies_and_changing_them_is_noticed(capsys):
+    tensor, words = torch.ones(3), ["a", "b"]
+    state = {"weight": torch.ones(2)}
+
+    def changes_tensor(tensor, words, state):
+        tensor += 1
+        return 7
+
+    def changes_list(tensor, words, state):
+        words.pop()
+        return 7
+
+    def changes_state(tensor, words, state):
+        state["weight"].zero_()
+        return 7
+
+    cases = [Case((tensor, words, state), 7)]
+    for number, function in enumerate((changes_tensor, changes_list, changes_state), start=1):
+        assert f"argument {number} in place" in said(function, cases, capsys)
+    assert tensor.eq(1).all() and words == ["a", "b"] and state["weight"].eq(1).all()
+
+
+def test_calls_that_fail(capsys):
+    def unfinished(x):
+        raise NotImplementedError
+
+    def broken(x):
+        y = x - x
+        return [1][y + 5]
+
+    def helped(x):
+        return broken(x)
+
+    cases = [Case((3,), 4)]
+    assert said(unfinished, cases, capsys).startswith("not done yet")
+    assert "did you forget `return`?" in said(returns(None), cases, capsys)
+    text = said(broken, cases, capsys)
+    assert "IndexError: list index out of range (line 3 of broken: `return [1][y + 5]`)" in text
+    assert "(line 2 of helped: `return broken(x)`)" in said(helped, cases, capsys)
+    assert "ZeroDivisionError" in said(recursive, cases, capsys)
+    assert "(line 4 of recursive: `return 1 // n`)" in said(recursive, cases, capsys)
+    assert "TypeError" in said(lambda: 4, cases, capsys)
+    assert "TypeError" in said(None, cases, capsys)
+
+
+def test_a_hint_must_explain_every_case(capsys):
+    cases = [Case((2,), 3, {"that is the square": 4}), Case((3,), 4, {"that is the square": 9})]
+    assert "that is the square" in said(lambda n: n * n, cases, capsys)
+    # In the first case the double is the square, too.
+    assert "the number is wrong: yours is 4 (seen with <lambda>(2))" == said(
+        lambda n: 2 * n, cases, capsys
+    )
+
+
+def test_a_hint_that_a_case_does_not_name_means_the_right_answer(capsys):
+    cases = [Case((0,), 0), Case((2,), 3, {"that is the square": 4})]
+    assert "that is the square" in said(lambda n: n * n, cases, capsys)
+    assert "the number is wrong" in said(lambda n: 4, cases, capsys)
+
+
+def test_the_first_wrong_part_is_explained_although_another_is_wrong_too(capsys):
+    mistakes = {"first is late": ([2], "b"), "second is loud": ([1], "B")}
+    cases = [Case((), ([1], "b"), mistakes)]
+    assert "part [0] of the answer: first is late" in said(returns(([2], "c")), cases, capsys)
+    assert said(returns(([1], "B")), cases, capsys) == "second is loud"
+
+
+def test_a_wrong_answer_comes_before_an_exception_in_a_later_case(capsys):
+    cases = [Case((1,), 1, {"that is twice as much": 2}), Case((0,), 0)]
+    assert "that is twice as much" in said(lambda n: 2 * n // n, cases, capsys)
+
+
+def test_exercise_turns_cases_into_a_check(capsys):
+    @exercise(SUCCESS)
+    def check_double():
+        """`function(n) -> int`: twice n."""
+        yield Case((2,), 4)
+
+    assert isinstance(check_double, Exercise)
+    assert check_double.__name__ == "check_double" and "twice n" in check_double.__doc__
+    assert check_double(lambda n: 2 * n) and not check_double(lambda n: n)
