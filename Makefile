@@ -3,6 +3,8 @@
 # or the notebooks to refresh).
 PYTHON ?= python3
 ARGS ?=
+# How many test files run at once; each process uses one thread.
+JOBS ?= 2
 
 BIN := .venv/bin
 RUN := $(BIN)/python
@@ -33,7 +35,7 @@ demo: .venv/installed ## draw digits from captions and describe test images (out
 	$(RUN) -m minillada demo $(ARGS)
 
 test: .venv/installed ## run the whole test suite, notebooks included
-	TQDM_DISABLE=1 $(RUN) -m pytest $(ARGS)
+	TQDM_DISABLE=1 $(RUN) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lab: .venv/installed ## open JupyterLab on the notebooks
 	$(RUN) -m jupyterlab notebooks $(ARGS)
@@ -43,9 +45,10 @@ notebooks: .venv/installed ## run the notebooks and store their outputs (ARGS=no
 
 lint-tools: .venv/installed-dev
 
-lint: .venv/installed-dev ## check style with ruff, notebooks included
+lint: .venv/installed-dev ## check style with ruff, notebooks included, and types with mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 
 clean: ## remove outputs and caches; trainings in runs/ stay
 	rm -rf outputs build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
