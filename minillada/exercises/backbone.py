@@ -1,17 +1,13 @@
 """Exercises of notebook 06, the backbone."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from ..exercises.checking import Case, exercise
+from ..exercises.checking import Case, Cases, exercise
 
 
 @exercise("correct: this is model.RMSNorm")
-def check_rms_norm() -> Iterator[Case]:
+def check_rms_norm() -> Cases:
     """`function(x [..., H], weight [H], eps) -> [..., H]`: computed in float32, returned as `x`."""
     generator = torch.Generator().manual_seed(5)
     of_sum = "that divides by the root of the sum of the squares; take their mean"
@@ -52,7 +48,7 @@ def rotated(x: Tensor, angle: Tensor, neighbours: bool = False) -> Tensor:
 
 
 @exercise("correct: this is model.apply_rotary with partial_rotary_factor 1")
-def check_rotate_half() -> Iterator[Case]:
+def check_rotate_half() -> Cases:
     """`function(x [L, D], positions [L], theta) -> [L, D]`: RoPE on all dimensions."""
     generator = torch.Generator().manual_seed(6)
     for length, dims, theta in ((5, 8, 100.0), (3, 16, 600_000.0)):
@@ -62,10 +58,9 @@ def check_rotate_half() -> Iterator[Case]:
         angle = positions[:, None] * theta ** (-2 * share)  # [L, D/2]
         from_zero = torch.arange(length)[:, None] * theta ** (-2 * share)
         slow = positions[:, None] * theta**-share
+        neighbours = rotated(x, angle, neighbours=True)
         mistakes = {
-            "you pair neighbours 2i and 2i+1; rotate-half pairs i and i + D/2": (
-                rotated(x, angle, neighbours=True)
-            ),
+            "you pair neighbours 2i and 2i+1; rotate-half pairs i and i + D/2": neighbours,
             "you turn the wrong way: check the signs of the two sines": rotated(x, -angle),
             "the speed of pair i is theta ** (-2 i / D); the 2 is missing": rotated(x, slow),
             "use the positions given, they need not start at 0": rotated(x, from_zero),
@@ -74,30 +69,26 @@ def check_rotate_half() -> Iterator[Case]:
 
 
 @exercise("correct: as many as model.Attention has")
-def check_attention_parameters() -> Iterator[Case]:
+def check_attention_parameters() -> Cases:
     """`function(hidden_size, heads, kv_heads, head_dim) -> int`: all weights of the module."""
     for hidden, heads, kv, width in ((160, 4, 2, 32), (2048, 16, 4, 128), (96, 6, 1, 24)):
         joint, out, norms = (heads + 2 * kv) * width * hidden, heads * width * hidden, 2 * width
-        right = joint + out + norms
-        biases = (heads + 2 * kv) * width + hidden
+        right, square = joint + out + norms, hidden**2
+        norm_a_head, biases = (heads + kv) * width, (heads + 2 * kv) * width + hidden
         mistakes = {
-            "4·H² is for heads of size H / heads without sharing; count each matrix": 4 * hidden**2,
+            "4·H² is for heads of size H / heads without sharing; count each matrix": 4 * square,
             "query heads share keys and values: there are only kv_heads of those": 4 * out + norms,
             "the two QK-norms are missing: head_dim weights each": joint + out,
-            "all heads share one QK-norm for queries and one for keys": (
-                joint + out + (heads + kv) * width
-            ),
+            "all heads share one QK-norm for queries, one for keys": joint + out + norm_a_head,
             "the output matrix is missing": joint + norms,
             "there are no biases": right + biases,
-            "the output matrix goes from heads * head_dim to hidden_size": joint
-            + hidden**2
-            + norms,
+            "the output matrix is heads * head_dim by hidden_size": joint + square + norms,
         }
         yield Case((hidden, heads, kv, width), right, mistakes)
 
 
 @exercise("correct: chosen by s + b, weighed by s")
-def check_expert_weights() -> Iterator[Case]:
+def check_expert_weights() -> Cases:
     """`function(scores [T, E], bias [E], k) -> [T, E]`: the weight of each expert, no groups."""
     generator = torch.Generator().manual_seed(6)
     for experts, k in ((6, 2), (8, 3), (5, 1), (4, 4)):
@@ -108,18 +99,14 @@ def check_expert_weights() -> Iterator[Case]:
             chosen = torch.zeros_like(values).scatter(1, choose_by.topk(k, dim=1).indices, 1.0)
             return 2.5 * values * chosen / (values * chosen).sum(1, keepdim=True)
 
-        right = weights(scores, scores + bias)
-        undivided = 2.5 * scores * (right > 0)
+        right, biased = weights(scores, scores + bias), weights(scores + bias, scores + bias)
+        undivided, all_scores = 2.5 * scores * (right > 0), scores.sum(1, keepdim=True)
         mistakes = {
             "the bias is forgotten: choose by scores + bias": weights(scores, scores),
-            "the bias decides the choice only; weigh by the scores alone": (
-                weights(scores + bias, scores + bias)
-            ),
+            "the bias decides the choice only; weigh by the scores alone": biased,
             "the weights of a token must add up to 2.5": right / 2.5,
             "divide by the sum over the chosen experts": undivided,
-            "divide by the sum over the chosen experts, not over all": (
-                undivided / scores.sum(1, keepdim=True)
-            ),
+            "divide by the sum over the chosen experts, not over all": undivided / all_scores,
             "choose the largest k, not the smallest": weights(scores, -scores - bias),
         }
         yield Case((scores, bias, k), right, mistakes)

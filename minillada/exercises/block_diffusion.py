@@ -1,23 +1,18 @@
 """Exercises of notebook 05, block diffusion, and of the notebook on views and objectives."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 import torch
 
-from ..exercises.checking import Case, exercise
+from ..exercises.checking import Case, Cases, exercise
 
 
 @exercise("correct: noisy block b looks at clean blocks 0 to b − 1")
-def check_offset_mask() -> Iterator[Case]:
+def check_offset_mask() -> Cases:
     """`function(noisy [N], clean [M], block_size) -> bool [N, M]`: the mask M_OBC."""
     for length, size in ((8, 2), (12, 4), (6, 1), (9, 3)):
         noisy, clean = torch.arange(length // 3, length), torch.arange(length)
         query, key = noisy[:, None] // size, clean // size  # numbers of blocks
         mistakes = {
-            "a noisy block must not see its own clean block, the answer: > instead of >=": query
-            >= key,
+            "a noisy block must not see its own clean block, the answer: >, not >=": query >= key,
             "compare blocks, not positions": noisy[:, None] > clean,
             "the other way round: noisy tokens see earlier clean blocks": query < key,
             "that is M_BD, the rule for noisy keys": query == key,
@@ -26,63 +21,46 @@ def check_offset_mask() -> Iterator[Case]:
 
 
 @exercise("correct: unless P is a multiple of L_B, the prompt ends in the first block to fill")
-def check_shared_block() -> Iterator[Case]:
+def check_shared_block() -> Cases:
     """`function(prompt_length, block_size) -> (block, tokens)`: the first block that generation
     fills, and how many prompt tokens stand in it.
     """
     for prompt, size in ((25, 16), (37, 16), (48, 16), (5, 32), (7, 1)):
         block, inside = divmod(prompt, size)
-        mistakes = {
-            "a prompt may end where a block ends: the first block to fill is P // L_B": (
-                (prompt - 1) // size,
-                inside,
-            ),
-            "blocks count from 0, and the shared one is not skipped: P // L_B, rounded down": (
-                -(-prompt // size),
-                inside,
-            ),
-            "the second number is P % L_B, the prompt tokens; you count the free places": (
-                block,
-                size - inside,
-            ),
-            "the first number is the index of the block, not its first position": (
-                block * size,
-                inside,
-            ),
+        before, up = (prompt - 1) // size, -(-prompt // size)
+        blocks = {
+            "a prompt may end where a block ends: the first number is P // L_B": before,
+            "blocks count from 0, the shared one is not skipped: round P / L_B down": up,
+            "the first number is the index of the block, not its first position": block * size,
         }
-        wrong = {hint: torch.tensor(answer) for hint, answer in mistakes.items()}
-        yield Case((prompt, size), torch.tensor([block, inside]), wrong)
+        mistakes = {hint: torch.tensor([wrong, inside]) for hint, wrong in blocks.items()}
+        free = "the second number is P % L_B, the prompt tokens; you count the free places"
+        mistakes[free] = torch.tensor([block, size - inside])
+        yield Case((prompt, size), torch.tensor([block, inside]), mistakes)
 
 
 @exercise("correct: two halves, the same positions, and only the blocks that a loss depends on")
-def check_positions() -> Iterator[Case]:
+def check_positions() -> Cases:
     """`function(prompt_length, length, block_size) -> [N + M]`: trimmed `[x_t ; x_0]`."""
     for prompt, length, size in ((25, 48, 16), (4, 12, 4), (3, 8, 1), (2, 8, 8)):
         start = prompt // size * size
         noisy, clean = torch.arange(start, length), torch.arange(length - size)
-        late = torch.arange(prompt, length)
-        mistakes = {
-            "both halves keep their positions in the sequence; clean starts again at 0": (
-                [noisy, clean + length]
-            ),
-            "count from 0 in the sequence, also where the first noisy blocks are left out": (
-                [noisy - start, clean]
-            ),
+        late, whole = torch.arange(prompt, length), torch.arange(length)
+        counted = torch.arange(len(noisy) + len(clean))
+        halves = {
+            "the clean half keeps its positions in the sequence": [noisy, clean + length],
+            "positions count from the start of the sequence": [noisy - start, clean],
             "the noisy half comes first: [x_t ; x_0]": [clean, noisy],
-            "equal tokens have equal positions; you number the input from 0 to its end": (
-                [torch.arange(len(noisy) + len(clean))]
-            ),
-            "leave out noisy blocks without targets, and the last clean block": (
-                [torch.arange(length), torch.arange(length)]
-            ),
+            "equal tokens have equal positions; you count from 0 to the end": [counted],
+            "leave out noisy blocks without targets, and the last clean block": [whole, whole],
             "the noisy half starts with the block of the first target, not at it": [late, clean],
         }
-        wrong = {hint: torch.cat(halves) for hint, halves in mistakes.items()}
-        yield Case((prompt, length, size), torch.cat([noisy, clean]), wrong)
+        mistakes = {hint: torch.cat(wrong) for hint, wrong in halves.items()}
+        yield Case((prompt, length, size), torch.cat([noisy, clean]), mistakes)
 
 
 @exercise("correct: K views, one context")
-def check_views_mask() -> Iterator[Case]:
+def check_views_mask() -> Cases:
     """`function(length, block_size, views) -> bool [(K+1)·L, (K+1)·L]`: who sees whom in
     `[x_t¹ ; … ; x_tᴷ ; x_0]`.
     """
@@ -93,20 +71,16 @@ def check_views_mask() -> Iterator[Case]:
         noisy_key, noisy_query = ~clean_key, ~clean_query
         same_block, earlier = block[:, None] == block, block[:, None] > block
         right = (copy[:, None] == copy) & same_block | clean_key & earlier
+        among, clean_noisy = noisy_query & noisy_key, clean_query & noisy_key
+        own_answers = noisy_query & clean_key & same_block
+        first_only = ~(noisy_query & clean_key & (copy[:, None] > 0))
+        no_past = ~(clean_query & clean_key & earlier)
         mistakes = {
-            "views must not see each other: the block masked differently gives answers away": (
-                right | noisy_query & noisy_key & same_block
-            ),
-            "clean never sees noisy, of no view": right | clean_query & noisy_key & same_block,
-            "a view must not see the clean copy of its own block, which holds the answers": (
-                right | noisy_query & clean_key & same_block
-            ),
-            "every view has the clean copy as its context, not only the first": (
-                right & ~((copy[:, None] > 0) & noisy_query & clean_key)
-            ),
-            "the clean copy sees its own earlier blocks, too": (
-                right & ~(clean_query & clean_key & earlier)
-            ),
+            "views must not see each other: they give answers away": right | among & same_block,
+            "clean never sees noisy, of no view": right | clean_noisy & same_block,
+            "a view must not see its own clean block, which holds the answers": right | own_answers,
+            "every view has the clean copy as its context, not only the first": right & first_only,
+            "the clean copy sees its own earlier blocks, too": right & no_past,
             "queries are rows and keys are columns; yours is the other way round": right.T,
             "the clean copy comes last, behind all views": right.roll((length, length), (0, 1)),
         }
@@ -114,7 +88,7 @@ def check_views_mask() -> Iterator[Case]:
 
 
 @exercise("correct: a sample with few masked tokens counts less, but more than its share of tokens")
-def check_reweighted() -> Iterator[Case]:
+def check_reweighted() -> Cases:
     """`function(nats [B, L], masked bool [B, L]) -> loss`: Σ β_j L_j / Σ β_j with β_j = 1/√n_j,
     where L_j is the mean of sample j.
     """
@@ -126,20 +100,15 @@ def check_reweighted() -> Iterator[Case]:
         masked[:, 0] = True
         n, total = masked.sum(1), (nats * masked).sum(1)
         mean, beta = total / n, n**-0.5
-        everywhere = (beta * nats.mean(1)).sum() / beta.sum()
+        everywhere, sums = beta * nats.mean(1), beta * total
+        pooled, growing = total.sum() / n.sum(), n**0.5
         mistakes = {
-            "that is the mean over all masked tokens, as in the released trainer": (
-                total.sum() / n.sum()
-            ),
+            "that is the mean over all masked tokens, as in the released trainer": pooled,
             "that weighs all samples alike; β_j = 1/√n_j": mean.mean(),
             "that has β_j = 1/n_j; take the root": (mean / n).sum() / (1 / n).sum(),
-            "that has β_j = √n_j: samples with few masks should count more, not less": (
-                (mean * n**0.5).sum() / (n**0.5).sum()
-            ),
-            "L_j is the mean over the masked tokens of sample j, not their sum": (
-                (beta * total).sum() / beta.sum()
-            ),
+            "that has β_j = √n_j; take 1/√n_j": (growing * mean).sum() / growing.sum(),
+            "L_j is the mean over masked tokens, not their sum": sums.sum() / beta.sum(),
             "divide by Σ β_j, not by the number of samples": (beta * mean).mean(),
-            "average over the masked positions only": everywhere,
+            "average over the masked positions only": everywhere.sum() / beta.sum(),
         }
         yield Case((nats, masked), (beta * mean).sum() / beta.sum(), mistakes)

@@ -11,9 +11,10 @@ Notable choices
 
 from __future__ import annotations
 
+import linecache
 import os.path
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -35,6 +36,9 @@ class Case:
     mistakes: dict[str, Any] = field(default_factory=dict)
 
 
+Cases = Iterator[Case]
+
+
 class Try(NamedTuple):
     """What the student's function did in one case; `problem` is None if it was right."""
 
@@ -47,12 +51,10 @@ class Exercise:
     """The check of one exercise: `check_margin(my_margin)` prints a diagnosis, returns a bool."""
 
     def __init__(self, success: str, cases: Callable[[], Iterable[Case]]):
-        self.success, self.cases = success, cases
-        self.__name__, self.__doc__, self.__module__ = (
-            cases.__name__,
-            cases.__doc__,
-            cases.__module__,
-        )
+        self.success = success
+        self.cases = cases
+        self.__name__ = cases.__name__
+        self.__doc__ = cases.__doc__  # what `check_margin?` shows
 
     def __call__(self, function: Callable) -> bool:
         return check(function, self.cases(), self.success)
@@ -65,6 +67,7 @@ def exercise(success: str) -> Callable[[Callable[[], Iterable[Case]]], Exercise]
 
 def check(function: Callable, cases: Iterable[Case], success: str) -> bool:
     """Call `function` for every case, print one diagnosis, and return whether all is right."""
+    # 1. every case is tried, as far as the function can be called
     tries: list[Try] = []
     for case in cases:
         answer, failure = call(function, case.inputs)
@@ -74,6 +77,7 @@ def check(function: Callable, cases: Iterable[Case], success: str) -> bool:
         if failure:  # a case before this one was wrong already, and that is easier to explain
             break
         tries.append(Try(case, answer, difference(answer, case.right)))
+    # 2. the first wrong one is explained
     first = next((t for t in tries if t.problem), None)
     if first is None:
         print(success)
@@ -105,9 +109,8 @@ def line(function: Callable, error: Exception) -> str:
     found = ""
     for frame, number in traceback.walk_tb(error.__traceback__):
         if frame.f_code is code:  # the last one counts: a function may call itself
-            source = traceback.extract_stack(frame, limit=1)[0].line
-            start = frame.f_code.co_firstlineno
-            found = f" (line {number - start + 1} of {frame.f_code.co_name}: `{source}`)"
+            source = linecache.getline(code.co_filename, number).strip()
+            found = f" (line {number - code.co_firstlineno + 1} of {code.co_name}: `{source}`)"
     return found
 
 
@@ -140,10 +143,11 @@ def explanation(tries: list[Try], first: Try) -> str | None:
 
 def example(function: Callable, inputs: tuple) -> str:
     """The call that went wrong, where its inputs are short enough to be read."""
+    if not inputs or not all(isinstance(value, int | float | str | list) for value in inputs):
+        return ""
     name = getattr(function, "__name__", "function")
     text = f"{name}({', '.join(map(repr, inputs))})"
-    readable = all(isinstance(value, int | float | str | list) for value in inputs)
-    return f" (seen with {text})" if inputs and readable and len(text) <= 150 else ""
+    return f" (seen with {text})" if len(text) <= 150 else ""
 
 
 def difference(mine: Any, right: Any, place: str = "") -> str | None:

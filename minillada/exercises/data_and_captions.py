@@ -1,8 +1,6 @@
 """Exercises of notebook 01, data and captions."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +8,7 @@ from torch import Tensor
 
 from ..datasets import captions
 from ..datasets.mnist import DIGITS
-from ..exercises.checking import Case, exercise
+from ..exercises.checking import Case, Cases, exercise
 
 
 def shear(image: Tensor, centre: tuple[Tensor | float, Tensor | float], over: str = "y") -> Tensor:
@@ -22,19 +20,17 @@ def shear(image: Tensor, centre: tuple[Tensor | float, Tensor | float], over: st
 
 
 @exercise("correct: it agrees with captions.slant")
-def check_slant() -> Iterator[Case]:
+def check_slant() -> Cases:
     """`function(image [H, W]) -> degrees`: the lean from second moments, positive to the right."""
     generator = torch.Generator().manual_seed(1)
     for _ in range(4):
-        image = F.avg_pool2d(torch.rand(1, 40, 30, generator=generator), 5, 2)[0] ** 4 + torch.eye(
-            18, 13
-        )
+        noise = torch.rand(1, 40, 30, generator=generator)
+        image = F.avg_pool2d(noise, 5, 2)[0] ** 4 + torch.eye(18, 13)  # a diagonal stroke
         height, width = image.shape
         columns, rows = image.sum(0) / image.sum(), image.sum(1) / image.sum()
         mass = (columns * torch.arange(width)).sum(), (rows * torch.arange(height)).sum()
         middle = (width - 1) / 2, (height - 1) / 2
-        lean = shear(image, mass)
-        over_x = shear(image, mass, over="x")
+        lean, over_x = shear(image, mass), shear(image, mass, over="x")
         from_corner, from_middle = shear(image, (0.0, 0.0)), shear(image, middle)
         mistakes = {
             "the sign is wrong: rows count downwards, so leaning right makes cov(x, y) < 0": -lean,
@@ -54,24 +50,19 @@ def first_within(text: str, options: tuple[str, ...]) -> int | None:
 
 
 @exercise("correct: you can mark what a model writes")
-def check_parse_caption() -> Iterator[Case]:
+def check_parse_caption() -> Cases:
     """`function(text) -> (digit, thickness, slant)`: class numbers, None for what is left out."""
     partial = [captions.caption(7), captions.caption(8, slant=0), captions.caption(1, thickness=1)]
     others = ["a thick fourteen leaning right", "a thin seventeen standing upright"]
     for text in captions.all_captions() + partial + others:
         digit, thickness, slant = right = captions.parse(text)
-        right_first = {None: None, 0: 0, 1: 2, 2: 2}[slant]
-        letters = [first_within(text, options) for options in (DIGITS, captions.THICKNESS_WORDS)]
-        mistakes = {
-            "the letters of 'right' also occur in 'upright': compare whole words": (
-                digit,
-                thickness,
-                right_first,
-            ),
-            "'fourteen' holds the letters of 'four': compare whole words": (*letters, slant),
-            "what the caption leaves out is None, not 0": tuple(n or 0 for n in right),
-            "what the caption leaves out is None, not -1": tuple(
-                -1 if n is None else n for n in right
-            ),
+        right_within = (digit, thickness, 2 if slant == 1 else slant)
+        four_within = (first_within(text, DIGITS), thickness, slant)
+        mistakes: dict[str, Any] = {
+            "'upright' holds the letters of 'right': compare whole words": right_within,
+            "'fourteen' holds the letters of 'four': compare whole words": four_within,
         }
+        for absent in (0, -1):
+            filled = [absent if number is None else number for number in right]
+            mistakes[f"what the caption leaves out is None, not {absent}"] = filled
         yield Case((text,), right, mistakes)

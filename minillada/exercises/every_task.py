@@ -1,20 +1,16 @@
 """Exercises of notebook 09, every task, and of the notebook on thinking."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from .. import layout
-from ..exercises.checking import Case, exercise
+from ..exercises.checking import Case, Cases, exercise
 from ..tasks.numbers import counting_trace
 from ..vocab import END_IMAGE, EOS, load_vocabulary
 
 
 @exercise("correct: three prompts that differ in one thing each; guidance compares them")
-def check_edit_branches() -> Iterator[Case]:
+def check_edit_branches() -> Cases:
     """`function(vocab, codes [h, w], instruction) -> (full, no_text, no_image)`: ids of prompts."""
     vocab = load_vocabulary(1024, "mnist-uni-text")
 
@@ -25,35 +21,34 @@ def check_edit_branches() -> Iterator[Case]:
         codes = torch.randint(1024, (4, 4), generator=torch.Generator().manual_seed(seed))
         full, no_text, no_image = prompt(codes, text), prompt(codes, None), prompt(text)
         users: tuple[tuple, ...] = (codes, text), (codes, None), (text,)
-        typed = prompt(codes, "<uncondition>")
+        without_text = {
+            "leaving the instruction out is not enough: an absent text is None": prompt(codes),
+            "as typed by a user, it is plain text; use None or vocab.markup": prompt(
+                codes, "<uncondition>"
+            ),
+            "without text, the image stays": prompt(None),
+        }
+        without_image = {
+            "only an absent text is <uncondition>; an absent image is nothing": prompt(None, text),
+            "without an image, the instruction stays": prompt(None),
+            "no_image has the instruction, but no image: the other way round": no_text,
+        }
         mistakes = {
             "the image comes first, then the instruction": (prompt(text, codes), no_text, no_image),
-            "leaving the instruction out is not enough: write <uncondition>, None in the parts": (
-                (full, prompt(codes), no_image)
+            "a drawing begins behind its image's header: give layout.prompt the grid": tuple(
+                prompt(*user, grid=None) for user in users
             ),
-            "that is <uncondition> as if a user had typed it; use None or vocab.markup": (
-                (full, typed, no_image)
-            ),
-            "without text, the image stays": (full, prompt(None), no_image),
-            "only an absent text is written <uncondition>; an absent image leaves nothing behind": (
-                (full, no_text, prompt(None, text))
-            ),
-            "without an image, the instruction stays": (full, no_text, prompt(None)),
-            "this branch has no image, but the instruction: the other way round": (
-                (full, no_text, no_text)
-            ),
-            "a drawing begins behind the header of its image: give layout.prompt the grid": (
-                tuple(prompt(*user, grid=None) for user in users)
-            ),
-            "this is the system prompt of another task": (
-                tuple(prompt(*user, task="draw") for user in users)
+            "this is the system prompt of another task": tuple(
+                prompt(*user, task="draw") for user in users
             ),
         }
+        mistakes |= {hint: (full, wrong, no_image) for hint, wrong in without_text.items()}
+        mistakes |= {hint: (full, no_text, wrong) for hint, wrong in without_image.items()}
         yield Case((vocab, codes, text), (full, no_text, no_image), mistakes)
 
 
 @exercise("correct: the header says how many codes follow, so text and image never mix")
-def check_story_parts() -> Iterator[Case]:
+def check_story_parts() -> Cases:
     """`function(vocab, ids) -> list of str and Tensor [h, w]`: texts and images of a response."""
     vocab = load_vocabulary(1024, "mnist-uni-text")
     generator = torch.Generator().manual_seed(9)
@@ -65,23 +60,18 @@ def check_story_parts() -> Iterator[Case]:
             return [part for pair in zip(texts, images) for part in pair]
 
         unclosed = [words[0], *(END_IMAGE + word for word in words[1:])]
+        ids = [codes + vocab.image_token_offset for codes in images]
+        swapped, flat = [c.view(width, height) for c in images], [c.flatten() for c in images]
+        to_the_end = [*story(unclosed, images), END_IMAGE + EOS]
         mistakes = {
-            "these are ids; subtract the offset with vocab.codes": (
-                story(words, [codes + vocab.image_token_offset for codes in images])
-            ),
-            "the header says height first, then width": (
-                story(words, [codes.view(width, height) for codes in images])
-            ),
-            "an image is a grid: give it the shape that its header says": (
-                story(words, [codes.flatten() for codes in images])
-            ),
+            "these are ids; subtract the offset with vocab.codes": story(words, ids),
+            "the header says height first, then width": story(words, swapped),
+            "an image is a grid: give it the shape that its header says": story(words, flat),
             "special tokens are no text": story(unclosed, images),
-            "special tokens are no text: leave out what ends the image and the answer": (
-                [*story(unclosed, images), END_IMAGE + EOS]
-            ),
+            "special tokens, the last ones included, are no text": to_the_end,
             "behind the last image no text follows": [*story(words, images), ""],
-            "the answer holds texts and images, in turn; yours has images alone": images,
-            "the answer holds texts and images, in turn; yours has texts alone": list(words),
+            "texts and images come in turn; yours has images alone": images,
+            "texts and images come in turn; yours has texts alone": list(words),
         }
         right = story(words, images)
         yield Case((vocab, layout.write(vocab, right) + vocab.markup(EOS)), right, mistakes)
@@ -110,23 +100,20 @@ def agreeing(mine: list[str], right: list[str]) -> int:
 
 
 @exercise("correct: now you see where a thought goes wrong, not only that it does")
-def check_right_parts() -> Iterator[Case]:
+def check_right_parts() -> Cases:
     """`function(a, b, trace) -> int`: how many parts of a thought are right, from the left."""
     for a, b, trace in TRACES:
         truth = counting_trace(a, b)
         mine, right = trace.split("; "), truth.split("; ")
         pieces = [text.replace("; ", ", ").split(", ") for text in (trace, truth)]
+        equal = sum(one == two for one, two in zip(mine, right))
+        equal_pieces = sum(one == two for one, two in zip(*pieces))
+        all_or_nothing = len(mine) if trace == truth else 0
         mistakes = {
-            "stop at the first mistake: what is thought after it builds on it": (
-                sum(one == two for one, two in zip(mine, right))
-            ),
-            "count the right parts; all or nothing hides where it went wrong": (
-                len(mine) if trace == truth else 0
-            ),
+            "stop at the first mistake: what is thought after it builds on it": equal,
+            "count right parts; all or nothing hides where it went wrong": all_or_nothing,
             "that is the number of parts; count those that are right": len(mine),
-            "a comma stands within a step; parts are separated by semicolons": agreeing(*pieces),
-            "a comma stands within a step: split at semicolons, and stop at the first mistake": (
-                sum(one == two for one, two in zip(*pieces))
-            ),
+            "a comma stands within a step; semicolons separate parts": agreeing(*pieces),
+            "semicolons separate parts, not commas; stop at the first mistake": equal_pieces,
         }
         yield Case((a, b, trace), agreeing(mine, right), mistakes)

@@ -1,16 +1,12 @@
 """Exercises of notebook 10, faster decoding."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 import torch
 
-from ..exercises.checking import Case, exercise
+from ..exercises.checking import Case, Cases, exercise
 
 
 @exercise("correct: threshold 1 never edits, threshold 0 follows the likeliest token everywhere")
-def check_edits() -> Iterator[Case]:
+def check_edits() -> Cases:
     """`function(p [n, V], ids [n], masked [n], threshold) -> bool [n]`: where editing rewrites."""
     generator = torch.Generator().manual_seed(20)
     for threshold in (0.25, 0.0, 0.5):
@@ -22,20 +18,16 @@ def check_edits() -> Iterator[Case]:
             ids[3], masked[3] = 1, False
         best, token = p.max(-1)
         ids[:3], masked[:3] = token[:3], False
-        other, sure, standing = token != ids, best > threshold, p.gather(1, ids[:, None])[:, 0]
+        other, sure = (token != ids) & ~masked, best > threshold
+        unsure, on_it = p.gather(1, ids[:, None])[:, 0] < threshold, best >= threshold
         mistakes = {
-            "a mask is filled by the commit rule, not edited; leave masked positions out": other
-            & sure,
+            "a mask is filled by the commit rule: leave it out": (token != ids) & sure,
             "where the likeliest token already stands, nothing is rewritten": sure & ~masked,
-            "another token must also be likelier than the threshold": other & ~masked,
-            "compare the likeliest token's probability, not that of the token that stands there": (
-                other & ~masked & (standing < threshold)
-            ),
-            "a probability on the threshold does not rewrite: compare with >, not >=": (
-                other & ~masked & (best >= threshold)
-            ),
+            "another token must also be likelier than the threshold": other,
+            "compare the likeliest token, not the one that stands there": other & unsure,
+            "a probability on the threshold does not rewrite: >, not >=": other & on_it,
         }
-        yield Case((p, ids, masked, threshold), other & sure & ~masked, mistakes)
+        yield Case((p, ids, masked, threshold), other & sure, mistakes)
 
 
 def common(a: list[int], b: list[int]) -> int:
@@ -63,7 +55,7 @@ def longest_piece(a: list[int], b: list[int]) -> int:
 
 
 @exercise("correct: so many tokens of a draft can be kept")
-def check_lcs() -> Iterator[Case]:
+def check_lcs() -> Cases:
     """`function(a, b) -> int`: the length of a longest common subsequence of two lists."""
     pairs: list[tuple[list[int], list[int]]] = [
         ([1, 2, 3, 4], [2, 4]),
@@ -100,7 +92,7 @@ def edited(draft: list[str], labels: list[str], keep: bool = True, mask: bool = 
 
 
 @exercise("correct: this is levenshtein.apply_labels for one row")
-def check_round() -> Iterator[Case]:
+def check_round() -> Cases:
     """`function(draft, labels, length) -> list`: one round; labels: tokens, "DELETE", "INSERT"."""
     rounds = [
         (["a", "thick", "seven", "."], ["a", "DELETE", "seven", "."]),
@@ -109,14 +101,13 @@ def check_round() -> Iterator[Case]:
         (["a", "b", "c", "."], ["INSERT", "INSERT", "x", "."]),
     ]
     for draft, labels in rounds:
-        length = len(draft)
-        out, padding = edited(draft, labels), length * ["."]
+        length, out = len(draft), edited(draft, labels)
+        padding = length * ["."]
+        uncut = out + padding[: max(0, length - len(out))]
         inserted = "INSERT puts 'mask' before the token and keeps the token"
         mistakes = {
             "pad with '.', so that the length stays the same": out[:length],
-            "cut what is too long, so that the length stays the same": (
-                out + padding[: max(0, length - len(out))]
-            ),
+            "cut what is too long, so that the length stays the same": uncut,
             "pad with '.' or cut, so that the length stays the same": out,
             "operations are carried out, they never stand in the text": labels,
             inserted: (edited(draft, labels, mask=False) + padding)[:length],

@@ -1,19 +1,16 @@
 """Exercises of notebook 02, the image tokenizer."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..exercises.checking import Case, exercise
+from ..exercises.checking import Case, Cases, exercise
 
 
 @exercise("correct: this is Codebook.forward without its gradient")
-def check_cosine_lookup() -> Iterator[Case]:
+def check_cosine_lookup() -> Cases:
     """`function(features [N, C], codebook [K, C]) -> codes [N]`: largest cosine similarity."""
     generator = torch.Generator().manual_seed(2)
     features = torch.randn(60, 4, generator=generator)
@@ -32,14 +29,14 @@ def check_cosine_lookup() -> Iterator[Case]:
 
 
 @exercise("correct: as many codes as if all were used equally often")
-def check_perplexity() -> Iterator[Case]:
+def check_perplexity() -> Cases:
     """`function(codes [N], codebook_size) -> float`: exp of the entropy of the codes' shares."""
     generator = torch.Generator().manual_seed(3)
     for size in (4, 50, 300):
         codes = (torch.rand(200, generator=generator) ** 2 * size).long()
         share = torch.bincount(codes, minlength=size) / len(codes)
         used = share[share > 0]
-        entropy = -(used * used.log()).sum()
+        entropy, of_all = -(used * used.log()).sum(), -(share * share.log()).sum()
         bits = entropy / math.log(2)
         mistakes = {
             "that is the entropy in nats; the perplexity is its exponential": entropy,
@@ -47,9 +44,7 @@ def check_perplexity() -> Iterator[Case]:
             "use one base for both: exp goes with the natural logarithm": bits.exp(),
             "that counts the codes in use; it must also matter how evenly they are": len(used),
             "the sign is wrong: entropy is minus the sum of p log p": (-entropy).exp(),
-            "the result is NaN: leave unused codes out, for 0 · log 0 counts as 0": (
-                (-(share * share.log()).sum()).exp()
-            ),
+            "the result is NaN: leave unused codes out, 0 · log 0 counts as 0": of_all.exp(),
         }
         yield Case((codes, size), entropy.exp(), mistakes)
 
@@ -60,7 +55,7 @@ def siglip(logits: Tensor) -> Tensor:
 
 
 @exercise("correct: this is the loss of CaptionTower")
-def check_siglip() -> Iterator[Case]:
+def check_siglip() -> Cases:
     """`function(image [B, E], text [N, E], index [B], scale, bias) -> loss`, all unit vectors."""
     generator = torch.Generator().manual_seed(4)
     image, text = (F.normalize(torch.randn(n, 6, generator=generator), dim=1) for n in (5, 8))

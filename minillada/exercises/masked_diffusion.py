@@ -1,32 +1,25 @@
 """Exercises of notebook 04, masked diffusion."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
 from itertools import product
 
 import torch
 
-from ..exercises.checking import Case, exercise
+from ..exercises.checking import Case, Cases, exercise
 
 
 @exercise("correct: each target is masked independently, with the rate of its row")
-def check_corrupt() -> Iterator[Case]:
+def check_corrupt() -> Cases:
     """`function(ids [B, L], targets [B, L], rates [B], noise [B, L], mask_id) -> x_t [B, L]`."""
     generator = torch.Generator().manual_seed(4)
     ids = torch.randint(9, (6, 6), generator=generator)
     noise = torch.rand(6, 6, generator=generator)
     rates, targets = torch.linspace(0.2, 0.8, 6), torch.arange(6).expand(6, 6) >= 2
-    low = noise < rates[:, None]
+    low, low_by_column = noise < rates[:, None], noise < rates
     masked = {
         "the prompt was masked as well; only targets may be": low,
-        "a token is masked with probability t: where its noise is below t, not above": (
-            targets & ~low
-        ),
-        "every row has its own rate: rates[:, None] lines it up with the rows": (
-            targets & (noise < rates)
-        ),
+        "mask with probability t: where the noise is below t, not above": targets & ~low,
+        "rates belong to rows: rates[:, None] lines them up": targets & low_by_column,
         "that masks every target; compare the noise with the rate": targets,
     }
     mistakes = {hint: ids.masked_fill(where, 9) for hint, where in masked.items()}
@@ -34,7 +27,7 @@ def check_corrupt() -> Iterator[Case]:
 
 
 @exercise("correct: averaged over t and masks, this number bounds −log p(x) from above")
-def check_weighted_loss() -> Iterator[Case]:
+def check_weighted_loss() -> Cases:
     """`function(nats [B, L], masked bool [B, L], rates [B]) -> [B]`: a sample of the bound."""
     generator = torch.Generator().manual_seed(5)
     nats, rates = 3 * torch.rand(4, 7, generator=generator), torch.tensor([0.3, 0.5, 0.7, 0.9])
@@ -44,15 +37,9 @@ def check_weighted_loss() -> Iterator[Case]:
     mistakes = {
         "the weight 1/t is missing": total,
         "divide by the rate instead of multiplying": total * rates,
-        "that is the mean over masked tokens, as in the released trainer; it is no bound": (
-            total / count
-        ),
-        "that is 1/t times the mean; a bound on −log p of the whole row needs the sum": (
-            right / count
-        ),
-        "the weight is 1/t; L divided by the number of masks is for another way to sample": (
-            total * length / count
-        ),
+        "that is the mean over masked tokens; it is no bound": total / count,
+        "that is 1/t times the mean; −log p of the whole row needs the sum": right / count,
+        "the weight is 1/t, not L divided by the number of masks": total * length / count,
         "do not divide by L: the bound is on −log p of the whole row": right / length,
         "only masked positions count: elsewhere the input holds the answer": nats.sum(1) / rates,
         "each row keeps its own number: sum over positions, not over rows": right.sum(),
@@ -61,7 +48,7 @@ def check_weighted_loss() -> Iterator[Case]:
 
 
 @exercise("correct: a sum over all masks, each with the weight that the integral over t leaves")
-def check_enumerated_bound() -> Iterator[Case]:
+def check_enumerated_bound() -> Cases:
     """`function(nats_of, length) -> float`: the bound as a sum over all masks.
 
     `nats_of(masked bool [L]) -> [L]` gives −log p at masked positions and 0 elsewhere.
@@ -78,12 +65,8 @@ def check_enumerated_bound() -> Iterator[Case]:
         ways = torch.tensor([math.comb(length, int(size)) for size in n])
         mistakes = {
             "all C(L, n) masks of n tokens share the weight 1/n: divide by both": (nats / n).sum(),
-            "1/C(L, n) is there; the factor 1/n, the integral over t, is missing": (
-                (nats / ways).sum()
-            ),
-            "masks of different sizes are not equally likely: weigh by 1/(n · C(L, n))": (
-                nats.mean()
-            ),
+            "1/C(L, n) is there; 1/n, the integral over t, is missing": (nats / ways).sum(),
+            "the sizes of masks are not equally likely: weigh by 1/(n · C(L, n))": nats.mean(),
             "that adds up all masks without a weight": nats.sum(),
         }
         yield Case((nats_of, length), (nats / n / ways).sum(), mistakes)

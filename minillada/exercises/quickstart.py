@@ -1,15 +1,11 @@
 """Exercises of notebook 00, quickstart."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from ..datasets import captions
-from ..exercises.checking import Case, exercise
+from ..exercises.checking import Case, Cases, exercise
 
 
 @exercise("correct: ten sentences the model can draw")
-def check_wishes() -> Iterator[Case]:
+def check_wishes() -> Cases:
     """`function() -> list[str]`: a caption for every digit, all of them thick and leaning left."""
     right = [captions.caption(digit, thickness=1, slant=0) for digit in range(10)]
     mistakes = {
@@ -23,7 +19,7 @@ def check_wishes() -> Iterator[Case]:
 
 
 @exercise("correct: 4 × 4 codes for our digits of 32 pixels and patches of 8")
-def check_code_count() -> Iterator[Case]:
+def check_code_count() -> Cases:
     """`function(image_size, patch_size) -> int`: how many codes a square image becomes."""
     for image_size, patch_size in ((32, 8), (32, 4), (1024, 32), (64, 64)):
         side = image_size // patch_size

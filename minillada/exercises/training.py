@@ -1,15 +1,12 @@
 """Exercises of notebook 07, training."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
 import torch
 
-from ..exercises.checking import Case, exercise
+from ..exercises.checking import Case, Cases, exercise
 
 
 def cosine(progress: float, peak: float, final: float) -> float:
@@ -18,13 +15,14 @@ def cosine(progress: float, peak: float, final: float) -> float:
 
 
 @exercise("correct: this is optim.learning_rate")
-def check_learning_rate() -> Iterator[Case]:
+def check_learning_rate() -> Cases:
     """`function(step, steps, peak, warmup, final_fraction) -> float`: linear up, cosine down."""
     no_warmup = "the warm-up is missing"
     for steps, peak, warmup, final in ((40, 1.0, 8, 0.1), (25, 3e-2, 5, 0.02)):
         for step in range(steps):
             inputs = (step, steps, peak, warmup, final)
-            mistakes = {no_warmup: cosine(step / steps, peak, final)}
+            from_zero = cosine(step / steps, peak, final)
+            mistakes = {no_warmup: from_zero}
             if step < warmup:
                 late = "the first step would learn nothing: warm up with (step + 1) / warmup"
                 mistakes[late] = peak * step / warmup
@@ -32,20 +30,16 @@ def check_learning_rate() -> Iterator[Case]:
                 continue
             progress = (step - warmup) / (steps - warmup)
             mistakes |= {
-                "the decay begins after the warm-up: its progress counts from there": (
-                    cosine(step / steps, peak, final)
-                ),
+                "the progress of the decay counts from the end of the warm-up": from_zero,
                 "after the warm-up the rate should fall": peak,
                 "the decay is a cosine, not a straight line": peak * (1 - (1 - final) * progress),
-                "the rate should end near final_fraction * peak, yours goes to 0": (
-                    cosine(progress, peak, 0.0)
-                ),
+                "the end is final_fraction * peak; yours is 0": cosine(progress, peak, 0.0),
             }
             yield Case(inputs, cosine(progress, peak, final), mistakes)
 
 
 @exercise("correct: this is the last line of diffusion.block_diffusion_loss")
-def check_loss_normalisation() -> Iterator[Case]:
+def check_loss_normalisation() -> Cases:
     """`function(nats [B, L], masked [B, L], rates [B, L / block_size], targets [B, L], block_size)
     -> loss`.
     """
@@ -56,22 +50,16 @@ def check_loss_normalisation() -> Iterator[Case]:
         rates = 0.2 + 0.6 * torch.rand(3, 16 // size, generator=generator)
         t = rates.repeat_interleave(size, dim=1)
         masked = targets & (torch.rand(3, 16, generator=generator) < t)
-        kept, number = nats * masked, targets.sum()
-        weighted = (kept / t).sum()
+        kept, number, asked = nats * masked, targets.sum(), masked.sum()
+        weighted, everywhere = (kept / t).sum(), (nats * targets / t).sum()
         tiled = (kept / rates.repeat(1, size)).sum() / number
         mistakes = {
             "the weight 1/t is missing": kept.sum() / number,
-            "that is the mean over masked tokens, without 1/t; it bounds no likelihood": (
-                kept.sum() / masked.sum()
-            ),
-            "1/t already makes up for visible targets: divide by all targets": (
-                weighted / masked.sum()
-            ),
+            "that is the mean over masked tokens, without 1/t; it is no bound": kept.sum() / asked,
+            "1/t makes up for visible targets: divide by all targets": weighted / asked,
             "prompt tokens are never asked: divide by the number of targets": (kept / t).mean(),
             "each rate belongs to a whole block: repeat_interleave, not repeat": tiled,
-            "only masked positions count; elsewhere the input holds the answer": (
-                (nats * targets / t).sum() / number
-            ),
+            "only masked positions count; others show the answer": everywhere / number,
         }
         yield Case((nats, masked, rates, targets, size), weighted / number, mistakes)
 
@@ -97,7 +85,7 @@ def toy_run(state: dict, end: int, slips: tuple[str, ...] = (), seed: int = 0) -
 
 
 @exercise("correct: ten steps, stopped after four, end where ten steps in a row end")
-def check_exact_resume() -> Iterator[Case]:
+def check_exact_resume() -> Cases:
     """`function(state, end) -> state`: the toy training run that must not notice an interruption.
 
     `state` holds `step`, `weight` `[4]` and `momentum` `[4]`.

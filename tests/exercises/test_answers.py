@@ -111,7 +111,7 @@ ANSWERS |= {
     "check_parse_caption": (
         parse,
         {
-            "'right' also occur in 'upright'": parse_by_letters,
+            "'upright' holds the letters": parse_by_letters,
             "'fourteen' holds the letters of 'four'": lambda t: parse(t, whole=False),
             "None, not 0": lambda t: parse(t, absent=0),
             "None, not -1": lambda t: parse(t, absent=-1),
@@ -224,7 +224,7 @@ ANSWERS |= {
             "padding is a target": lambda p, e, n: (
                 (torch.arange(n) >= p[:, None]) & (torch.arange(n) < e[:, None])
             ),
-            "one too late": lambda p, e, n: torch.arange(n) > p[:, None],
+            "ends at P − 1": lambda p, e, n: torch.arange(n) > p[:, None],
             "that is the prompt": lambda p, e, n: torch.arange(n) < p[:, None],
             "the shape should be": lambda p, e, n: torch.arange(n) >= p[0],
         },
@@ -257,7 +257,7 @@ ANSWERS |= {
             "below t, not above": lambda x, targets, t, noise, mask: torch.where(
                 targets & (noise > t[:, None]), mask, x
             ),
-            "its own rate": lambda x, targets, t, noise, mask: torch.where(
+            "rates belong to rows": lambda x, targets, t, noise, mask: torch.where(
                 targets & (noise < t), mask, x
             ),
             "masks every target": lambda x, targets, t, noise, mask: torch.where(targets, mask, x),
@@ -282,7 +282,7 @@ ANSWERS |= {
         enumerated,
         {
             "divide by both": lambda f, n: enumerated(f, n, lambda k, m: 1 / k),
-            "the factor 1/n": lambda f, n: enumerated(f, n, lambda k, m: 1 / math.comb(m, k)),
+            "1/n, the integral": lambda f, n: enumerated(f, n, lambda k, m: 1 / math.comb(m, k)),
             "not equally likely": lambda f, n: enumerated(f, n, lambda k, m: 1 / 2**m),
             "without a weight": lambda f, n: enumerated(f, n, lambda k, m: 1),
             "the number is wrong": lambda f, n: 0.0,
@@ -335,7 +335,7 @@ ANSWERS |= {
     "check_offset_mask": (
         offset_mask,
         {
-            "> instead of >=": lambda i, j, b: offset_mask(i, j, b, torch.ge),
+            ">, not >=": lambda i, j, b: offset_mask(i, j, b, torch.ge),
             "the other way round": lambda i, j, b: offset_mask(i, j, b, torch.lt),
             "that is M_BD": lambda i, j, b: offset_mask(i, j, b, torch.eq),
             "compare blocks": lambda i, j, b: i[:, None] > j,
@@ -356,10 +356,10 @@ ANSWERS |= {
         positions,
         {
             "leave out": lambda p, n, b: two((n,), (n,)),
-            "from 0 to its end": lambda p, n, b: torch.arange(len(positions(p, n, b))),
-            "count from 0": lambda p, n, b: two((n - p // b * b,), (n - b,)),
+            "from 0 to the end": lambda p, n, b: torch.arange(len(positions(p, n, b))),
+            "positions count from": lambda p, n, b: two((n - p // b * b,), (n - b,)),
             "noisy half comes first": lambda p, n, b: two((n - b,), (p // b * b, n)),
-            "clean starts again": lambda p, n, b: two((p // b * b, n), (n, n + n - b)),
+            "the clean half keeps": lambda p, n, b: two((p // b * b, n), (n, n + n - b)),
             "not at it": lambda p, n, b: two((p, n), (n - b,)),
         },
     ),
@@ -368,7 +368,7 @@ ANSWERS |= {
         {
             "views must not see each other": lambda *a: views_mask(*a, among=True),
             "clean never sees noisy": lambda *a: views_mask(*a, clean_noisy=True),
-            "its own block, which holds": lambda *a: views_mask(*a, own=True),
+            "its own clean block": lambda *a: views_mask(*a, own=True),
             "the clean copy sees its own": lambda *a: views_mask(*a, clean_clean=False),
             "queries are rows": lambda *a: views_mask(*a).T,
             "the clean copy comes last": lambda n, *a: views_mask(n, *a).roll((n, n), (0, 1)),
@@ -382,7 +382,7 @@ ANSWERS |= {
             "the mean over all": lambda nats, masked: nats[masked].mean(),
             "weighs all samples alike": lambda nats, masked: reweighted(nats, masked, 0),
             "take the root": lambda nats, masked: reweighted(nats, masked, -1),
-            "count more, not less": lambda nats, masked: reweighted(nats, masked, 0.5),
+            "that has β_j = √n_j": lambda nats, masked: reweighted(nats, masked, 0.5),
             "not their sum": lambda nats, masked: reweighted(nats, masked, mean=False),
             "the number is wrong": lambda nats, masked: nats.mean(),
             "the shape should be": lambda nats, masked: nats,
@@ -458,7 +458,7 @@ ANSWERS |= {
             "share keys and values": lambda h, n, k, d: 4 * n * d * h + 2 * d,
             "QK-norms are missing": lambda h, n, k, d: (2 * n + 2 * k) * d * h,
             "output matrix is missing": lambda h, n, k, d: (n + 2 * k) * d * h + 2 * d,
-            "goes from heads": lambda h, n, k, d: (n + 2 * k) * d * h + h * h + 2 * d,
+            "the output matrix is heads": lambda h, n, k, d: (n + 2 * k) * d * h + h * h + 2 * d,
             "the number is wrong": lambda h, n, k, d: (2 * n + k) * d * h + 2 * d,
             "numbers were expected": lambda h, n, k, d: "many",
         },
@@ -514,7 +514,7 @@ ANSWERS |= {
         warm_cosine,
         {
             "the first step would learn nothing": lambda *a: warm_cosine(*a, first=0),
-            "yours goes to 0": lambda n, of, peak, w, final: warm_cosine(n, of, peak, w, 0.0),
+            "yours is 0": lambda n, of, peak, w, final: warm_cosine(n, of, peak, w, 0.0),
             "the warm-up is missing": lambda n, of, peak, w, f: warm_cosine(n, of, peak, 0, f),
             "the rate should fall": lambda n, of, peak, w, f: peak * min((n + 1) / w, 1),
         },
@@ -572,7 +572,7 @@ ANSWERS |= {
             "round the share up": lambda *a: sprint_commits(*a, share=math.floor),
             "not >=": lambda *a: sprint_commits(*a, above=torch.ge),
             "the share alone": lambda c, m, s, t: sprint_commits(c, m, s, 2.0),
-            "must stay False": lambda c, m, s, t: sprint_commits(c, m, s, t) | (c > t),
+            "it stays False": lambda c, m, s, t: sprint_commits(c, m, s, t) | (c > t),
             "the values are wrong": lambda c, m, s, t: sprint_commits(c, m | True, s, t),
         },
     ),
@@ -587,7 +587,7 @@ ANSWERS |= {
     "check_tokens_per_forward": (
         lambda c: c.sum((0, 2)) / c.any(2).sum(0),
         {
-            "do not divide by all": lambda c: c.sum((0, 2)) / len(c),
+            "count its own": lambda c: c.sum((0, 2)) / len(c),
             "that is the number of tokens": lambda c: c.sum((0, 2)),
             "that is the number of passes": lambda c: c.any(2).sum(0),
             "the shape should be": lambda c: c.sum() / len(c),
@@ -656,12 +656,14 @@ ANSWERS |= {
         {
             "image comes first": lambda v, c, t: branches(v, [t, c], [c, None], [t]),
             "leaving the instruction out": lambda v, c, t: branches(v, [c, t], [c], [t]),
-            "as if a user": lambda v, c, t: branches(v, [c, t], [c, "<uncondition>"], [t]),
+            "typed by a user": lambda v, c, t: branches(v, [c, t], [c, "<uncondition>"], [t]),
             "the image stays": lambda v, c, t: branches(v, [c, t], [None], [t]),
-            "leaves nothing behind": lambda v, c, t: branches(v, [c, t], [c, None], [None, t]),
+            "an absent image is nothing": lambda v, c, t: branches(v, [c, t], [c, None], [None, t]),
             "the instruction stays": lambda v, c, t: branches(v, [c, t], [c, None], [None]),
             "the other way round": lambda v, c, t: branches(v, [c, t], [c, None], [c, None]),
-            "behind the header": lambda v, c, t: branches(v, [c, t], [c, None], [t], grid=None),
+            "behind its image's header": lambda v, c, t: branches(
+                v, [c, t], [c, None], [t], grid=None
+            ),
             "another task": lambda v, c, t: branches(v, [c, t], [c, None], [t], task="draw"),
             "the length should be 3": lambda v, c, t: [c, t],
             "part [0] of the answer: the image comes": lambda v, c, t: branches(
@@ -677,7 +679,9 @@ ANSWERS |= {
             "height first": lambda v, i: story(v, i, swap=True),
             "is a grid": lambda v, i: story(v, i, flat=True),
             "special tokens are no text": lambda v, i: story(v, i, keep=["<|/image|>"]),
-            "leave out what ends": lambda v, i: story(v, i, keep=["<|/image|>", "<|endoftext|>"]),
+            "the last ones included": lambda v, i: story(
+                v, i, keep=["<|/image|>", "<|endoftext|>"]
+            ),
             "images alone": lambda v, i: story(v, i, texts=False),
             "texts alone": lambda v, i: story(v, i, images=False),
             "the length should be 4, yours is 0": lambda v, i: [],
@@ -693,8 +697,8 @@ ANSWERS |= {
             "stop at the first mistake": matches,
             "all or nothing": lambda a, b, t: len(parts_of(t)) * (t == counting_trace(a, b)),
             "number of parts": lambda a, b, t: len(parts_of(t)),
-            "are separated by semicolons": lambda a, b, t: right_parts(a, b, t, ", "),
-            "split at semicolons, and stop": lambda a, b, t: matches(a, b, t, ", "),
+            "semicolons separate parts (seen": lambda a, b, t: right_parts(a, b, t, ", "),
+            "semicolons separate parts, not commas": lambda a, b, t: matches(a, b, t, ", "),
             "a whole number": lambda a, b, t: t == counting_trace(a, b),
             "yours is 99": lambda a, b, t: 99,
             "IndexError": parts_without_end,
@@ -748,11 +752,11 @@ ANSWERS |= {
     "check_edits": (
         edits,
         {
-            "leave masked positions out": lambda p, ids, m, t: edits(p, ids, m & False, t),
+            "leave it out": lambda p, ids, m, t: edits(p, ids, m & False, t),
             "already stands": lambda p, ids, m, t: ~m & (p.amax(-1) > t),
             "likelier than the threshold": lambda p, ids, m, t: edits(p, ids, m, 0.0),
             "not >=": lambda p, ids, m, t: edits(p, ids, m, t, above=torch.ge),
-            "not that of the token that stands there": lambda p, ids, m, t: (
+            "not the one that stands there": lambda p, ids, m, t: (
                 edits(p, ids, m, 0.0) & (p.gather(1, ids[:, None])[:, 0] < t)
             ),
             "the shape should be [12]": lambda *a: edits(*a)[None],
@@ -811,7 +815,7 @@ ANSWERS |= {
     "check_wilson": (
         wilson,
         {
-            "the textbook interval": textbook,
+            "of the textbooks": textbook,
             "the width is right": lambda k, n: wilson(k, n, centred=False),
             "must be divided": lambda k, n: wilson(k, n, shrink=False),
             "the values are wrong": lambda k, n: wilson(k, n, z=2.58),
@@ -869,7 +873,7 @@ ANSWERS |= {
     "check_block_size_at": (
         lambda *a: begun(*a)[-1],
         {
-            "an entry begins at its share": lambda s, of, n: begun(s, of, max(0, n - 0.5))[-1],
+            "the entry of 0.25 has begun": lambda s, of, n: begun(s, of, max(0, n - 0.5))[-1],
             "the largest size so far": lambda *a: max(begun(*a)),
             "the next entry": lambda *a: coming(*a)[0],
             "the first entry": lambda schedule, steps, step: schedule[0][1],
@@ -881,11 +885,11 @@ ANSWERS |= {
         noisy,
         {
             "must stay exactly": lambda x, ids, mask, noise, std: x + std * noise,
-            "on the known tokens": lambda x, ids, mask, noise, std: (
+            "not on the known": lambda x, ids, mask, noise, std: (
                 x + std * noise * (ids != mask)[..., None]
             ),
             "scale the noise": lambda x, ids, mask, noise, std: noisy(x, ids, mask, noise, 1.0),
-            "in the place of": lambda x, ids, mask, noise, std: torch.where(
+            "add the noise to": lambda x, ids, mask, noise, std: torch.where(
                 (ids == mask)[..., None], std * noise, x
             ),
             "nothing has changed": lambda x, *_: x,
