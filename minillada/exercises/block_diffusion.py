@@ -87,7 +87,7 @@ def check_views_mask() -> Cases:
         yield Case((length, size, views), right, mistakes)
 
 
-@exercise("correct: a sample with few masked tokens counts less, but more than its share of tokens")
+@exercise("correct: the fewer masked tokens a sample has, the more its mean counts")
 def check_reweighted() -> Cases:
     """`function(nats [B, L], masked bool [B, L]) -> loss`: Σ β_j L_j / Σ β_j with β_j = 1/√n_j,
     where L_j is the mean of sample j.
@@ -101,12 +101,12 @@ def check_reweighted() -> Cases:
         n, total = masked.sum(1), (nats * masked).sum(1)
         mean, beta = total / n, n**-0.5
         everywhere, sums = beta * nats.mean(1), beta * total
-        pooled, growing = total.sum() / n.sum(), n**0.5
+        pooled, growing = total.sum() / n.sum(), n**0.5 / (n**0.5).sum()
         mistakes = {
             "that is the mean over all masked tokens, as in the released trainer": pooled,
             "that weighs all samples alike; β_j = 1/√n_j": mean.mean(),
             "that has β_j = 1/n_j; take the root": (mean / n).sum() / (1 / n).sum(),
-            "that has β_j = √n_j; take 1/√n_j": (growing * mean).sum() / growing.sum(),
+            "that has β_j = √n_j: few masks should count more, not less": (growing * mean).sum(),
             "L_j is the mean over masked tokens, not their sum": sums.sum() / beta.sum(),
             "divide by Σ β_j, not by the number of samples": (beta * mean).mean(),
             "average over the masked positions only": everywhere.sum() / beta.sum(),
