@@ -28,6 +28,7 @@ class TextConfig(Config):
 
     vocab_size: int = Field(TEXT_VOCAB_SIZE, ge=300)
     every_task: bool = False  # learn pieces from the texts of every task, not from captions alone
+    max_grid: int = Field(16, ge=1, le=1024)  # largest side of an image in tokens (a token each)
 
 
 class TokenizerConfig(Config):

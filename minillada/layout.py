@@ -1,17 +1,25 @@
-"""How each task is written as one sequence of ids (LLaDA2.0-Uni, arXiv 2604.20796), and how sequences become a training batch.
+"""How each task is written as one sequence of ids (LLaDA2.0-Uni, arXiv 2604.20796).
 
-An image block is `<|image|> <|reserved_token_H|> <|reserved_token_W|> <boi>` + H·W codes in raster order + `<|/image|>`;
-its first four tokens are the header. Pieces are tokenised separately and concatenated, as the official code does.
-A sequence is a prompt, never masked, and a response, which the model learns to fill in.
+A sequence is a prompt, which is never masked, and a response, which the model learns to fill in.
+
+Notable choices
+- An image is written as `<|image|> <|reserved_token_H|> <|reserved_token_W|> <boi>`, its H·W codes
+  in raster order, and `<|/image|>`. The tokens before the codes are its header.
+- A prompt that asks for an image ends with the header, so a model has only codes to fill in.
+- Each text is tokenised by itself, as in the official code: no piece spans a text and its
+  neighbour.
+- Guidance compares a prompt with the same prompt without its words or without its images. These
+  prompts are called branches.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torch import Tensor
 
-from .vocab import BOI, END_IMAGE, EOS, IMAGE, MAX_GRID, ROLES, UNCONDITION, Vocabulary, size_token
+from .vocab import BOI, END_IMAGE, EOS, IMAGE, ROLES, UNCONDITION, Vocabulary
 
 SYSTEM_PROMPTS = {
     "draw": "You are a text-to-image generation assistant.",
@@ -20,81 +28,154 @@ SYSTEM_PROMPTS = {
     "edit": "You are an image editing assistant.",
     "interleave": "You are a interleaved generation assistant.",  # (sic)
 }
-
-
 DESCRIBE_QUESTION = "Describe the image."
 
-
-Part = str | Tensor | None  # a text, an image as codes [h, w], or the absent condition of a guidance branch
+Part = str | Tensor | None  # a text, the codes [h, w] of an image, or what a branch leaves out
 
 
 class Sequence(NamedTuple):
-    """Token ids and how many of the first belong to the prompt."""
+    """Token ids, and how many of the first belong to the prompt."""
 
     ids: list[int]
     prompt_length: int
 
 
+# --- parts ---------------------------------------------------------------------------------------
+
+
 def image_header(vocab: Vocabulary, height: int, width: int) -> list[int]:
-    """The four tokens before an image's codes; sizes in tokens."""
-    if not (1 <= height <= MAX_GRID and 1 <= width <= MAX_GRID):
-        raise ValueError(f"image sides must be 1 to {MAX_GRID} tokens, got {height} x {width}")
-    return [i for piece in (IMAGE, size_token(height), size_token(width), BOI) for i in vocab.markup(piece)]
+    """The tokens before an image's codes; sizes in tokens."""
+    sizes = vocab.size_ids(height) + vocab.size_ids(width)
+    return vocab.markup(IMAGE) + sizes + vocab.markup(BOI)
 
 
 def image_block(vocab: Vocabulary, codes: Tensor) -> list[int]:
     """Header, codes `[h, w]` in raster order and the closing token."""
-    return image_header(vocab, *codes.shape) + vocab.image_ids(codes) + vocab.markup(END_IMAGE)
+    height, width = codes.shape
+    return image_header(vocab, height, width) + vocab.image_ids(codes) + vocab.markup(END_IMAGE)
 
 
-def write(vocab: Vocabulary, parts: list[Part]) -> list[int]:
-    """Ids of texts, images and the absent condition (None), each tokenised by itself, one after the other."""
+def ids_of(vocab: Vocabulary, parts: list[Part]) -> list[int]:
+    """Ids of texts, images and left-out parts (None), one after the other."""
     ids = []
     for part in parts:
-        if isinstance(part, Tensor):
-            ids += image_block(vocab, part)
+        if part is None:
+            ids += vocab.markup(UNCONDITION)
+        elif isinstance(part, str):
+            ids += vocab.encode(part)
         else:
-            ids += vocab.markup(UNCONDITION) if part is None else vocab.encode(part)
+            ids += image_block(vocab, part)
     return ids
 
 
+# --- every task ----------------------------------------------------------------------------------
+
+
 def prompt(vocab: Vocabulary, task: str, user: list[Part], grid: int | None = None) -> list[int]:
-    """System prompt of the task (a key of `SYSTEM_PROMPTS`) and what the user gives; with `grid`, up to and including an image's header."""
+    """The system prompt of a task (a key of `SYSTEM_PROMPTS`), then what the user gives.
+
+    With `grid` it goes on with the header of an image of `grid` x `grid` tokens.
+    """
     before = vocab.markup(f"{ROLES['SYSTEM']} {SYSTEM_PROMPTS[task]} {ROLES['HUMAN']}")
-    ids = before + write(vocab, user) + vocab.markup(ROLES["ASSISTANT"])
-    return ids if grid is None else ids + image_header(vocab, grid, grid)
+    ids = before + ids_of(vocab, user) + vocab.markup(ROLES["ASSISTANT"])
+    if grid is not None:
+        ids += image_header(vocab, grid, grid)
+    return ids
 
 
-def sequence(vocab: Vocabulary, task: str, user: list[Part], response: list[Part], given: int = 0) -> Sequence:
+def sequence(
+    vocab: Vocabulary, task: str, user: list[Part], response: list[Part], given: int = 0
+) -> Sequence:
     """Training sequence of any task; the first `given` parts of the response count as prompt.
 
-    A response that begins with an image continues a prompt that ends with its header.
+    The header of an image belongs to the prompt if the rest of the response begins with it.
     """
-    begin = prompt(vocab, task, user) + write(vocab, response[:given])
-    ids = begin + write(vocab, response[given:]) + vocab.markup(EOS)
-    header = 4 if isinstance(response[given], Tensor) else 0
-    return Sequence(ids, len(begin) + header)
+    begin = prompt(vocab, task, user) + ids_of(vocab, response[:given])
+    ids = begin + ids_of(vocab, response[given:]) + vocab.markup(EOS)
+    prompt_length = len(begin)
+    first = response[given]
+    if isinstance(first, Tensor):
+        height, width = first.shape
+        prompt_length += len(image_header(vocab, height, width))
+    return Sequence(ids, prompt_length)
+
+
+# --- single tasks --------------------------------------------------------------------------------
 
 
 def draw_prompt(vocab: Vocabulary, caption: str | None, grid: int) -> list[int]:
-    """Text-to-image prompt up to and including the header; `None` gives the unconditional branch of guidance."""
+    """Text-to-image prompt with the header. Without a caption it is the unconditional branch."""
     if caption is not None and not caption.strip():
-        raise ValueError("the caption is empty; say what to draw, for example 'a thick seven leaning right'")
+        raise ValueError(
+            "the caption is empty; say what to draw, for example 'a thick seven leaning right'"
+        )
     return prompt(vocab, "draw", [caption], grid)
 
 
+def draw_branches(vocab: Vocabulary, caption: str, grid: int) -> tuple[list[int], list[int]]:
+    """Prompts for one drawing: (with the caption, unconditional)."""
+    return draw_prompt(vocab, caption, grid), draw_prompt(vocab, None, grid)
+
+
 def draw_sequence(vocab: Vocabulary, caption: str | None, codes: Tensor) -> Sequence:
-    """Text-to-image training sequence for codes `[h, w]`."""
+    """Text-to-image training sequence for codes `[h, w]`; `ValueError` unless h = w."""
     if codes.shape[0] != codes.shape[1]:
-        raise ValueError(f"codes to draw must form a square grid, as the header says, got {list(codes.shape)}")
+        raise ValueError(
+            f"codes to draw must form a square grid, as the header says, got {list(codes.shape)}"
+        )
     return sequence(vocab, "draw", [caption], [codes])
 
 
-def describe_prompt(vocab: Vocabulary, codes: Tensor, question: str = DESCRIBE_QUESTION) -> list[int]:
-    """Understanding prompt: image block, then the question."""
+def describe_prompt(
+    vocab: Vocabulary, codes: Tensor, question: str = DESCRIBE_QUESTION
+) -> list[int]:
+    """Understanding prompt: the image, then the question."""
     return prompt(vocab, "describe", [codes, question])
 
 
 def describe_sequence(vocab: Vocabulary, codes: Tensor, answer: str) -> Sequence:
     """Understanding training sequence: the answer and the end of text are the response."""
     return sequence(vocab, "describe", [codes, DESCRIBE_QUESTION], [answer])
+
+
+def edit_branches(
+    vocab: Vocabulary, images: list[Tensor], instruction: str, grid: int
+) -> tuple[list[int], list[int], list[int]]:
+    """Prompts for one edit of one or several images: (full, no instruction, no images)."""
+    full = prompt(vocab, "edit", [*images, instruction], grid)
+    no_text = prompt(vocab, "edit", [*images, None], grid)
+    no_image = prompt(vocab, "edit", [instruction], grid)
+    return full, no_text, no_image
+
+
+@dataclass(eq=False)
+class Story:
+    """What was asked for, and the answer so far: texts as ids, images as codes `[h, w]`.
+
+    For tasks whose answer is written in several turns: `think` and `interleave`.
+    """
+
+    vocab: Vocabulary
+    task: str
+    asked: str
+    parts: list[list[int] | Tensor] = field(default_factory=list)
+
+    def prompt(self, words: bool = True, images: bool = True, grid: int | None = None) -> list[int]:
+        """Ids of everything so far, or of its words or images alone; `grid` as in `prompt`."""
+        ids = prompt(self.vocab, self.task, [self.asked if words else None])
+        for part in self.parts:
+            if isinstance(part, Tensor):
+                ids += image_block(self.vocab, part) if images else []
+            else:
+                ids += part if words else []
+        if grid is not None:
+            ids += image_header(self.vocab, grid, grid)
+        return ids
+
+    def branches(self, grid: int) -> tuple[list[int], ...]:
+        """Prompts for the next image: (full, no words), and (…, no images) once there are some."""
+        full = self.prompt(grid=grid)
+        no_words = self.prompt(words=False, grid=grid)
+        if not any(isinstance(part, Tensor) for part in self.parts):
+            return full, no_words
+        return full, no_words, self.prompt(images=False, grid=grid)

@@ -122,7 +122,7 @@ class Uni(nn.Module):
         use_cache: bool = True,
     ) -> tuple[Tensor, Generation]:
         """The codes `[B, h, w]` that follow prompts which end with an image's header, and the record of the first batch."""
-        grid = self.tokenizer.config.grid
+        grid = self.tokenizer.grid
         ids, record = self.write(
             prompts, grid * grid, config, generator, branches=branches, allowed=self.vocab.is_image(), use_cache=use_cache
         )
@@ -144,7 +144,7 @@ class Uni(nn.Module):
             raise ValueError("captions must be a list of strings, for example ['a thick seven leaning right']")
         if not captions:
             raise ValueError("there is no caption to draw; give at least one")
-        grid = self.tokenizer.config.grid
+        grid = self.tokenizer.grid
         prompts = [layout.draw_prompt(self.vocab, c, grid) for c in captions]
         unconditional = [layout.draw_prompt(self.vocab, None, grid)] * len(prompts)
         generator = torch.Generator().manual_seed(seed)
@@ -193,7 +193,7 @@ class Uni(nn.Module):
         self, shown: list[list[Tensor]], instructions: list[str], *, seed: int = 0, guidance_text: float | None = None, **sampling
     ) -> Traced:
         """`edit` of images that are codes already, with codes and the record of every step."""
-        grid, vocab = self.tokenizer.config.grid, self.vocab
+        grid, vocab = self.tokenizer.grid, self.vocab
         users = [[*codes, text] for codes, text in zip(shown, instructions, strict=True)]
         full, no_text, no_image = (
             [layout.prompt(vocab, "edit", part(user), grid) for user in users]
@@ -207,7 +207,7 @@ class Uni(nn.Module):
         """A thinking text for each prompt, and the image drawn with that text as part of its prompt. `sampling` is the image's."""
         if not (prompts := listed(prompts)):
             return [], self.no_images()
-        grid, vocab = self.tokenizer.config.grid, self.vocab
+        grid, vocab = self.tokenizer.grid, self.vocab
         begun = [layout.prompt(vocab, "think", [p]) for p in prompts]
         thoughts, _ = self.write_until_image(begun, THINKING_LENGTH, THINK)
         header = layout.image_header(vocab, grid, grid)
@@ -225,7 +225,7 @@ class Uni(nn.Module):
 
         Guidance compares the first image with no prompt; later ones in three ways, without any words and without any images.
         """
-        prompts, grid, vocab = listed(prompts), self.tokenizer.config.grid, self.vocab
+        prompts, grid, vocab = listed(prompts), self.tokenizer.grid, self.vocab
         generator, config = torch.Generator().manual_seed(seed), self.sampling(INTERLEAVE, **sampling)
         header = layout.image_header(vocab, grid, grid)
         stories: list[list[list[int] | Tensor]] = [[] for _ in prompts]  # texts as ids, images as codes

@@ -31,19 +31,25 @@ UNCONDITION = "<uncondition>"
 ROLES = {role: f"<role>{role}</role>" for role in ("SYSTEM", "HUMAN", "ASSISTANT")}
 
 
-MAX_GRID = 16  # largest image side, in tokens, that has a size token here
-
-
 def size_token(n: int) -> str:
     """The token that says "n grid units" for an image's height or width."""
     return f"<|reserved_token_{n}|>"
 
 
-SPECIAL_TOKENS = [EOS, MASK, IMAGE, END_IMAGE, BOI, UNCONDITION, *ROLES.values(), *map(size_token, range(1, MAX_GRID + 1))]
+def special_tokens(max_grid: int = 16) -> list[str]:
+    """Every special token of pieces for images of up to `max_grid` tokens a side, in id order."""
+    sizes = [size_token(n) for n in range(1, max_grid + 1)]
+    return [EOS, MASK, IMAGE, END_IMAGE, BOI, UNCONDITION, *ROLES.values(), *sizes]
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Byte-level BPE with this project's special tokens; exactly `vocab_size` entries or `ValueError`."""
+SPECIAL_TOKENS = special_tokens()  # those of the shipped pieces
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int, max_grid: int = 16) -> Tokenizer:
+    """Byte-level BPE with this project's special tokens, size tokens 1 to `max_grid` among them.
+
+    `ValueError` if the texts do not yield exactly `vocab_size` entries.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -51,7 +57,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         texts,
         trainers.BpeTrainer(
             vocab_size=vocab_size,
-            special_tokens=SPECIAL_TOKENS,
+            special_tokens=special_tokens(max_grid),
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
@@ -92,6 +98,17 @@ class Vocabulary:
     def markup(self, text: str) -> list[int]:
         """Ids of trusted text in which special tokens count as such."""
         return self._markup.encode(text).ids
+
+    def size_ids(self, n: int) -> list[int]:
+        """Ids of the token for an image side of `n` tokens; `ValueError` if there is none."""
+        if self.token_id(size_token(n)) is None:
+            sizes = [size for size in range(1, 1025) if self.token_id(size_token(size)) is not None]
+            raise ValueError(
+                f"an image side of {n} tokens has no size token here: this vocabulary has sizes "
+                f"{min(sizes, default=0)} to {max(sizes, default=0)}; train text pieces with more "
+                f"(`minillada train mnist-text --set max_grid={n}`)"
+            )
+        return self.markup(size_token(n))
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids; special tokens by name and image codes as `<code k>`, so nothing is hidden."""

@@ -18,7 +18,7 @@ from minillada.layout import (
     image_block,
     image_header,
 )
-from minillada.vocab import SPECIAL_TOKENS
+from minillada.vocab import SPECIAL_TOKENS, Vocabulary, special_tokens, train_bpe
 
 vocab = tiny_vocab()
 GRID = torch.tensor([[1, 2], [3, 15]])
@@ -145,8 +145,20 @@ def test_empty_captions_are_refused(caption):
 
 @pytest.mark.parametrize("size", [(0, 2), (2, 17), (-1, 4)])
 def test_grids_without_a_size_token_are_refused(size):
-    with pytest.raises(ValueError, match="image sides must be 1 to 16 tokens"):
+    sentence = "has no size token here: this vocabulary has sizes 1 to 16; train text pieces .*max_grid"
+    with pytest.raises(ValueError, match=sentence):
         image_header(vocab, *size)
+
+
+def test_grids_are_as_large_as_the_size_tokens_of_the_vocabulary():
+    pieces = train_bpe(["the thin thing"] * 9, 256 + len(special_tokens(64)), max_grid=64)
+    large = Vocabulary(pieces, 16)
+    ids = image_block(large, torch.zeros(64, 33, dtype=torch.long))
+    begin = large.decode(ids[:4])
+    assert begin == "<|image|><|reserved_token_64|><|reserved_token_33|><boi>"
+    assert len(ids) == 64 * 33 + 5
+    with pytest.raises(ValueError, match="an image side of 65 tokens .* has sizes 1 to 64"):
+        draw_prompt(large, "a thin one", 65)
 
 
 def test_codes_that_do_not_fit_the_header_are_refused():
@@ -200,7 +212,7 @@ def test_given_parts_of_a_response_belong_to_the_prompt():
     before = len(layout.prompt(vocab, "interleave", ["count"]))
     for parts, header in ((1, 4), (2, 0), (3, 4)):
         part = layout.sequence(vocab, "interleave", ["count"], response, parts)
-        assert part.ids == whole.ids and part.prompt_length == before + len(layout.write(vocab, response[:parts])) + header
+        assert part.ids == whole.ids and part.prompt_length == before + len(layout.ids_of(vocab, response[:parts])) + header
 
 
 @few
@@ -218,3 +230,41 @@ def test_batches_by_shape_hold_every_sequence_once_and_no_needless_padding(sizes
             rows[int(ids[0]) - 7] = True
     assert len(rows) == len(sequences) == sum(len(b.ids) for b in batches)
     assert len({(b.ids.shape[1], int(b.targets[0].nonzero()[0]) // multiple) for b in batches}) == len(batches)
+
+
+# --- guidance branches ---------------------------------------------------------------------------
+
+
+def test_branches_of_a_drawing():
+    full, unconditional = layout.draw_branches(vocab, "a thin one", 2)
+    assert full == draw_prompt(vocab, "a thin one", 2)
+    assert tokens(unconditional) == [*DRAW, "<uncondition>", "<role>ASSISTANT</role>", *HEADER]
+
+
+def test_branches_of_an_edit():
+    system = ["<role>SYSTEM</role>", f" {SYSTEM_PROMPTS['edit']} ", "<role>HUMAN</role>"]
+    images = [*tokens(image_block(vocab, A)), *tokens(image_block(vocab, B))]
+    end = ["<role>ASSISTANT</role>", *HEADER]
+    full, no_text, no_image = layout.edit_branches(vocab, [A, B], "add them", 2)
+    assert tokens(full) == [*system, *images, "add them", *end]
+    assert tokens(no_text) == [*system, *images, "<uncondition>", *end]
+    assert tokens(no_image) == [*system, "add them", *end]
+
+
+def test_a_story_with_and_without_words_and_images():
+    story = layout.Story(vocab, "interleave", "count")
+    begin = layout.prompt(vocab, "interleave", ["count"])
+    silent = layout.prompt(vocab, "interleave", [None])
+    header, first = image_header(vocab, 2, 2), image_block(vocab, A)
+    one, two = vocab.encode("one"), vocab.encode("two")
+    assert story.prompt() == begin and story.branches(2) == (begin + header, silent + header)
+    story.parts.append(one)
+    assert story.prompt() == begin + one
+    assert story.branches(2) == (begin + one + header, silent + header), "no image yet: two branches"
+    story.parts += [A, two]
+    assert story.prompt() == begin + one + first + two
+    assert story.prompt(words=False, images=False) == silent
+    full, no_words, no_images = story.branches(2)
+    assert full == begin + one + first + two + header
+    assert no_words == silent + first + header
+    assert no_images == begin + one + two + header

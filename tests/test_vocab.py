@@ -15,7 +15,6 @@ from minillada.vocab import (
     EOS,
     IMAGE,
     MASK,
-    MAX_GRID,
     ROLES,
     SPECIAL_TOKENS,
     UNCONDITION,
@@ -56,7 +55,7 @@ def test_the_special_tokens_are_the_official_ones():
     assert SPECIAL_TOKENS[:6] == [EOS, MASK, IMAGE, END_IMAGE, BOI, UNCONDITION]
     assert (EOS, IMAGE, END_IMAGE, BOI, UNCONDITION) == ("<|endoftext|>", "<|image|>", "<|/image|>", "<boi>", "<uncondition>")
     assert list(ROLES.values()) == ["<role>SYSTEM</role>", "<role>HUMAN</role>", "<role>ASSISTANT</role>"]
-    assert size_token(4) == "<|reserved_token_4|>" and len(set(SPECIAL_TOKENS)) == 9 + MAX_GRID
+    assert size_token(4) == "<|reserved_token_4|>" and len(set(SPECIAL_TOKENS)) == 9 + 16
 
 
 @vocabularies

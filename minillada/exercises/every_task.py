@@ -74,7 +74,7 @@ def check_story_parts() -> Cases:
             "texts and images come in turn; yours has texts alone": list(words),
         }
         right = story(words, images)
-        yield Case((vocab, layout.write(vocab, right) + vocab.markup(EOS)), right, mistakes)
+        yield Case((vocab, layout.ids_of(vocab, right) + vocab.markup(EOS)), right, mistakes)
 
 
 TRACES = [

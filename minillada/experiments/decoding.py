@@ -131,7 +131,7 @@ def speed(tokens: torch.Tensor, passes: torch.Tensor) -> dict:
 
 def measure_drawing(uni: Uni, judge, real: torch.Tensor, n: int, settings: dict, pruned: dict | None) -> dict:
     """Judge and pixels on `n` balanced prompts, and how far the drawings are from test images (less varied ones are farther)."""
-    asked, vocab, grid = torch.tensor(evaluate.balanced_prompts(n)), uni.vocab, uni.tokenizer.config.grid
+    asked, vocab, grid = torch.tensor(evaluate.balanced_prompts(n)), uni.vocab, uni.tokenizer.grid
     prompts = [layout.draw_prompt(vocab, captions.caption(*row), grid) for row in asked.tolist()]
     unconditional = torch.tensor([layout.draw_prompt(vocab, None, grid)])
     config = uni.sampling(DRAW, **settings)

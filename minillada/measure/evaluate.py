@@ -37,12 +37,12 @@ def evaluate_tokenizer(uni: Uni, judge, images: Tensor, labels: Tensor) -> dict:
     codes = uni.encode(images)
     again = uni.decode(codes)
     error = (again - images).square().mean()
-    share, perplexity = vq.codebook_usage(codes.cpu(), uni.tokenizer.config.codebook_size)
+    share, perplexity = vq.codebook_usage(codes.cpu(), len(uni.tokenizer.embedding))
     return {
         **fraction("judge_accuracy", judge.classify(images) == labels),
         **fraction("reconstruction_accuracy", judge.classify(again) == labels),
         "reconstruction_psnr_db": float(-10 * error.log10()),
-        "tokens_per_image": uni.tokenizer.config.tokens,
+        "tokens_per_image": uni.tokenizer.grid**2,
         "codebook_used": share,
         "codebook_perplexity": perplexity,
     }
@@ -114,7 +114,7 @@ def evaluate_timing(uni: Uni, batch: int = 16, **sampling) -> dict:
         taken = timing.measure(lambda c=cached: uni.draw_traced(prompts, use_cache=c, **sampling), uni.device)
         report[name] = taken._asdict()
     forwards = uni.draw_traced(prompts, **sampling).generation.forwards
-    tokens = uni.tokenizer.config.tokens
+    tokens = uni.tokenizer.grid**2
     return report | {
         "cache_speedup": report["uncached"]["median"] / report["cached"]["median"],
         "tokens_per_second": batch * tokens / report["cached"]["median"],

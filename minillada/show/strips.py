@@ -19,7 +19,8 @@ KIND_COLOURS = {"text": "#dbe9f6", "special": "#f6e3c5", "image": "#d5ecd4", "ma
 
 def film_frames(uni: Uni, traced: Traced, row: int = 0) -> Tensor:
     """What is known of drawing `row` after each step, `[steps, C, H, W]`; the rest is grey."""
-    grid, patch = uni.tokenizer.config.grid, uni.tokenizer.config.patch_size
+    grid = uni.tokenizer.grid
+    patch = uni.tokenizer.image_shape[1] // grid
     steps = traced.generation.steps
     first, block = steps[0].start, steps[0].ids.shape[1]
     begin = prompt_end(steps, uni.vocab) - first  # of the image's codes in `canvas`

@@ -83,7 +83,7 @@ def train(
     """
     if preset.kind == "text":
         with atomic(out / "text.json") as temporary:
-            train_bpe(bpe_corpus(preset.model.every_task), preset.model.vocab_size).save(str(temporary))
+            train_bpe(bpe_corpus(preset.model.every_task), preset.model.vocab_size, preset.model.max_grid).save(str(temporary))
         return None, []
     check_block_schedule(preset)
     images = mnist.load_mnist("train")

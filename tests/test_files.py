@@ -1,0 +1,129 @@
+"""Files are whole or not there, and a folder belongs to one process."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from minillada import files
+from minillada.files import atomic, checksum, lock
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("error", [RuntimeError("disk full"), KeyboardInterrupt()])
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, error):
+    path = tmp_path / "deep" / "x.txt"
+    with atomic(path) as temporary:
+        temporary.write_text("old")
+    with pytest.raises(type(error)), atomic(path) as temporary:
+        temporary.write_text("half of the ne")
+        raise error
+    assert path.read_text() == "old" and names(path.parent) == ["x.txt"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_permissions_are_those_of_any_new_file(tmp_path, umask):
+    old = os.umask(umask)
+    try:
+        (tmp_path / "usual").touch()
+        with atomic(tmp_path / "x") as temporary:
+            temporary.unlink()
+            os.close(os.open(temporary, os.O_CREAT, 0o600))  # as the safetensors library does
+    finally:
+        os.umask(old)
+    assert (tmp_path / "x").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def dead_process() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nobody can ask there whether a process lives")
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    dead, alive = tmp_path / f".x.{dead_process()}.part", tmp_path / f".x.{os.getppid()}.part"
+    other = tmp_path / f".y.{dead_process()}.part"
+    for path in (dead, alive, other):
+        path.touch()
+    with atomic(tmp_path / "x") as temporary:
+        temporary.write_text("new")
+    assert names(tmp_path) == sorted([alive.name, other.name, "x"]), "only its own leftovers"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and pipes of Unix")
+def test_only_regular_files_are_replaced(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    before = names(tmp_path)
+    paths = [tmp_path / name for name in ("link", "dangling", "folder", "pipe")]
+    for path in [*paths, files.Path("/dev/null")]:
+        with pytest.raises(ValueError, match=f"{path.name} is not a regular file"), atomic(path):
+            raise AssertionError("nothing is written")
+    assert names(tmp_path) == before and (tmp_path / "file").read_text() == "kept"
+
+
+def test_checksum_is_that_of_the_content(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    assert checksum(tmp_path / "x", "md5") == "900150983cd24fb0d6963f7d28e17f72"
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from minillada.files import lock
+with lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(folder):
+    """Another process that holds the lock of `folder` until its input ends or it is killed."""
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], **pipes)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_folder_belongs_to_one_process(tmp_path, killed):
+    folder = tmp_path / "run"
+    process = holder(folder)
+    sentence = f"the folder .*run is in use by process {process.pid}; wait until it has ended"
+    for _ in range(2):  # being refused takes nothing away from the owner
+        with pytest.raises(ValueError, match=sentence), lock(folder):
+            raise AssertionError("never entered")
+    if killed:
+        process.kill()
+    process.communicate()
+    with lock(folder):
+        assert (folder / ".lock").read_text() == str(os.getpid())
+        with pytest.raises(ValueError, match=f"in use by process {os.getpid()}"), lock(folder):
+            raise AssertionError("never entered")
+    with lock(folder):
+        pass
+
+
+def test_an_error_gives_the_folder_back(tmp_path):
+    with pytest.raises(RuntimeError), lock(tmp_path):
+        raise RuntimeError("training failed")
+    with lock(tmp_path):
+        pass
+
+
+def test_a_missing_data_folder_is_named_with_the_cure(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "DATA_DIR", tmp_path / "nowhere")
+    with pytest.raises(
+        FileNotFoundError, match="nowhere; install .* `pip install -e .`, or .*MINILLADA_DATA"
+    ):
+        files.need_data()
