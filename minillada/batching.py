@@ -22,6 +22,10 @@ class Batch(NamedTuple):
     real: Tensor
     documents: Tensor | None = None
 
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return Batch(*(None if part is None else part.to(device) for part in self))
+
 
 def by_shape(sequences: list[Sequence], vocab: Vocabulary, multiple: int) -> list[Batch]:
     """`collate` for sequences of many tasks: one batch for each length and each first block of the response, in multiples of `multiple`.

@@ -1,54 +1,111 @@
-"""How the nats of masked tokens are weighed."""
+"""How the nats of masked tokens are weighed: what a training loss divides by what.
+
+Notable choices
+- An objective sees nats and a `View`, the noisy copies of a batch. It does not see the model.
+- Every objective is one fraction over the whole batch; its docstring names both of its parts.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-def right_entropy(logits: Tensor, answers: Tensor) -> Tensor:
-    """Mean entropy, in nats, of the predictions `[N, V]` whose likeliest token is the answer `[N]`; 0 if there are none.
+class View(NamedTuple):
+    """Noisy copies of the B rows of a batch: K of each row, next to each other.
 
-    The confidence-aware (CAP) term of LLaDA2.0: it sharpens what is right already, and leaves wrong predictions alone.
+    `noisy` `[B·K, L]` holds ids of which some are masked, and `masked` `[B·K, L]` says which.
+    `rates` `[B·K, L/L_B]` holds the probability t with which each block was masked.
     """
-    log_p = logits[logits.argmax(-1) == answers].log_softmax(-1)
-    return -(log_p.exp() * log_p).sum() / max(len(log_p), 1)
+
+    noisy: Tensor
+    masked: Tensor
+    rates: Tensor
+
+    def repeat(self, rows: Tensor) -> Tensor:
+        """`rows` `[B, L]`, each as often as this view has copies of it: `[B·K, L]`."""
+        return rows.repeat_interleave(len(self.masked) // len(rows), dim=0)
 
 
-def weigh_bound(masked: Tensor, targets: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
-    """1/t over the number of targets: with t uniform on [0, 1] a bound on −log p (LLaDA2.0, section 2)."""
-    return 1 / rates, targets.sum()
+def hide(ids: Tensor, masked: Tensor, block_size: int, mask_id: int) -> View:
+    """The view of `ids` `[B, L]` in which exactly the tokens at `masked` `[B, L]` are masked.
 
-
-def weigh_count(masked: Tensor, targets: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
-    """(m+1)/n for n masked of m targets: what 1/t is on average, once the mask is known and t, uniform on [0, 1], is not.
-
-    t given n is Beta(n+1, m−n+1), whose mean of 1/t is (m+1)/n: the same expectation as `bound`, never a larger variance.
+    The rate of a block is the share of its tokens that are masked.
     """
-    return (targets.sum(-1, keepdim=True) + 1) / masked.sum(-1, keepdim=True), targets.sum()
+    rates = masked.unflatten(1, (-1, block_size)).float().mean(-1)
+    return View(ids.masked_fill(masked, mask_id), masked, rates)
 
 
-def weigh_uniform(masked: Tensor, targets: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
-    """The plain mean over masked tokens of the batch, as in the released trainer; bounds nothing."""
-    return torch.ones_like(rates), masked.sum()
+def with_inverses(view: View, ids: Tensor, targets: Tensor, mask_id: int) -> View:
+    """Every copy followed by its inverse, which masks the `targets` that the copy shows.
 
-
-def weigh_reweighted(masked: Tensor, targets: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ β_j L_j / Σ β_j with β_j = 1/√n_j (LLaDA2.0-Uni), n_j the number of masked tokens of sample j.
-
-    We read L_j as the *mean* over the n_j masked tokens of the sample, so a token counts β_j / n_j. The paper's formula
-    does not say whether L_j is a mean or a sum.
+    A pair masks every target exactly once. The rates of the inverse are 1 − t.
     """
-    n = masked.sum((1, 2), keepdim=True)
-    return n**-1.5, (n[n > 0] ** -0.5).sum()
+    masked = targets & ~view.masked
+    inverse = View(ids.masked_fill(masked, mask_id), masked, 1 - view.rates)
+    return View(*(torch.stack(pair, 1).flatten(0, 1) for pair in zip(view, inverse)))
 
 
-# name -> function(masked [B, L/L_B, L_B], targets [B, L/L_B, L_B], rates [B, L/L_B, 1]) -> (weight of a masked token,
-# broadcastable to [B, L/L_B, L_B]; total). The loss is Σ weight · nats / total.
-OBJECTIVES: dict[str, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+def counts(flags: Tensor, view: View) -> Tensor:
+    """How many `flags` `[B·K, L]` each block of the view holds, `[B·K, L/L_B]`."""
+    return flags.unflatten(1, (view.rates.shape[1], -1)).sum(-1)
+
+
+def at_masked(values: Tensor, view: View) -> Tensor:
+    """One value a block, `[B·K, L/L_B]`, handed to each of the N masked tokens, `[N]`."""
+    block_size = view.masked.shape[1] // values.shape[1]
+    return values.repeat_interleave(block_size, dim=1)[view.masked]
+
+
+# Every objective takes the same inputs and returns the loss, a scalar:
+#   nats     [N]       −log p of the N >= 1 masked tokens, in the order of `view.masked.nonzero()`
+#   view               what was masked, and with which rates
+#   targets  [B·K, L]  which tokens could have been masked
+
+
+def weigh_bound(nats: Tensor, view: View, targets: Tensor) -> Tensor:
+    """Numerator: nats / t, summed over masked tokens. Denominator: the number of targets.
+
+    With t uniform on [0, 1] its mean over masks is a bound on −log p (LLaDA2.0, section 2).
+    """
+    return (nats / at_masked(view.rates, view)).sum() / targets.sum()
+
+
+def weigh_count(nats: Tensor, view: View, targets: Tensor) -> Tensor:
+    """Numerator: nats · (m + 1) / n, n of the m targets of a block being masked. Denominator: the
+    number of targets.
+
+    (m + 1) / n is the mean of 1/t when the mask is known and t, uniform on [0, 1], is not: given
+    n, t is Beta(n + 1, m − n + 1). So the loss has the mean of `weigh_bound`, and its variance is
+    never larger.
+    """
+    weights = (counts(targets, view) + 1) / counts(view.masked, view)  # [B·K, L/L_B]
+    return (nats * at_masked(weights, view)).sum() / targets.sum()
+
+
+def weigh_uniform(nats: Tensor, view: View, targets: Tensor) -> Tensor:
+    """Numerator: nats, summed over masked tokens. Denominator: the number of masked tokens.
+
+    The released trainer does this. It bounds nothing.
+    """
+    return nats.sum() / len(nats)
+
+
+def weigh_reweighted(nats: Tensor, view: View, targets: Tensor) -> Tensor:
+    """Numerator: Σ_j β_j L_j over the rows j. Denominator: Σ_j β_j, β_j = 1/√n_j (LLaDA2.0-Uni).
+
+    n_j is the number of masked tokens of row j. We read L_j as the *mean* of their nats, so a token
+    counts β_j / n_j. The paper's formula does not say whether L_j is a mean or a sum.
+    """
+    masked = view.masked.sum(1, keepdim=True)  # n_j, [B·K, 1]
+    beta = masked**-0.5
+    return (nats * at_masked(beta / masked, view)).sum() / beta[masked > 0].sum()
+
+
+OBJECTIVES: dict[str, Callable[[Tensor, View, Tensor], Tensor]] = {
     "bound": weigh_bound,
     "count": weigh_count,
     "uniform": weigh_uniform,
@@ -56,37 +113,12 @@ OBJECTIVES: dict[str, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]]
 }
 
 
-def check_objective(
-    objective: str,
-    per: str,
-    complementary: bool,
-    mask_rate: tuple[float, float],
-    confidence_weight: float,
-    views: int,
-    packed: bool,
-    edit_noise: float = 0.0,
-    text_weight: float = 1.0,
-) -> None:
-    """`ValueError` unless the settings of `block_diffusion_loss` name a loss that can be trained on."""
-    low, high = mask_rate
-    rules = [
-        (objective in OBJECTIVES, f"unknown objective {objective!r}; choose one of {', '.join(OBJECTIVES)}"),
-        (per in ("block", "sequence"), f"mask rates are drawn per 'block' or per 'sequence', not per {per!r}"),
-        (0 <= low <= high <= 1, f"mask rates from {low} to {high} are no interval of probabilities; use 0 <= low <= high <= 1"),
-        (high > 0, "a mask rate that is always 0 asks nothing; raise the second number of mask_rate"),
-        (
-            not (complementary and low == 1),
-            "at mask rate 1 the complement masks nothing; lower the first number of mask_rate or turn complementary off",
-        ),
-        (confidence_weight >= 0, f"a confidence weight of {confidence_weight} would reward doubt; use 0 or more"),
-        (views >= 1, f"{views} noisy views leave nothing to learn from; use 1 or more"),
-        (
-            not (packed and (per == "sequence" or objective == "reweighted")),
-            "one rate or one weight a sequence needs one sequence a row; do not pack, or use mask_rate_per=block and another objective",
-        ),
-        (0 <= edit_noise <= 1, f"edit_noise is the share of visible tokens that are replaced; use 0 to 1, not {edit_noise}"),
-        (0 < text_weight < math.inf, f"the weight of text tokens must be positive and finite, got {text_weight}"),
-    ]
-    for good, sentence in rules:
-        if not good:
-            raise ValueError(sentence)
+def right_entropy(logits: Tensor, answers: Tensor) -> Tensor:
+    """Mean entropy in nats of those predictions `[N, V]` whose likeliest token is the answer `[N]`.
+
+    The confidence-aware (CAP) term of LLaDA2.0. It makes right predictions more certain and leaves
+    wrong ones alone. 0 where no prediction is right.
+    """
+    right = logits.argmax(-1) == answers
+    log_p = logits[right].log_softmax(-1)
+    return -(log_p.exp() * log_p).sum() / max(len(log_p), 1)

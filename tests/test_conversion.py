@@ -2,6 +2,7 @@
 
 import math
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from minillada import diffusion
-from minillada.config import Preset, TrainingConfig
+from minillada.batching import Batch
+from minillada.config import ObjectiveConfig, Preset, TrainingConfig
 from minillada.extras import conversion
+from minillada.objectives import hide
 from minillada.presets import get_preset
 from minillada.settings import changed, frozen, to_dict
 from minillada.training import recipes, train
@@ -20,11 +23,20 @@ from minillada.training.loop import fit
 from minillada.vocab import load_vocabulary
 
 STEPS = 10
+SCHEDULE = ((0.0, 2), (0.2, 4), (0.4, 128), (0.7, 8), (0.9, 4))
+DRAW_AND_DESCRIBE = dict(mixture=(("draw", 1.0), ("describe", 1.0)), varied=True)
 tiny = Preset(
-    "mnist-wsd",
-    "backbone",
-    tiny_backbone(vocab_size=400, max_position_embeddings=128, block_size=4).config,
-    changed(TrainingConfig(), steps=STEPS, batch_size=4, warmup_steps=3, block_schedule=((0.0, 2), (0.2, 4), (0.4, 128), (0.7, 8), (0.9, 4))),
+    name="mnist-wsd",
+    kind="backbone",
+    model=tiny_backbone(vocab_size=400, max_position_embeddings=128, block_size=4).config,
+    training=changed(
+        TrainingConfig(),
+        steps=STEPS,
+        batch_size=4,
+        warmup_steps=3,
+        block_schedule=SCHEDULE,
+        **DRAW_AND_DESCRIBE,
+    ),
 )
 
 
@@ -49,7 +61,9 @@ def bound_by_enumeration(backbone, ids, block_size):
             masked = torch.zeros(ids.shape, dtype=torch.bool)
             masked[:, start : start + block_size] = torch.tensor(pattern)
             if n:
-                nats = diffusion.masked_cross_entropy(backbone, ids, ids.masked_fill(masked, MASK), masked, block_size)
+                view = hide(ids, masked, block_size, MASK)
+                batch = Batch(ids, masked, masked)
+                nats = diffusion.masked_cross_entropy(backbone, batch, view, block_size)
                 total += nats.view(len(ids), n).sum(1) / (n * math.comb(block_size, n))
     return total
 
@@ -78,21 +92,23 @@ def test_block_size_one_is_the_chain_rule():
             seen = torch.cat([ids[:, :i], torch.full((3, 1), MASK)], 1)  # token i is asked where it stands, as by the sampler
             causal = torch.ones(1, i + 1, i + 1, dtype=torch.bool).tril()
             slow -= backbone(seen, causal)[:, -1].log_softmax(-1).gather(1, ids[:, i : i + 1])[:, 0]
-        fast = diffusion.nll_bound(backbone, ids, torch.ones_like(ids, dtype=torch.bool), 1, MASK, generator())
+        everything = torch.ones_like(ids, dtype=torch.bool)
+        batch = Batch(ids, everything, everything)
+        fast = diffusion.nll_bound(backbone, batch, 1, MASK, generator())
     assert torch.allclose(slow, fast, atol=1e-4)
 
 
 def test_block_size_l_is_masked_diffusion_without_a_clean_half():
     backbone, ids = tiny_backbone(5), random_ids(3, 12)
     masked = torch.rand(3, 12, generator=generator(1)) < 0.5
-    noisy = ids.masked_fill(masked, MASK)
+    batch, view = Batch(ids, masked, masked), hide(ids, masked, 4, MASK)
     widths = []
     backbone.model.word_embeddings.register_forward_pre_hook(lambda _, inputs: widths.append(inputs[0].shape[1]))
     with torch.no_grad():
-        logits = diffusion.masked_logits(backbone, ids, noisy, masked, 12)
+        logits = diffusion.masked_logits(backbone, batch, view, 12)
         assert widths == [12], "half of [x_t ; x_0]"
-        assert torch.allclose(logits, backbone(noisy)[masked], atol=1e-5)
-        diffusion.masked_logits(backbone, ids, noisy, masked, 4)
+        assert torch.allclose(logits, backbone(view.noisy)[masked], atol=1e-5)
+        diffusion.masked_logits(backbone, batch, view, 4)
     assert widths[-1] > 12
 
 
@@ -130,9 +146,9 @@ def test_whole_blocks_fill_the_batches_of_every_step(sizes, last):
 def test_the_loss_uses_the_block_size_of_its_step(monkeypatch):
     seen = []
 
-    def spy(backbone, ids, targets, block_size, *_, **__):
-        diffusion.check_length(ids.shape[1], block_size)
-        seen.append((ids.shape[1], block_size))
+    def spy(backbone, batch, vocab, block_size, config, generator):
+        diffusion.check_batch(batch, block_size, config)
+        seen.append((batch.ids.shape[1], block_size))
         return torch.zeros(()), {"masked_nats": 0.0}
 
     monkeypatch.setattr(recipes, "block_diffusion_loss", spy)
@@ -213,7 +229,11 @@ def test_noise_tames_the_gradient_of_a_mask_that_was_never_met():
 
     def mask_gradient(noise):
         with conversion.noisy_mask_embedding(backbone, MASK, noise, generator(1)):
-            loss, _ = diffusion.block_diffusion_loss(backbone, ids, targets, 4, MASK, (0.3, 1.0), generator())
+            batch, config = Batch(ids, targets, targets), ObjectiveConfig(mask_rate=(0.3, 1.0))
+            vocab = SimpleNamespace(mask_id=MASK, image_token_offset=0)
+            loss, _ = diffusion.block_diffusion_loss(
+                backbone, batch, vocab, 4, config, generator()
+            )
         return float(torch.autograd.grad(loss, backbone.model.word_embeddings.weight)[0][MASK].norm())
 
     assert mask_gradient(0.0) > 100 * mask_gradient(0.4)

@@ -13,18 +13,30 @@ from hypothesis import strategies as st
 
 import minillada.masks as masks_module
 from minillada import diffusion
-from minillada.batching import collate, pack
-from minillada.diffusion import (
-    block_diffusion_loss,
-    corrupt,
-    draw_mask_rates,
-    masked_cross_entropy,
-    nll_bound,
-    replace_tokens,
-)
+from minillada.batching import Batch, collate, pack
+from minillada.config import ObjectiveConfig
+from minillada.diffusion import corrupt, replace_tokens, sample_mask_rates
 from minillada.layout import Sequence
 from minillada.masks import TiledMask, block_diffusion_mask
-from minillada.objectives import OBJECTIVES
+from minillada.objectives import OBJECTIVES, View
+
+
+def block_diffusion_loss(backbone, ids, targets, size, mask_id, mask_rate, source, **settings):
+    offset = settings.pop("image_offset", 0)
+    batch = Batch(ids, targets, targets, settings.pop("documents", None))
+    config = ObjectiveConfig(mask_rate=mask_rate, **settings)
+    vocab = SimpleNamespace(mask_id=mask_id, image_token_offset=offset)
+    return diffusion.block_diffusion_loss(backbone, batch, vocab, size, config, source)
+
+
+def nll_bound(backbone, ids, targets, size, mask_id, source, samples=1):
+    batch = Batch(ids, targets, targets)
+    return diffusion.nll_bound(backbone, batch, size, mask_id, source, samples)
+
+
+def masked_cross_entropy(backbone, ids, noisy, masked, size):
+    view = View(noisy, masked, torch.ones(1, 1))
+    return diffusion.masked_cross_entropy(backbone, Batch(ids, masked, masked), view, size)
 
 
 def prompt_targets(lengths: list[int], total: int) -> torch.Tensor:
@@ -70,8 +82,8 @@ def test_loss_and_gradient_equal_the_loop_over_blocks(data, block_size, blocks, 
     backbone = tiny_backbone(seed % 7)
 
     source = generator(seed)  # the same draws in the same order as the loss makes them
-    rates = draw_mask_rates(batch, blocks, low, 1.0, source)
-    noisy_ids, masked = corrupt(ids, targets, rates, block_size, MASK, source)
+    rates = sample_mask_rates(batch, blocks, low, 1.0, source)
+    noisy_ids, masked, _ = corrupt(ids, targets, rates, block_size, MASK, source)
     if not masked.any():
         return
     expected = loss_by_blocks(backbone, ids, targets, block_size, rates, noisy_ids, masked)
@@ -172,8 +184,8 @@ def test_block_size_length_is_masked_diffusion(length, seed):
     ids, backbone = random_ids(3, length, seed=seed), tiny_backbone(seed % 7)
     targets = prompt_targets([0, 0, length // 2], length)
     source = generator(seed)
-    rates = draw_mask_rates(3, 1, 0.3, 1.0, source)
-    noisy_ids, masked = corrupt(ids, targets, rates, length, MASK, source)
+    rates = sample_mask_rates(3, 1, 0.3, 1.0, source)
+    noisy_ids, masked, _ = corrupt(ids, targets, rates, length, MASK, source)
     widths = []
     original = backbone.hidden_states
     backbone.hidden_states = lambda ids, *rest: widths.append(ids.shape[1]) or original(ids, *rest)
@@ -344,7 +356,7 @@ def test_bound_of_the_backbone_is_the_enumeration_over_blocks():
 @given(batch=st.integers(1, 40), blocks=st.integers(1, 4), low=st.floats(0, 0.9), width=st.floats(0.01, 0.1), seed=st.integers(0, 9999))
 def test_mask_rates_cover_the_interval_evenly(batch, blocks, low, width, seed):
     """Stratified: cut the interval into `batch` parts and every part holds exactly one row, in every block."""
-    rates = draw_mask_rates(batch, blocks, low, low + width, generator(seed))
+    rates = sample_mask_rates(batch, blocks, low, low + width, generator(seed))
     assert rates.shape == (batch, blocks)
     edges = (rates.double().sort(0).values - low) / width * batch
     expected = torch.arange(batch, dtype=torch.double)[:, None]
@@ -352,7 +364,7 @@ def test_mask_rates_cover_the_interval_evenly(batch, blocks, low, width, seed):
 
 
 def test_each_single_mask_rate_is_uniform_and_rows_are_shuffled_per_block():
-    rates = torch.stack([draw_mask_rates(4, 2, 0.2, 0.8, generator(s)) for s in range(4000)])
+    rates = torch.stack([sample_mask_rates(4, 2, 0.2, 0.8, generator(s)) for s in range(4000)])
     for row, block in itertools.product(range(4), range(2)):
         values = (rates[:, row, block].sort().values - 0.2) / 0.6
         ideal = (torch.arange(4000) + 0.5) / 4000
@@ -368,19 +380,19 @@ def test_corruption_masks_targets_and_nothing_else(block_size, blocks, seed, dat
     flags = data.draw(st.lists(st.booleans(), min_size=3 * length, max_size=3 * length))
     targets, ids = torch.tensor(flags).view(3, length), random_ids(3, length, seed=seed)
     rates = torch.rand(3, blocks, generator=generator(seed))
-    noisy, masked = corrupt(ids, targets, rates, block_size, MASK, generator(seed))
+    noisy, masked, _ = corrupt(ids, targets, rates, block_size, MASK, generator(seed))
     assert not (masked & ~targets).any()  # a prompt is never masked
     assert torch.equal(noisy, torch.where(masked, MASK, ids))
-    everything, chosen = corrupt(ids, targets, torch.ones(3, blocks), block_size, MASK, generator(seed))
+    everything, chosen, _ = corrupt(ids, targets, torch.ones(3, blocks), block_size, MASK, generator(seed))
     assert torch.equal(chosen, targets) and torch.equal(everything == MASK, targets)
-    nothing, chosen = corrupt(ids, targets, torch.zeros(3, blocks), block_size, MASK, generator(seed))
+    nothing, chosen, _ = corrupt(ids, targets, torch.zeros(3, blocks), block_size, MASK, generator(seed))
     assert not chosen.any() and torch.equal(nothing, ids)
 
 
 def test_each_block_is_masked_at_its_own_rate():
     rates = torch.tensor([[0.1, 0.5, 0.9], [0.7, 0.2, 0.4]])
     ids = random_ids(2, 6000)
-    _, masked = corrupt(ids, torch.ones_like(ids, dtype=torch.bool), rates, 2000, MASK, generator())
+    masked = corrupt(ids, torch.ones_like(ids, dtype=torch.bool), rates, 2000, MASK, generator()).masked
     shares = masked.view(2, 3, 2000).float().mean(-1)
     assert torch.allclose(shares, rates, atol=5 * math.sqrt(0.25 / 2000))
 
@@ -433,8 +445,8 @@ def test_every_objective_with_views_equals_its_formula(objective, complementary,
     ids, targets = random_ids(batch, length, seed=seed), prompt_targets([0, min(1, length - 1)], length)
     backbone = tiny_backbone(seed % 7)
     source = generator(seed)
-    rates = draw_mask_rates(batch * copies, blocks if per == "block" else 1, 0.2, 0.8, source).expand(-1, blocks)
-    noisy_ids, masked = corrupt(ids.repeat_interleave(copies, 0), targets.repeat_interleave(copies, 0), rates, block_size, MASK, source)
+    rates = sample_mask_rates(batch * copies, blocks if per == "block" else 1, 0.2, 0.8, source).expand(-1, blocks)
+    noisy_ids, masked, _ = corrupt(ids.repeat_interleave(copies, 0), targets.repeat_interleave(copies, 0), rates, block_size, MASK, source)
     views = []
     for k in range(copies):
         view = rates[k::copies], noisy_ids[k::copies], masked[k::copies]
@@ -446,7 +458,8 @@ def test_every_objective_with_views_equals_its_formula(objective, complementary,
         return
     expected = loss_by_hand(backbone, ids, targets, block_size, views, objective, lam)
     loss, metrics = block_diffusion_loss(
-        backbone, ids, targets, block_size, MASK, (0.2, 0.8), generator(seed), objective, per, complementary, lam, copies
+        backbone, ids, targets, block_size, MASK, (0.2, 0.8), generator(seed), objective=objective,
+        mask_rate_per=per, complementary=complementary, confidence_weight=lam, views=copies,
     )
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4, abs=1e-6)
     assert ("right_entropy" in metrics) == (lam > 0)
@@ -476,8 +489,8 @@ def test_learning_to_edit_adds_the_nats_of_all_visible_targets(share, lam, block
     length, offset, backbone = 3 * block_size, 14, tiny_backbone(seed % 7)
     ids, targets = random_ids(2, length, seed=seed), prompt_targets([0, 1], length)
     source = generator(seed)
-    rates = draw_mask_rates(2, 3, 0.2, 0.8, source)
-    noisy_ids, masked = corrupt(ids, targets, rates, block_size, MASK, source)
+    rates = sample_mask_rates(2, 3, 0.2, 0.8, source)
+    noisy_ids, masked, _ = corrupt(ids, targets, rates, block_size, MASK, source)
     shown = targets & ~masked
     if not masked.any() or not shown.any():
         return
@@ -489,7 +502,7 @@ def test_learning_to_edit_adds_the_nats_of_all_visible_targets(share, lam, block
         backbone, ids, targets, block_size, MASK, (0.2, 0.8), generator(seed), confidence_weight=lam, edit_noise=share, image_offset=offset
     )
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
-    assert metrics["shown_nats"] == pytest.approx(float(torch.cat(nats).detach().view(2, length)[shown].mean()), rel=1e-4)
+    assert metrics["visible_nats"] == pytest.approx(float(torch.cat(nats).detach().view(2, length)[shown].mean()), rel=1e-4)
     slow, fast = (torch.autograd.grad(value, list(backbone.parameters())) for value in (expected, loss))
     for a, b in zip(fast, slow, strict=True):
         assert torch.allclose(a, b, atol=1e-3 * max(1.0, float(b.abs().max())))
@@ -582,9 +595,8 @@ def test_a_packed_row_is_the_sum_of_its_sequences(lengths):
     def nats(batch):
         masked = batch.targets & (batch.ids % 3 > 0)
         noisy = batch.ids.masked_fill(masked, vocab.mask_id)
-        return F.cross_entropy(
-            diffusion.masked_logits(backbone, batch.ids, noisy, masked, 4, batch.documents), batch.ids[masked], reduction="sum"
-        )
+        view = View(noisy, masked, torch.ones(1, 1))
+        return diffusion.masked_cross_entropy(backbone, batch, view, 4).sum()
 
     alone = sum(nats(collate([sequence], vocab, 4)) for sequence in sequences)
     together = nats(packed)
@@ -600,7 +612,9 @@ def test_count_is_the_mean_of_the_bounds_weight_given_the_mask():
     for m, n in ((1, 1), (4, 1), (4, 3), (16, 7)):
         likelihood = t**n * (1 - t) ** (m - n)
         masked = (torch.arange(m) < n).view(1, 1, m)
-        weight, _ = OBJECTIVES["count"](masked, torch.ones_like(masked), torch.ones(1, 1, 1))
+        view = View(masked, masked[0], torch.ones(1, 1))
+        nats = torch.arange(n) == 0  # the first masked token has 1 nat, the others none
+        weight = m * OBJECTIVES["count"](nats, view, torch.ones_like(masked[0]))
         assert float(weight) == pytest.approx(float((likelihood / t).sum() / likelihood.sum()), rel=1e-4)
 
 
@@ -638,16 +652,11 @@ def test_block_size_must_divide_the_length(block_size):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (dict(objective="elbow"), "unknown objective 'elbow'; choose one of bound, count"),
-        (dict(per="token"), "not per 'token'"),
-        (dict(mask_rate=(0.9, 0.1)), "no interval of probabilities"),
-        (dict(mask_rate=(0.0, 0.0)), "asks nothing"),
+        (dict(objective="elbow"), "objective must be 'bound', 'count', 'uniform' or 'reweighted'"),
+        (dict(mask_rate=(0.9, 0.1)), "mask_rate is an interval"),
+        (dict(mask_rate=(0.0, 0.0)), "mask_rate is an interval"),
         (dict(mask_rate=(1.0, 1.0), complementary=True), "the complement masks nothing"),
-        (dict(confidence_weight=-1.0), "would reward doubt"),
-        (dict(edit_noise=1.5), "share of visible tokens that are replaced; use 0 to 1, not 1.5"),
-        (dict(text_weight=0.0), "weight of text tokens must be positive and finite"),
-        (dict(views=0), "0 noisy views"),
-        (dict(documents=torch.zeros(1, 8), per="sequence"), "needs one sequence a row"),
+        (dict(documents=torch.zeros(1, 8), mask_rate_per="sequence"), "needs one sequence a row"),
         (dict(documents=torch.zeros(1, 8), objective="reweighted"), "needs one sequence a row"),
     ],
 )
@@ -660,8 +669,8 @@ def test_settings_that_cannot_be_trained_on(settings, sentence):
             torch.ones_like(ids, dtype=torch.bool),
             4,
             MASK,
+            source=generator(),
             **{"mask_rate": (0.1, 1.0)} | settings,
-            generator=generator(),
         )
 
 
@@ -673,3 +682,11 @@ def test_a_batch_in_which_nothing_is_masked_costs_nothing():
     loss, metrics = block_diffusion_loss(backbone, ids, nobody, 4, MASK, (0.1, 1.0), generator())
     assert loss.item() == 0 and metrics == {"masked_nats": 0.0}
     loss.backward()
+
+
+@pytest.mark.parametrize("samples", [0, -1])
+def test_a_bound_without_samples_is_refused(samples):
+    """It was NaN."""
+    ids = random_ids(1, 8)
+    with pytest.raises(ValueError, match=f"take 1 or more, not {samples}"):
+        nll_bound(tiny_backbone(), ids, ids > 0, 4, MASK, generator(), samples)

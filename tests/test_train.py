@@ -24,7 +24,15 @@ from torch import nn
 
 import minillada
 from minillada import checkpoint
-from minillada.config import JudgeConfig, Preset, TextConfig, TokenizerConfig, TrainingConfig
+from minillada.batching import Batch
+from minillada.config import (
+    JudgeConfig,
+    ObjectiveConfig,
+    Preset,
+    TextConfig,
+    TokenizerConfig,
+    TrainingConfig,
+)
 from minillada.datasets import captions, edits, mnist
 from minillada.datasets.pool import mnist_pool
 from minillada.diffusion import block_diffusion_loss
@@ -317,7 +325,9 @@ def test_bfloat16_runs_under_autocast_and_keeps_float32_weights():
 
     def loss(step):
         seen.append(torch.is_autocast_enabled("cpu"))
-        return block_diffusion_loss(backbone, ids, targets, 4, MASK, (0.2, 1.0), generator(step))
+        batch, config = Batch(ids, targets, targets), ObjectiveConfig(mask_rate=(0.2, 1.0))
+        vocab = SimpleNamespace(mask_id=MASK, image_token_offset=0)
+        return block_diffusion_loss(backbone, batch, vocab, 4, config, generator(step))
 
     low = fit(backbone, loss, changed(short, bfloat16=True))
     assert seen == [True] * STEPS and {p.dtype for p in backbone.parameters()} == {torch.float32}

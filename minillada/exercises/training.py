@@ -38,7 +38,7 @@ def check_learning_rate() -> Cases:
             yield Case(inputs, cosine(progress, peak, final), mistakes)
 
 
-@exercise("correct: this is the last line of diffusion.block_diffusion_loss")
+@exercise("correct: this is objectives.weigh_bound")
 def check_loss_normalisation() -> Cases:
     """`function(nats [B, L], masked [B, L], rates [B, L / block_size], targets [B, L], block_size)
     -> loss`.

@@ -13,6 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .. import batching, diffusion, layout
+from ..config import ObjectiveConfig
 from ..datasets import captions, mnist
 from ..files import RESULTS_DIR, atomic
 from ..measure import evaluate, likelihood
@@ -38,7 +39,7 @@ NOISE = {
     "count, t from [0, 1]": dict(objective="count", mask_rate=(0.0, 1.0)),
     "bound": {},
     "count": dict(objective="count"),
-    "bound, one t a sequence": dict(per="sequence"),
+    "bound, one t a sequence": dict(mask_rate_per="sequence"),
     "bound, complementary": dict(complementary=True, mask_rate=MIRRORED),
     "bound + confidence": dict(confidence_weight=2.0),
     "uniform": dict(objective="uniform"),
@@ -69,16 +70,14 @@ def drawings(uni, count: int):
     return batching.collate([layout.draw_sequence(uni.vocab, t, c) for t, c in zip(texts, codes, strict=True)], uni.vocab, 16), codes, texts
 
 
-def noise(backbone, batch, vocab, complementary: bool = False, mask_rate=(0.05, 1.0), **settings) -> dict:
-    """Noise-to-signal of one objective over mask draws; every objective forwards each row twice."""
-    views = 1 if complementary else 2
-    ids, targets = batch.ids.repeat(views, 1), batch.targets.repeat(views, 1)
+def noise(backbone, batch, vocab, **settings) -> dict:
+    """Noise-to-signal of one objective over random masks; every objective forwards each row twice."""
+    config = ObjectiveConfig(**settings)
+    if not config.complementary:
+        batch = batching.Batch(*(part.repeat(2, 1) for part in batch[:3]))
 
     def loss(step):
-        source = step_generator(0, step)
-        return diffusion.block_diffusion_loss(
-            backbone, ids, targets, 16, vocab.mask_id, mask_rate, source, complementary=complementary, **settings
-        )
+        return diffusion.block_diffusion_loss(backbone, batch, vocab, 16, config, step_generator(0, step))
 
     ratio, half = gradient_noise(backbone, loss, DRAWS)
     return {"noise": ratio, "noise_ci95": half}
@@ -88,9 +87,9 @@ def noise(backbone, batch, vocab, complementary: bool = False, mask_rate=(0.05, 
 def confidence(backbone, batch, vocab) -> dict:
     """How sure the model is where half of the codes are masked: histograms of the likeliest token's probability, right and wrong."""
     rates = torch.full((len(batch.ids), batch.ids.shape[1] // 16), 0.5)
-    noisy, masked = diffusion.corrupt(batch.ids, batch.targets, rates, 16, vocab.mask_id, torch.Generator().manual_seed(0))
-    masked &= batch.ids >= vocab.size - 512  # image codes; the end of the sequence is always the same
-    best, token = diffusion.masked_logits(backbone, batch.ids, noisy, masked, 16).softmax(-1).max(-1)
+    view = diffusion.corrupt(batch.ids, batch.targets, rates, 16, vocab.mask_id, torch.Generator().manual_seed(0))
+    masked = view.masked & (batch.ids >= vocab.image_token_offset)  # image codes; the end of the sequence is always the same
+    best, token = diffusion.masked_logits(backbone, batch, view._replace(masked=masked), 16).softmax(-1).max(-1)
     right = token == batch.ids[masked]
     parts = {"right": best[right], "wrong": best[~right]}
     return {name: {"mean": float(part.mean()), "counts": part.histc(10, 0, 1).int().tolist()} for name, part in parts.items()}

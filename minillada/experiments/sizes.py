@@ -57,7 +57,7 @@ def nats(uni: Uni, pool: Pool, task: str) -> float:
     for draw in range(DRAWS):
         for batch in train.layout.by_shape([write_example(uni.vocab, example, codes) for example in chosen], uni.vocab, 16):
             _, metrics = diffusion.block_diffusion_loss(
-                uni.backbone, batch.ids, batch.targets, 16, uni.vocab.mask_id, config.mask_rate, step_generator(1, draw), "uniform"
+                uni.backbone, batch, uni.vocab, 16, changed(config.loss, objective="uniform"), step_generator(1, draw)
             )
             total += metrics["masked_nats"] * len(batch.ids) / ROWS / DRAWS
     return total

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import checkpoint, diffusion, moe
-from ..config import ModelConfig, SamplingConfig
+from ..batching import Batch
+from ..config import ModelConfig, ObjectiveConfig, SamplingConfig
 from ..masks import block_causal_mask, block_diffusion_mask
 from ..measure import timing
 from ..model import Backbone
@@ -109,7 +110,8 @@ def bench_train(
     backbone, _ = checkpoint.load_model("mnist", Backbone, device)
     backbone.config = changed(backbone.config, max_position_embeddings=2 * length)
     ids = torch.randint(0, 256, (batch, length), generator=torch.Generator().manual_seed(seed)).to(device)
-    targets, mask_id, mask_rate = torch.ones_like(ids, dtype=torch.bool), load_vocabulary(512).mask_id, (0.05, 0.95)
+    targets, vocab = torch.ones_like(ids, dtype=torch.bool), load_vocabulary(512)
+    objective = ObjectiveConfig(mask_rate=(0.05, 0.95), complementary=True, views=views)
     gradients = {}
 
     def step(name: str, loss: Tensor) -> None:
@@ -117,22 +119,22 @@ def bench_train(
 
     def ours() -> None:
         source = torch.Generator().manual_seed(seed)
-        loss, _ = diffusion.block_diffusion_loss(
-            backbone, ids, targets, block_size, mask_id, mask_rate, source, complementary=True, views=views
-        )
+        rows = Batch(ids, targets, targets)
+        loss, _ = diffusion.block_diffusion_loss(backbone, rows, vocab, block_size, objective, source)
         step("ours", loss)
 
     def theirs() -> None:
         source = torch.Generator().manual_seed(seed)
-        rates = diffusion.draw_mask_rates(batch * views, length // block_size, *mask_rate, source).to(device)
-        _, masked = diffusion.corrupt(
-            ids.repeat_interleave(views, 0), targets.repeat_interleave(views, 0), rates, block_size, mask_id, source
-        )
+        blocks = length // block_size
+        rates = diffusion.sample_mask_rates(batch * views, blocks, *objective.mask_rate, source).to(device)
+        masked = diffusion.corrupt(
+            ids.repeat_interleave(views, 0), targets.repeat_interleave(views, 0), rates, block_size, vocab.mask_id, source
+        ).masked
         total = torch.zeros_like(gradients["ours"])
         for view in range(views):
             t = rates[view::views].repeat_interleave(block_size, 1)
             for asked, weight in ((masked[view::views], 1 / t), (~masked[view::views], 1 / (1 - t))):
-                step("theirs", plain_loss(backbone, ids, ids.masked_fill(asked, mask_id), asked, weight, block_size))
+                step("theirs", plain_loss(backbone, ids, ids.masked_fill(asked, vocab.mask_id), asked, weight, block_size))
                 total += gradients["theirs"] / (2 * views)
         gradients["theirs"] = total
 

@@ -37,9 +37,9 @@ def bits_per_image(
         generator = torch.Generator().manual_seed(seed)
         nats = []
         for part in torch.arange(len(sequences)).split(BATCH_SIZE):
-            ids, targets = batch.ids[part].to(codes.device), batch.targets[part].to(codes.device)
-            draws = [nll_bound(backbone, ids, targets, block, vocab.mask_id, generator, together) for _ in range(samples // together)]
-            nats.append(torch.stack(draws).mean(0).cpu())
+            rows = batching.Batch(batch.ids[part], batch.targets[part], batch.real[part]).to(codes.device)
+            bounds = [nll_bound(backbone, rows, block, vocab.mask_id, generator, together) for _ in range(samples // together)]
+            nats.append(torch.stack(bounds).mean(0).cpu())
         result[task] = torch.cat(nats) / math.log(2) / batch.real.sum(1)
     return result
 

@@ -72,11 +72,6 @@ def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabul
     device = next(backbone.parameters()).device
     config = preset.training
     pool = mnist_pool(images)
-    settings = dict(
-        objective=config.loss.objective, per=config.loss.mask_rate_per, views=config.loss.views,
-        complementary=config.loss.complementary, confidence_weight=config.loss.confidence_weight,
-        edit_noise=config.loss.edit_noise, text_weight=config.loss.text_weight, image_offset=vocab.image_token_offset,
-    )  # fmt: skip
     backbone.activation_checkpointing = config.activation_checkpointing
     if config.compile:
         backbone.hidden_states = torch.compile(backbone.hidden_states)  # a compiled module would have other names for its weights
@@ -86,12 +81,11 @@ def backbone_loss(backbone: nn.Module, tokenizer: ImageTokenizer, vocab: Vocabul
         total, nats = torch.zeros((), device=device), 0.0
         batches = mixture_batches(tokenizer, vocab, pool, preset, step)
         for batch in batches:
-            ids, targets, share = batch.ids.to(device), batch.targets.to(device), len(batch.ids) / sum(len(b.ids) for b in batches)
-            documents = None if batch.documents is None else batch.documents.to(device)
-            block_size = min(block_size_at(preset, step), ids.shape[1])
+            share = len(batch.ids) / sum(len(b.ids) for b in batches)
+            block_size = min(block_size_at(preset, step), batch.ids.shape[1])
             with noisy_mask_embedding(backbone, vocab.mask_id, mask_noise_at(config, step), generator):
                 value, metrics = block_diffusion_loss(
-                    backbone, ids, targets, block_size, vocab.mask_id, config.loss.mask_rate, generator, documents=documents, **settings
+                    backbone, batch.to(device), vocab, block_size, config.loss, generator
                 )
             if config.loss.planted_errors:
                 value = value + draft_loss(backbone, batch, vocab, block_size, config.loss.planted_errors, generator)
