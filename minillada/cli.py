@@ -15,6 +15,7 @@ from . import checkpoint, layout
 from .datasets import captions, mnist
 from .datasets.pictures import read_image
 from .files import DATA_DIR, WEIGHTS_DIR, atomic
+from .measure.intervals import interval_of
 from .measure.judge import load_judge
 from .model import Backbone
 from .presets import PRESETS, get_preset
@@ -324,12 +325,12 @@ def evaluate(
         return
     if suite == "tasks":
         for task, score in report.items():
-            print(f"{task:32s}{score['accuracy']:10.4f} ± {score['ci95']:.4f}   n = {score['n']}")
+            print(f"{task:32s}{interval_of(score, 'accuracy').percent()}")
         return
     for key, value in report.items():
-        if isinstance(value, float) and not key.endswith("_ci95"):
-            spread = report.get(f"{key}_ci95")
-            print(f"{key:32s}{value:10.4f}" + (f" ± {spread:.4f}" if spread is not None else ""))
+        if isinstance(value, float) and not key.endswith(("_low", "_high")):
+            one = interval_of(report, key)
+            print(f"{key:32s}{value:10.4f}" + (f"   ({one.low:.4f} to {one.high:.4f})" if one.n else ""))
     speed = report["timing"]
     print(
         f"drawing {speed['batch']} digits: {speed['cached']['median']:.2f} s ({speed['cached']['clock']}), cache speed-up {speed['cache_speedup']:.2f}"

@@ -146,13 +146,13 @@ def test_tasks_are_marked_and_shown_on_pages(call, run, tmp_path, monkeypatch):
     code, out, _ = call("evaluate", run, "--suite", "tasks", "--samples", 5, "--pictures", "pages", "--json", "--record")
     report = json.loads(out)
     assert code == 0 and {"digit", "compare", "edit_digit", "edit_digit_attributes", "draw"} <= set(report)
-    assert all(set(score) == {"accuracy", "ci95", "n"} and score["n"] == 5 and 0 <= score["accuracy"] <= 1 for score in report.values())
+    assert all(set(score) == {"accuracy", "low", "high", "n", "passes"} and score["n"] == 5 and 0 <= score["accuracy"] <= 1 for score in report.values())
     assert sorted(p.name for p in (tmp_path / "pages").iterdir()) == ["compare.png", "digit.png", "draw.png", "edit_digit.png"]
     info = checkpoint.read_info(checkpoint.resolve(run))
     assert info["tasks"] == report
     checkpoint.write_info(checkpoint.resolve(run), {k: v for k, v in info.items() if k != "tasks"})
     code, out, _ = call("evaluate", run, "--suite", "tasks", "--samples", 5)
-    assert code == 0 and out.splitlines()[0].startswith("digit ") and "n = 5" in out
+    assert code == 0 and out.splitlines()[0].startswith("digit ") and "n = 5)" in out
 
 
 def test_pictures_become_tensors(tmp_path):
@@ -205,14 +205,14 @@ def test_info_lists_and_looks_up(call, run):
 def test_evaluate_prints_one_object_and_records_it(call, monkeypatch, tmp_path):
     run = save_tiny_uni(tmp_path)
     speed = {"batch": 16, "cached": {"median": 1.0, "clock": "wall clock"}, "cache_speedup": 2.0}
-    report = {"model": "x", "draw_digit_accuracy": 0.9, "draw_digit_accuracy_ci95": 0.01, "draw_digit_accuracy_n": 20, "timing": speed}
+    report = {"model": "x", "draw_digit_accuracy": 0.9, "draw_digit_accuracy_low": 0.89, "draw_digit_accuracy_high": 0.91, "draw_digit_accuracy_n": 20, "timing": speed}
     seen = []
     monkeypatch.setattr(evaluate_module, "evaluate", lambda *arguments: seen.append(arguments) or report)
     code, out, _ = call("evaluate", run, "--samples", 50, "--seed", 2, "--json")
     assert code == 0 and json.loads(out) == report and seen == [(str(run), 50, 2, "cpu")]
     assert "metrics" not in checkpoint.read_info(run / "weights.safetensors")
     code, out, _ = call("evaluate", run, "--record")
-    assert code == 0 and "0.9000 ± 0.0100" in out and "wall clock" in out
+    assert code == 0 and "0.9000   (0.8900 to 0.9100)" in out and "wall clock" in out
     assert checkpoint.read_info(run / "weights.safetensors")["metrics"] == report
     assert minillada.load(run).info["metrics"] == report, "the weights still load"
 

@@ -18,7 +18,7 @@ from .. import checkpoint
 from ..datasets import captions, mnist
 from ..files import RESULTS_DIR, atomic
 from ..measure import evaluate, likelihood
-from ..measure.intervals import mean_ci95
+from ..measure.intervals import mean_interval
 from ..measure.judge import load_judge
 from ..model import Backbone
 from ..presets import get_preset
@@ -95,7 +95,7 @@ class Meter:
         bits = likelihood.bits_per_image(self.module, self.uni.vocab, codes, self.texts, 2, 0, spread=True)
         point = {"step": step, "positions": self.positions, "seconds": self.seconds}
         for name, values in (("token", (bits["draw"] + bits["describe"]) / 2), ("image_token", bits["draw"])):
-            point[f"bits_per_{name}"], point[f"bits_per_{name}_ci95"] = mean_ci95(values)
+            point |= mean_interval(values).entries(f"bits_per_{name}")
         self.points.append(point | evaluate.evaluate_drawing(self.uni, self.judge, PROMPTS, seed=0))
         self.module.train()
         self.began = time.perf_counter()
@@ -117,6 +117,12 @@ def curves(loss_of, tokenizer, vocab, report: dict) -> dict:
             report["runs"][f"{name}, seed {seed}"] = meter.points
             print(name, seed, json.dumps(meter.points[-1]), flush=True)
             yield
+
+
+def mean_and_half(values: torch.Tensor) -> tuple[float, float]:
+    """Mean of `[N]` and half of the width of its interval."""
+    interval = mean_interval(values)
+    return interval.value, interval.half
 
 
 def merge(report: dict) -> dict:
@@ -143,8 +149,8 @@ def merge(report: dict) -> dict:
             }
             report["runs"][f"{name}, seed {seed}"] = {
                 "ranked_steps": [int(path.stem.removeprefix("step-")) for path in ranked],
-                "bits": {key: mean_ci95(values) for key, values in bits.items()},
-                "gain_over_best": {key: mean_ci95(bits["best"] - values) for key, values in bits.items()},  # paired by image
+                "bits": {key: mean_and_half(values) for key, values in bits.items()},
+                "gain_over_best": {key: mean_and_half(bits["best"] - values) for key, values in bits.items()},  # paired by image
             }
             print(name, seed, report["runs"][f"{name}, seed {seed}"], flush=True)
             yield

@@ -25,7 +25,7 @@ from ..extras.sprint import Sprint
 from ..files import RESULTS_DIR, atomic
 from ..measure import evaluate, timing
 from ..measure.frechet import frechet_distance
-from ..measure.intervals import fraction
+from ..measure.intervals import Interval, Z, fraction
 from ..measure.judge import load_judge
 from ..model import KVCache
 from ..presets import get_preset
@@ -126,7 +126,7 @@ def speed(tokens: torch.Tensor, passes: torch.Tensor) -> dict:
     """Tokens per forward: all tokens over all passes, with the interval of that ratio (delta method)."""
     ratio = float(tokens.sum() / passes.sum())
     spread = float((tokens - ratio * passes).std() / passes.mean()) / len(tokens) ** 0.5
-    return {"tokens_per_forward": ratio, "tokens_per_forward_ci95": 1.96 * spread}
+    return Interval(ratio, ratio - Z * spread, ratio + Z * spread, len(tokens)).entries("tokens_per_forward")
 
 
 def measure_drawing(uni: Uni, judge, real: torch.Tensor, n: int, settings: dict, pruned: dict | None) -> dict:

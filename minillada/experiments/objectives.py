@@ -79,8 +79,7 @@ def noise(backbone, batch, vocab, **settings) -> dict:
     def loss(step):
         return diffusion.block_diffusion_loss(backbone, batch, vocab, 16, config, step_generator(0, step))
 
-    ratio, half = gradient_noise(backbone, loss, DRAWS)
-    return {"noise": ratio, "noise_ci95": half}
+    return gradient_noise(backbone, loss, DRAWS).entries("noise")
 
 
 @torch.no_grad()
@@ -110,11 +109,10 @@ if __name__ == "__main__":
         train.train(changed(preset, steps=STEPS, **changes), run)
         uni = load(run)
         batch, codes, texts = drawings(uni, IMAGES)
-        bits, half = likelihood.likelihood(uni.backbone, uni.vocab, codes, texts, 4, 0, spread=True)["draw"]
+        bits = likelihood.likelihood(uni.backbone, uni.vocab, codes, texts, 4, 0, spread=True)["draw"]
         report["runs"][name] = {
             **evaluate.evaluate_drawing(uni, judge, PROMPTS, seed=0, guidance=GUIDANCE),
-            "bits_per_image_token": bits,
-            "bits_per_image_token_ci95": half,
+            **bits.entries("bits_per_image_token"),
             "confidence": confidence(uni.backbone, batch, uni.vocab),
         }
         print(name, report["runs"][name], flush=True)

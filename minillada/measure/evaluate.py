@@ -1,14 +1,20 @@
-"""How good a model is, in numbers that anyone can check: every answer is compared with pixels and labels.
+"""How good a model is, in numbers that anyone can check: answers are compared with pixels, labels.
 
 Notable choices
-- Drawn digits are marked by the judge, thickness and slant by the same pixel measurements that wrote the captions.
-- The Fréchet distance is taken in the judge's 64 features. It is never 0, because the tokenizer loses detail and the
-  sample is finite; the tokenizer's own reconstructions of equally many test images give the floor to compare with.
-- Every fraction comes with the half-width of its 95 % confidence interval (Wilson) and the sample count.
+- Drawn digits are marked by the judge. Thickness and slant are marked by the same pixel
+  measurements that wrote the captions.
+- The Fréchet distance is taken in the judge's 64 features. It is never 0, because the tokenizer
+  loses detail and the sample is finite. The tokenizer's own reconstructions of equally many test
+  images give the floor to compare with.
+- Every share comes with both ends of its 95 % interval (Wilson) and the sample count; beside what
+  depends on decoding stands how many forward passes an answer took.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,23 +23,28 @@ from tqdm.auto import tqdm
 
 from .. import checkpoint, vq
 from ..datasets import captions, mnist
-from ..measure import timing
-from ..measure.frechet import frechet_distance
-from ..measure.intervals import fraction, mean_ci95
-from ..measure.judge import load_judge
-from ..measure.likelihood import bits_per_image
 from ..model import Backbone
 from ..uni import BATCH_SIZE, Uni, load
+from . import timing
+from .frechet import frechet_distance
+from .intervals import fraction, mean_interval
+from .judge import Judge, load_judge
+from .likelihood import bits_per_image
+
+FEWEST_SAMPLES = 20
 
 
 def balanced_prompts(n: int) -> list[tuple[int, int, int]]:
-    """`n` classes (digit, thickness, slant) with every digit and, within it, every attribute pair equally often."""
-    styles = [(t, s) for t in range(len(captions.THICKNESS_WORDS)) for s in range(len(captions.SLANT_WORDS))]
+    """`n` classes (digit, thickness, slant): every digit, and every style in it, equally often."""
+    styles = []
+    for thickness in range(len(captions.THICKNESS_WORDS)):
+        for slant in range(len(captions.SLANT_WORDS)):
+            styles.append((thickness, slant))
     return [(i % 10, *styles[i // 10 % len(styles)]) for i in range(n)]
 
 
-def evaluate_tokenizer(uni: Uni, judge, images: Tensor, labels: Tensor) -> dict:
-    """Judge on originals and on reconstructions, signal-to-noise ratio of the latter, codebook use."""
+def evaluate_tokenizer(uni: Uni, judge: Judge, images: Tensor, labels: Tensor) -> dict:
+    """Judge on originals and on reconstructions, their signal-to-noise ratio, codebook use."""
     codes = uni.encode(images)
     again = uni.decode(codes)
     error = (again - images).square().mean()
@@ -48,106 +59,175 @@ def evaluate_tokenizer(uni: Uni, judge, images: Tensor, labels: Tensor) -> dict:
     }
 
 
-def evaluate_drawing(uni: Uni, judge, n: int, seed: int, **sampling) -> dict:
-    """Is the drawn digit the asked one, and are thickness and slant as asked? `n` balanced prompts."""
-    asked = torch.tensor(balanced_prompts(n))
-    drawn = uni.draw([captions.caption(*row) for row in asked.tolist()], seed=seed, **sampling)
-    style = captions.attributes(drawn)
+def evaluate_drawing(uni: Uni, judge: Judge, n: int, seed: int, **sampling) -> dict:
+    """Is the drawn digit the asked one, and are its thickness and slant? `n` balanced prompts."""
+    asked = torch.tensor(balanced_prompts(n))  # [n, 3]
+    texts = [captions.caption(*row) for row in asked.tolist()]
+    with timing.counted(uni.backbone) as passes:
+        drawn = uni.draw(texts, seed=seed, **sampling)
+    style = captions.attributes(drawn)  # [n, 2]
     return {
         **fraction("draw_digit_accuracy", judge.classify(drawn) == asked[:, 0]),
         **fraction("draw_thickness_accuracy", style[:, 0] == asked[:, 1]),
         **fraction("draw_slant_accuracy", style[:, 1] == asked[:, 2]),
+        "draw_passes": passes.rows / n,
     }
 
 
-def evaluate_variety(uni: Uni, judge, test: mnist.Images, n: int, seed: int, **sampling) -> dict:
-    """Fréchet distance to the whole test set: of drawings from `n` test captions, and of `n` reconstructions (the floor)."""
-    chosen = torch.randperm(len(test.labels), generator=torch.Generator().manual_seed(seed))[:n]
+def evaluate_variety(
+    uni: Uni, judge: Judge, test: mnist.Images, n: int, seed: int, **sampling
+) -> dict:
+    """Fréchet distances to the whole test set.
+
+    That of drawings from `n` test captions, and that of `n` reconstructions: the floor.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(test.labels), generator=generator)[:n]
     images = test.floats(chosen)
-    drawn = uni.draw(captions.describe_pixels(images, test.labels[chosen]), seed=seed + 1, **sampling)
+    texts = captions.describe_pixels(images, test.labels[chosen])
+    drawn = uni.draw(texts, seed=seed + 1, **sampling)
     everything = judge.features(test.floats())
     distance = frechet_distance(judge.features(drawn), everything)
     floor = frechet_distance(judge.features(uni.decode(uni.encode(images))), everything)
-    return {"frechet_distance": distance, "frechet_floor": floor, "frechet_ratio": distance / floor, "frechet_n": n}
+    ratio = distance / floor
+    return {
+        "frechet_distance": distance, "frechet_floor": floor, "frechet_ratio": ratio, "frechet_n": n
+    }  # fmt: skip
 
 
 def evaluate_describing(uni: Uni, images: Tensor, labels: Tensor) -> dict:
     """Is each word of the caption right, and is the whole caption right, word for word?"""
-    classes = captions.caption_classes(images, labels).tolist()
-    answers = []
-    for part in tqdm(images.split(BATCH_SIZE), desc="describing", leave=False):
-        answers += uni.describe(part)
-    named = [captions.parse(answer) for answer in answers]
-    hits = torch.tensor([[a == b for a, b in zip(got, true, strict=True)] for got, true in zip(named, classes, strict=True)])
-    exact = torch.tensor([answer == captions.caption(*true) for answer, true in zip(answers, classes, strict=True)])
+    truth = captions.caption_classes(images, labels).tolist()
+    answers: list[str] = []
+    with timing.counted(uni.backbone) as passes:
+        for part in tqdm(images.split(BATCH_SIZE), desc="describing", leave=False):
+            answers += uni.describe(part)
+    hits, exact = [], []
+    for answer, classes in zip(answers, truth):
+        said = captions.parse(answer)
+        hits.append([said[k] == classes[k] for k in range(3)])
+        exact.append(answer == captions.caption(*classes))
+    digit, thickness, slant = torch.tensor(hits).T
     return {
-        **fraction("caption_digit_accuracy", hits[:, 0]),
-        **fraction("caption_thickness_accuracy", hits[:, 1]),
-        **fraction("caption_slant_accuracy", hits[:, 2]),
-        **fraction("caption_exact_accuracy", exact),
+        **fraction("caption_digit_accuracy", digit),
+        **fraction("caption_thickness_accuracy", thickness),
+        **fraction("caption_slant_accuracy", slant),
+        **fraction("caption_exact_accuracy", torch.tensor(exact)),
+        "caption_passes": passes.rows / len(answers),
     }
 
 
-def evaluate_likelihood(uni: Uni, rival: Backbone | None, codes: Tensor, texts: list[str], samples: int, seed: int) -> dict:
-    """Bits per token of the model and of an autoregressive one (`rival`), drawing and describing averaged by task.
+def evaluate_likelihood(
+    uni: Uni, rival: Backbone | None, codes: Tensor, texts: list[str], samples: int, seed: int
+) -> dict:
+    """Bits per token of the model and of an autoregressive one (`rival`), by task and averaged.
 
-    Both tasks use the same images, and an image that is hard to draw may be hard to describe: the interval of their
-    average is that of each image's own average.
+    Both tasks use the same images, and an image that is hard to draw may be hard to describe. So
+    the interval of the average is that of each image's own average.
     """
-    report = {"bits_n": len(codes)}
+    report: dict = {"bits_n": len(codes)}
     for suffix, backbone in (("", uni.backbone), ("_ar", rival)):
         if backbone is None:
-            report |= {f"bits_per_token{suffix}": None}
+            report[f"bits_per_token{suffix}"] = None
             continue
         bits = bits_per_image(backbone, uni.vocab, codes, texts, samples, seed)
-        both = {"token": (bits["draw"] + bits["describe"]) / 2, "image_token": bits["draw"], "text_token": bits["describe"]}
-        for name, values in both.items():
-            report[f"bits_per_{name}{suffix}"], report[f"bits_per_{name}{suffix}_ci95"] = mean_ci95(values)
+        average = (bits["draw"] + bits["describe"]) / 2
+        for kind, values in (
+            ("token", average), ("image_token", bits["draw"]), ("text_token", bits["describe"])
+        ):  # fmt: skip
+            report |= mean_interval(values).entries(f"bits_per_{kind}{suffix}")
     return report
 
 
 def evaluate_timing(uni: Uni, batch: int = 16, **sampling) -> dict:
     """Latency and throughput of drawing, with and without the prefix cache."""
     prompts = [captions.caption(*row) for row in balanced_prompts(batch)]
-    report: dict = {"batch": batch, "device": str(uni.device)}
-    for name, cached in (("cached", True), ("uncached", False)):
-        taken = timing.measure(lambda c=cached: uni.draw_traced(prompts, use_cache=c, **sampling), uni.device)
-        report[name] = taken._asdict()
+    taken = {}
+    for name, use_cache in (("cached", True), ("uncached", False)):
+        draw = partial(uni.draw_traced, prompts, use_cache=use_cache, **sampling)
+        taken[name] = timing.measure(draw, uni.device)
     forwards = uni.draw_traced(prompts, **sampling).generation.forwards
     tokens = uni.tokenizer.grid**2
-    return report | {
-        "cache_speedup": report["uncached"]["median"] / report["cached"]["median"],
-        "tokens_per_second": batch * tokens / report["cached"]["median"],
+    return {
+        "batch": batch,
+        "device": str(uni.device),
+        "cached": taken["cached"]._asdict(),
+        "uncached": taken["uncached"]._asdict(),
+        "cache_speedup": taken["uncached"].median / taken["cached"].median,
+        "tokens_per_second": batch * tokens / taken["cached"].median,
         "tokens_per_forward": tokens / forwards,
     }
 
 
-def evaluate(name: str | Path = "mnist", samples: int = 10_000, seed: int = 0, device: str = "cpu") -> dict:
-    """All measurements of one model on the MNIST test set as one flat dictionary, `timing` nested.
+@dataclass(frozen=True)
+class Subject:
+    """What is measured, and on what: at most `samples` test images, fewer where it takes long."""
 
-    `samples` bounds how many test images are described; drawings use at most 1,000, the likelihood at most 2,000.
+    uni: Uni
+    judge: Judge
+    test: mnist.Images
+    samples: int
+    seed: int
+
+    @property
+    def drawings(self) -> int:
+        return min(self.samples, 1000)
+
+    def images(self, most: int = 10_000) -> tuple[Tensor, Tensor]:
+        """The first test images `[N, C, H, W]` and their labels `[N]`."""
+        n = min(self.samples, most)
+        return self.test.floats(slice(0, n)), self.test.labels[:n]
+
+    def likelihood(self) -> dict:
+        images, labels = self.images(2000)
+        texts = captions.describe_pixels(images, labels)
+        rival = None
+        if checkpoint.shipped("mnist-ar"):
+            rival, _ = checkpoint.load_model("mnist-ar", Backbone, self.uni.device)
+        codes = self.uni.encode(images)
+        return evaluate_likelihood(self.uni, rival, codes, texts, 4, self.seed)
+
+
+# What `only` names -> what measures it.
+MEASURES: dict[str, Callable[[Subject], dict]] = {
+    "tokenizer": lambda s: evaluate_tokenizer(s.uni, s.judge, *s.images()),
+    "drawing": lambda s: evaluate_drawing(s.uni, s.judge, s.drawings, s.seed),
+    "variety": lambda s: evaluate_variety(s.uni, s.judge, s.test, s.drawings, s.seed),
+    "describing": lambda s: evaluate_describing(s.uni, *s.images()),
+    "likelihood": Subject.likelihood,
+    "timing": lambda s: {"timing": evaluate_timing(s.uni)},
+}
+
+
+def check_measures(names: Sequence[str]) -> None:
+    """`ValueError` for a name that is not in `MEASURES`."""
+    for name in names:
+        if name not in MEASURES:
+            raise ValueError(f"there is no measure {name!r}; choose from {', '.join(MEASURES)}")
+
+
+def evaluate(
+    name: str | Path = "mnist",
+    samples: int = 10_000,
+    seed: int = 0,
+    device: str = "cpu",
+    only: Sequence[str] | None = None,
+) -> dict:
+    """Measurements of one model on the MNIST test set as one flat dictionary, `timing` nested.
+
+    All of `MEASURES`, or `only` the named ones. `samples` bounds how many test images are
+    described; drawings use at most 1,000, the likelihood at most 2,000. `ValueError` for less than
+    `FEWEST_SAMPLES` or an unknown measure.
     """
-    if samples < 20:
-        raise ValueError(f"{samples} samples say nothing; ask for at least 20")
-    uni = load(name, device)
-    judge = load_judge()
+    if samples < FEWEST_SAMPLES:
+        raise ValueError(f"{samples} samples say nothing; ask for at least {FEWEST_SAMPLES}")
+    check_measures(only or ())
     test = mnist.load_mnist("test")
     samples = min(samples, len(test.labels))
-    images, labels = test.floats(slice(0, samples)), test.labels[:samples]
-    drawings, bounded = min(samples, 1000), min(samples, 2000)
-    rival = checkpoint.load_model("mnist-ar", Backbone, device)[0] if checkpoint.shipped("mnist-ar") else None
-    stages = {
-        "tokenizer": lambda: evaluate_tokenizer(uni, judge, images, labels),
-        "drawing": lambda: evaluate_drawing(uni, judge, drawings, seed),
-        "variety": lambda: evaluate_variety(uni, judge, test, drawings, seed),
-        "captions": lambda: evaluate_describing(uni, images, labels),
-        "likelihood": lambda: evaluate_likelihood(
-            uni, rival, uni.encode(images[:bounded]), captions.describe_pixels(images[:bounded], labels[:bounded]), 4, seed
-        ),
-        "timing": lambda: {"timing": evaluate_timing(uni)},
-    }
+    subject = Subject(load(name, device), load_judge(), test, samples, seed)
     report = {"model": str(name), "seed": seed, "device": device}
-    for stage in (bar := tqdm(stages)):
-        bar.set_description(f"evaluating {stage}")
-        report |= stages[stage]()
+    progress = tqdm([measure for measure in MEASURES if not only or measure in only])
+    for measure in progress:
+        progress.set_description(f"evaluating {measure}")
+        report |= MEASURES[measure](subject)
     return report

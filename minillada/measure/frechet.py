@@ -1,4 +1,4 @@
-"""Fréchet distance."""
+"""Fréchet distance: how far two sets of features are apart in mean and covariance."""
 
 from __future__ import annotations
 
@@ -7,12 +7,23 @@ from torch import Tensor
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Fréchet distance between Gaussians fitted to features `[N, D]` and `[M, D]` (Heusel et al. 2017).
+    """Fréchet distance between Gaussians fitted to features `[N, D]` and `[M, D]`.
 
-    ‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½); the trace of the square root is the sum of the roots of the eigenvalues
-    of the product, which are real and not negative.
+    ‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), from Heusel et al. 2017 (arXiv 1706.08500).
+    With fewer than D + 1 samples a covariance is singular: the distance still is a number, but it
+    depends more on how many samples there are than on what they show. Compare equal counts only.
+    `ValueError` for fewer than 2 samples, which have no covariance.
     """
+    fewest = min(len(a), len(b))
+    if fewest < 2:
+        raise ValueError(f"{fewest} samples have no covariance; a Fréchet distance needs 2 or more")
     a, b = a.double(), b.double()
-    cov_a, cov_b = (torch.atleast_2d(x.T.cov()) for x in (a, b))  # for one feature `cov` returns a number
-    root = torch.linalg.eigvals(cov_a @ cov_b).real.clamp_min(0).sqrt().sum()
-    return float((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root)
+    # For a single feature `cov` returns a number.
+    covariance_a = torch.atleast_2d(a.T.cov())  # [D, D]
+    covariance_b = torch.atleast_2d(b.T.cov())
+    # The trace of the root is the sum of the roots of the product's eigenvalues. These are real
+    # and not negative; rounding may move them a little.
+    eigenvalues = torch.linalg.eigvals(covariance_a @ covariance_b).real
+    root = eigenvalues.clamp_min(0).sqrt().sum()
+    means = (a.mean(0) - b.mean(0)).square().sum()
+    return float(means + covariance_a.trace() + covariance_b.trace() - 2 * root)

@@ -1,8 +1,16 @@
-"""Bits per token."""
+"""Bits per token: how probable a model finds real images and their captions.
+
+Notable choices
+- Both tasks are measured on the same images: drawing (codes after a caption) and describing.
+- Numerator: nats of all targets, the padding behind the end included. Denominator: real response
+  tokens only.
+- Diffusion gives an upper bound (`diffusion.nll_bound`). At block size 1 it is exact.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,67 +20,118 @@ from tqdm.auto import tqdm
 from .. import batching, layout
 from ..datasets import captions, mnist
 from ..diffusion import nll_bound
-from ..measure.intervals import mean_ci95
 from ..model import Backbone
 from ..uni import BATCH_SIZE, load
 from ..vocab import Vocabulary
+from .intervals import Interval, mean_interval
+
+# Test images that choose among checkpoints. The reported bound is measured on the first 2,000.
+VALIDATION = slice(8000, 9000)
 
 
 def bits_per_image(
-    backbone: Backbone, vocab: Vocabulary, codes: Tensor, texts: list[str], samples: int, seed: int, spread: bool = False
+    backbone: Backbone,
+    vocab: Vocabulary,
+    codes: Tensor,
+    texts: list[str],
+    samples: int,
+    seed: int,
+    spread: bool = False,
 ) -> dict[str, Tensor]:
-    """Bits per token of each image `[N]`, for drawing and for describing: `{"draw": …, "describe": …}`.
+    """Bits per token of each image `[N]`, by task: `{"draw": …, "describe": …}`.
 
-    The padding behind the end of a sequence is predicted too and its cost counted, but not its tokens: what a sequence
-    costs in all, over the tokens that carry something. `spread` takes the mask samples together (`diffusion.nll_bound`):
-    the same expectation with less noise. The recorded numbers were drawn without it.
+    `codes` `[N, h, w]`. `samples` masks a sequence; `spread` takes them together, which has the
+    same expectation and less noise. The README's numbers are measured without it. `ValueError` for
+    less than 1 sample.
     """
+    if samples < 1:
+        raise ValueError(f"{samples} mask samples measure nothing; take at least 1")
     block = backbone.config.block_size
-    samples = samples if block > 1 else 1  # exact at block size 1
+    if block == 1:
+        samples = 1  # exact: every token is masked alone
     together = samples if spread else 1
+
     result = {}
-    for task, build in (("draw", layout.draw_sequence), ("describe", layout.describe_sequence)):
-        sequences = [build(vocab, t, c) if task == "draw" else build(vocab, c, t) for c, t in zip(codes.cpu(), texts, strict=True)]
+    for task in ("draw", "describe"):
+        # 1. one sequence for each image, padded to whole blocks
+        sequences = []
+        for text, grid in zip(texts, codes.cpu()):
+            if task == "draw":
+                sequences.append(layout.draw_sequence(vocab, text, grid))
+            else:
+                sequences.append(layout.describe_sequence(vocab, grid, text))
         batch = batching.collate(sequences, vocab, max(block, 16))
+        # 2. nats [N], the mean over the mask samples
         generator = torch.Generator().manual_seed(seed)
         nats = []
         for part in torch.arange(len(sequences)).split(BATCH_SIZE):
-            rows = batching.Batch(batch.ids[part], batch.targets[part], batch.real[part]).to(codes.device)
-            bounds = [nll_bound(backbone, rows, block, vocab.mask_id, generator, together) for _ in range(samples // together)]
+            rows = batching.Batch(batch.ids[part], batch.targets[part], batch.real[part])
+            rows = rows.to(codes.device)
+            bounds = []
+            for _ in range(samples // together):
+                bound = nll_bound(backbone, rows, block, vocab.mask_id, generator, together)
+                bounds.append(bound)
             nats.append(torch.stack(bounds).mean(0).cpu())
+        # 3. bits for each token that carries something
         result[task] = torch.cat(nats) / math.log(2) / batch.real.sum(1)
     return result
 
 
 def likelihood(
-    backbone: Backbone, vocab: Vocabulary, codes: Tensor, texts: list[str], samples: int, seed: int, spread: bool = False
-) -> dict[str, tuple[float, float]]:
-    """Mean of `bits_per_image` with the half-width of its 95 % interval, which covers images and mask samples alike."""
-    return {task: mean_ci95(bits) for task, bits in bits_per_image(backbone, vocab, codes, texts, samples, seed, spread).items()}
-
-
-# Test images that choose among checkpoints. The reported bound is measured on others, the first 2,000.
-VALIDATION = slice(8000, 9000)
+    backbone: Backbone,
+    vocab: Vocabulary,
+    codes: Tensor,
+    texts: list[str],
+    samples: int,
+    seed: int,
+    spread: bool = False,
+) -> dict[str, Interval]:
+    """Mean of `bits_per_image`, by task; the interval covers images and mask samples alike."""
+    bits = bits_per_image(backbone, vocab, codes, texts, samples, seed, spread)
+    return {task: mean_interval(values) for task, values in bits.items()}
 
 
 def validation_images(count: int) -> tuple[Tensor, list[str]]:
     """The first `count` images `[count, C, H, W]` of `VALIDATION` and their captions."""
     test = mnist.load_mnist("test")
     chosen = torch.arange(VALIDATION.start, VALIDATION.stop)[:count]
-    return test.floats(chosen), captions.describe_pixels(test.floats(chosen), test.labels[chosen])
+    images = test.floats(chosen)
+    return images, captions.describe_pixels(images, test.labels[chosen])
+
+
+def trained_share(training: dict) -> float:
+    """The share of drawing among drawing and describing, in the `training` of a weights' JSON.
+
+    Older JSONs say it as `draw_share`; newer ones hold the weights of all tasks.
+    """
+    mixture = training.get("data", training).get("mixture")
+    if not mixture:
+        return float(training.get("draw_share", 0.5))
+    weights = dict(mixture)
+    drawing, describing = weights.get("draw", 0.0), weights.get("describe", 0.0)
+    both = drawing + describing
+    return drawing / both if both else 0.5
 
 
 def rank_checkpoints(
-    paths: list[Path], images: Tensor, texts: list[str], device: str = "cpu", samples: int = 2, seed: int = 0
+    paths: Sequence[Path],
+    images: Tensor,
+    texts: list[str],
+    device: str = "cpu",
+    samples: int = 2,
+    seed: int = 0,
 ) -> list[tuple[Path, float]]:
-    """Checkpoints with their bound on images they were not trained on, `[N, C, H, W]`, in bits per token; the best come first.
+    """Checkpoints with their bits per token on images `[N, C, H, W]`, the best first.
 
-    All see the same masks, so their order is much surer than each number.
+    The images must be new to all of them. All see the same masks, so their order is much surer
+    than each number.
     """
     bits = {}
     for path in tqdm(paths, desc="validating", leave=False):
         uni = load(path, device)
-        by_task = likelihood(uni.backbone, uni.vocab, uni.encode(images), texts, samples, seed, spread=True)
-        share = uni.info["training"]["draw_share"]  # a task that was never trained says nothing about the weights
-        bits[path] = share * by_task["draw"][0] + (1 - share) * by_task["describe"][0]
+        codes = uni.encode(images)
+        by_task = likelihood(uni.backbone, uni.vocab, codes, texts, samples, seed, spread=True)
+        # A task that was never trained says nothing about the weights.
+        share = trained_share(uni.info.get("training", {}))
+        bits[path] = share * by_task["draw"].value + (1 - share) * by_task["describe"].value
     return sorted(bits.items(), key=lambda entry: entry[1])

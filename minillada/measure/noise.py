@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from ..training.loop import Loss
+from .intervals import Interval, Z
 
 
-def noise_to_signal(gram: Tensor) -> float:
-    """tr Cov(g) / ‖E g‖² of K random vectors, both parts unbiased, from their inner products `[K, K]`."""
-    draws, total, own = len(gram), float(gram.sum()), float(gram.trace())
-    return ((own - total / draws) / (draws - 1)) / ((total - own) / (draws * (draws - 1)))
+def noise_to_signal(products: Tensor) -> float:
+    """tr Cov(g) / ‖E g‖² of K random vectors, from their inner products `[K, K]`.
+
+    Numerator and denominator are both unbiased.
+    """
+    draws, total, own = len(products), float(products.sum()), float(products.trace())
+    noise = (own - total / draws) / (draws - 1)
+    signal = (total - own) / (draws * (draws - 1))
+    return noise / signal
 
 
-def gradient_noise(module: nn.Module, loss: Loss, draws: int) -> tuple[float, float]:
-    """How noisy the gradient of `loss(0)`, `loss(1)`, … is: its variance over the squared length of its mean, and a 95 % half-width.
+def gradient_noise(
+    module: nn.Module, loss: Callable[[int], tuple[Tensor, dict]], draws: int
+) -> Interval:
+    """How noisy the gradient of `loss(0)`, `loss(1)`, … is: its variance over its squared mean.
 
-    Losses differ in scale and in what they expect, so only the ratio can be compared. The interval is the jackknife's:
-    leave out one draw at a time, all from the table of inner products.
+    Losses differ in scale and in what they expect, so only this ratio can be compared. The interval
+    is the jackknife's: one draw is left out at a time. `ValueError` for fewer than 3 draws.
     """
     if draws < 3:
         raise ValueError(f"{draws} gradients have no error bar; take at least 3 draws")
     parameters = [p for p in module.parameters() if p.requires_grad]
     rows = []
     for step in range(draws):
-        gradients = torch.autograd.grad(loss(step)[0], parameters, allow_unused=True, materialize_grads=True)
-        rows.append(torch.cat([g.flatten() for g in gradients]))
-    gram = torch.stack(rows)
-    gram = (gram @ gram.T).double()
-    keep = [[k for k in range(draws) if k != left_out] for left_out in range(draws)]
-    jackknife = torch.tensor([noise_to_signal(gram[rows][:, rows]) for rows in keep])
-    return noise_to_signal(gram), 1.96 * float((jackknife.var(correction=0) * (draws - 1)).sqrt())
+        gradients = torch.autograd.grad(
+            loss(step)[0], parameters, allow_unused=True, materialize_grads=True
+        )
+        rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
+    stacked = torch.stack(rows)  # [draws, parameters]
+    products = (stacked @ stacked.T).double()  # all that is needed from here on
+
+    leave_one_out = []
+    for left_out in range(draws):
+        kept = [draw for draw in range(draws) if draw != left_out]
+        leave_one_out.append(noise_to_signal(products[kept][:, kept]))
+    spread = torch.tensor(leave_one_out).var(correction=0) * (draws - 1)
+    ratio, half = noise_to_signal(products), Z * float(spread.sqrt())
+    return Interval(ratio, ratio - half, ratio + half, draws)

@@ -14,8 +14,9 @@ from ..datasets.pool import Pool, mnist_pool
 from ..tasks.base import Marked, make_examples
 from ..tasks.table import TASKS
 from ..uni import Uni
-from .intervals import wilson_ci95
+from .intervals import share
 from .judge import Judge
+from .timing import counted
 
 # Drills are trained but not marked.
 SUITE = {name: task for name, task in TASKS.items() if task.mark is not None}
@@ -43,17 +44,28 @@ def run(
         progress.set_description(name)
         # The number of a task makes its examples, so they stay the same if others are left out.
         examples = make_examples(task.make, pool, samples, seed * 1000 + number)
-        marked[name] = task.mark(uni, judge, pool, examples, seed)
+        with counted(uni.backbone) as passes:
+            result = task.mark(uni, judge, pool, examples, seed)
+        marked[name] = result._replace(passes=passes.rows / samples)
     return marked
 
 
 def scores(marked: dict[str, Marked]) -> dict[str, dict]:
-    """`{score: {"accuracy", "ci95", "n"}}` for every task, and for the parts of its score."""
+    """`{score: {"accuracy", "low", "high", "n", "passes"}}` for every task and part of a score.
+
+    `passes` are the forward passes of one row that an answer took on average.
+    """
     report = {}
     for task, result in marked.items():
         for part, hits in result.right.items():
-            right, n = sum(hits), len(hits)
-            report[task + part] = {"accuracy": right / n, "ci95": wilson_ci95(right, n), "n": n}
+            score = share(sum(hits), len(hits))
+            report[task + part] = {
+                "accuracy": score.value,
+                "low": score.low,
+                "high": score.high,
+                "n": score.n,
+                "passes": result.passes,
+            }
     return report
 
 

@@ -1,16 +1,28 @@
-"""How long a call takes: CUDA events on a GPU, the wall clock on a CPU, always warm, always median and quartiles."""
+"""How long a call takes, and how many passes of the model it needs.
+
+Notable choices
+- CUDA events on a GPU, the wall clock elsewhere; always after a warm-up, always median and
+  quartiles.
+- Passes are counted in rows: guidance forwards two or three rows for each answer, and they cost.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 
+from ..model import Backbone
+
 
 class Timing(NamedTuple):
-    """Seconds; `clock` says how they were taken; `peak_memory_mib` is GPU memory, None on a CPU, where torch cannot tell."""
+    """Seconds; `clock` says how they were taken.
+
+    `peak_memory_mib` is GPU memory. It is None on a CPU, where torch cannot tell.
+    """
 
     median: float
     lower_quartile: float
@@ -20,15 +32,23 @@ class Timing(NamedTuple):
     peak_memory_mib: float | None
 
 
-def elapsed(call: Callable[[], object], device: str | torch.device) -> float:
-    """Seconds of one call.
+def is_cuda(device: str | torch.device) -> bool:
+    return torch.device(device).type == "cuda"
 
-    GPU work is asynchronous: events on the stream around the call time the GPU, gaps in which it waits for the host included.
-    """
-    if torch.device(device).type != "cuda":
+
+def clock(device: str | torch.device) -> str:
+    """What `elapsed` measures with."""
+    return "cuda events" if is_cuda(device) else "wall clock"
+
+
+def elapsed(call: Callable[[], object], device: str | torch.device) -> float:
+    """Seconds of one call."""
+    if not is_cuda(device):
         began = time.perf_counter()
         call()
         return time.perf_counter() - began
+    # A GPU works after the call has returned. Events on its stream time the work itself, and the
+    # gaps in which it waits for the host.
     stream = torch.cuda.current_stream(device)
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     begin.record(stream)
@@ -40,37 +60,71 @@ def elapsed(call: Callable[[], object], device: str | torch.device) -> float:
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
     """Lower quartile, median, upper quartile."""
-    return tuple(torch.tensor(values, dtype=torch.double).quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.double)).tolist())
+    shares = torch.tensor([0.25, 0.5, 0.75], dtype=torch.double)
+    lower, median, upper = torch.tensor(values, dtype=torch.double).quantile(shares).tolist()
+    return lower, median, upper
 
 
-def measure(call: Callable[[], object], device: str | torch.device, warmup: int = 2, repeats: int = 7) -> Timing:
+def measure(
+    call: Callable[[], object], device: str | torch.device, warmup: int = 2, repeats: int = 7
+) -> Timing:
     """Time `call` after `warmup` untimed runs."""
-    cuda = torch.device(device).type == "cuda"
     for _ in range(warmup):
         call()
-    if cuda:
+    if is_cuda(device):
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
     lower, median, upper = quartiles([elapsed(call, device) for _ in range(repeats)])
-    memory = torch.cuda.max_memory_allocated(device) / 2**20 if cuda else None
-    return Timing(median, lower, upper, repeats, "cuda events" if cuda else "wall clock", memory)
+    memory = torch.cuda.max_memory_allocated(device) / 2**20 if is_cuda(device) else None
+    return Timing(median, lower, upper, repeats, clock(device), memory)
 
 
-def speed_ratio(ours: Callable[[], object], theirs: Callable[[], object], device: str | torch.device, pairs: int = 5) -> dict:
-    """How many times as fast `ours` is as `theirs`: the median over pairs of calls, one of each, after a warm-up pair.
+def speed_ratio(
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    device: str | torch.device,
+    pairs: int = 5,
+) -> dict:
+    """How many times as fast `ours` is as `theirs`: the median over pairs of calls, one of each.
 
     The calls of a pair follow each other, so what slows the machine down for a while slows both.
     """
-    ours(), theirs()
-    if torch.device(device).type == "cuda":
+    ours(), theirs()  # warm-up
+    if is_cuda(device):
         torch.cuda.synchronize(device)
-    seconds = [(elapsed(ours, device), elapsed(theirs, device)) for _ in range(pairs)]
-    lower, ratio, upper = quartiles([b / a for a, b in seconds])
+    our_seconds, their_seconds, ratios = [], [], []
+    for _ in range(pairs):
+        our_seconds.append(elapsed(ours, device))
+        their_seconds.append(elapsed(theirs, device))
+        ratios.append(their_seconds[-1] / our_seconds[-1])
+    lower, ratio, upper = quartiles(ratios)
     return {
         "ratio": ratio,
         "ratio_quartiles": [lower, upper],
-        "seconds_ours": quartiles([a for a, _ in seconds])[1],
-        "seconds_theirs": quartiles([b for _, b in seconds])[1],
+        "seconds_ours": quartiles(our_seconds)[1],
+        "seconds_theirs": quartiles(their_seconds)[1],
         "pairs": pairs,
-        "clock": "cuda events" if torch.device(device).type == "cuda" else "wall clock",
+        "clock": clock(device),
     }
+
+
+class Passes:
+    """Rows that went through a backbone: one row in one forward pass counts 1."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def count(self, layer: torch.nn.Module, inputs: tuple) -> None:
+        """Called before the first layer of the backbone runs on `[B, L, H]`."""
+        self.rows += len(inputs[0])
+
+
+@contextmanager
+def counted(backbone: Backbone) -> Iterator[Passes]:
+    """Count the passes of everything that is done with `backbone` in the `with` block."""
+    passes = Passes()
+    hook = backbone.model.layers[0].register_forward_pre_hook(passes.count)
+    try:
+        yield passes
+    finally:
+        hook.remove()

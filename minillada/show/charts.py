@@ -29,7 +29,7 @@ def interval(point: Point, share: bool = False) -> tuple[float, float, float]:
         value, half = point
         low, high = value - half, value + half
     else:
-        value, low, high = point
+        value, low, high = point[:3]  # an `Interval` holds its count, too
     if share:
         low, high = max(low, 0.0), min(high, 1.0)
     return value, low, high

@@ -48,12 +48,14 @@ class Marked(NamedTuple):
     """Examples of a task, what the model made of each, and which are right.
 
     An answer holds texts and images `[C, H, W]`. `right` has one list for each score: "" is the
-    score of the task itself, further names (such as "_slant") are those of its parts.
+    score of the task itself, further names (such as "_slant") are those of its parts. `passes` says
+    how many forward passes of one row an answer took on average, where they were counted.
     """
 
     examples: list[Example]
     answers: list[list[str | Tensor]]
     right: dict[str, list[bool]]
+    passes: float | None = None
 
 
 @dataclass(frozen=True)

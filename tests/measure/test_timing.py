@@ -7,7 +7,9 @@ from minillada.measure import timing
 
 
 def test_median_and_quartiles_of_the_timed_calls_alone(monkeypatch):
-    durations = iter([100.0, 100.0, 5.0, 1.0, 4.0, 2.0, 3.0])  # two of warm-up, then five that count
+    durations = iter(
+        [100.0, 100.0, 5.0, 1.0, 4.0, 2.0, 3.0]
+    )  # two of warm-up, then five that count
     now, calls = [0.0], []
 
     def call():

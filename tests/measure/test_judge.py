@@ -1,4 +1,4 @@
-"""The judge's pieces, its augmentation as known geometry, and the shipped one on real test images."""
+"""The judge's pieces, its augmentation as known geometry, and the shipped judge itself."""
 
 import math
 
@@ -29,49 +29,69 @@ def test_loss_is_cross_entropy_of_augmented_copies():
     model, images = tiny_judge(), real_images(16)
     loss, metrics = model.loss(images.floats(), images.labels, generator(3))
     logits = model(augment(images.floats(), generator(3)))
-    by_hand = -torch.stack([row.log_softmax(0)[label] for row, label in zip(logits, images.labels, strict=True)]).mean()
+    by_hand = -torch.stack(
+        [row.log_softmax(0)[label] for row, label in zip(logits, images.labels, strict=True)]
+    ).mean()
     assert float(loss.detach()) == pytest.approx(float(by_hand.detach()), rel=1e-5)
-    assert metrics["accuracy"] == pytest.approx(float((logits.argmax(1) == images.labels).float().mean()))
+    assert metrics["accuracy"] == pytest.approx(
+        float((logits.argmax(1) == images.labels).float().mean())
+    )
     other, _ = model.loss(images.floats(), images.labels, generator(4))
     assert float(other.detach()) != float(loss.detach())
 
 
 def test_no_augmentation_is_the_identity():
     images = real_images(3).floats()
-    assert torch.allclose(augment(images, generator(), degrees=0, zoom=0, shift=0), images, atol=1e-5)
+    assert torch.allclose(
+        augment(images, generator(), degrees=0, zoom=0, shift=0), images, atol=1e-5
+    )
 
 
 def fixed(monkeypatch, *u):
     """Make every random number of `augment` the given one in [−1, 1]: angle, scale, two shifts."""
-    monkeypatch.setattr(torch, "rand", lambda rows, count, generator: (torch.tensor(u)[:, None].expand(4, count) + 1) / 2)
+    monkeypatch.setattr(
+        torch,
+        "rand",
+        lambda rows, count, generator: (torch.tensor(u)[:, None].expand(4, count) + 1) / 2,
+    )
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_shift_by_hand(monkeypatch, sign):
     fixed(monkeypatch, 0.0, 0.0, sign, 0.0)
     images = real_images(2).floats()
-    moved = augment(images, generator(), degrees=0, zoom=0, shift=0.25)  # a quarter of 16 px: the picture is read 4 px aside
-    assert torch.allclose(moved[..., 6:26, 6:26], images.roll(-int(4 * sign), 3)[..., 6:26, 6:26], atol=1e-4)
+    moved = augment(
+        images, generator(), degrees=0, zoom=0, shift=0.25
+    )  # a quarter of 16 px: the picture is read 4 px aside
+    assert torch.allclose(
+        moved[..., 6:26, 6:26], images.roll(-int(4 * sign), 3)[..., 6:26, 6:26], atol=1e-4
+    )
 
 
 def test_rotation_by_hand(monkeypatch):
     fixed(monkeypatch, 1.0, 0.0, 0.0, 0.0)
     images = real_images(2).floats()
-    assert torch.allclose(augment(images, generator(), degrees=90, zoom=0), images.rot90(1, (2, 3)), atol=1e-4)
+    assert torch.allclose(
+        augment(images, generator(), degrees=90, zoom=0), images.rot90(1, (2, 3)), atol=1e-4
+    )
 
 
 def test_zoom_by_hand(monkeypatch):
     fixed(monkeypatch, 0.0, 1.0, 0.0, 0.0)
     image = torch.zeros(1, 1, 32, 32)
     image[..., 8:24, 8:24] = 1
-    assert float(augment(image, generator(), zoom=1.0).sum()) == pytest.approx(64, rel=0.15)  # half the side: a quarter of the area
+    assert float(augment(image, generator(), zoom=1.0).sum()) == pytest.approx(
+        64, rel=0.15
+    )  # half the side: a quarter of the area
 
 
 def test_augmentation_draws_every_image_its_own():
     image = real_images(1).floats().repeat(6, 1, 1, 1)
     copies = augment(image, generator())
     assert len({tuple(c.flatten().tolist()) for c in copies}) == 6
-    assert torch.equal(copies, augment(image, generator())) and math.isclose(float(copies.min()), 0, abs_tol=1e-6)
+    assert torch.equal(copies, augment(image, generator())) and math.isclose(
+        float(copies.min()), 0, abs_tol=1e-6
+    )
 
 
 @pytest.mark.skipif(not checkpoint.shipped("mnist-judge"), reason="the shipped judge is not there")

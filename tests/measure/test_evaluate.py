@@ -1,0 +1,251 @@
+"""Every measurement on models whose score is known in advance."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers import generator, real_images, tiny_backbone, tiny_judge, tiny_uni
+
+from minillada import checkpoint
+from minillada.datasets import captions, mnist
+from minillada.datasets.mnist import Images
+from minillada.measure import evaluate
+from minillada.measure.evaluate import balanced_prompts
+from minillada.measure.frechet import frechet_distance
+from minillada.measure.intervals import student_t, wilson
+from minillada.measure.timing import Timing, counted
+
+
+def test_prompts_are_balanced():
+    rows = balanced_prompts(1000)
+    assert [sum(r[0] == d for r in rows) for d in range(10)] == [100] * 10
+    for n in (60, 600):
+        assert all(
+            balanced_prompts(n).count((d, t, s)) == n // 60
+            for d in range(10)
+            for t in range(2)
+            for s in range(3)
+        )
+
+
+def stroke(thickness: int, slant: int) -> torch.Tensor:
+    """A bar `[1, 1, 32, 32]` that measures as the given classes."""
+    y, x = torch.meshgrid(torch.arange(32) - 15.5, torch.arange(32) - 15.5, indexing="ij")
+    a, width = math.radians((-25, 5, 30)[slant]), (1.5, 5.0)[thickness]
+    along, across = x * math.sin(a) - y * math.cos(a), x * math.cos(a) + y * math.sin(a)
+    inside = (width / 2 + 0.5 - across.abs()).clamp(0, 1)
+    return (inside * (10.5 - along.abs()).clamp(0, 1))[None, None]
+
+
+class PerfectPainter:
+    """Draws a bar with the asked attributes and hides the digit in a corner for `CornerJudge`."""
+
+    backbone = tiny_backbone()
+
+    def draw(self, prompts, seed=0, wrong=0, **sampling):
+        pictures = []
+        for i, prompt in enumerate(prompts):
+            digit, thickness, slant = captions.parse(prompt)
+            pictures.append(stroke(thickness, slant if i >= wrong else (slant + 1) % 3))
+            pictures[-1][0, 0, 0, 0] = (digit if i >= 2 * wrong else (digit + 1) % 10) / 1000
+        return torch.cat(pictures)
+
+
+class CornerJudge:
+    def classify(self, images):
+        return (images[:, 0, 0, 0] * 1000).round().long()
+
+
+def test_drawing_scores_are_counts():
+    perfect = evaluate.evaluate_drawing(PerfectPainter(), CornerJudge(), 60, 0)
+    assert [perfect[f"draw_{k}_accuracy"] for k in ("digit", "thickness", "slant")] == [1, 1, 1]
+    assert perfect["draw_digit_accuracy_n"] == 60
+    flawed = evaluate.evaluate_drawing(PerfectPainter(), CornerJudge(), 60, 0, wrong=6)
+    assert flawed["draw_digit_accuracy"] == pytest.approx(48 / 60)
+    assert flawed["draw_slant_accuracy"] == pytest.approx(54 / 60)
+    assert flawed["draw_thickness_accuracy"] == 1
+    ends = flawed["draw_digit_accuracy_low"], flawed["draw_digit_accuracy_high"]
+    assert ends == wilson(48, 60)
+
+
+def test_caption_scores_are_counts():
+    images = real_images(10)
+    true = [
+        list(captions.parse(t)) for t in captions.describe_pixels(images.floats(), images.labels)
+    ]
+    answers = [captions.caption(*row) for row in true]
+    answers[0] = captions.caption((true[0][0] + 1) % 10, *true[0][1:])  # wrong digit
+    answers[1] = captions.caption(true[1][0])  # attributes missing
+    answers[2] += "!"  # neither word for word, nor is the last word a word
+    answers[3] = "  " + answers[3]  # parsed as right, not exact
+    answers[4] = ""
+    uni = SimpleNamespace(
+        describe=lambda part: [answers.pop(0) for _ in part], backbone=tiny_backbone()
+    )
+    report = evaluate.evaluate_describing(uni, images.floats(), images.labels)
+    assert report["caption_digit_accuracy"] == pytest.approx(0.8)
+    assert report["caption_thickness_accuracy"] == pytest.approx(0.8)
+    assert report["caption_slant_accuracy"] == pytest.approx(0.7)
+    assert report["caption_exact_accuracy"] == pytest.approx(0.5)
+    assert report["caption_exact_accuracy_n"] == 10
+
+
+def test_tokenizer_scores_by_hand():
+    images, labels = real_images(20).floats() * 0.5, real_images(20).labels
+    codes = torch.arange(20 * 16).view(20, 4, 4) % 8
+    uni = SimpleNamespace(
+        encode=lambda x: codes,
+        decode=lambda c: images + 0.1,  # an error of 0.1 everywhere is 20 dB
+        tokenizer=SimpleNamespace(embedding=torch.zeros(16, 2), grid=4),
+    )
+    judge = SimpleNamespace(
+        classify=lambda x: labels if float(x.min()) == 0 else (labels + (torch.arange(20) < 3)) % 10
+    )
+    report = evaluate.evaluate_tokenizer(uni, judge, images, labels)
+    assert report["judge_accuracy"] == 1
+    assert report["reconstruction_accuracy"] == pytest.approx(17 / 20)
+    assert report["reconstruction_psnr_db"] == pytest.approx(20, abs=1e-3)
+    assert report["codebook_used"] == 0.5
+    assert report["codebook_perplexity"] == pytest.approx(8, rel=1e-4)
+    assert report["tokens_per_image"] == 16
+
+
+def test_variety_compares_drawings_and_reconstructions_with_the_test_set():
+    test = Images(
+        torch.randint(256, (80, 1, 8, 8), generator=generator(), dtype=torch.uint8),
+        torch.arange(80) % 10,
+    )
+    judge = SimpleNamespace(features=lambda images: images.flatten(1)[:, :5])
+    drawn = torch.rand(40, 1, 8, 8, generator=generator(1))
+    seen = []
+    uni = SimpleNamespace(
+        draw=lambda prompts, seed: seen.append(prompts) or drawn,
+        encode=lambda x: x,
+        decode=lambda x: x,
+    )
+    report = evaluate.evaluate_variety(uni, judge, test, 40, 3)
+    chosen = torch.randperm(80, generator=generator(3))[:40]
+    assert seen[0] == captions.describe_pixels(test.floats(chosen), test.labels[chosen])
+    everything = judge.features(test.floats())
+    distance = frechet_distance(judge.features(drawn), everything)
+    floor = frechet_distance(judge.features(test.floats(chosen)), everything)
+    assert report["frechet_distance"] == pytest.approx(distance)
+    assert report["frechet_floor"] == pytest.approx(floor)
+    assert report["frechet_ratio"] == pytest.approx(distance / floor)
+
+
+def test_model_and_rival_are_reported_side_by_side(monkeypatch):
+    images = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    fake = {
+        "a": {"draw": images, "describe": -images},
+        "b": {"draw": images, "describe": images + 1},
+    }
+    monkeypatch.setattr(evaluate, "bits_per_image", lambda backbone, *rest: fake[backbone])
+    report = evaluate.evaluate_likelihood(
+        SimpleNamespace(backbone="a", vocab=None), "b", [0] * 4, [], 1, 0
+    )
+    half = student_t(3) * math.sqrt(14 / 3 / 4)
+    assert report["bits_n"] == 4
+    # The tasks share their images. What one gains on an image the other loses, so the average is
+    # certain.
+    assert report["bits_per_token"] == report["bits_per_token_low"] == 0
+    assert report["bits_per_image_token"] == 3.0
+    assert report["bits_per_image_token_low"] == pytest.approx(3 - half)
+    assert report["bits_per_image_token_high"] == pytest.approx(3 + half)
+    assert report["bits_per_token_ar"] == 3.5
+    assert report["bits_per_token_ar_high"] == pytest.approx(3.5 + half)
+    assert report["bits_per_text_token_ar"] == 4.0
+    alone = evaluate.evaluate_likelihood(
+        SimpleNamespace(backbone="a", vocab=None), None, [0], [], 1, 0
+    )
+    assert alone["bits_per_token_ar"] is None and alone["bits_per_image_token"] == 3.0
+
+
+def test_timing_counts_tokens_and_forwards(monkeypatch):
+    uni, seconds = tiny_uni(), iter([0.5, 2.0])
+    monkeypatch.setattr(
+        evaluate.timing,
+        "measure",
+        lambda call, device: Timing(next(seconds), 0, 0, 7, "wall clock", None),
+    )
+    report = evaluate.evaluate_timing(uni, batch=10, steps=4)
+    assert report["cache_speedup"] == 4 and report["tokens_per_second"] == 10 * 16 / 0.5
+    prompts = [captions.caption(*row) for row in balanced_prompts(10)]
+    assert (
+        report["tokens_per_forward"] == 16 / uni.draw_traced(prompts, steps=4).generation.forwards
+    )
+
+
+def test_passes_are_counted_in_rows():
+    """Two branches of guidance are two rows; what is done after the block is not counted."""
+    uni, prompts = tiny_uni(), ["a two"] * 3
+    with counted(uni.backbone) as plain:
+        traced = uni.draw_traced(prompts, steps=4, guidance=1.0)
+    with counted(uni.backbone) as guided:
+        uni.draw_traced(prompts, steps=4, guidance=2.0)
+    uni.draw(prompts)
+    assert plain.rows == 3 * traced.generation.forwards > 0
+    assert guided.rows == 2 * plain.rows
+
+
+def test_passes_stand_beside_what_depends_on_them():
+    uni, images = tiny_uni(), real_images(8)
+    few = evaluate.evaluate_drawing(uni, tiny_judge(), 10, 0, steps=2)
+    many = evaluate.evaluate_drawing(uni, tiny_judge(), 10, 0, steps=8)
+    assert 0 < few["draw_passes"] < many["draw_passes"]
+    described = evaluate.evaluate_describing(uni, images.floats(), images.labels)
+    assert described["caption_passes"] >= 1
+
+
+FRACTIONS = [
+    "judge_accuracy", "reconstruction_accuracy", "draw_digit_accuracy", "draw_thickness_accuracy",
+    "draw_slant_accuracy", "caption_digit_accuracy", "caption_exact_accuracy",
+]  # fmt: skip
+NUMBERS = [
+    "reconstruction_psnr_db", "frechet_distance", "frechet_floor", "bits_per_token",
+    "bits_per_token_ar", "draw_passes", "caption_passes",
+]  # fmt: skip
+
+
+@pytest.fixture
+def tiny_world(monkeypatch):
+    """Tiny models and 30 images in the place of the shipped ones."""
+    rival = tiny_uni(block_size=1).backbone
+    monkeypatch.setattr(evaluate, "load", lambda name, device: tiny_uni())
+    monkeypatch.setattr(evaluate, "load_judge", tiny_judge)
+    monkeypatch.setattr(mnist, "load_mnist", lambda split: real_images(30))
+    monkeypatch.setattr(checkpoint, "shipped", lambda name: True)
+    monkeypatch.setattr(checkpoint, "load_model", lambda *_: (rival, {}))
+    monkeypatch.setattr(
+        evaluate.timing,
+        "measure",
+        lambda call, device: call() and Timing(1, 1, 1, 1, "wall clock", None),
+    )
+
+
+def test_the_report_has_every_number(tiny_world):
+    report = evaluate.evaluate("mnist", samples=25, seed=1)
+    for name in FRACTIONS:
+        low, high = report[f"{name}_low"], report[f"{name}_high"]
+        assert 0 <= low <= report[name] <= high <= 1 and low < high
+        assert report[f"{name}_n"] == 25
+    for name in NUMBERS:
+        assert math.isfinite(report[name]), name
+    for name in ("bits_per_token", "bits_per_token_ar"):
+        assert report[f"{name}_low"] < report[name] < report[f"{name}_high"]
+    assert report["bits_n"] == 25
+    assert report["timing"]["cached"]["clock"] == "wall clock" and report["model"] == "mnist"
+
+
+def test_only_the_named_measures_are_taken(tiny_world):
+    report = evaluate.evaluate("mnist", samples=25, only=["drawing", "timing"])
+    assert report["draw_digit_accuracy_n"] == 25 and "timing" in report
+    assert not [key for key in report if key.startswith(("judge", "caption", "bits", "frechet"))]
+    with pytest.raises(ValueError, match="no measure 'speed'; choose from tokenizer, drawing"):
+        evaluate.evaluate("mnist", only=["speed"])
+
+
+def test_too_few_samples():
+    with pytest.raises(ValueError, match="19 samples say nothing; ask for at least 20"):
+        evaluate.evaluate("mnist", samples=19)

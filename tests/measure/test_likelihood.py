@@ -1,0 +1,98 @@
+"""Bits per token against their definition, and the order of checkpoints."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers import generator, real_images, tiny_uni
+
+from minillada import batching, layout
+from minillada.datasets import captions, mnist
+from minillada.diffusion import nll_bound
+from minillada.measure import likelihood
+from minillada.measure.intervals import Interval, student_t
+from minillada.presets import PRESETS
+from minillada.settings import to_dict
+
+
+@pytest.mark.parametrize("block_size", [1, 16])
+def test_bits_per_token_by_hand(block_size):
+    """Nats of the whole response, padding included, over its real tokens."""
+    uni, images = tiny_uni(block_size=block_size), real_images(6)
+    codes = uni.encode(images.floats())
+    texts = captions.describe_pixels(images.floats(), images.labels)
+    report = likelihood.likelihood(uni.backbone, uni.vocab, codes, texts, samples=3, seed=4)
+    assert report.keys() == {"draw", "describe"}
+    for task in report:
+        if task == "draw":
+            sequences = [
+                layout.draw_sequence(uni.vocab, t, c) for t, c in zip(texts, codes, strict=True)
+            ]
+        else:
+            sequences = [
+                layout.describe_sequence(uni.vocab, c, t) for t, c in zip(texts, codes, strict=True)
+            ]
+        batch = batching.collate(sequences, uni.vocab, 16)
+        source = generator(4)
+        draws = [
+            nll_bound(uni.backbone, batch, block_size, uni.vocab.mask_id, source) for _ in range(3)
+        ]
+        # At block size 1 the number is exact, and one sample is enough.
+        nats = draws[0] if block_size == 1 else sum(draws) / 3
+        lengths = torch.tensor([len(s.ids) - s.prompt_length for s in sequences])
+        bits = nats / math.log(2) / lengths
+        mean = float(bits.mean())
+        half = math.sqrt(float(((bits - mean) ** 2).sum()) / 5 / 6) * student_t(5)
+        assert report[task] == pytest.approx((mean, mean - half, mean + half, 6), rel=1e-4)
+
+
+def test_no_mask_sample_is_refused():
+    uni = tiny_uni()
+    codes = torch.zeros(2, 4, 4, dtype=torch.long)
+    with pytest.raises(ValueError, match="0 mask samples measure nothing"):
+        likelihood.bits_per_image(uni.backbone, uni.vocab, codes, ["a one"] * 2, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("training", "share"),
+    [
+        ({"draw_share": 1.0}, 1.0),
+        ({"draw_share": 0.5, "mixture": []}, 0.5),
+        ({"draw_share": 0.5, "mixture": [["draw", 3.0], ["describe", 1.0], ["digit", 9]]}, 0.75),
+        (to_dict(PRESETS["mnist-cpu"].training), 1.0),
+        (to_dict(PRESETS["mnist"].training), 0.5),
+        ({"data": {"mixture": [["digit", 1.0]]}}, 0.5),
+    ],
+)
+def test_share_of_drawing_in_old_and_new_records(training, share):
+    assert likelihood.trained_share(training) == share
+
+
+@pytest.mark.parametrize(
+    ("share", "order"),
+    [(1.0, [("a", 2.0), ("b", 3.0), ("c", 4.0)]), (0.5, [("b", 2.0), ("c", 2.5), ("a", 5.5)])],
+)
+def test_checkpoints_are_ranked_by_the_tasks_they_were_trained_on(monkeypatch, share, order):
+    bits = {"a": (2.0, 9.0), "b": (3.0, 1.0), "c": (4.0, 1.0)}  # drawing, describing
+    mixture = [["draw", share], ["describe", 1 - share]]
+    info = {"training": {"data": {"mixture": mixture}}}
+
+    def load(path, device):
+        return SimpleNamespace(backbone=path, vocab=None, encode=lambda x: x, info=info)
+
+    def measured(name, *rest, **named):
+        draw, describe = bits[name]
+        return {"draw": Interval(draw, 0, 9), "describe": Interval(describe, 0, 9)}
+
+    monkeypatch.setattr(likelihood, "load", load)
+    monkeypatch.setattr(likelihood, "likelihood", measured)
+    assert likelihood.rank_checkpoints(["c", "a", "b"], None, []) == order
+
+
+def test_validation_images_are_no_reported_ones():
+    images, texts = likelihood.validation_images(3)
+    test = mnist.load_mnist("test")
+    assert torch.equal(images, test.floats(slice(8000, 8003)))
+    assert likelihood.VALIDATION.start >= 2000, "the first 2,000 are reported"
+    assert texts == captions.describe_pixels(images, test.labels[8000:8003])
