@@ -135,7 +135,7 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Average the weights of the best checkpoints of a backbone, chosen by the bound on held-out images."""
-    from .measure import likelihood as evaluation
+    from .evaluation import likelihood as evaluation
 
     paths = [path for name in weights for path in checkpoint.snapshots(name)]
     if len(paths) < top:
@@ -314,7 +314,7 @@ def evaluate(
     if suite == "tasks":
         report = evaluate_tasks(model, min(samples, 500), pictures, seed, device)
     else:
-        from .measure.evaluate import evaluate as measure
+        from .evaluation.evaluate import evaluate as measure
 
         report = measure(model, samples, seed, check_device(device))
     if record:
@@ -339,7 +339,7 @@ def evaluate(
 
 def evaluate_tasks(model: str, samples: int, pictures: Path | None, seed: int, device: str) -> dict:
     """The scores of `suite.run`, and a page of examples for each task in the folder `pictures`."""
-    from .measure import suite
+    from .evaluation import suite
 
     uni = load(model, check_device(device))
     judge = load_judge()
@@ -382,7 +382,7 @@ def benchmark_sampler(
     as_json: Json = False,
 ) -> None:
     """Cached decoding against diffusers' LLaDA2Pipeline, which recomputes the prefix (needs `pip install -e .[bench]`)."""
-    from .measure.bench import bench_sampler
+    from .evaluation.bench import bench_sampler
 
     report_benchmark(bench_sampler(length, batch, pairs=pairs, device=check_device(device), seed=seed), as_json)
 
@@ -398,7 +398,7 @@ def benchmark_train(
     as_json: Json = False,
 ) -> None:
     """A training step with shared clean pass and tiled attention against a dense [x_t ; x_0] step for each view."""
-    from .measure.bench import bench_train
+    from .evaluation.bench import bench_train
 
     report_benchmark(bench_train(length, batch, views, pairs=pairs, device=check_device(device), seed=seed), as_json)
 
@@ -406,7 +406,7 @@ def benchmark_train(
 @benchmarks.command("moe")
 def benchmark_moe(pairs: Pairs = 15, device: Device = "cpu", seed: Seed = 0, as_json: Json = False) -> None:
     """Mixture of experts: the grouped path against the formula over all experts, and against a sparse loop."""
-    from .measure.bench import bench_moe
+    from .evaluation.bench import bench_moe
 
     report_benchmark(bench_moe(pairs=pairs, device=check_device(device), seed=seed), as_json)
 

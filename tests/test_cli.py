@@ -11,13 +11,13 @@ from helpers import mnist_test_images, real_images, save_tiny_uni, tiny_judge, t
 from PIL import Image
 
 import minillada
-import minillada.measure.evaluate as evaluate_module
+import minillada.evaluation.evaluate as evaluate_module
 import minillada.uni as uni_module
 from minillada import checkpoint, cli
 from minillada.datasets import mnist
 from minillada.datasets.pictures import read_image
 from minillada.datasets.pool import mnist_pool
-from minillada.measure import suite
+from minillada.evaluation import suite
 from minillada.measure.judge import Judge
 from minillada.model import Backbone
 from minillada.presets import PRESETS

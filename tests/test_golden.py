@@ -22,7 +22,7 @@ from minillada import checkpoint
 from minillada.datasets import captions
 from minillada.datasets.mnist import Images, load_mnist
 from minillada.datasets.pool import Pool, mnist_pool
-from minillada.measure.evaluate import balanced_prompts
+from minillada.evaluation.evaluate import balanced_prompts
 from minillada.presets import get_preset
 from minillada.settings import changed
 from minillada.tasks.base import Source, inputs

@@ -16,8 +16,8 @@ import torch
 
 from .. import checkpoint
 from ..datasets import captions, mnist
+from ..evaluation import evaluate, likelihood
 from ..files import RESULTS_DIR, atomic
-from ..measure import evaluate, likelihood
 from ..measure.intervals import mean_interval
 from ..measure.judge import load_judge
 from ..model import Backbone

@@ -20,10 +20,11 @@ from .. import layout
 from ..commit import STRATEGIES
 from ..config import SamplingConfig
 from ..datasets import captions, mnist
+from ..evaluation import evaluate
 from ..extras import levenshtein
 from ..extras.sprint import Sprint
 from ..files import RESULTS_DIR, atomic
-from ..measure import evaluate, timing
+from ..measure import timing
 from ..measure.frechet import frechet_distance
 from ..measure.intervals import Interval, Z, fraction
 from ..measure.judge import load_judge

@@ -15,10 +15,10 @@ from tqdm.auto import tqdm
 from .. import batching, diffusion, layout
 from ..config import ObjectiveConfig
 from ..datasets import captions, mnist
+from ..evaluation import evaluate, likelihood
+from ..evaluation.noise import gradient_noise
 from ..files import RESULTS_DIR, atomic
-from ..measure import evaluate, likelihood
 from ..measure.judge import load_judge
-from ..measure.noise import gradient_noise
 from ..presets import get_preset
 from ..settings import changed
 from ..training import train

@@ -13,8 +13,8 @@ import torch
 
 from .. import diffusion
 from ..datasets.pool import Pool
+from ..evaluation import suite
 from ..files import RESULTS_DIR, atomic
-from ..measure import suite
 from ..measure.judge import load_judge
 from ..presets import get_preset
 from ..settings import changed

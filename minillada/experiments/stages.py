@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from .. import checkpoint
+from ..evaluation import suite
 from ..files import RESULTS_DIR, atomic
-from ..measure import suite
 from ..measure.judge import load_judge
 from ..presets import get_preset
 from ..settings import changed

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ..evaluation import evaluate
 from ..files import RESULTS_DIR, atomic
-from ..measure import evaluate
 from ..measure.judge import load_judge
 from ..presets import get_preset
 from ..settings import changed

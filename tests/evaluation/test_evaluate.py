@@ -10,8 +10,8 @@ from helpers import generator, real_images, tiny_backbone, tiny_judge, tiny_uni
 from minillada import checkpoint
 from minillada.datasets import captions, mnist
 from minillada.datasets.mnist import Images
-from minillada.measure import evaluate
-from minillada.measure.evaluate import balanced_prompts
+from minillada.evaluation import evaluate
+from minillada.evaluation.evaluate import balanced_prompts
 from minillada.measure.frechet import frechet_distance
 from minillada.measure.intervals import student_t, wilson
 from minillada.measure.timing import Timing, counted

@@ -23,12 +23,12 @@ from tqdm.auto import tqdm
 
 from .. import checkpoint, vq
 from ..datasets import captions, mnist
+from ..measure import timing
+from ..measure.frechet import frechet_distance
+from ..measure.intervals import fraction, mean_interval
+from ..measure.judge import Judge, load_judge
 from ..model import Backbone
 from ..uni import BATCH_SIZE, Uni, load
-from . import timing
-from .frechet import frechet_distance
-from .intervals import fraction, mean_interval
-from .judge import Judge, load_judge
 from .likelihood import bits_per_image
 
 FEWEST_SAMPLES = 20

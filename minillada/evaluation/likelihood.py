@@ -20,10 +20,10 @@ from tqdm.auto import tqdm
 from .. import batching, layout
 from ..datasets import captions, mnist
 from ..diffusion import nll_bound
+from ..measure.intervals import Interval, mean_interval
 from ..model import Backbone
 from ..uni import BATCH_SIZE, load
 from ..vocab import Vocabulary
-from .intervals import Interval, mean_interval
 
 # Test images that choose among checkpoints. The reported bound is measured on the first 2,000.
 VALIDATION = slice(8000, 9000)

@@ -11,12 +11,12 @@ from tqdm.auto import tqdm
 
 from ..datasets.mnist import load_mnist
 from ..datasets.pool import Pool, mnist_pool
+from ..measure.intervals import share
+from ..measure.judge import Judge
+from ..measure.timing import counted
 from ..tasks.base import Marked, make_examples
 from ..tasks.table import TASKS
 from ..uni import Uni
-from .intervals import share
-from .judge import Judge
-from .timing import counted
 
 # Drills are trained but not marked.
 SUITE = {name: task for name, task in TASKS.items() if task.mark is not None}

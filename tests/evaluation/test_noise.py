@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from minillada.measure.noise import gradient_noise
+from minillada.evaluation.noise import gradient_noise
 
 
 def test_gradient_noise_of_known_gradients():

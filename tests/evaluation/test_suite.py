@@ -9,7 +9,7 @@ from helpers import real_images, tiny_backbone
 from minillada import checkpoint
 from minillada.datasets import captions, edits
 from minillada.datasets.pool import Pool, mnist_pool
-from minillada.measure import suite
+from minillada.evaluation import suite
 from minillada.measure.judge import Judge
 from minillada.presets import get_preset
 from minillada.tasks import editing

@@ -10,7 +10,7 @@ from helpers import generator, real_images, tiny_uni
 from minillada import batching, layout
 from minillada.datasets import captions, mnist
 from minillada.diffusion import nll_bound
-from minillada.measure import likelihood
+from minillada.evaluation import likelihood
 from minillada.measure.intervals import Interval, student_t
 from minillada.presets import PRESETS
 from minillada.settings import to_dict

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .intervals import Interval, Z
+from ..measure.intervals import Interval, Z
 
 
 def noise_to_signal(products: Tensor) -> float:
