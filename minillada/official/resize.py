@@ -1,0 +1,147 @@
+"""Photos brought to sizes that the official image tokenizer reads (LLaDA2.0-Uni, released code).
+
+Notable choices
+- To *understand* a photo its shape matters: keep the aspect ratio, limit the number of pixels.
+- To *edit* a photo the result has the size of the input: choose one of a fixed list of sizes.
+  The released script cuts the centre out of the photo without resizing it, so most of a large photo
+  is lost. The serving code resizes the photo to cover that size first. Both are here.
+- Sizes are (width, height) in pixels and multiples of 32: two codes of 16 pixels a step.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+
+STEP = 32
+SMALLEST = 128**2  # pixels of a photo to understand, at least
+LARGEST = 800**2  # and at most, which is 2,500 codes
+LARGEST_OF_SEVERAL = 448**2  # where a prompt has several photos: 784 codes each
+EDIT_CELLS = (512 // STEP) ** 2  # squares of 32 x 32 pixels in a photo to edit, at most
+EDIT_RATIO = 4  # of its long side to its short side, at most
+
+
+def pixels(image: Image.Image) -> Tensor:
+    """Bytes to `[3, H, W]`, float32 in [0, 1]."""
+    return pil_to_tensor(image.convert("RGB")).float() / 255
+
+
+def normalise(images: Tensor) -> Tensor:
+    """[0, 1] to [-1, 1], in float32: mean and standard deviation are both 0.5."""
+    return (images.float() - 0.5) / 0.5
+
+
+# --- to understand -------------------------------------------------------------------------------
+
+
+def understanding_size(width: int, height: int, images: int = 1) -> tuple[int, int]:
+    """The size a photo should cover: the nearest multiples of 32 with a fair number of pixels."""
+    check_size(width, height)
+    largest = LARGEST if images == 1 else LARGEST_OF_SEVERAL
+    # Python rounds halves to the even neighbour, here and in the released code.
+    wide = max(STEP, round(width / STEP) * STEP)
+    high = max(STEP, round(height / STEP) * STEP)
+    if wide * high > largest:
+        # Too large: shrink both sides by one factor, then round down so the limit holds.
+        scale = math.sqrt(largest / (width * height))
+        wide = max(STEP, math.floor(width * scale / STEP) * STEP)
+        high = max(STEP, math.floor(height * scale / STEP) * STEP)
+    elif wide * high < SMALLEST:
+        scale = math.sqrt(SMALLEST / (width * height))
+        wide = math.ceil(width * scale / STEP) * STEP
+        high = math.ceil(height * scale / STEP) * STEP
+    return wide, high
+
+
+def for_understanding(image: Image.Image, images: int = 1) -> Image.Image:
+    """A photo for a question. `images`: how many photos the prompt has.
+
+    After resizing, the longer side may stand out by whole steps of 32. The released code keeps
+    those, so the result can be larger than `understanding_size` says (narrow photos only).
+    """
+    wide, high = understanding_size(*image.size, images)
+    covering = cover(image.convert("RGB"), wide, high)
+    wide = max(wide, covering.width // STEP * STEP)
+    high = max(high, covering.height // STEP * STEP)
+    return centre(covering, wide, high)
+
+
+# --- to edit -------------------------------------------------------------------------------------
+
+
+def edit_sizes() -> list[tuple[int, int]]:
+    """Every size a photo to edit may get, wide ones first.
+
+    The released code walks along the border of "at most 256 squares": one square higher while that
+    fits, else one square narrower. Smaller sizes inside the border are not in the list.
+    """
+    sizes = []
+    wide, high = EDIT_CELLS, 1
+    while wide > 0:
+        if max(wide, high) <= EDIT_RATIO * min(wide, high):
+            sizes.append((wide * STEP, high * STEP))
+        if wide * (high + 1) <= EDIT_CELLS:
+            high += 1
+        else:
+            wide -= 1
+    return sizes
+
+
+def edit_size(width: int, height: int) -> tuple[int, int]:
+    """The size of the list whose shape is nearest; of equally near ones the larger pair."""
+    check_size(width, height)
+
+    def likeness(size: tuple[int, int]) -> tuple[float, tuple[int, int]]:
+        across, down = size[0] / width, size[1] / height
+        return min(across, down) / max(across, down), size  # 1 means the same shape
+
+    return max(edit_sizes(), key=likeness)
+
+
+def released_crop(image: Image.Image) -> Image.Image:
+    """As the released script: the centre, not resized.
+
+    A photo that is too small keeps its upper left corner, and the rest becomes black.
+    """
+    wide, high = edit_size(*image.size)
+    return centre(image.convert("RGB"), wide, high)
+
+
+def served_crop(image: Image.Image) -> Image.Image:
+    """As the serving code: resize to cover the size, then cut out the centre."""
+    wide, high = edit_size(*image.size)
+    return centre(cover(image.convert("RGB"), wide, high), wide, high)
+
+
+# --- both ----------------------------------------------------------------------------------------
+
+
+def cover(image: Image.Image, wide: int, high: int) -> Image.Image:
+    """The photo, bicubically resized so that it just covers this size; its shape stays."""
+    scale = max(wide / image.width, high / image.height)
+    size = (round(image.width * scale), round(image.height * scale))
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def centre(image: Image.Image, wide: int, high: int) -> Image.Image:
+    """The centre of a photo; what lies outside of it becomes black."""
+    left = max(0, (image.width - wide) // 2)
+    top = max(0, (image.height - high) // 2)
+    return image.crop((left, top, left + wide, top + high))
+
+
+def check_size(width: int, height: int) -> None:
+    """`ValueError` for a photo without pixels or with a side 200 times as long as the other."""
+    if min(width, height) < 1 or max(width, height) > 200 * min(width, height):
+        raise ValueError(
+            f"a photo of {width} x {height} pixels cannot be read; crop it to a usual shape"
+        )
+
+
+def stack(images: list[Image.Image]) -> Tensor:
+    """Photos of one size as `[B, 3, H, W]` in [0, 1]."""
+    return torch.stack([pixels(image) for image in images])
