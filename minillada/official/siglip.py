@@ -66,6 +66,15 @@ class Quantiser(nn.Module):
         return torch.stack(codes)
 
 
+class Parts(nn.Module):
+    """What the official names call `model`."""
+
+    def __init__(self, vision: VisionConfig, quantiser: QuantiserConfig):
+        super().__init__()
+        self.visual = VisionTransformer(vision)
+        self.vqmodel = Quantiser(quantiser)
+
+
 class SigLIPVQ(nn.Module):
     """`encode`: images `[B, 3, H, W]` in [0, 1] -> codes `[B, H / 16, W / 16]`."""
 
@@ -77,13 +86,12 @@ class SigLIPVQ(nn.Module):
                 f"vision_config.hidden_size {vision.hidden_size} must be equal"
             )
         self.patch_size = vision.patch_size
-        parts = {"visual": VisionTransformer(vision), "vqmodel": Quantiser(quantiser)}
-        self.model = nn.ModuleDict(parts)
+        self.model = Parts(vision, quantiser)
 
     @property
     def embedding(self) -> Tensor:
         """The vector of every code, of length 1: `[K, C]`."""
-        return F.normalize(self.model["vqmodel"].quantize.embedding.weight, dim=-1)
+        return F.normalize(self.model.vqmodel.quantize.embedding.weight, dim=-1)
 
     def check_images(self, images: Tensor) -> None:
         """`ValueError` unless images are `[B, 3, H, W]`, whole patches, finite and in [0, 1]."""
@@ -101,9 +109,9 @@ class SigLIPVQ(nn.Module):
     def encode(self, images: Tensor) -> Tensor:
         """Codes `[B, h, w]`, int64 in [0, K)."""
         self.check_images(images)
-        weight = self.model["visual"].patch_embed.proj.weight
+        weight = self.model.visual.patch_embed.proj.weight
         images = normalise(images.to(weight.device)).to(weight.dtype)
-        return self.model["vqmodel"](self.model["visual"](images))
+        return self.model.vqmodel(self.model.visual(images))
 
 
 def load_tokenizer(

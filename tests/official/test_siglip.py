@@ -76,7 +76,7 @@ def test_equal_to_glm_image(height, width):
     tokenizer = tiny()
     visual, quantiser = independent(tokenizer.state_dict(), torch.float32)
     images = torch.rand(2, 3, 4 * height, 4 * width)
-    features = tokenizer.model["visual"]((images - 0.5) / 0.5)
+    features = tokenizer.model.visual((images - 0.5) / 0.5)
     codes = tokenizer.encode(images)
     # GLM-Image reads a list of patches, each as [channel, row, column].
     for number, image in enumerate((images - 0.5) / 0.5):
@@ -103,7 +103,7 @@ def test_bfloat16_codes_are_those_of_glm_image():
     # Patches are added up in another order there, so a few of 1,440 codes may differ.
     assert (codes == chosen).float().mean() > 0.97
     # The quantiser alone has no such freedom.
-    assert torch.equal(tokenizer.model["vqmodel"](seen), chosen)
+    assert torch.equal(tokenizer.model.vqmodel(seen), chosen)
     assert (codes != exact).any(), "bfloat16 rounds: some codes differ from those of float32"
 
 
@@ -136,7 +136,7 @@ def test_codes_are_the_nearest_vectors():
     tokenizer = tiny()
     assert tokenizer.embedding.shape == (50, 24)
     torch.testing.assert_close(tokenizer.embedding.norm(dim=1), torch.ones(50))
-    quantise = tokenizer.model["vqmodel"].quantize
+    quantise = tokenizer.model.vqmodel.quantize
     # Scaled vectors of the codebook are their own nearest.
     codes = torch.tensor([3, 49, 0, 3])
     assert torch.equal(quantise(5 * quantise.embedding.weight[codes]), codes)
@@ -211,7 +211,7 @@ def test_missing_and_cut_files(tmp_path, name):
 def test_numbers_that_are_not_finite_are_refused(tmp_path):
     tokenizer = tiny()
     with torch.no_grad():
-        tokenizer.model["visual"].blocks[1].mlp.fc1.bias[2] = float("nan")
+        tokenizer.model.visual.blocks[1].mlp.fc1.bias[2] = float("nan")
     with pytest.raises(ValueError, match="blocks.1.mlp.fc1.bias holds NaN"):
         load_tokenizer(write(tmp_path, tokenizer))
     with pytest.raises(ValueError, match="F8_E4M3"):
