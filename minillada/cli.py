@@ -13,7 +13,7 @@ import typer
 
 from . import checkpoint, layout
 from .datasets import captions, mnist
-from .datasets.pictures import read_image
+from .datasets.pictures import read as read_picture
 from .files import DATA_DIR, WEIGHTS_DIR, atomic
 from .measure.intervals import interval_of
 from .measure.judge import load_judge
@@ -186,7 +186,7 @@ def save_images(images: torch.Tensor, columns: int, out: Path) -> None:
 
 @app.command()
 def describe(
-    pictures: Annotated[list[Path] | None, typer.Argument(help="Picture files, 28 x 28 or 32 x 32 px, white on black.")] = None,
+    pictures: Annotated[list[Path] | None, typer.Argument(help="Picture files of digits, of any size: PNG, JPEG, …")] = None,
     test: Annotated[int, typer.Option(help="Describe this many random test images instead.")] = 0,
     question: Annotated[str, typer.Option(help="What to ask.")] = layout.DESCRIBE_QUESTION,
     model: Model = "mnist",
@@ -198,7 +198,7 @@ def describe(
     if not pictures and test < 1:
         raise ValueError("nothing to describe; give picture files or --test N")
     names = [str(p) for p in pictures or []]
-    images = [read_image(p) for p in pictures or []]
+    images = [read_picture(path)[None] for path in pictures or []]
     if test > 0:
         digits = mnist.load_mnist("test")
         chosen = torch.randperm(len(digits.labels), generator=torch.Generator().manual_seed(seed))[:test]
@@ -215,7 +215,7 @@ def describe(
 UniModel = Annotated[str, typer.Option(help="Weights of a model of every task: a shipped name or a run's folder.")]
 
 
-Pictures = Annotated[list[Path], typer.Argument(help="Picture files, 28 x 28 or 32 x 32 px, white on black.")]
+Pictures = Annotated[list[Path], typer.Argument(help="Picture files of digits, of any size: PNG, JPEG, …")]
 
 
 Together = Annotated[
@@ -225,7 +225,7 @@ Together = Annotated[
 
 def read_pictures(paths: list[Path], together: bool) -> list:
     """What `Uni.answer` and `Uni.edit` take: single images, or one tuple of all."""
-    images = [read_image(path)[0] for path in paths]
+    images = [read_picture(path) for path in paths]
     return [tuple(images)] if together else images
 
 

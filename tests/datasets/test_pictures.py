@@ -1,0 +1,230 @@
+"""Pictures of every kind are read as MNIST would have shown them; what is no picture is refused."""
+
+import functools
+import os
+import struct
+import zlib
+
+import numpy
+import pytest
+import torch
+from helpers import mnist_test_images
+from PIL import Image, ImageOps
+
+from minillada.datasets import pictures
+from minillada.measure.judge import Judge, load_judge
+
+COUNT = 20
+
+
+@functools.cache
+def judge() -> Judge:
+    return load_judge()
+
+
+def digit(i: int) -> Image.Image:
+    """A test digit as MNIST ships it: 28 px, white on black."""
+    return Image.fromarray(mnist_test_images().pixels[i, 0, 2:30, 2:30].numpy())
+
+
+def enlarged(i: int, size: int = 280) -> Image.Image:
+    """The same, black on white and large."""
+    return ImageOps.invert(digit(i).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def right(folder, make, name: str = "digit.png", **options) -> int:
+    """How many of the first test digits the judge reads after `make(i)` was saved and read."""
+    images = []
+    for i in range(COUNT):
+        make(i).save(folder / name, **options)
+        images.append(pictures.read(folder / name))
+    batch = torch.stack(images)
+    assert batch.shape == (COUNT, 1, 32, 32) and batch.dtype == torch.float32
+    assert 0 <= float(batch.min()) and float(batch.max()) <= 1
+    return int((judge().classify(batch) == mnist_test_images().labels[:COUNT]).sum())
+
+
+def sixteen_bits(i):
+    return Image.fromarray(numpy.asarray(digit(i)).astype("uint16") * 257)
+
+
+def decimals(i):
+    return Image.fromarray(numpy.asarray(digit(i)).astype("float32") / 255)
+
+
+def bright_on_clear(i):
+    white = Image.new("L", (28, 28), 255)
+    return Image.merge("LA", (white, digit(i)))
+
+
+@pytest.mark.parametrize(
+    ("convert", "name"),
+    [
+        (digit, "grey.png"),
+        (lambda i: digit(i).convert("RGB"), "rgb.png"),
+        (lambda i: digit(i).convert("P"), "palette.gif"),
+        (lambda i: digit(i).convert("CMYK"), "print.tif"),
+        (lambda i: ImageOps.expand(digit(i), 2), "padded.png"),
+        (sixteen_bits, "deep.png"),
+        (decimals, "decimals.tif"),
+        (bright_on_clear, "clear.png"),
+    ],
+)
+def test_a_picture_like_mnist_keeps_every_pixel(tmp_path, convert, name):
+    for i in range(3):
+        convert(i).save(tmp_path / name)
+        expected = mnist_test_images().floats([i])[0]
+        assert torch.allclose(pictures.read(tmp_path / name), expected, atol=1e-6)
+
+
+def dark_on_clear(i):
+    return Image.merge("LA", (Image.new("L", (28, 28)), digit(i)))
+
+
+def off_centre(i):
+    page = Image.new("L", (420, 300), 255)
+    page.paste(enlarged(i, 120), (250, 20))
+    return page
+
+
+def cut_close(i):
+    large = enlarged(i)
+    return large.crop(ImageOps.invert(large).point(lambda v: 255 * (v > 80)).getbbox())
+
+
+def scan(i, noise: float = 8.0, shadow: float = 0.0):
+    """Black on grey paper, darker to the right, with noise."""
+    ink = 1 - numpy.asarray(enlarged(i, 300)) / 255
+    light = 1 - shadow * numpy.linspace(0, 1, 300)
+    pixels = (235 - 200 * ink) * light + numpy.random.default_rng(i).normal(0, noise, ink.shape)
+    return Image.fromarray(pixels.clip(0, 255).astype("uint8"))
+
+
+def photo(i):
+    page = numpy.asarray(off_centre(i).convert("RGB")) * [0.8, 0.76, 0.7]
+    height, width, _ = page.shape
+    y, x, _ = numpy.mgrid[:height, :width, :1] / height
+    page = page * (1 - 0.3 * x * y) + numpy.random.default_rng(i).normal(0, 5, page.shape)
+    return Image.fromarray(page.clip(0, 255).astype("uint8"))
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda i: ImageOps.invert(digit(i)), "small.png"),
+        (lambda i: ImageOps.expand(ImageOps.invert(digit(i)), 2, 255), "padded.png"),
+        (lambda i: enlarged(i, 40), "forty.png"),
+        (enlarged, "large.png"),
+        (enlarged, "large.webp"),
+        (lambda i: ImageOps.invert(enlarged(i)), "white_on_black.png"),
+        (lambda i: enlarged(i).point(lambda v: 255 * (v > 127)).convert("1"), "one_bit.png"),
+        (dark_on_clear, "clear.png"),
+        (off_centre, "off_centre.png"),
+        (cut_close, "cut_close.png"),
+        (scan, "scan.jpg"),
+        (lambda i: scan(i, 15, 0.5), "shadow.jpg"),
+        (photo, "photo.jpg"),
+    ],
+)
+def test_other_pictures_are_prepared_as_mnist_was(tmp_path, make, name):
+    assert right(tmp_path, make, name) >= COUNT - 1
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turn"),
+    [
+        (2, Image.Transpose.FLIP_LEFT_RIGHT),
+        (3, Image.Transpose.ROTATE_180),
+        (6, Image.Transpose.ROTATE_90),
+        (8, Image.Transpose.ROTATE_270),
+    ],
+)
+def test_a_camera_says_how_it_was_held(tmp_path, orientation, turn):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for i in range(3):
+        digit(i).transpose(turn).save(tmp_path / "turned.png", exif=exif)
+        expected = mnist_test_images().floats([i])[0]
+        assert torch.allclose(pictures.read(tmp_path / "turned.png"), expected, atol=1e-6)
+
+
+def test_steps_of_preparing():
+    """A bar of known place and size is found, scaled into 20 px and centred by its mass."""
+    page = torch.full((100, 100), 0.9)
+    page[10:50, 60:80] = 0.2
+    page[90, 5] = 0.2  # a speck
+    ink = pictures.find_ink(page)
+    rows, columns = (ink > 0.5).any(1).nonzero(), (ink > 0.5).any(0).nonzero()
+    scale = pictures.WORK / 100
+    assert float(rows.min()) == pytest.approx(10 * scale, abs=1)
+    assert float(rows.max()) == pytest.approx(50 * scale, abs=1.5)
+    assert float(columns.min()) == pytest.approx(60 * scale, abs=1)
+    box = pictures.fit_into_box(ink)
+    assert box.shape == (20, 10)
+    lopsided = torch.ones(20, 11)
+    lopsided[:, :5] = 0.2  # more ink on the right: the box moves to the left
+    for one in (box, lopsided):
+        whole = pictures.centre(one)
+        assert whole.shape == (28, 28)
+        assert float(whole.sum()) == pytest.approx(float(one.sum()), abs=1e-3)
+        y = float((whole.sum(1) * torch.arange(28)).sum() / whole.sum())
+        x = float((whole.sum(0) * torch.arange(28)).sum() / whole.sum())
+        assert max(abs(y - 14), abs(x - 14)) <= 0.51, "MNIST has its centres of mass there"
+
+
+def blank(level):
+    return Image.new("L", (200, 150), level)
+
+
+def slope():
+    return Image.fromarray(numpy.tile(numpy.linspace(100, 250, 200), (150, 1)).astype("uint8"))
+
+
+def noise():
+    return Image.fromarray(numpy.random.default_rng(0).integers(0, 255, (300, 300), "uint8"))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [blank(255), blank(0), blank(130), slope(), noise(), Image.new("LA", (40, 40), (0, 0)),
+     Image.new("L", (28, 28)), Image.new("L", (1, 1))],
+)  # fmt: skip
+def test_a_picture_without_ink_is_refused(tmp_path, image):
+    image.save(tmp_path / "empty.png")
+    with pytest.raises(ValueError, match=r"empty\.png shows no digit; write one with dark ink"):
+        pictures.read(tmp_path / "empty.png")
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(name + content))
+    return struct.pack(">I", len(content)) + name + content + checksum
+
+
+@pytest.mark.parametrize("side", [7100, 12_000, 20_000])
+def test_the_size_is_checked_before_pixels_are_decoded(tmp_path, side):
+    """The file ends behind its header: whoever decodes it says that it is truncated."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b""))
+    with pytest.raises(ValueError, match=r"bomb\.png has more than 50 megapixels; make it smaller"):
+        pictures.read(tmp_path / "bomb.png")
+
+
+def test_what_is_no_picture_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no picture at .*nothing\.png"):
+        pictures.read(tmp_path / "nothing.png")
+    with pytest.raises(ValueError, match="is not a file; give a picture"):
+        pictures.read(tmp_path)
+    enlarged(0).save(tmp_path / "whole.png")
+    whole = (tmp_path / "whole.png").read_bytes()
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 28\n"  # would start another program
+    for content in (b"", b"I am a picture", whole[: len(whole) // 2], whole[:20], page):
+        (tmp_path / "bad.png").write_bytes(content)
+        with pytest.raises(ValueError, match=r"bad\.png is not a picture that can be read"):
+            pictures.read(tmp_path / "bad.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe is not a file"):
+        pictures.read(tmp_path / "pipe")
