@@ -96,6 +96,10 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Training steps, if not the preset's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate, if not the preset's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run; the result is bit-identical.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in the folder.")] = False,
+    save_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between saved states; default a tenth of the run, at most 500.")
+    ] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 autocast: faster where the processor supports it.")] = False,
     tokenizer: Annotated[str | None, typer.Option(help="Image tokenizer weights, if not the preset's.")] = None,
     start: Annotated[str | None, typer.Option(help="Weights to start from: a shipped name or a run's folder.")] = None,
@@ -112,14 +116,14 @@ def train(
 ) -> None:
     """Train a preset on MNIST: text pieces, judge, image tokenizer or backbone."""
     from .training import train as training
+    from .training.run import Run
 
-    changes = {"steps": steps, "learning_rate": learning_rate, "seed": seed, "bfloat16": bf16 or None}
+    changes = {"steps": steps, "learning_rate": learning_rate, "seed": seed, "bfloat16": bf16 or None, "tokenizer": tokenizer}
     given = {name: value for name, value in changes.items() if value is not None}
     chosen = changed(get_preset(preset), **read_settings(setting or []), **given)
     out = out or Path("runs") / preset
-    _, records = training.train(
-        chosen, out, check_device(device), resume, tokenizer_weights=tokenizer, start=start, snapshot_every=snapshot_every
-    )
+    run = Run(out, resume, overwrite, save_every, snapshot_every)
+    _, records = training.train(chosen, run, check_device(device), start)
     last = records[-1] if records else {}
     print(json.dumps({"out": str(out), **last}) if as_json else f"finished in {out}; last step: {last or 'none left to do'}")
 

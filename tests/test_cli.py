@@ -227,7 +227,7 @@ def test_demo_saves_its_picture(call, monkeypatch, tmp_path):
     [
         (["train", "mnits"], "unknown preset 'mnits'; choose one of"),
         (["train", "mnist-judge", "--steps", "0"], "steps must be at least 1, got 0"),
-        (["train", "mnist-judge", "--resume"], "nothing to resume in"),
+        (["train", "mnist-judge", "--resume", "--overwrite"], "choose one"),
         (["train", "mnist", "--tokenizer", "nowhere"], "no weights called 'nowhere'"),
         (["draw", ""], "the caption is empty"),
         (["draw", "a seven", "   "], "the caption is empty"),

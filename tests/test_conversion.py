@@ -17,9 +17,10 @@ from minillada.config import ObjectiveConfig, Preset, TrainingConfig
 from minillada.extras import conversion
 from minillada.objectives import hide
 from minillada.presets import get_preset
-from minillada.settings import changed, frozen, to_dict
+from minillada.settings import changed, frozen, read_settings, to_dict
 from minillada.training import recipes, train
 from minillada.training.loop import fit
+from minillada.training.run import Run
 from minillada.vocab import load_vocabulary
 
 STEPS = 10
@@ -184,10 +185,13 @@ def test_only_backbones_have_blocks():
 
 
 def test_a_schedule_can_be_set_and_is_recorded():
-    preset = changed(get_preset("mnist-cpu"), ["block_schedule=[[0,4],[0.5,16]]", "mask_noise=0.1"])
+    preset = changed(
+        get_preset("mnist-cpu"),
+        **read_settings(["block_schedule=[[0,4],[0.5,16]]", "mask_noise=0.1"]),
+    )
     assert preset.training.block_schedule == ((0, 4), (0.5, 16)) and preset.training.mask_noise == 0.1
-    settings = [word for word in train.command(preset, None, "mnist-ar").split() if "=" in word]
-    assert changed(get_preset("mnist-cpu"), settings) == preset
+    settings = [word for word in train.command(preset, "mnist-ar").split() if "=" in word]
+    assert changed(get_preset("mnist-cpu"), **read_settings(settings)) == preset
     stored = to_dict(preset.training)
     assert stored["block_schedule"] == [[0, 4], [0.5, 16]]
     assert frozen(stored["block_schedule"]) == preset.training.block_schedule
@@ -247,17 +251,17 @@ def test_a_conversion_resumes_to_the_bit(tmp_path, stop):
     preset = scheduled(*tiny.training.block_schedule, mask_noise=0.2)
     tokenizer, images = tiny_tokenizer(), real_images(40)
 
-    def run(folder, seed, **where):
+    def run(seed, **where):
         module: nn.Module = train.new_model(changed(preset, seed=seed), "cpu", tokenizer)
         loss = recipes.backbone_loss(module, tokenizer, load_vocabulary(16), images, preset)
-        return module, fit(module, loss, preset.training, folder, **where)
+        return module, fit(module, loss, preset.training, **where)
 
-    whole, records = run(tmp_path / "whole", 0)
-    _, first = run(tmp_path / "parts", 0, stop_after=stop)
-    parts, second = run(tmp_path / "parts", 7, resume=True)
+    whole, records = run(0, run=Run(tmp_path / "whole"))
+    _, first = run(0, run=Run(tmp_path / "parts"), stop_after=stop)
+    parts, second = run(7, run=Run(tmp_path / "parts", resume=True))
     assert first + second == records and len(records) == STEPS
     left, right = whole.state_dict(), parts.state_dict()
     assert all(torch.equal(left[key], right[key]) for key in left)
-    with pytest.raises(ValueError, match="other training settings"):
-        changed = scheduled((0.0, 2), (0.5, 4), mask_noise=0.2)
-        fit(parts, None, changed.training, tmp_path / "parts", resume=True)
+    with pytest.raises(ValueError, match="belongs to another run .block_schedule: "):
+        other = scheduled((0.0, 2), (0.5, 4), mask_noise=0.2)
+        fit(parts, None, other.training, Run(tmp_path / "parts", resume=True))

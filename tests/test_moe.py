@@ -16,6 +16,7 @@ from minillada.presets.official import LLADA2_UNI
 from minillada.sampler import generate
 from minillada.settings import changed
 from minillada.training.loop import fit
+from minillada.training.run import Run
 
 EXPERTS = dict(num_experts=8, num_experts_per_tok=3, n_group=4, topk_group=2, moe_intermediate_size=12)
 
@@ -153,19 +154,19 @@ def test_first_layer_stays_dense_and_cached_decoding_is_exact():
 def test_a_run_with_experts_resumes_to_the_bit(tmp_path):
     config = changed(TrainingConfig(), steps=6, learning_rate=1e-2, warmup_steps=1, balance_rate=0.05)
 
-    def run(out, **how):
+    def train(run, **how):
         backbone = tiny_backbone(3, **EXPERTS)
 
         def loss(step):
             ids = random_ids(4, 8, seed=step)
             return torch.nn.functional.cross_entropy(backbone(ids).flatten(0, 1), ids.flatten()), {}
 
-        fit(backbone, loss, config, out, **how)
+        fit(backbone, loss, config, run, **how)
         return backbone.state_dict()
 
-    whole = run(tmp_path / "whole")
-    run(tmp_path / "parts", stop_after=3)
-    parts = run(tmp_path / "parts", resume=True)
+    whole = train(Run(tmp_path / "whole"))
+    train(Run(tmp_path / "parts"), stop_after=3)
+    parts = train(Run(tmp_path / "parts", resume=True))
     assert all(torch.equal(whole[k], parts[k]) for k in whole)
     assert whole["model.layers.1.mlp.gate.expert_bias"].abs().sum() > 0
 

@@ -25,6 +25,7 @@ from ..presets import get_preset
 from ..settings import changed
 from ..training import recipes, train
 from ..training.loop import fit
+from ..training.run import Run
 from ..uni import Uni, load
 from ..vocab import load_vocabulary
 from ..vq import ImageTokenizer
@@ -136,7 +137,7 @@ def merge(report: dict) -> dict:
         for name, fraction in (("constant", 1.0), ("decaying", 0.02)):
             settings = dict(steps=STEPS, seed=seed, bfloat16=True, final_lr_fraction=fraction)
             run = Path("runs") / f"compare-merge-{name}-{seed}"
-            train.train(changed(preset, **settings), run, snapshot_every=SNAPSHOT_EVERY)
+            train.train(changed(preset, **settings), Run(run, resume=True, snapshot_every=SNAPSHOT_EVERY))
             paths = checkpoint.snapshots(run)
             ranked = [path for path, _ in likelihood.rank_checkpoints(paths, *likelihood.validation_images(200))]
             uni = load(paths[-1])

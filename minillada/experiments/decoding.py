@@ -33,6 +33,7 @@ from ..presets import get_preset
 from ..sampler import generate
 from ..settings import changed
 from ..training import train
+from ..training.run import Run
 from ..uni import ANSWER_LENGTH, DESCRIBE, DRAW, Uni
 from ..uni import load as load_uni
 
@@ -110,7 +111,7 @@ def load(name: str) -> Uni:
     run, preset = Path("runs") / name, get_preset("mnist")
     if not (run / "weights.safetensors").exists():
         changes = dict(steps=800, batch_size=32, learning_rate=1e-3, warmup_steps=20, seed=5, bfloat16=True)
-        train.train(changed(preset, **changes, **RUNS[name]), run, start="mnist")
+        train.train(changed(preset, **changes, **RUNS[name]), Run(run, resume=True), start="mnist")
     return load_uni(run)
 
 

@@ -21,6 +21,7 @@ from ..settings import changed
 from ..tasks import thinking
 from ..tasks.numbers import NUMBERS, SUMS, counting_trace
 from ..training import train
+from ..training.run import Run
 from ..uni import DESCRIBE, THINK, THINKING_LENGTH, Uni, load
 
 STEPS, START, FOLDER, RESULT = 400, "runs/mnist-uni-style", Path("runs/drills"), RESULTS_DIR / "drills.json"
@@ -46,7 +47,7 @@ def trained(mixture: tuple, held_out: int, run: Path) -> Uni:
     preset = get_preset("mnist-uni")
     settings = changed(preset.training, steps=STEPS, mixture=mixture, held_out=held_out, bfloat16=True)
     if not (run / "weights.safetensors").exists():
-        train.train(changed(preset, training=settings), run, start=START)
+        train.train(changed(preset, training=settings), Run(run, resume=True), start=START)
     return load(run)
 
 

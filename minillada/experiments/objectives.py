@@ -23,6 +23,7 @@ from ..presets import get_preset
 from ..settings import changed
 from ..training import train
 from ..training.loop import step_generator
+from ..training.run import Run
 from ..uni import load
 
 ROWS, DRAWS = 16, 32
@@ -106,7 +107,7 @@ if __name__ == "__main__":
     preset = get_preset("mnist-cpu")
     for number, (name, changes) in enumerate(RUNS.items()):
         run = Path("runs") / f"compare-objective-{number}"
-        train.train(changed(preset, steps=STEPS, **changes), run)
+        train.train(changed(preset, steps=STEPS, **changes), Run(run, resume=True))
         uni = load(run)
         batch, codes, texts = drawings(uni, IMAGES)
         bits = likelihood.likelihood(uni.backbone, uni.vocab, codes, texts, 4, 0, spread=True)["draw"]

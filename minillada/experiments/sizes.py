@@ -22,6 +22,7 @@ from ..tasks.base import Picture, make_examples
 from ..tasks.table import TASKS, TRAINED
 from ..training import train
 from ..training.loop import step_generator
+from ..training.run import Run
 from ..training.stream import encode_pictures, write_example
 from ..uni import Uni, load
 
@@ -43,7 +44,7 @@ def trained(changes: dict, run: Path) -> Uni:
     settings = changed(preset.training, steps=STEPS, bfloat16=True)
     preset = changed(preset, model=changed(preset.model, **changes), training=settings)
     if not (run / "weights.safetensors").exists():
-        train.train(preset, run, resume=(run / "state.safetensors").exists())
+        train.train(preset, Run(run, resume=True))
     return load(run)
 
 

@@ -19,6 +19,7 @@ from ..presets import get_preset
 from ..settings import changed
 from ..tasks.table import TRAINED
 from ..training import train
+from ..training.run import Run
 from ..uni import load
 
 EVERY, SAMPLES, FOLDER, RESULT = 1000, 60, Path("runs/stages"), RESULTS_DIR / "stages.json"
@@ -39,7 +40,7 @@ def trained(name: str) -> dict[int, Path]:
     preset, run = get_preset(name), FOLDER / name
     preset = changed(preset, bfloat16=True)
     if not (run / "weights.safetensors").exists():
-        train.train(preset, run, resume=(run / "state.safetensors").exists(), start=STAGES[name], snapshot_every=EVERY)
+        train.train(preset, Run(run, resume=True, snapshot_every=EVERY), start=STAGES[name])
     steps = preset.training.steps
     return {step: checkpoint.snapshot_path(run, step) for step in range(EVERY, steps, EVERY)} | {steps: run / "weights.safetensors"}
 

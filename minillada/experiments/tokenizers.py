@@ -14,6 +14,7 @@ from ..measure.judge import load_judge
 from ..presets import get_preset
 from ..settings import changed
 from ..training import train
+from ..training.run import Run
 from ..uni import load
 
 TOKENIZERS = {"semantic": "mnist-tokenizer", "pixels": "mnist-tokenizer-pixels"}
@@ -29,7 +30,8 @@ if __name__ == "__main__":
         run = Path("runs") / f"compare-{name}"
         preset = get_preset("mnist-cpu")
         train.train(
-            changed(preset, steps=STEPS, batch_size=BATCH_SIZE), run, tokenizer_weights=tokenizer
+            changed(preset, steps=STEPS, batch_size=BATCH_SIZE, tokenizer=tokenizer),
+            Run(run, resume=True),
         )
         scores[name] = evaluate.evaluate_drawing(load(run), judge, 1000, seed=0, guidance=GUIDANCE)
         print(name, scores[name])

@@ -1,12 +1,18 @@
-"""One training loop."""
+"""One training loop for judge, tokenizer and backbone, resumable to the bit.
+
+Notable choices
+- Every random number of step n comes from a generator seeded with (seed, n). Nothing depends on
+  what was drawn before. So a run that is stopped after any step and resumed ends with
+  bit-identical weights, without storing generator states.
+- Loss and gradient are checked before a step is taken: one number that is not finite would spoil
+  all weights.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +21,9 @@ from tqdm.auto import tqdm
 
 from ..config import TrainingConfig
 from ..moe import balance_experts
-from ..training.optim import learning_rate, make_optimizers
-from ..training.state import load_state, open_log, save_state
+from .optim import learning_rate, make_optimizers
+from .run import Run, StopSignals
+from .state import Learner
 
 Loss = Callable[[int], tuple[Tensor, dict]]  # step -> (loss to minimise, numbers to log)
 
@@ -27,7 +34,7 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 
 
 def batch_indices(count: int, batch_size: int, step: int, seed: int) -> Tensor:
-    """Indices `[batch_size]` of step `step`: consecutive slices of one fresh permutation an epoch."""
+    """Indices `[batch_size]` of step `step`: slices of a permutation that is new in every epoch."""
     per_epoch = max(count // batch_size, 1)
     epoch, slot = divmod(step, per_epoch)
     order = torch.randperm(count, generator=step_generator(seed, -epoch - 1))
@@ -38,61 +45,88 @@ def fit(
     module: nn.Module,
     loss: Loss,
     config: TrainingConfig,
-    out: Path | None = None,
-    resume: bool = False,
+    run: Run | None = None,
     stop_after: int | None = None,
-    save_every: int = 500,
-    description: str = "training",
     after_step: Callable[[int], None] | None = None,
+    description: str = "training",
 ) -> list[dict]:
-    """Train `module` in place and return one record a step: loss, metrics, gradient norm, learning rate.
+    """Train `module` in place; one record a step: loss, metrics, gradient norm, learning rate.
 
-    With `out`, records go to `out/metrics.jsonl` and state to `out/state.safetensors` every `save_every` steps and at
-    the end; `resume` continues from there. `stop_after` ends the run early at that step, state saved, as an
-    interruption would. `after_step` is called with the number of finished steps. Raises `FileNotFoundError` if there is nothing to resume and `FloatingPointError` if the loss is not finite.
+    With a `run`, log and state go to its folder, and training goes on from there if it resumes.
+    `stop_after` ends the run early at that step, as an interruption would. `after_step` is called
+    with the number of finished steps. `FloatingPointError` if loss or gradient are not finite.
     """
-    optimizers = make_optimizers(module, config)
-    device = next(module.parameters()).device
-    start = load_state(out, module, optimizers, config) if resume and out else 0
+    learner = Learner(module, make_optimizers(module, config))
+    start = run.begin(learner, config) if run else 0
     end = config.steps if stop_after is None else min(stop_after, config.steps)
-    log = open_log(out, start) if out else None
+    steps = range(start, end)
+    bar = tqdm(steps, description, config.steps, mininterval=1.0, file=sys.stderr, initial=start)
     records: list[dict] = []
     module.train()
-    on_cpu_bf16 = config.bfloat16 and device.type == "cpu"
-    bar = tqdm(range(start, end), initial=start, total=config.steps, desc=description, mininterval=1.0, file=sys.stderr)
     try:
-        for step in bar:
-            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-                group["lr"] = learning_rate(config, step)
-            # The fused attention's bfloat16 backward takes twice the time of the plain one on CPUs. The choice must hold for the
-            # backward pass, too, which computes checkpointed layers again.
-            with sdpa_kernel(SDPBackend.MATH) if on_cpu_bf16 else nullcontext():
-                with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-                    value, metrics = loss(step)
-                if not torch.isfinite(value):
-                    raise FloatingPointError(
-                        f"the loss is {float(value.detach())} at step {step}; lower the learning rate or resume from an earlier state"
-                    )
-                module.zero_grad(set_to_none=True)
-                value.backward()
-            norm = nn.utils.clip_grad_norm_(module.parameters(), config.optim.grad_clip)
-            for optimizer in optimizers:
-                optimizer.step()
-            balance_experts(module, config.optim.balance_rate)
-            record = {"step": step, "loss": float(value.detach()), **metrics, "grad_norm": float(norm), "lr": learning_rate(config, step)}
-            records.append(record)
-            if log:
-                log.write(json.dumps(record) + "\n")
-            if step % 10 == 0:
-                bar.set_postfix(loss=f"{record['loss']:.3f}", refresh=False)
-            if out and ((step + 1) % save_every == 0 or step + 1 == end):
-                log.flush()
-                save_state(out, module, optimizers, step + 1, config)
-            if after_step:
-                after_step(step + 1)
+        with StopSignals(listen=run is not None) as stop:
+            for step in bar:
+                record = train_step(learner, loss, config, step)
+                records.append(record)
+                if step % 10 == 0:
+                    bar.set_postfix(loss=f"{record['loss']:.3f}", refresh=False)
+                stopped = stop.received is not None
+                if run:
+                    run.record(record, last=stopped or step + 1 == end)
+                if after_step:
+                    after_step(step + 1)
+                if stopped:
+                    break
+            stop.leave(f"stopped after {start + len(records)} of {config.steps} steps")
     finally:
         bar.close()
-        if log:
-            log.close()
+        if run:
+            run.close()
         module.eval()
     return records
+
+
+def train_step(learner: Learner, loss: Loss, config: TrainingConfig, step: int) -> dict:
+    """One step: loss, gradient, clipping, update. Returns its record."""
+    module = learner.module
+    device = next(module.parameters()).device
+    rate = learning_rate(config, step)
+    for optimizer in learner.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+    # 1. the loss, and its gradient
+    with attention_kernel(config, device):
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+            value, metrics = loss(step)
+        check_number("loss", value, step)
+        module.zero_grad(set_to_none=True)
+        value.backward()
+    # 2. a gradient longer than `grad_clip` is cut to that length
+    norm = nn.utils.clip_grad_norm_(module.parameters(), config.optim.grad_clip)
+    check_number("gradient norm", norm, step)
+    # 3. the update
+    for optimizer in learner.optimizers:
+        optimizer.step()
+    balance_experts(module, config.optim.balance_rate)
+    record = {"step": step, "loss": float(value.detach()), **metrics}
+    return record | {"grad_norm": float(norm), "lr": rate}
+
+
+def attention_kernel(config: TrainingConfig, device: torch.device) -> AbstractContextManager:
+    """The kernel of attention that is fastest for training.
+
+    On CPUs the fused attention's bfloat16 backward takes twice the time of the plain one. The
+    choice must hold for the backward pass, too, which computes checkpointed layers again.
+    """
+    if config.bfloat16 and device.type == "cpu":
+        return sdpa_kernel(SDPBackend.MATH)
+    return nullcontext()
+
+
+def check_number(name: str, value: Tensor, step: int) -> None:
+    """`FloatingPointError` unless the number is finite."""
+    if not torch.isfinite(value):
+        raise FloatingPointError(
+            f"the {name} is {float(value.detach())} at step {step}; lower the learning rate or "
+            "resume from an earlier state"
+        )

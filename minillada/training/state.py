@@ -1,55 +1,133 @@
-"""What a stopped run needs to go on."""
+"""What a stopped run needs to go on: weights, the averages of the optimisers, and the step.
+
+Notable choices
+- All of it is one file, written atomically, so a crash leaves the last complete state.
+- A state belongs to one run. It holds the story of that run: everything that decides what the run
+  computes. It is compared before the run goes on, so no run changes its settings half-way.
+- A digest of all bytes stands in the file. A state that was damaged on disk is refused.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .. import checkpoint
-from ..config import TrainingConfig
-from ..files import atomic
-from ..settings import to_dict
+
+STATE = "state.safetensors"
 
 
-def open_log(out: Path, start: int):
-    """`metrics.jsonl` for appending, cut back to the steps before `start` so that a resumed run logs each step once."""
-    path = out / "metrics.jsonl"
-    kept = []
-    if start and path.exists():
-        kept = [line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] < start]
-    with atomic(path) as temporary:
-        temporary.write_text("".join(line + "\n" for line in kept))
-    return open(path, "a")
+@dataclass
+class Learner:
+    """What a training step changes: a module, and the averages of its optimisers."""
+
+    module: nn.Module
+    optimizers: list[torch.optim.Optimizer]
 
 
-def save_state(out: Path, module: nn.Module, optimizers: list[torch.optim.Optimizer], step: int, config: TrainingConfig) -> None:
-    """Model, optimiser moments and step in one atomic file."""
-    tensors = {f"model.{k}": v for k, v in module.state_dict().items()}
-    for number, optimizer in enumerate(optimizers):
+def canonical(story: dict[str, Any]) -> str:
+    """The story of a run as JSON in which equal stories are equal texts."""
+    return json.dumps(story, sort_keys=True)
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """What differs between two stories, as `block_size: 4 before, 16 now`."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = []
+        for key in sorted(before.keys() | now.keys()):
+            found += differences(before.get(key), now.get(key), key)
+        return found
+    return [] if before == now else [f"{name}: {before} before, {now} now"]
+
+
+def check_story(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """`ValueError` that names what differs, unless both stories are the same run."""
+    different = differences(before, json.loads(canonical(now)))
+    if different:
+        shown = "; ".join(different[:5])
+        more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
+        raise ValueError(
+            f"{path} belongs to another run ({shown}{more}); resume it as it was started, "
+            "or choose another folder"
+        )
+
+
+def digest(tensors: dict[str, Tensor], settings: dict[str, str]) -> str:
+    """SHA-256 over the settings and over the tensors with their names, types and shapes."""
+    total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        # The bytes themselves; a single number has to become a row first.
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def check_finite(module: nn.Module, when: str) -> None:
+    """`FloatingPointError` if a weight is infinite or not a number."""
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise FloatingPointError(
+                f"{name} is not finite {when}, so nothing was saved; lower the learning rate or "
+                "resume from the last state"
+            )
+
+
+def save_state(
+    folder: Path, learner: Learner, step: int, story: dict[str, Any], seconds: float
+) -> None:
+    """Write the state after `step` steps. `FloatingPointError` if a weight is not finite."""
+    check_finite(learner.module, f"after step {step}")
+    tensors = {f"model.{key}": value for key, value in learner.module.state_dict().items()}
+    for number, optimizer in enumerate(learner.optimizers):
         for index, moments in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{index}.{k}": v for k, v in moments.items()}
-    metadata = {"step": str(step), "training": json.dumps(to_dict(config))}
-    checkpoint.save_tensors(out / "state.safetensors", tensors, metadata)
+            for key, value in moments.items():
+                tensors[f"optimizer.{number}.{index}.{key}"] = value
+    settings = {"step": str(step), "story": canonical(story), "seconds": f"{seconds:.1f}"}
+    settings["digest"] = digest(tensors, settings)
+    checkpoint.save_tensors(folder / STATE, tensors, settings)
 
 
-def load_state(out: Path, module: nn.Module, optimizers: list[torch.optim.Optimizer], config: TrainingConfig) -> int:
-    """Restore what `save_state` wrote; returns the step to continue with."""
-    path = out / "state.safetensors"
-    if not path.exists():
-        raise FileNotFoundError(f"nothing to resume in {out}; start without --resume")
-    tensors, metadata = checkpoint.read_tensors(path)
-    if metadata.get("training") != json.dumps(to_dict(config)):
-        raise ValueError(f"{path} belongs to a run with other training settings; resume with the settings it was started with")
-    model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    checkpoint.load_tensors(module, model, path)
-    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, number, index, name = key.split(".")
-            states[int(number)].setdefault(int(index), {})[name] = value
-    for optimizer, state in zip(optimizers, states, strict=True):
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(metadata["step"])
+@dataclass
+class State:
+    """What `save_state` wrote."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    step: int  # steps that were done
+    seconds: float  # that they took
+
+    def restore(self, learner: Learner) -> None:
+        """Put weights and averages back. `ValueError` if they are those of another model."""
+        model = {}
+        moments: list[dict[int, dict[str, Tensor]]] = [{} for _ in learner.optimizers]
+        for key, value in self.tensors.items():
+            if key.startswith("model."):
+                model[key.removeprefix("model.")] = value
+            else:
+                _, number, index, name = key.split(".")
+                moments[int(number)].setdefault(int(index), {})[name] = value
+        checkpoint.load_tensors(learner.module, model, self.path)
+        for optimizer, state in zip(learner.optimizers, moments):
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def read_state(folder: Path, story: dict[str, Any]) -> State:
+    """The state in a folder. `ValueError` if it is damaged or belongs to another run."""
+    path = folder / STATE
+    tensors, settings = checkpoint.read_tensors(path)
+    stored = settings.pop("digest", None)
+    if stored != digest(tensors, settings):
+        raise ValueError(
+            f"{path} is damaged, or another version wrote it (its digest differs); start again "
+            "with --overwrite"
+        )
+    check_story(path, json.loads(settings["story"]), story)
+    return State(path, tensors, int(settings["step"]), float(settings["seconds"]))

@@ -1,15 +1,10 @@
-"""One training loop for judge, tokenizer and backbone, resumable to the bit, and the recipe each preset follows.
-
-Notable choices
-- Every random number of step n comes from a generator seeded with (seed, n). Nothing depends on what was drawn before,
-  so a run that is stopped after any step and resumed ends with bit-identical weights, without storing generator states.
-- The optimiser is AdamW, or Muon for the matrices of the layers, with linear warm-up and cosine decay; gradients are clipped by norm.
-"""
+"""Training a preset into a folder: check everything, build, load what it starts from, fit, save."""
 
 from __future__ import annotations
 
 import json
-import time
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,119 +12,182 @@ import torch
 from torch import nn
 
 from .. import checkpoint
-from ..config import ModelConfig, Preset
+from ..config import Preset, TextConfig
 from ..datasets import mnist
 from ..extras import transfer
-from ..extras.conversion import check_block_schedule
-from ..files import atomic
+from ..files import atomic, checksum, lock
 from ..measure.judge import Judge
 from ..model import Backbone
-from ..presets import get_preset
+from ..presets import PRESETS
 from ..settings import settings, to_dict
-from ..training.loop import fit
-from ..training.recipes import backbone_loss, bpe_corpus, judge_loss, tokenizer_loss
-from ..vocab import load_vocabulary, train_bpe
+from ..vocab import Vocabulary, load_vocabulary, text_path, train_bpe
 from ..vq import ImageTokenizer
+from .checks import check_backbone, check_pixels, check_settings
+from .loop import Loss, fit
+from .recipes import backbone_loss, bpe_corpus, judge_loss, tokenizer_loss
+from .run import TEXT, WEIGHTS, Run
 
 MODULES: dict[str, Any] = {"judge": Judge, "tokenizer": ImageTokenizer, "backbone": Backbone}
+OWN_FLAGS = ("steps", "learning_rate", "seed", "tokenizer")  # the other settings go through --set
 
 
-def new_model(preset: Preset, device: str | torch.device, tokenizer: ImageTokenizer | None = None) -> nn.Module:
-    """An untrained model of a preset, seeded; a backbone's image rows start from the tokenizer's codebook."""
-    torch.manual_seed(preset.training.seed)
-    module = checkpoint.build(MODULES[preset.kind], to_dict(preset.model))
-    if isinstance(preset.model, ModelConfig) and tokenizer is not None:
-        offset = preset.model.vocab_size - tokenizer.config.codebook_size
-        module.start_image_rows(tokenizer.codebook.embedding.cpu(), offset)
-    # Convolutions run up to twice as fast in this memory layout on CPUs.
-    return module.to(device, memory_format=torch.channels_last)
+@dataclass
+class Materials:
+    """What a model is trained on, and what `weights.json` says about it."""
 
-
-def command(preset: Preset, tokenizer_weights: str | None, start: str | None) -> str:
-    """The command line that repeats this run, for the JSON beside the weights."""
-    shipped = get_preset(preset.name)
-    parts = ["minillada train", preset.name]
-    original = settings(shipped)
-    for name, value in settings(preset).items():
-        if value == original[name]:
-            continue
-        if name in ("steps", "learning_rate", "seed"):
-            parts.append(f"--{name.replace('_', '-')} {value}")
-        elif name == "bfloat16":
-            parts.append("--bf16")
-        else:
-            text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-            parts.append(f"--set {name}={text}")
-    parts += [f"--tokenizer {tokenizer_weights}"] if tokenizer_weights else []
-    parts += [f"--start {start}"] if start else []
-    return " ".join(parts)
+    images: mnist.Images
+    vocab: Vocabulary
+    tokenizer: ImageTokenizer | None
+    about: dict[str, Any]
 
 
 def train(
     preset: Preset,
-    out: Path,
+    run: Run | Path,
     device: str = "cpu",
-    resume: bool = False,
-    stop_after: int | None = None,
-    tokenizer_weights: str | None = None,
     start: str | None = None,
-    snapshot_every: int | None = None,
+    stop_after: int | None = None,
 ) -> tuple[nn.Module | None, list[dict]]:
-    """Train a preset on MNIST into the folder `out`; returns the module and the records of `fit`.
+    """Train a preset on MNIST into the folder of `run`; the module, and the records of `fit`.
 
-    `start` names weights to start from instead of random ones: a second round of the same recipe, or another block size.
-    `snapshot_every` so many steps the weights are kept as `step-NNNNNN.safetensors` too, to be looked at or merged later.
-    Writes `weights.safetensors` and its JSON when the run is complete (text pieces: `text.json`, and no module).
+    `start` names weights to start from instead of random ones: a second round of the same recipe,
+    or another block size. `stop_after` ends early at that step, as an interruption would.
+    Writes `weights.safetensors` and its JSON when the run is complete (text pieces: `text.json`,
+    and there is no module). `ValueError` before anything is written if the run cannot be made.
     """
-    if preset.kind == "text":
-        with atomic(out / "text.json") as temporary:
-            train_bpe(bpe_corpus(preset.model.every_task), preset.model.vocab_size, preset.model.max_grid).save(str(temporary))
+    run = run if isinstance(run, Run) else Run(run)
+    # 1. everything is checked that can be checked without computing
+    check_settings(preset, start)
+    run.check_folder()
+    if start and checkpoint.resolve(start).parent.resolve() == run.folder.resolve():
+        raise ValueError(f"{start} is the folder of the run itself; choose another with --out")
+    if isinstance(preset.model, TextConfig):
+        train_text(preset.model, run)
         return None, []
-    check_block_schedule(preset)
-    images = mnist.load_mnist("train")
-    info = {
+    materials = read_materials(preset, device)
+    # 2. the module, its first weights, and its loss
+    module = new_model(preset, device, materials.tokenizer)
+    about_start = start_from(start, module, preset, materials) if start else {}
+    loss = make_loss(module, preset, materials)
+    # 3. training
+    run.info = {
         "preset": preset.name,
         "kind": preset.kind,
-        "command": command(preset, tokenizer_weights, start),
+        "command": command(preset, start),
         "config": to_dict(preset.model),
         "training": to_dict(preset.training),
+        "data_md5": mnist.MNIST_MD5,
+        "parameters": sum(p.numel() for p in module.parameters()),
+        **materials.about,
+        **about_start,
     }
-    tokenizer = None
-    if preset.kind == "backbone":
-        tokenizer, tokenizer_info = checkpoint.load_model(tokenizer_weights or preset.tokenizer, ImageTokenizer, device)
-        info |= {"tokenizer": tokenizer_weights or preset.tokenizer, "tokenizer_sha256": tokenizer_info["sha256"], "text": preset.text}
-        vocab = load_vocabulary(tokenizer.config.codebook_size, preset.text)
-    module = new_model(preset, device, tokenizer)
-    if start:
-        other, start_info = checkpoint.load_model(start, MODULES[preset.kind])
-        tensors = transfer.grown(other.state_dict(), module.state_dict())
-        if preset.kind == "backbone" and start_info["tokenizer_sha256"] != tokenizer_info["sha256"]:
-            theirs, _ = checkpoint.load_model(start_info["tokenizer"], ImageTokenizer)
-            vocabs = load_vocabulary(theirs.config.codebook_size, start_info.get("text", "mnist-text")), vocab
-            codebooks = theirs.codebook.embedding, tokenizer.codebook.embedding.cpu()
-            tensors = transfer.translated(tensors, {k: v.cpu() for k, v in module.state_dict().items()}, vocabs, codebooks)
-        checkpoint.load_tensors(module, tensors, checkpoint.resolve(start))
-        info["start"] = {key: start_info[key] for key in ("command", "training", "start") if key in start_info}
-    if preset.kind == "judge":
-        loss = judge_loss(module, images, preset.training)
-    elif preset.kind == "tokenizer":
-        loss = tokenizer_loss(module, images, load_vocabulary(preset.model.codebook_size), preset.training)
-    else:
-        loss = backbone_loss(module, tokenizer, vocab, images, preset)
-    began = time.perf_counter()
-
-    def snapshot(step: int) -> None:
-        if snapshot_every and step % snapshot_every == 0:
-            checkpoint.save_model(checkpoint.snapshot_path(out, step), module, info | {"step": step})
-
-    records = fit(module, loss, preset.training, out, resume, stop_after, description=preset.name, after_step=snapshot)
-    weights = out / "weights.safetensors"
-    complete = stop_after is None or stop_after >= preset.training.steps
-    if complete and (records or not weights.exists()):  # resuming a finished run leaves its JSON, with its time, as it was
-        info |= {
-            "parameters": sum(p.numel() for p in module.parameters()),
-            "seconds": round(time.perf_counter() - began),
-            "data_md5": mnist.MNIST_MD5,
-        }
-        checkpoint.save_model(weights, module, info)
+    with lock(run.folder):
+        records = fit(module, loss, preset.training, run, stop_after, description=preset.name)
+        # 4. the result; a finished run that is complete stays as it is
+        finished = stop_after is None or stop_after >= preset.training.steps
+        if finished and (records or not run.is_complete()):
+            run.save_weights(run.folder / WEIGHTS, {"seconds": round(run.seconds)})
     return module, records
+
+
+def train_text(config: TextConfig, run: Run) -> None:
+    """Learn text pieces and write them to `text.json`."""
+    path = run.folder / TEXT
+    corpus = bpe_corpus(config.every_task)
+    pieces = train_bpe(corpus, config.vocab_size, config.max_grid).to_str(pretty=True)
+    if path.exists() and run.resume and path.read_text(encoding="utf-8") != pieces:
+        raise ValueError(f"{path} holds other text pieces; replace them with --overwrite")
+    with lock(run.folder), atomic(path) as temporary:
+        temporary.write_text(pieces, encoding="utf-8")
+
+
+def read_materials(preset: Preset, device: str) -> Materials:
+    """Images, vocabulary and tokenizer of a preset. `ValueError` if the model does not fit them."""
+    images = mnist.load_mnist("train")
+    check_pixels(preset, images)
+    if preset.kind != "backbone":
+        size = getattr(preset.model, "codebook_size", 0)
+        return Materials(images, load_vocabulary(size), None, {})
+    if not preset.tokenizer:
+        raise ValueError(f"{preset.name} needs an image tokenizer; name one with --tokenizer")
+    tokenizer, info = checkpoint.load_model(preset.tokenizer, ImageTokenizer, device)
+    vocab = load_vocabulary(len(tokenizer.embedding), preset.text)
+    check_backbone(preset, vocab, images, tokenizer)
+    about = {
+        "tokenizer": preset.tokenizer,
+        "tokenizer_sha256": info["sha256"],
+        "text": preset.text,
+        "text_sha256": checksum(text_path(preset.text)),
+    }
+    return Materials(images, vocab, tokenizer, about)
+
+
+def new_model(
+    preset: Preset, device: str | torch.device, tokenizer: ImageTokenizer | None = None
+) -> nn.Module:
+    """An untrained model of a preset, seeded.
+
+    The image rows of a backbone start from the codebook of its tokenizer.
+    """
+    torch.manual_seed(preset.training.seed)
+    module = checkpoint.build(MODULES[preset.kind], to_dict(preset.model))
+    if isinstance(module, Backbone) and tokenizer is not None:
+        offset = module.config.vocab_size - len(tokenizer.embedding)
+        module.start_image_rows(tokenizer.embedding.cpu(), offset)
+    # Convolutions run up to twice as fast in this memory layout on CPUs.
+    return module.to(device, memory_format=torch.channels_last)
+
+
+def start_from(
+    start: str, module: nn.Module, preset: Preset, materials: Materials
+) -> dict[str, Any]:
+    """Load weights called `start` into `module`, and say what they are.
+
+    A larger codebook keeps the old codes. Under another vocabulary, rows of embedding and head
+    move with their pieces (`transfer`). `ValueError` if the weights do not fit.
+    """
+    other, info = checkpoint.load_model(start, MODULES[preset.kind])
+    tensors = transfer.grown(other.state_dict(), module.state_dict())
+    new_tokenizer = materials.tokenizer
+    if new_tokenizer and info["tokenizer_sha256"] != materials.about["tokenizer_sha256"]:
+        old_tokenizer, _ = checkpoint.load_model(info["tokenizer"], ImageTokenizer)
+        old_size = len(old_tokenizer.embedding)
+        old_vocab = load_vocabulary(old_size, info.get("text", "mnist-text"))
+        codebooks = old_tokenizer.embedding, new_tokenizer.embedding.cpu()
+        new_tensors = {key: value.cpu() for key, value in module.state_dict().items()}
+        vocabs = old_vocab, materials.vocab
+        tensors = transfer.translated(tensors, new_tensors, vocabs, codebooks)
+    checkpoint.load_tensors(module, tensors, checkpoint.resolve(start))
+    history = {key: info[key] for key in ("command", "training", "start") if key in info}
+    return {"start": history, "start_sha256": info["sha256"]}
+
+
+def make_loss(module: Any, preset: Preset, materials: Materials) -> Loss:
+    """The loss of the kind of model that the preset trains."""
+    if preset.kind == "judge":
+        return judge_loss(module, materials.images, preset.training)
+    if preset.kind == "tokenizer":
+        return tokenizer_loss(module, materials.images, materials.vocab, preset.training)
+    assert materials.tokenizer is not None
+    return backbone_loss(module, materials.tokenizer, materials.vocab, materials.images, preset)
+
+
+def command(preset: Preset, start: str | None = None) -> str:
+    """The command line that repeats a run, for the JSON beside the weights."""
+    if preset.name not in PRESETS:
+        return f"(a preset of its own, {preset.name!r}; see config and training)"
+    words = ["minillada", "train", preset.name]
+    original = settings(PRESETS[preset.name])
+    for name, value in settings(preset).items():
+        if value == original[name]:
+            continue
+        if name in OWN_FLAGS and value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+        elif name == "bfloat16" and value:
+            words.append("--bf16")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+            words += ["--set", f"{name}={text}"]
+    if start:
+        words += ["--start", start]
+    return shlex.join(words)

@@ -1,0 +1,97 @@
+"""What must hold between settings, data and vocabulary before anything is written."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+
+from ..config import ModelConfig, Preset
+from ..datasets import mnist
+from ..datasets.pool import mnist_pool
+from ..extras.conversion import check_block_schedule, padding_multiple
+from ..tasks.base import Source, pictures_of
+from ..tasks.table import TASKS, TRAINED
+from ..vocab import Vocabulary
+from ..vq import ImageTokenizer
+from .stream import write_example
+
+MOST_ROWS = 65_536  # of a batch; more is a slip of the finger
+TRIES = 100  # examples of each task that are measured
+
+
+def check_settings(preset: Preset, start: str | None) -> None:
+    """`ValueError` for settings that no run can have, whatever it is trained on."""
+    if start is not None and not start.strip():
+        raise ValueError("--start is empty; name the weights to start from, or leave it out")
+    if preset.training.batch_size > MOST_ROWS:
+        raise ValueError(
+            f"batch_size must be at most {MOST_ROWS}, got {preset.training.batch_size}"
+        )
+    check_block_schedule(preset)
+    if preset.kind == "text" and start:
+        raise ValueError("text pieces start from nothing; leave --start out")
+    if preset.kind == "backbone":
+        check_mixture(preset)
+
+
+def check_mixture(preset: Preset) -> None:
+    """`ValueError` unless the mixture names tasks that can be trained, with positive shares."""
+    mixture = preset.training.data.mixture
+    if not mixture:
+        raise ValueError(f"{preset.name} has an empty mixture; name tasks and their shares")
+    for task, share in mixture:
+        if task not in TRAINED:
+            raise ValueError(f"no task {task!r} can be trained; choose from {', '.join(TRAINED)}")
+        if not 0 < share < float("inf"):
+            raise ValueError(f"the share of {task} must be positive, got {share}")
+
+
+def check_pixels(preset: Preset, images: mnist.Images) -> None:
+    """`ValueError` unless a model that reads pixels reads pixels of this kind."""
+    size, channels = images.pixels.shape[-1], images.pixels.shape[1]
+    for name, value in (("image_size", size), ("channels", channels)):
+        wanted = getattr(preset.model, name, value)
+        if wanted != value:
+            raise ValueError(f"{name} is {wanted}, but the images have {value}")
+
+
+def check_backbone(
+    preset: Preset, vocab: Vocabulary, images: mnist.Images, tokenizer: ImageTokenizer
+) -> None:
+    """`ValueError` unless the model has an id for every token and a place for every sequence."""
+    model, data = preset.model, preset.training.data
+    assert isinstance(model, ModelConfig)
+    if model.vocab_size != vocab.size:
+        raise ValueError(
+            f"vocab_size is {model.vocab_size}, but there are {vocab.image_token_offset} text "
+            f"pieces and {vocab.codebook_size} image codes; set vocab_size to {vocab.size}"
+        )
+    context = model.max_position_embeddings
+    if model.block_size > context:
+        raise ValueError(f"a block of {model.block_size} does not fit into {context} positions")
+    multiple = padding_multiple(preset)
+    if data.pack_length % multiple:
+        raise ValueError(f"pack_length must be a multiple of {multiple}, got {data.pack_length}")
+    length = max(longest_sequence(preset, vocab, images, tokenizer.grid), data.pack_length)
+    if length > context:
+        raise ValueError(
+            f"sequences of this mixture have up to {length} tokens, but the model has {context} "
+            "positions; raise max_position_embeddings"
+        )
+
+
+def longest_sequence(preset: Preset, vocab: Vocabulary, images: mnist.Images, grid: int) -> int:
+    """The length of the longest of some examples of each task, filled up to whole blocks."""
+    data, longest = preset.training.data, 0
+    pool = mnist_pool(mnist.Images(images.pixels[:2000], images.labels[:2000]))
+    source = Source(pool, random.Random(0), data.varied, data.held_out)
+    blank = torch.zeros(grid, grid, dtype=torch.long)  # any codes: only their number counts
+    for task, _ in data.mixture:
+        for _ in range(TRIES):
+            example = TASKS[task].make(source)
+            pictures = pictures_of(example.user) + pictures_of(example.response)
+            sequence = write_example(vocab, example, dict.fromkeys(pictures, blank))
+            longest = max(longest, len(sequence.ids))
+    multiple = padding_multiple(preset)
+    return -(-longest // multiple) * multiple

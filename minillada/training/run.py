@@ -1,0 +1,242 @@
+"""The folder of a run: what is written to it, and when.
+
+    metrics.jsonl               one line a step
+    state.safetensors           what the run needs to go on
+    step-NNNNNN.safetensors     snapshots of the weights, where they are asked for
+    weights.safetensors, .json  the result, when the run is complete
+
+Notable choices
+- A folder that holds a run is never overwritten unasked.
+- Nothing in the folder is touched before the first step is done. A run that cannot start leaves
+  what was there.
+- Files are written in such an order that a run killed between two of them can mend what is
+  missing: the snapshot before the state, the weights before their JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm.auto import tqdm
+
+from .. import checkpoint
+from ..config import TrainingConfig
+from ..files import atomic, checksum
+from ..settings import to_dict
+from .state import STATE, Learner, State, check_finite, check_story, read_state, save_state
+
+LOG, WEIGHTS, TEXT = "metrics.jsonl", "weights.safetensors", "text.json"
+# The parts of the JSON beside the weights that decide what a run computes.
+STORY = (
+    "preset", "kind", "config", "training",
+    "tokenizer_sha256", "text_sha256", "start_sha256", "data_md5",
+)  # fmt: skip
+
+
+@dataclass
+class Run:
+    """A folder, what to do with a run that is already in it, and how often to save."""
+
+    folder: Path
+    resume: bool = False  # go on with the run in the folder; an empty folder starts one
+    overwrite: bool = False  # replace the run in the folder
+    save_every: int | None = (
+        None  # steps from state to state; None: a tenth of the run, at most 500
+    )
+    snapshot_every: int | None = None  # steps from snapshot to snapshot of the weights; None: none
+    info: dict[str, Any] = field(default_factory=dict)  # what the JSON beside the weights says
+
+    def __post_init__(self) -> None:
+        self.folder = Path(self.folder)
+        for name in ("save_every", "snapshot_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.resume and self.overwrite:
+            raise ValueError("--resume keeps a run and --overwrite replaces it; choose one")
+        self.log: TextIO | None = None
+        self.learner: Learner | None = None
+        self.first_step = 0
+        self.seconds_before = 0.0
+        self.began = time.perf_counter()
+
+    # --- before the first step -------------------------------------------------------------------
+
+    def files(self) -> list[Path]:
+        """What a run has written to the folder."""
+        named = [self.folder / name for name in (LOG, STATE, WEIGHTS, "weights.json", TEXT)]
+        snapshots = [*self.folder.glob("step-*.safetensors"), *self.folder.glob("step-*.json")]
+        return [path for path in named if path.exists()] + sorted(snapshots)
+
+    def check_folder(self) -> None:
+        """`ValueError` if the folder cannot be written, or holds a run that must be kept."""
+        there = self.folder
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise ValueError(f"cannot write to {self.folder}; choose another folder with --out")
+        if self.files() and not (self.resume or self.overwrite):
+            raise ValueError(
+                f"{self.folder} already holds a run; go on with it by --resume, replace it with "
+                "--overwrite, or choose another folder with --out"
+            )
+
+    @property
+    def story(self) -> dict[str, Any]:
+        """Everything that decides what the run computes."""
+        return {key: self.info[key] for key in STORY if key in self.info}
+
+    def stored_state(self) -> State | None:
+        """The state to go on from; None if the run starts.
+
+        `ValueError` if what is in the folder is another run, or has no state to go on from.
+        """
+        self.check_folder()
+        if not self.resume:
+            return None
+        if (self.folder / STATE).exists():
+            return read_state(self.folder, self.story)
+        if (self.folder / WEIGHTS).exists():
+            raise ValueError(
+                f"{self.folder} holds weights, but {STATE} is missing, so nothing can go on; "
+                "choose another folder, or start again with --overwrite"
+            )
+        return None
+
+    def begin(self, learner: Learner, config: TrainingConfig) -> int:
+        """Put back the state that is in the folder, if any. Returns the step to go on with."""
+        self.info.setdefault("training", to_dict(config))
+        state = self.stored_state()
+        if state:
+            state.restore(learner)
+            self.first_step, self.seconds_before = state.step, state.seconds
+        if self.save_every is None:
+            self.save_every = min(500, max(1, config.steps // 10))
+        self.learner, self.began = learner, time.perf_counter()
+        return self.first_step
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has trained, earlier parts included."""
+        return self.seconds_before + time.perf_counter() - self.began
+
+    # --- while it trains -------------------------------------------------------------------------
+
+    def record(self, record: dict[str, Any], last: bool) -> None:
+        """Write down a finished step; save if it is time to, or if the step is the `last`."""
+        if self.log is None:
+            self.clear()
+            self.log = open_log(self.folder / LOG, self.first_step)
+        self.log.write(json.dumps(record) + "\n")
+        done = record["step"] + 1
+        if self.snapshot_every and done % self.snapshot_every == 0:
+            self.save_weights(checkpoint.snapshot_path(self.folder, done), {"step": done})
+        if last or done % (self.save_every or 1) == 0:
+            self.log.flush()
+            assert self.learner is not None
+            save_state(self.folder, self.learner, done, self.story, self.seconds)
+
+    def clear(self) -> None:
+        """Remove the files of an old run; a run that goes on keeps its own."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.first_step == 0:
+            for path in self.files():
+                path.unlink()
+
+    def close(self) -> None:
+        if self.log:
+            self.log.close()
+            self.log = None
+
+    # --- afterwards ------------------------------------------------------------------------------
+
+    def save_weights(self, path: Path, more: dict[str, Any]) -> None:
+        """Write the weights and their JSON. `FloatingPointError` if a weight is not finite."""
+        assert self.learner is not None
+        check_finite(self.learner.module, f"for {path.name}")
+        checkpoint.save_model(path, self.learner.module, self.info | more)
+
+    def is_complete(self) -> bool:
+        """Whether the weights of this run are there and belong to their JSON."""
+        path = self.folder / WEIGHTS
+        if not path.exists() or not path.with_suffix(".json").exists():
+            return False
+        info = checkpoint.read_info(path)
+        if info.get("sha256") != checksum(path):
+            return False
+        check_story(path, {key: info[key] for key in STORY if key in info}, self.story)
+        return True
+
+
+def open_log(path: Path, steps: int) -> TextIO:
+    """The log for appending, cut back to the first `steps`, so that each step stands there once."""
+    kept, foreign = [], 0
+    if steps and path.exists():
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        for number, line in enumerate(lines, start=1):
+            step = step_of(line)
+            if step is not None and step < steps:
+                kept.append(line + "\n")
+            # A process that was killed leaves half a line at the end.
+            foreign += step is None and number < len(lines)
+    if foreign:
+        warnings.warn(f"{path}: {foreign} lines that no step wrote were left out", stacklevel=2)
+    with atomic(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")
+    return open(path, "a", encoding="utf-8")
+
+
+def step_of(line: str) -> int | None:
+    """The step that a line of the log is about; None for any other line."""
+    try:
+        record = json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    step = record.get("step") if isinstance(record, dict) else None
+    return step if isinstance(step, int) else None
+
+
+class StopSignals:
+    """Within, Ctrl-C and SIGTERM let the step be finished and saved. A second one stops at once.
+
+    Only the main thread may listen to signals; in any other thread nothing changes.
+    """
+
+    def __init__(self, listen: bool) -> None:
+        self.listen = listen and threading.current_thread() is threading.main_thread()
+        self.received: int | None = None
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if self.listen:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self.receive)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            # None is a handler that Python did not set, and cannot set again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def receive(self, number: int, frame: object) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def leave(self, sentence: str) -> None:
+        """Say how to go on and raise what the signal stands for, if one was received."""
+        if self.received is None:
+            return
+        tqdm.write(f"{sentence}, which are saved; go on with --resume", file=sys.stderr)
+        if self.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + self.received)

@@ -1,0 +1,74 @@
+"""The learning rate at its ends, and which parameter is moved by what."""
+
+import pytest
+import torch
+from helpers import generator, tiny_backbone
+from tiny_runs import SHORT
+from torch import nn
+
+from minillada.config import TrainingConfig
+from minillada.settings import changed
+from minillada.training import optim
+
+
+def test_learning_rate_end_points():
+    config = changed(
+        TrainingConfig(), steps=100, warmup_steps=10, learning_rate=0.5, final_lr_fraction=0.1
+    )
+    rates = [optim.learning_rate(config, step) for step in range(101)]
+    # The peak is reached at the last step of the warm-up.
+    assert rates[0] == pytest.approx(0.05)
+    assert rates[9] == pytest.approx(0.5)
+    assert rates[10] == pytest.approx(0.5)
+    assert rates[55] == pytest.approx((0.5 + 0.05) / 2)  # half-way down the cosine
+    assert rates[100] == pytest.approx(0.05)
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert optim.learning_rate(changed(config, warmup_steps=0), 0) == pytest.approx(0.5)
+
+
+def test_only_matrices_decay():
+    module = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
+    (optimizer,) = optim.make_optimizers(module, SHORT)
+    matrices, vectors = optimizer.param_groups
+    assert [tuple(p.shape) for p in matrices["params"]] == [(2, 3)]
+    assert [tuple(p.shape) for p in vectors["params"]] == [(2,), (2,), (2,)]
+    assert matrices["weight_decay"] == 0.1
+    assert vectors["weight_decay"] == 0.0
+
+
+def muon_pair():
+    backbone = tiny_backbone()
+    config = changed(SHORT, optimizer="muon", weight_decay=0.0)
+    return backbone, *optim.make_optimizers(backbone, config)
+
+
+def test_muon_takes_the_matrices_of_the_layers_and_adamw_the_rest():
+    backbone, adamw, muon = muon_pair()
+    taken = []
+    for group in adamw.param_groups + muon.param_groups:
+        taken += [id(p) for p in group["params"]]
+    assert sorted(taken) == sorted(id(p) for p in backbone.parameters()), "every parameter once"
+    layers = {id(p) for p in muon.param_groups[0]["params"]}
+    names = {name for name, p in backbone.named_parameters() if id(p) in layers}
+    assert len(names) > 4
+    assert all(name.startswith("model.layers.") and "norm" not in name for name in names)
+
+
+def test_muon_moves_all_directions_alike_as_far_as_adamw_does():
+    backbone, _, muon = muon_pair()
+    layers = muon.param_groups[0]["params"]
+    before = [p.detach().clone() for p in layers]
+    for p in layers:
+        # Gradients differ a hundredfold between directions.
+        spread = torch.diag(torch.logspace(0, -2, p.shape[-1]))
+        p.grad = torch.randn(p.shape, generator=generator(3)) @ spread
+    untouched = backbone.lm_head.weight.detach().clone()
+    muon.step()
+    for p, old in zip(layers, before):
+        step = old - p.detach()
+        values = torch.linalg.svdvals(step)
+        assert values.max() / values.min() < 4
+        size = float(step.square().mean().sqrt())
+        assert size == pytest.approx(0.2 * SHORT.optim.learning_rate, rel=0.3)
+    assert torch.equal(backbone.lm_head.weight, untouched)

@@ -1,0 +1,120 @@
+"""Each recipe shows the model what it should, and weighs it as it should."""
+
+import functools
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers import generator, real_images
+from tiny_runs import BACKBONE, SHORT, backbone_run
+
+from minillada.datasets import captions, edits
+from minillada.settings import changed
+from minillada.training import recipes
+from minillada.training.loop import batch_indices, fit, step_generator
+from minillada.training.stream import shift
+from minillada.vocab import load_vocabulary
+
+
+def test_caption_table_and_index_agree():
+    text = load_vocabulary(16)
+    table = recipes.caption_table(text)
+    classes = [[d, t, s] for d in range(10) for t in range(2) for s in range(3)]
+    mixed = torch.tensor(classes)[torch.randperm(60, generator=generator())]
+    for row, index in zip(mixed.tolist(), recipes.caption_index(mixed).tolist()):
+        assert text.decode(table[index]) == captions.caption(*row)
+
+
+def seen_by_tokenizer(images, config, step):
+    """Pixels and captions that the recipe of the tokenizer shows in a step."""
+    seen = []
+
+    def loss(pixels, table, right, generator):
+        seen.append((pixels, [load_vocabulary(16).decode(table[row]) for row in right]))
+
+    module = SimpleNamespace(parameters=lambda: iter([torch.zeros(1)]), loss=loss)
+    recipes.tokenizer_loss(module, images, load_vocabulary(16), config)(step)
+    return seen[0]
+
+
+def test_the_tokenizer_sees_each_picture_with_its_own_caption():
+    images = real_images(16)
+    pixels, written = seen_by_tokenizer(images, SHORT, 3)
+    index = batch_indices(16, 8, 3, SHORT.seed)
+    assert written == captions.describe_pixels(images.floats(index), images.labels[index])
+    moved = shift(images.floats(index), step_generator(SHORT.seed, 3))
+    assert torch.equal(pixels, moved)
+
+
+def test_a_tokenizer_may_see_edited_images():
+    """Share 1: nothing is shown as it was; captions are measured on what is shown."""
+    images = real_images(40)
+    config = changed(SHORT, operation_share=1.0, batch_size=40)
+    pixels, written = seen_by_tokenizer(images, config, 0)
+    index = batch_indices(40, 40, 0, config.seed)
+    plain = shift(images.floats(index), step_generator(config.seed, 0))
+    for row, shown in enumerate(pixels):
+        results = [edits.apply([name], plain[row][None])[0] for name in edits.OPERATIONS]
+        assert any(torch.equal(shown, result) for result in results)
+        dark = shown if shown.mean() < 0.5 else 1 - shown
+        label = images.labels[index[row]][None]
+        assert written[row] == captions.describe_pixels(dark[None], label)[0]
+
+
+def test_batches_are_averaged_by_their_shares(monkeypatch):
+    """A task with longer targets counts no more than its share of the rows."""
+    rows = []
+
+    def loss(backbone, batch, *rest):
+        rows.append(len(batch.ids))
+        return torch.tensor(4.0 * len(rows)), {"masked_nats": 1.0 * len(rows)}
+
+    monkeypatch.setattr(recipes, "block_diffusion_loss", loss)
+    value, metrics = backbone_run(5)[1](0)
+    assert len(rows) > 1 and sum(rows) == SHORT.batch_size
+    mean = sum(number * count for number, count in enumerate(rows, start=1)) / sum(rows)
+    assert float(value) == pytest.approx(4 * mean)
+    assert metrics["masked_nats"] == pytest.approx(mean)
+
+
+def step_of(**settings):
+    """Losses of steps 0 and 1 under some settings, their gradient, and the backbone."""
+    backbone, loss = backbone_run(5, changed(BACKBONE, **settings))
+    values = [loss(step)[0] for step in (0, 1)]
+    return values, torch.autograd.grad(sum(values), list(backbone.parameters())), backbone
+
+
+def test_compiling_and_checkpointing_change_neither_loss_nor_gradient(monkeypatch):
+    # This backend runs the traced graph as it is: what is compiled is tested here, not the
+    # compiler, which takes minutes.
+    traced = functools.partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", traced)
+    values, gradients, plain = step_of()
+    for settings in (dict(activation_checkpointing=True), dict(compile=True)):
+        others, again, backbone = step_of(**settings)
+        assert backbone.activation_checkpointing == ("activation_checkpointing" in settings)
+        assert backbone.state_dict().keys() == plain.state_dict().keys()
+        for a, b in zip([*others, *again], [*values, *gradients]):
+            size = float(b.detach().abs().max())
+            assert torch.allclose(a, b, atol=1e-5 * max(1.0, size))
+
+
+def test_checkpointed_layers_are_computed_again_as_they_were_in_bfloat16():
+    """On a CPU bfloat16 has another attention kernel, which the second pass must use, too."""
+    records = []
+    for flag in (False, True):
+        preset = changed(BACKBONE, steps=2, bfloat16=True, activation_checkpointing=flag)
+        backbone, loss = backbone_run(5, preset)
+        records.append(fit(backbone, loss, preset.training))
+    assert records[0] == records[1]
+
+
+def test_packed_rows_can_be_trained_on():
+    values, gradients, _ = step_of(pack_length=128)
+    assert all(torch.isfinite(value) for value in values)
+    assert any(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def test_the_text_pieces_are_learned_from_captions_or_from_every_task():
+    few, many = recipes.bpe_corpus(), recipes.bpe_corpus(every_task=True)
+    assert set(captions.all_captions()) <= set(few) < set(many)

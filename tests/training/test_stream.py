@@ -1,0 +1,157 @@
+"""Examples become the batches they should, moved, encoded and dropped at their rates."""
+
+import math
+
+import pytest
+import torch
+from helpers import generator, real_images, tiny_tokenizer
+from tiny_runs import BACKBONE, BOTH_WAYS, SHORT
+from torch import nn
+
+from minillada.datasets import captions, edits
+from minillada.datasets.pool import mnist_pool
+from minillada.layout import SYSTEM_PROMPTS
+from minillada.settings import changed
+from minillada.tasks.base import Picture
+from minillada.tasks.table import TRAINED
+from minillada.training import stream
+from minillada.training.stream import encode_pictures, mixture_batches, shift
+from minillada.vocab import load_vocabulary
+
+
+def prompt_of(text):
+    """What the user gives in a drawing sequence."""
+    return text.split("<role>HUMAN</role>")[1].split("<role>ASSISTANT</role>")[0]
+
+
+def test_shift_moves_each_image_by_its_own_whole_pixels():
+    images = torch.rand(60, 2, 9, 9, generator=generator())
+    moved = shift(images, generator(1), most=2)
+    places = [(down, right) for down in range(5) for right in range(5)]
+    found = set()
+    for image, result in zip(images, moved):
+        padded = nn.functional.pad(image, (2, 2, 2, 2))
+        fits = [(d, r) for d, r in places if torch.equal(result, padded[:, d : d + 9, r : r + 9])]
+        assert len(fits) == 1
+        found.add(fits[0])
+    assert {down for down, _ in found} == {right for _, right in found} == set(range(5))
+    assert torch.equal(shift(images, generator(1), most=0), images)
+
+
+def test_pictures_are_moved_alike_before_and_after_an_edit():
+    tokenizer, images, indices = tiny_tokenizer(), real_images(30), [3, 8, 21]
+    pictures = [Picture(i, name) for i in indices for name in (None, "mirror it", "invert it")]
+    codes = encode_pictures(tokenizer, images, pictures * 2, generator(5))
+    moved = shift(images.floats(indices), generator(5))
+    for picture in pictures:
+        original = moved[indices.index(picture.index)][None]
+        shown = edits.apply([picture.operation], original)
+        assert torch.equal(codes[picture], tokenizer.encode(shown)[0])
+    still = encode_pictures(tokenizer, images, pictures[:1], None)
+    assert torch.equal(still[pictures[0]], tokenizer.encode(images.floats([3]))[0])
+    assert encode_pictures(tokenizer, images, [], None) == {}
+
+
+def test_codes_are_those_of_float32_under_autocast_too():
+    """Inference has no autocast: training on other codes would teach a language nobody speaks."""
+    tokenizer, images = tiny_tokenizer(), real_images(40)
+    pictures = [Picture(index) for index in range(40)]
+    plain = encode_pictures(tokenizer, images, pictures, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        under = encode_pictures(tokenizer, images, pictures, None)
+    assert all(torch.equal(plain[picture], under[picture]) for picture in pictures)
+
+
+def test_every_row_pairs_an_image_with_its_own_caption(monkeypatch):
+    monkeypatch.setattr(stream, "shift", lambda images, generator: images)
+    tokenizer, vocab, images = tiny_tokenizer(), load_vocabulary(16), real_images(40)
+    codes = tokenizer.encode(images.floats()).flatten(1).tolist()
+    right = captions.describe_pixels(images.floats(), images.labels)
+    expected = set()
+    for row, caption in zip(codes, right):
+        image = "".join(f"<code {code}>" for code in row)
+        expected |= {("draw", image, caption), ("describe", image, caption)}
+    preset = changed(BACKBONE, varied=False, unconditional_rate=0.0, batch_size=60)
+    found = []
+    for batch in mixture_batches(tokenizer, vocab, mnist_pool(images), preset, 2):
+        assert batch.ids.shape[1] % preset.model.block_size == 0
+        for ids, real in zip(batch.ids, batch.real):
+            text, asked = vocab.decode(ids), vocab.decode(ids[real])
+            image = text.split("<boi>")[1].split("<|/image|>")[0]
+            if SYSTEM_PROMPTS["draw"] in text:
+                found.append(("draw", image, prompt_of(text)))
+                assert asked == f"{image}<|/image|><|endoftext|>"
+            else:
+                found.append(("describe", image, asked.removesuffix("<|endoftext|>")))
+                assert "<|/image|>Describe the image.<role>ASSISTANT</role>" in text
+    assert len(found) == 60
+    assert set(found) <= expected
+    assert {kind for kind, _, _ in found} == {"draw", "describe"}
+
+
+def test_captions_are_dropped_and_shortened_at_their_rates():
+    vocab, tokenizer, pool = load_vocabulary(16), tiny_tokenizer(), mnist_pool(real_images(600))
+    preset = changed(BACKBONE, mixture=(("draw", 1.0),), batch_size=900)
+    kinds = {"none": 0, "full": 0, "digit": 0, "thickness": 0, "slant": 0}
+    names = {
+        (False, False): "digit", (True, False): "thickness",
+        (False, True): "slant", (True, True): "full",
+    }  # fmt: skip
+    rows = []
+    for batch in mixture_batches(tokenizer, vocab, pool, preset, 0):
+        rows += list(batch.ids)
+    for row in rows:
+        text = prompt_of(vocab.decode(row))
+        if text == "<uncondition>":
+            kinds["none"] += 1
+            continue
+        digit, thickness, slant = captions.parse(text)
+        assert text == captions.caption(digit, thickness, slant)
+        kinds[names[thickness is not None, slant is not None]] += 1
+    expected = {"none": 0.1, "digit": 0.06, "thickness": 0.06, "slant": 0.06, "full": 0.72}
+    for kind, share in expected.items():
+        spread = 4 * math.sqrt(share * (1 - share) / 900)
+        assert kinds[kind] / 900 == pytest.approx(share, abs=spread), kinds
+
+
+def test_a_mixture_holds_every_task_in_its_share_and_repeats():
+    tokenizer, vocab, pool = tiny_tokenizer(), load_vocabulary(16), mnist_pool(real_images(2000))
+    mixture = tuple((task, 1.0) for task in TRAINED)
+    preset = changed(BACKBONE, mixture=mixture, batch_size=600, unconditional_rate=0.0)
+    batches = mixture_batches(tokenizer, vocab, pool, preset, 3)
+    again = mixture_batches(tokenizer, vocab, pool, preset, 3)
+    assert len(batches) == len(again)
+    texts = []
+    for a, b in zip(batches, again):
+        assert torch.equal(a.ids, b.ids) and torch.equal(a.targets, b.targets)
+        texts += [vocab.decode(row) for row in a.ids]
+    assert len(texts) == 600
+    tasks = {"draw": 2, "describe": 7, "edit": 4, "think": 4, "interleave": 1}
+    for system, prompt in SYSTEM_PROMPTS.items():
+        expected = 600 * tasks[system] / 18
+        count = sum(prompt in text for text in texts)
+        assert abs(count - expected) < 5 * math.sqrt(expected), system
+
+
+def test_block_size_one_pads_as_the_others_do():
+    vocab, tokenizer, pool = load_vocabulary(16), tiny_tokenizer(), mnist_pool(real_images(40))
+    batches = mixture_batches(tokenizer, vocab, pool, changed(BACKBONE, block_size=1), 0)
+    assert all(batch.ids.shape[1] % 16 == 0 for batch in batches)
+
+
+def test_packing_holds_the_same_sequences_in_rows_of_one_length():
+    vocab, tokenizer, pool = load_vocabulary(16), tiny_tokenizer(), mnist_pool(real_images(40))
+    apart = mixture_batches(tokenizer, vocab, pool, BACKBONE, 1)
+    preset = changed(BACKBONE, pack_length=128, mixture=BOTH_WAYS)
+    (packed,) = mixture_batches(tokenizer, vocab, pool, preset, 1)
+    assert packed.ids.shape[1] == 128
+    assert len(packed.ids) < SHORT.batch_size
+    texts = []
+    for batch in apart:
+        texts += [vocab.decode(row).split("<|endoftext|>")[0] for row in batch.ids]
+    found = []
+    for row, document in zip(packed.ids, packed.documents):
+        for number in range(int(document.max()) + 1):
+            found.append(vocab.decode(row[document == number]).split("<|endoftext|>")[0])
+    assert sorted(found) == sorted(texts)
+    assert int(packed.real.sum()) == sum(int(batch.real.sum()) for batch in apart)

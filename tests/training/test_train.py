@@ -1,0 +1,348 @@
+"""Presets from end to end: what is written, what is stored with it, and how a run goes on."""
+
+import json
+import shlex
+
+import pytest
+import torch
+from helpers import real_images, save_tiny_uni, storable, tiny_tokenizer
+from tiny_runs import BACKBONE, JUDGE, STEPS, TOKENIZER, same_bits
+
+import minillada
+from minillada import checkpoint
+from minillada.config import Preset, TextConfig
+from minillada.datasets import mnist
+from minillada.measure.judge import Judge
+from minillada.model import Backbone
+from minillada.presets import get_preset
+from minillada.settings import changed, read_settings
+from minillada.training import train
+from minillada.training.run import Run
+from minillada.vocab import text_path
+from minillada.vq import ImageTokenizer
+
+
+@pytest.fixture(autouse=True)
+def small_mnist(monkeypatch):
+    monkeypatch.setattr(mnist, "load_mnist", lambda split="train", root=None: real_images(40))
+
+
+@pytest.fixture
+def preset(tmp_path):
+    """A tiny backbone that reads a tiny tokenizer."""
+    folder = save_tiny_uni(tmp_path / "given").parent / "tokenizer"
+    return changed(BACKBONE, tokenizer=str(folder))
+
+
+def contents(folder):
+    """Every file of a run; the lock is none."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
+# --- what is written -----------------------------------------------------------------------------
+
+
+def test_text_preset_reproduces_the_shipped_pieces(tmp_path):
+    module, records = train.train(get_preset("mnist-text"), tmp_path / "text")
+    assert module is None and records == []
+    learned = json.loads((tmp_path / "text" / "text.json").read_text())
+    assert learned == json.loads(text_path().read_text())
+    with pytest.raises(ValueError, match="ask for that number"):
+        large = Preset(name="x", kind="text", model=TextConfig(vocab_size=5000))
+        train.train(large, tmp_path / "more")
+    assert not (tmp_path / "more").exists()
+
+
+def test_every_kind_trains_saves_and_loads(tmp_path):
+    classes = {"judge": Judge, "tokenizer": ImageTokenizer, "backbone": Backbone}
+    backbone = changed(BACKBONE, tokenizer=str(tmp_path / "tokenizer"))
+    for preset in (JUDGE, TOKENIZER, backbone):
+        module, records = train.train(preset, tmp_path / preset.kind)
+        assert len(records) == STEPS
+        back, info = checkpoint.load_model(tmp_path / preset.kind, classes[preset.kind])
+        assert same_bits(back, storable(module))
+        assert info["data_md5"] == mnist.MNIST_MD5
+        assert info["training"]["seed"] == 5
+    assert len(info["text_sha256"]) == len(info["tokenizer_sha256"]) == 64
+    uni = minillada.load(tmp_path / "backbone")
+    assert uni.draw(["a seven"], steps=2).shape == (1, 1, 32, 32)
+    assert len(uni.describe(real_images(2).floats())) == 2
+
+
+def test_the_command_repeats_the_run():
+    preset = changed(
+        get_preset("mnist-cpu"),
+        steps=9,
+        seed=4,
+        bfloat16=True,
+        learning_rate=0.5,
+        tokenizer="runs/my tokenizer",
+        mixture=(("draw", 2.0), ("digit", 1.0)),
+        block_size=4,
+        mask_rate=(0.3, 0.8),
+        objective="uniform",
+    )
+    words = shlex.split(train.command(preset, "runs/it's here"))
+    assert words[:3] == ["minillada", "train", "mnist-cpu"]
+    # Read the command line as the program does.
+    settings, given, rest = [], {}, iter(words[3:])
+    for word in rest:
+        if word == "--bf16":
+            given["bfloat16"] = True
+        elif word == "--set":
+            settings.append(next(rest))
+        else:
+            given[word.removeprefix("--").replace("-", "_")] = next(rest)
+    assert given.pop("start") == "runs/it's here"
+    given |= {name: json.loads(given[name]) for name in ("steps", "seed", "learning_rate")}
+    assert changed(get_preset("mnist-cpu"), **read_settings(settings), **given) == preset
+
+
+def test_a_new_backbone_starts_its_image_rows_at_the_codebook():
+    tokenizer = tiny_tokenizer()
+    with_codes, again = (train.new_model(BACKBONE, "cpu", tokenizer) for _ in range(2))
+    without = train.new_model(BACKBONE, "cpu")
+    assert same_bits(with_codes, again)
+    for table in ("model.word_embeddings.weight", "lm_head.weight"):
+        a, b = with_codes.get_parameter(table).detach(), without.get_parameter(table).detach()
+        assert torch.equal(a[:384], b[:384])
+        assert not torch.equal(a[384:], b[384:])
+        # They are a projection of codes of 8 dimensions.
+        assert torch.linalg.matrix_rank(a[384:]) <= tokenizer.config.code_dim
+
+
+# --- going on ------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_preset_resumes_to_the_same_file(preset, tmp_path):
+    train.train(preset, tmp_path / "whole")
+    parts = tmp_path / "parts"
+    train.train(preset, parts, stop_after=3)
+    assert not (parts / "weights.safetensors").exists(), "no half-trained weights by mistake"
+    train.train(preset, Run(parts, resume=True))
+    for name in ("weights.safetensors", "metrics.jsonl"):
+        assert (parts / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    # The library writes metadata in random order, so states are compared by content.
+    whole, settings = checkpoint.read_tensors(tmp_path / "whole" / "state.safetensors")
+    again, others = checkpoint.read_tensors(parts / "state.safetensors")
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+    assert any(key.endswith("exp_avg_sq") for key in whole)
+    assert settings["story"] == others["story"]
+    written = contents(parts)
+    train.train(preset, Run(parts, resume=True))
+    assert contents(parts) == written, "nothing was left to do, so nothing is rewritten"
+
+
+def test_resume_starts_a_run_in_a_new_folder(preset, tmp_path):
+    train.train(preset, tmp_path / "plain")
+    train.train(preset, Run(tmp_path / "new", resume=True))
+    for name in ("weights.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "new" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+
+
+def test_muon_resumes_to_the_bit(preset, tmp_path):
+    preset = changed(preset, optimizer="muon")
+    train.train(preset, tmp_path / "whole")
+    train.train(preset, tmp_path / "parts", stop_after=3)
+    train.train(preset, Run(tmp_path / "parts", resume=True))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    name = "weights.safetensors"
+    assert (whole / name).read_bytes() == (parts / name).read_bytes()
+
+
+OTHER_RUNS = {
+    "block_size": (dict(block_size=8), "block_size: 4 before, 8 now"),
+    "rope_theta": (dict(rope_theta=10.0), "rope_theta: 100.0 before, 10.0 now"),
+    "steps": (dict(steps=9), "steps: 7 before, 9 now"),
+    "mixture": (dict(mixture=(("draw", 1.0),)), "mixture: "),
+    "several": (dict(seed=6, learning_rate=0.1), "learning_rate: 0.003 before, 0.1 now; seed: 5"),
+}
+
+
+@pytest.mark.parametrize("stop_after", [3, None], ids=["unfinished", "finished"])
+@pytest.mark.parametrize("name", OTHER_RUNS)
+def test_another_run_is_not_resumed(preset, tmp_path, name, stop_after):
+    changes, sentence = OTHER_RUNS[name]
+    train.train(preset, tmp_path / "run", stop_after=stop_after)
+    before = contents(tmp_path / "run")
+    with pytest.raises(ValueError, match="belongs to another run") as error:
+        train.train(changed(preset, **changes), Run(tmp_path / "run", resume=True))
+    assert sentence in str(error.value)
+    assert contents(tmp_path / "run") == before
+
+
+def test_another_tokenizer_text_or_start_is_not_resumed(preset, tmp_path, monkeypatch):
+    run = Run(tmp_path / "run", resume=True)
+    train.train(preset, tmp_path / "run", stop_after=3)
+    train.train(preset, tmp_path / "other")
+    with pytest.raises(ValueError, match="start_sha256: None before, [0-9a-f]{64} now"):
+        train.train(preset, run, start=str(tmp_path / "other"))
+    train.train(TOKENIZER, tmp_path / "tokenizer")
+    with pytest.raises(ValueError, match="tokenizer_sha256: [0-9a-f]{64} before, "):
+        train.train(changed(preset, tokenizer=str(tmp_path / "tokenizer")), run)
+    # The same name, but other pieces.
+    pieces = tmp_path / "pieces.json"
+    pieces.write_text(text_path().read_text().replace("\n", "\n "))
+    monkeypatch.setattr(train, "text_path", lambda name: pieces)
+    with pytest.raises(ValueError, match="text_sha256: [0-9a-f]{64} before, "):
+        train.train(preset, run)
+
+
+# --- folders that hold a run ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop_after", [3, None], ids=["unfinished", "finished"])
+def test_a_run_is_not_overwritten_unasked(preset, tmp_path, stop_after):
+    train.train(preset, tmp_path / "run", stop_after=stop_after)
+    before = contents(tmp_path / "run")
+    with pytest.raises(ValueError, match="already holds a run; .*--resume.*--overwrite"):
+        train.train(preset, tmp_path / "run")
+    assert contents(tmp_path / "run") == before
+    train.train(changed(preset, seed=9), Run(tmp_path / "run", overwrite=True))
+    train.train(changed(preset, seed=9), tmp_path / "plain")
+    for name in ("weights.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+
+
+def test_text_pieces_are_not_overwritten_unasked(tmp_path):
+    train.train(get_preset("mnist-text"), tmp_path)
+    with pytest.raises(ValueError, match="already holds a run"):
+        train.train(get_preset("mnist-text"), tmp_path)
+    train.train(get_preset("mnist-text"), Run(tmp_path, resume=True))
+    with pytest.raises(ValueError, match="holds other text pieces; replace them with --overwrite"):
+        train.train(get_preset("mnist-uni-text"), Run(tmp_path, resume=True))
+
+
+def test_overwriting_leaves_nothing_of_the_old_run(preset, tmp_path):
+    train.train(preset, Run(tmp_path / "run", snapshot_every=2))
+    train.train(preset, Run(tmp_path / "run", overwrite=True), stop_after=1)
+    assert sorted(contents(tmp_path / "run")) == ["metrics.jsonl", "state.safetensors"]
+
+
+def test_a_refused_run_leaves_the_finished_one_untouched(preset, tmp_path):
+    """What is only found out in the first step must not have emptied the log before."""
+    train.train(preset, tmp_path / "run")
+    before = contents(tmp_path / "run")
+    for changes in (dict(pack_length=128, mask_rate_per="sequence"), dict(pack_length=102)):
+        with pytest.raises(ValueError):
+            train.train(changed(preset, **changes), Run(tmp_path / "run", overwrite=True))
+        assert contents(tmp_path / "run") == before
+
+
+def test_a_run_that_cannot_be_made_makes_no_folder(preset, tmp_path):
+    wrong = changed(preset, vocab_size=1000)
+    with pytest.raises(ValueError, match="vocab_size"):
+        train.train(wrong, tmp_path / "new")
+    with pytest.raises(FileNotFoundError, match="no weights called 'nowhere'"):
+        train.train(changed(preset, tokenizer="nowhere"), tmp_path / "new")
+    with pytest.raises(FileNotFoundError, match="no weights called 'nowhere'"):
+        train.train(preset, tmp_path / "new", start="nowhere")
+    with pytest.raises(ValueError, match="--start is empty"):
+        train.train(preset, tmp_path / "new", start="")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_written(preset, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ValueError, match="cannot write to .*; choose another folder with --out"):
+        train.train(preset, tmp_path / "file" / "run")
+
+
+# --- killed between two files --------------------------------------------------------------------
+
+
+def remove(*names):
+    def damage(folder):
+        for name in names:
+            (folder / name).unlink()
+
+    return damage
+
+
+def other_weights(folder):
+    path = folder / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+
+
+DAMAGES = {
+    "no JSON": remove("weights.json"),
+    "no weights": remove("weights.safetensors"),
+    "neither": remove("weights.json", "weights.safetensors"),
+    "they do not belong together": other_weights,
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_weights_that_are_not_whole_are_written_again(preset, tmp_path, name):
+    folder = tmp_path / "run"
+    train.train(preset, folder)
+    before = (folder / "weights.safetensors").read_bytes()
+    DAMAGES[name](folder)
+    train.train(preset, Run(folder, resume=True))
+    assert (folder / "weights.safetensors").read_bytes() == before
+    checkpoint.load_model(folder, Backbone)
+
+
+def test_a_snapshot_is_written_before_its_state(preset, tmp_path, monkeypatch):
+    """Killed while a snapshot is written: the state is still the one before it."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train.train(preset, Run(whole, snapshot_every=2))
+    original = checkpoint.save_model
+
+    def dying(path, *rest):
+        if path.name == "step-000004.safetensors":
+            raise KeyboardInterrupt
+        original(path, *rest)
+
+    monkeypatch.setattr(checkpoint, "save_model", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(preset, Run(killed, snapshot_every=2, save_every=1))
+    monkeypatch.undo()
+    mnist_images = real_images(40)
+    monkeypatch.setattr(mnist, "load_mnist", lambda split="train", root=None: mnist_images)
+    train.train(preset, Run(killed, snapshot_every=2, resume=True))
+    names = [path.name for path in checkpoint.snapshots(killed)]
+    assert names == [f"step-00000{step}.safetensors" for step in (2, 4, 6)]
+    for name in names:
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_weights_without_a_state_are_not_trained_again_unasked(preset, tmp_path):
+    train.train(preset, tmp_path / "run")
+    (tmp_path / "run" / "state.safetensors").unlink()
+    with pytest.raises(ValueError, match="state.safetensors is missing, so nothing can go on"):
+        train.train(preset, Run(tmp_path / "run", resume=True))
+
+
+# --- snapshots and starts ------------------------------------------------------------------------
+
+
+def test_snapshots_are_the_weights_of_their_step(preset, tmp_path):
+    train.train(preset, Run(tmp_path / "run", snapshot_every=2), stop_after=3)
+    train.train(preset, Run(tmp_path / "run", snapshot_every=2, resume=True))
+    names = [path.name for path in checkpoint.snapshots(tmp_path / "run")]
+    assert names == [f"step-00000{step}.safetensors" for step in (2, 4, 6)]
+    four, _ = train.train(preset, tmp_path / "four", stop_after=4)
+    kept, info = checkpoint.load_model(checkpoint.snapshot_path(tmp_path / "run", 4), Backbone)
+    assert same_bits(kept, storable(four))
+    assert info["step"] == 4 and info["preset"] == "mnist"
+
+
+def test_a_run_can_start_from_other_weights(preset, tmp_path):
+    """A second round begins where the first ended, and its JSON tells the whole story."""
+    first, _ = train.train(preset, tmp_path / "first")
+    start = str(tmp_path / "first")
+    still = changed(preset, block_size=8, learning_rate=1e-12, weight_decay=0.0)
+    second, _ = train.train(still, tmp_path / "second", start=start)
+    old, new = storable(first).state_dict(), second.state_dict()
+    assert all(torch.allclose(old[key], new[key], atol=1e-6) for key in old)
+    info = checkpoint.read_info(tmp_path / "second" / "weights.safetensors")
+    about = checkpoint.read_info(tmp_path / "first" / "weights.safetensors")
+    assert info["start"]["training"] == about["training"]
+    assert info["start_sha256"] == about["sha256"]
+    assert info["command"].endswith(f"--start {start}")
+    with pytest.raises(ValueError, match="first.* does not fit its configuration"):
+        train.train(changed(preset, hidden_size=48), tmp_path / "third", start=start)
+    with pytest.raises(ValueError, match="is the folder of the run itself"):
+        train.train(preset, Run(tmp_path / "first", overwrite=True), start=start)
