@@ -1,6 +1,7 @@
 """Autoregression is block size 1, masked diffusion block size L, and the schedule leads from one to the other, resumable to the bit."""
 
 import math
+import shlex
 from itertools import product
 from types import SimpleNamespace
 
@@ -190,7 +191,7 @@ def test_a_schedule_can_be_set_and_is_recorded():
         **read_settings(["block_schedule=[[0,4],[0.5,16]]", "mask_noise=0.1"]),
     )
     assert preset.training.block_schedule == ((0, 4), (0.5, 16)) and preset.training.mask_noise == 0.1
-    settings = [word for word in train.command(preset, "mnist-ar").split() if "=" in word]
+    settings = [word for word in shlex.split(train.command(preset, "mnist-ar")) if "=" in word]
     assert changed(get_preset("mnist-cpu"), **read_settings(settings)) == preset
     stored = to_dict(preset.training)
     assert stored["block_schedule"] == [[0, 4], [0.5, 16]]
