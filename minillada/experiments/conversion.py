@@ -1,178 +1,198 @@
-"""Convert the autoregressive `mnist-ar` into a block diffusion model, and store what helps in `data/weights/conversion.json`.
+"""What helps when the autoregressive `mnist-ar` becomes a block diffusion model?
 
-`python tests/compare_conversion.py` does three things, or those that are named: `gradients` (noise on the mask embedding),
-`curves` (block-size schedules against training from scratch at equal compute) and `merge` (the mean of the best
-checkpoints). All of it takes about twenty minutes on one core; notebook 15 shows the result.
+- `gradients`: noise on the mask embedding in the first steps;
+- `curves`: schedules of the block size against training from scratch, at equal compute;
+- `merge`: the mean of the best checkpoints.
+
+About twenty minutes on one core; notebook 15 shows the result.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from .. import checkpoint
+from ..config import Preset
 from ..datasets import captions, mnist
 from ..evaluation import evaluate, likelihood
-from ..files import RESULTS_DIR, atomic
 from ..measure.intervals import mean_interval
-from ..measure.judge import load_judge
+from ..measure.judge import Judge
 from ..model import Backbone
 from ..presets import get_preset
 from ..settings import changed
 from ..training import recipes, train
-from ..training.loop import fit
-from ..training.run import Run
-from ..uni import Uni, load
+from ..training.loop import Loss, fit
+from ..uni import Uni
 from ..vocab import load_vocabulary
 from ..vq import ImageTokenizer
-
-RESULT = RESULTS_DIR / "conversion.json"
-
+from .runner import Experiment, Lab, Point, main, over_seeds
 
 SEEDS = (0, 1)
-
-
+NOISE_SEEDS = 3
 BATCH, STEPS, MEASURE_EVERY, PROMPTS, IMAGES = 32, 240, 60, 300, 300
+NOISE_STEPS, SNAPSHOT_EVERY, HELD_OUT_IMAGES = 30, 20, 500
+BEST = (2, 3, 5)  # so many checkpoints are averaged
+SCHEDULES = {
+    "WSD": get_preset("mnist-wsd").training.block_schedule,
+    "growing, then 16": ((0.0, 4), (0.1, 8), (0.2, 16)),
+    "16 at once": (),
+    "from scratch": (),
+}
 
 
-NOISE_STEPS, NOISE_SEEDS = 30, 3
+def conversion(steps: int, seed: int, **changes: Any) -> Preset:
+    """`mnist-wsd` in few steps: the recipe of every conversion here but for `changes`."""
+    short = {"batch_size": BATCH, "warmup_steps": 20, "bfloat16": True}
+    return changed(get_preset("mnist-wsd"), steps=steps, seed=seed, **short, **changes)
 
 
-SNAPSHOT_EVERY, BEST = 20, (2, 3, 5)
+def loss_of(module: Backbone, tokenizer: ImageTokenizer, preset: Preset) -> Loss:
+    vocab = load_vocabulary(tokenizer.config.codebook_size)
+    return recipes.backbone_loss(module, tokenizer, vocab, mnist.load_mnist("train"), preset)
 
 
-GROWING = ((0.0, 4), (0.1, 8), (0.2, 16))
-
-
-SCHEDULES = {"WSD": get_preset("mnist-wsd").training.block_schedule, "growing, then 16": GROWING, "16 at once": (), "from scratch": ()}
-
-
-def conversion(steps: int, seed: int, **changes):
-    """`mnist-wsd` in few steps: the recipe of every run here but for `changes`."""
-    preset = get_preset("mnist-wsd")
-    warmup = dict(warmup_steps=20, bfloat16=True)
-    return changed(preset, steps=steps, batch_size=BATCH, seed=seed, **warmup | changes)
-
-
-def gradients(loss_of, vocab) -> dict:
-    """Loss and gradient norm of the first steps at block size 16, with and without noise, with the mask known and forgotten."""
-    report = {"steps": NOISE_STEPS, "seeds": NOISE_SEEDS}
-    for noise in (0.0, 0.1):
-        for known in (True, False):
-            records = []
-            for seed in range(NOISE_SEEDS):
-                backbone, _ = checkpoint.load_model("mnist-ar", Backbone)
-                if not known:  # what weight decay leaves of a row that no input ever used
-                    backbone.model.word_embeddings.weight.data[vocab.mask_id] = 0.0
-                preset = conversion(NOISE_STEPS, seed, block_schedule=(), mask_noise=noise)
-                records.append(fit(backbone, loss_of(backbone, preset), preset.training))
-            series = {key: torch.tensor([[r[key] for r in run] for run in records]).mean(0).tolist() for key in ("loss", "grad_norm")}
-            report[f"mask {'known' if known else 'forgotten'}, noise {noise}"] = series
+def gradients(lab: Lab, noise: float, known: bool, steps: int, seeds: int) -> dict[str, list]:
+    """Loss and gradient norm of the first steps at block size 16, means over seeds."""
+    tokenizer = lab.module("mnist-tokenizer", ImageTokenizer)
+    mask_id = load_vocabulary(tokenizer.config.codebook_size).mask_id
+    runs = []
+    for seed in range(seeds):
+        backbone = lab.module("mnist-ar", Backbone)
+        if not known:
+            # What weight decay leaves of a row that no input ever used.
+            backbone.model.word_embeddings.weight.data[mask_id] = 0.0
+        preset = conversion(steps, seed, block_schedule=(), mask_noise=noise)
+        runs.append(fit(backbone, loss_of(backbone, tokenizer, preset), preset.training))
+    report = {}
+    for key in ("loss", "grad_norm"):
+        series = torch.tensor([[record[key] for record in run] for run in runs])  # [seeds, steps]
+        report[key] = series.mean(0).tolist()
     return report
 
 
 class Meter:
-    """Positions that a model is asked to forward in training, and what it can do at the working block size."""
+    """What a model can do at the working block size, and what its training has cost so far."""
 
-    def __init__(self, module, tokenizer, vocab, judge):
-        self.module, self.positions, self.seconds, self.began, self.points = module, 0, 0.0, time.perf_counter(), []
-        self.uni, self.judge = Uni(module, tokenizer, vocab), judge
-        self.images, self.texts = likelihood.validation_images(IMAGES)
-        module.model.word_embeddings.register_forward_pre_hook(self.count)
+    def __init__(self, uni: Uni, judge: Judge, prompts: int, images: int):
+        self.uni, self.judge, self.prompts = uni, judge, prompts
+        self.images, self.texts = likelihood.validation_images(images)
+        self.positions, self.seconds, self.began = 0, 0.0, time.perf_counter()
+        self.points: list[dict] = []
+        uni.backbone.model.word_embeddings.register_forward_pre_hook(self.count)
 
-    def count(self, embedding, inputs) -> None:
-        self.positions += inputs[0].numel() * embedding.training
+    def count(self, embedding: nn.Module, inputs: tuple[Tensor]) -> None:
+        """Add the positions of a forward pass, if it belongs to training."""
+        if embedding.training:
+            self.positions += inputs[0].numel()
 
     def __call__(self, step: int) -> None:
         if step % MEASURE_EVERY:
             return
+        # The clock stands still while the model is measured.
         self.seconds += time.perf_counter() - self.began
         self.uni.eval()
-        codes = self.uni.encode(self.images)
-        bits = likelihood.bits_per_image(self.module, self.uni.vocab, codes, self.texts, 2, 0, spread=True)
+        uni, codes = self.uni, self.uni.encode(self.images)
+        bits = likelihood.bits_per_image(
+            uni.backbone, uni.vocab, codes, self.texts, 2, 0, spread=True
+        )
+        both = (bits["draw"] + bits["describe"]) / 2
         point = {"step": step, "positions": self.positions, "seconds": self.seconds}
-        for name, values in (("token", (bits["draw"] + bits["describe"]) / 2), ("image_token", bits["draw"])):
-            point |= mean_interval(values).entries(f"bits_per_{name}")
-        self.points.append(point | evaluate.evaluate_drawing(self.uni, self.judge, PROMPTS, seed=0))
-        self.module.train()
+        point |= mean_interval(both).entries("bits_per_token")
+        point |= mean_interval(bits["draw"]).entries("bits_per_image_token")
+        point |= evaluate.evaluate_drawing(uni, self.judge, self.prompts, seed=0)
+        self.points.append(point)
+        self.uni.backbone.train()
         self.began = time.perf_counter()
 
 
-def curves(loss_of, tokenizer, vocab, report: dict) -> dict:
-    """Bound and drawing accuracy along each run, always measured at block size 16."""
-    judge = load_judge()
-    report |= {"batch": BATCH, "steps": STEPS, "prompts": PROMPTS, "images": IMAGES, "runs": report.get("runs", {})}
-    for seed in SEEDS:
-        for name, schedule in SCHEDULES.items():
-            preset = conversion(STEPS, seed, block_schedule=schedule)
-            module = train.new_model(preset, "cpu", tokenizer)
-            if name != "from scratch":
-                module.load_state_dict(checkpoint.load_model("mnist-ar", Backbone)[0].state_dict())
-            meter = Meter(module, tokenizer, vocab, judge)
-            meter(0)
-            fit(module, loss_of(module, preset), preset.training, description=name, after_step=meter)
-            report["runs"][f"{name}, seed {seed}"] = meter.points
-            print(name, seed, json.dumps(meter.points[-1]), flush=True)
-            yield
+def curve(
+    lab: Lab, schedule: tuple, scratch: bool, steps: int, prompts: int, images: int, seed: int
+) -> list[dict]:
+    """Bound and drawing accuracy along one run, always measured at block size 16."""
+    tokenizer = lab.module("mnist-tokenizer", ImageTokenizer)
+    preset = conversion(steps, seed, block_schedule=schedule)
+    backbone: Any = train.new_model(preset, "cpu", tokenizer)
+    if not scratch:
+        backbone.load_state_dict(lab.module("mnist-ar", Backbone).state_dict())
+    uni = Uni(backbone, tokenizer, load_vocabulary(tokenizer.config.codebook_size))
+    meter = Meter(uni, lab.judge(), prompts, images)
+    meter(0)
+    loss = loss_of(backbone, tokenizer, preset)
+    fit(backbone, loss, preset.training, after_step=meter)
+    return meter.points
 
 
-def mean_and_half(values: torch.Tensor) -> tuple[float, float]:
+def mean_and_half(values: Tensor) -> tuple[float, float]:
     """Mean of `[N]` and half of the width of its interval."""
     interval = mean_interval(values)
     return interval.value, interval.half
 
 
-def merge(report: dict) -> dict:
-    """The mean of the k best snapshots against the best and the last one, at a constant and at a decaying learning rate."""
-    test = mnist.load_mnist("test")
-    held_out = test.floats(slice(9000, 9500))  # neither validation nor the images of the README's table
-    texts = captions.describe_pixels(held_out, test.labels[9000:9500])
-    preset = get_preset("mnist-cpu")
-    report |= {"snapshot_every": SNAPSHOT_EVERY, "steps": STEPS, "images": len(texts), "runs": {}}
-    for seed in SEEDS:
-        for name, fraction in (("constant", 1.0), ("decaying", 0.02)):
-            settings = dict(steps=STEPS, seed=seed, bfloat16=True, final_lr_fraction=fraction)
-            run = Path("runs") / f"compare-merge-{name}-{seed}"
-            train.train(changed(preset, **settings), Run(run, resume=True, snapshot_every=SNAPSHOT_EVERY))
-            paths = checkpoint.snapshots(run)
-            ranked = [path for path, _ in likelihood.rank_checkpoints(paths, *likelihood.validation_images(200))]
-            uni = load(paths[-1])
-            candidates = {"last": checkpoint.load_model(paths[-1], Backbone)[0], "best": checkpoint.load_model(ranked[0], Backbone)[0]}
-            candidates |= {f"mean of {k}": checkpoint.merge(ranked[:k], Backbone)[0] for k in BEST}
-            codes = uni.encode(held_out)
-            bits = {
-                key: likelihood.bits_per_image(module, uni.vocab, codes, texts, 4, 0, spread=True)["draw"]
-                for key, module in candidates.items()
-            }
-            report["runs"][f"{name}, seed {seed}"] = {
-                "ranked_steps": [int(path.stem.removeprefix("step-")) for path in ranked],
-                "bits": {key: mean_and_half(values) for key, values in bits.items()},
-                "gain_over_best": {key: mean_and_half(bits["best"] - values) for key, values in bits.items()},  # paired by image
-            }
-            print(name, seed, report["runs"][f"{name}, seed {seed}"], flush=True)
-            yield
+def merge(
+    lab: Lab, final_lr_fraction: float, snapshot_every: int, steps: int, images: int, seed: int
+) -> dict[str, Any]:
+    """The mean of the best snapshots of a run against the best and the last one."""
+    settings = {"steps": steps, "final_lr_fraction": final_lr_fraction, "seed": seed}
+    preset = changed(get_preset("mnist-cpu"), bfloat16=True, **settings)
+    paths = checkpoint.snapshots(lab.train(preset, snapshot_every=snapshot_every))
+    ranked = likelihood.rank_checkpoints(paths, *likelihood.validation_images(200))
+    best = [path for path, _ in ranked]
+    candidates = {"last": lab.module(paths[-1], Backbone), "best": lab.module(best[0], Backbone)}
+    for count in BEST:
+        candidates[f"mean of {count}"] = checkpoint.merge(best[:count], Backbone)[0]
+    # Neither the validation images nor those of the README's table.
+    test, chosen = mnist.load_mnist("test"), slice(9000, 9000 + images)
+    held_out = test.floats(chosen)
+    texts = captions.describe_pixels(held_out, test.labels[chosen])
+    uni = lab.load(paths[-1])
+    codes = uni.encode(held_out)
+    bits = {}
+    for name, module in candidates.items():
+        both = likelihood.bits_per_image(module, uni.vocab, codes, texts, 4, 0, spread=True)
+        bits[name] = both["draw"]
+    # Gains are paired: the same image and the same masks for both.
+    gains = {name: mean_and_half(bits["best"] - values) for name, values in bits.items()}
+    return {
+        "ranked_steps": [int(path.stem.removeprefix("step-")) for path in best],
+        "bits": {name: mean_and_half(values) for name, values in bits.items()},
+        "gain_over_best": gains,
+    }
 
+
+POINTS = []
+for noise in (0.0, 0.1):
+    for word, known in (("known", True), ("forgotten", False)):
+        settings = {"noise": noise, "known": known, "steps": NOISE_STEPS, "seeds": NOISE_SEEDS}
+        POINTS.append(Point(("gradients", f"mask {word}, noise {noise}"), gradients, settings))
+SIZES = {"steps": STEPS, "prompts": PROMPTS, "images": IMAGES}
+CURVES = []
+for name, schedule in SCHEDULES.items():
+    rivals = {"schedule": schedule, "scratch": name == "from scratch", **SIZES}
+    CURVES.append(Point(("curves", "runs", name), curve, rivals))
+MERGE_SIZES: dict[str, Any] = {
+    "snapshot_every": SNAPSHOT_EVERY,
+    "steps": STEPS,
+    "images": HELD_OUT_IMAGES,
+}
+MERGES = [
+    Point(("merge", "runs", name), merge, {"final_lr_fraction": fraction, **MERGE_SIZES})
+    for name, fraction in (("constant", 1.0), ("decaying", 0.02))
+]
+FACTS = {
+    "gradients": {"steps": NOISE_STEPS, "seeds": NOISE_SEEDS},
+    "curves": {"batch": BATCH, **SIZES},
+    "merge": MERGE_SIZES,
+}
+EXPERIMENT = Experiment(
+    __file__,
+    __doc__,
+    [*POINTS, *over_seeds(SEEDS, CURVES), *over_seeds(SEEDS, MERGES)],
+    FACTS,
+)
 
 if __name__ == "__main__":
-    parts = sys.argv[1:] or ["gradients", "curves", "merge"]
-    tokenizer, _ = checkpoint.load_model("mnist-tokenizer", ImageTokenizer)
-    vocab, images = load_vocabulary(tokenizer.config.codebook_size), mnist.load_mnist("train")
-
-    def loss_of(module, preset):
-        return recipes.backbone_loss(module, tokenizer, vocab, images, preset)
-
-    report = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    for part in parts:
-        report[part] = {}
-        progress = {
-            "gradients": lambda: [report.update(gradients=gradients(loss_of, vocab))],
-            "curves": lambda: curves(loss_of, tokenizer, vocab, report["curves"]),
-            "merge": lambda: merge(report["merge"]),
-        }[part]()
-        for _ in progress:  # after every run, so that an interruption loses little
-            with atomic(RESULT) as temporary:
-                temporary.write_text(json.dumps(report, indent=2) + "\n")
+    main(EXPERIMENT)

@@ -1,249 +1,305 @@
-"""Compare ways to decode faster, and store the result in `data/weights/decoding.json`, which notebook 10 shows.
+"""What does each way of decoding faster cost?
 
-`python tests/compare_decoding.py` draws and describes with every setting below. Three short runs from the `mnist` weights come first,
-unless `runs/` holds them: two with the confidence-aware (CAP) term, one that learns token editing alone. `mnist-editor` is shipped.
-Half an hour on one core, training included; stages can be named:
-`python tests/compare_decoding.py describing repair`.
+Draws and describes with many settings, repairs drafts, and times a pruned pass. Three short runs
+from `mnist` are trained on the way: two with the confidence-aware (CAP) term, and one that learns
+token editing alone. Half an hour on one core; notebook 10 shows the result.
 """
 
 from __future__ import annotations
 
-import json
 import random
-import sys
-from pathlib import Path
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
 import torch
-from tqdm.auto import tqdm
+from torch import Tensor
 
 from .. import layout
-from ..commit import STRATEGIES
-from ..config import SamplingConfig
+from ..config import STRATEGIES, SamplingConfig
 from ..datasets import captions, mnist
 from ..evaluation import evaluate
 from ..extras import levenshtein
 from ..extras.sprint import Sprint
-from ..files import RESULTS_DIR, atomic
 from ..measure import timing
 from ..measure.frechet import frechet_distance
 from ..measure.intervals import Interval, Z, fraction
-from ..measure.judge import load_judge
+from ..measure.judge import Judge
 from ..model import KVCache
 from ..presets import get_preset
 from ..sampler import generate
 from ..settings import changed
-from ..training import train
-from ..training.run import Run
 from ..uni import ANSWER_LENGTH, DESCRIBE, DRAW, Uni
-from ..uni import load as load_uni
+from .runner import Experiment, Lab, Point, main
 
 DRAWINGS, DECIDING, IMAGES, REPAIRS = 500, 1500, 1000, 300
-
-
-STORED = RESULTS_DIR / "decoding.json"
-
-
-CAP = {"cap-2": dict(confidence_weight=2.0), "cap-10": dict(confidence_weight=10.0)}
-
-
-RUNS = CAP | {"edit": dict(edit_noise=0.2)}
-
-
+SHORT = {
+    "steps": 800,
+    "batch_size": 32,
+    "learning_rate": 1e-3,
+    "warmup_steps": 20,
+    "seed": 5,
+    "bfloat16": True,
+}
+RUNS: dict[str, dict[str, Any]] = {
+    "cap-2": {"confidence_weight": 2.0},
+    "cap-10": {"confidence_weight": 10.0},
+    "edit": {"edit_noise": 0.2},
+}
+CAP = ("cap-2", "cap-10")
 STEPS = (8, 6, 4, 3, 2)
+PRUNED = (
+    {"keep_image": 0.8},
+    {"keep_image": 0.5},
+    {"keep_text": 0.5, "keep_image": 0.5},
+    {"keep_text": 0.25, "keep_image": 0.25},
+)
+ERRORS = {
+    "none": [],
+    "substitute": ["substitute"],
+    "delete": ["delete"],
+    "insert": ["insert"],
+    "two": ["substitute", "insert"],
+    "three": ["substitute", "delete", "insert"],
+}
 
 
-EDITS = {"quality": dict(threshold=0.7, edit_threshold=0.5), "speed": dict(threshold=0.5, edit_threshold=0.0)}
+def load(lab: Lab, model: str) -> Uni:
+    """A shipped model, or one of `RUNS`, which starts from `mnist`."""
+    if model not in RUNS:
+        return lab.load(model)
+    preset = changed(get_preset("mnist"), **SHORT, **RUNS[model])
+    return lab.load(lab.train(preset, model, start="mnist"))
 
 
-# (model, family, settings of the sampler, settings of SPRINT); everything else as in `DRAW`.
-DRAWING = [("mnist", "steps", dict(steps=s), None) for s in (16, *STEPS, 1)]
+def command(lab: Lab, model: str) -> str:
+    """The command line that trains one of `RUNS`."""
+    return load(lab, model).info["command"]
 
 
-DRAWING += [(model, "steps", dict(steps=s), None) for model in CAP for s in STEPS]
+@cache
+def test_images(count: int) -> tuple[Tensor, list[str]]:
+    """The first test images `[count, C, H, W]` and their captions."""
+    test = mnist.load_mnist("test")
+    images = test.floats(slice(0, count))
+    return images, captions.describe_pixels(images, test.labels[:count])
 
 
-DRAWING += [("mnist", "temperature 0.7", dict(steps=s, temperature=0.7), None) for s in STEPS[1:]]
+@cache
+def test_features(judge: Judge) -> Tensor:
+    """What the judge sees in the whole test set."""
+    return judge.features(mnist.load_mnist("test").floats())
 
 
-DRAWING += [("mnist", "threshold", dict(steps=16, threshold=t), None) for t in (0.05,)]
-
-
-DRAWING += [(model, "adaptive", dict(steps=s, adaptive=True), None) for model in ("mnist", *CAP) for s in (3, 2)]
-
-
-DRAWING += [("mnist", "strategy", dict(steps=4, strategy=name), None) for name in STRATEGIES[1:]]
-
-
-DRAWING += [("mnist-editor", "steps", dict(steps=s), None) for s in (8, 4, 2, 1)]
-
-
-EDITED = ((1, 0.0, 1), (1, 0.0, 4), (2, 0.0, 2))
-
-
-DRAWING += [("mnist-editor", "editing", dict(steps=s, edit_threshold=t, post_steps=p), None) for s, t, p in EDITED]
-
-
-PRUNED = [dict(keep_image=0.8), dict(keep_image=0.5), dict(keep_text=0.5, keep_image=0.5), dict(keep_text=0.25, keep_image=0.25)]
-
-
-DRAWING += [("mnist", "sprint", {}, changes) for changes in PRUNED]
-
-
-# Everything else as in `DESCRIBE`.
-DESCRIBING = [
-    (model, "threshold", dict(threshold=t), None) for model in ("mnist", "cap-10", "mnist-editor") for t in (1.0, 0.95, 0.85, 0.5, 0.0)
-]
-
-
-DESCRIBING += [("mnist-editor", name, settings, None) for name, settings in EDITS.items()]
-
-
-DESCRIBING += [("mnist", "strategy", dict(threshold=1.0, steps=4, strategy=name), None) for name in STRATEGIES]
-
-
-DESCRIBING += [("mnist", "sprint", dict(threshold=0.95, adaptive=True), changes) for changes in (None, *PRUNED)]  # None keeps all
-
-
-def load(name: str) -> Uni:
-    """A shipped model, or one of `RUNS`, trained if it is not there yet."""
-    if name not in RUNS:
-        return load_uni(name)
-    run, preset = Path("runs") / name, get_preset("mnist")
-    if not (run / "weights.safetensors").exists():
-        changes = dict(steps=800, batch_size=32, learning_rate=1e-3, warmup_steps=20, seed=5, bfloat16=True)
-        train.train(changed(preset, **changes, **RUNS[name]), Run(run, resume=True), start="mnist")
-    return load_uni(run)
-
-
-def decode(uni: Uni, prompts: list[list[int]], length: int, config: SamplingConfig, pruned: dict | None, **call):
-    """Ids `[B, length]` after prompts of one length, and the passes each row needed."""
-    parts, source = [], torch.Generator().manual_seed(0)
+def decode(
+    uni: Uni, prompts: list[list[int]], length: int, config: SamplingConfig, pruned, **branches
+) -> tuple[Tensor, Tensor]:
+    """Ids `[B, length]` after prompts of one length, and the passes each row needed `[B]`."""
+    generator = torch.Generator().manual_seed(0)
+    ids, passes = [], []
     for part in torch.tensor(prompts).split(250):
         sprint = None if pruned is None else Sprint(uni.vocab.is_image(), **pruned)
-        parts.append(generate(uni.backbone, part, length, config, uni.vocab.mask_id, generator=source, sprint=sprint, **call))
-    return torch.cat([part.ids for part in parts]), torch.cat([part.passes for part in parts]).float()
+        written = generate(
+            uni.backbone,
+            part,
+            length,
+            config,
+            uni.vocab.mask_id,
+            generator=generator,
+            sprint=sprint,
+            **branches,
+        )
+        ids.append(written.ids)
+        passes.append(written.passes)
+    return torch.cat(ids), torch.cat(passes).float()
 
 
-def speed(tokens: torch.Tensor, passes: torch.Tensor) -> dict:
-    """Tokens per forward: all tokens over all passes, with the interval of that ratio (delta method)."""
+def speed(tokens: Tensor, passes: Tensor) -> dict[str, float]:
+    """Tokens per forward: all tokens over all passes; the interval is the delta method's."""
     ratio = float(tokens.sum() / passes.sum())
     spread = float((tokens - ratio * passes).std() / passes.mean()) / len(tokens) ** 0.5
-    return Interval(ratio, ratio - Z * spread, ratio + Z * spread, len(tokens)).entries("tokens_per_forward")
+    interval = Interval(ratio, ratio - Z * spread, ratio + Z * spread, len(tokens))
+    return interval.entries("tokens_per_forward")
 
 
-def measure_drawing(uni: Uni, judge, real: torch.Tensor, n: int, settings: dict, pruned: dict | None) -> dict:
-    """Judge and pixels on `n` balanced prompts, and how far the drawings are from test images (less varied ones are farther)."""
-    asked, vocab, grid = torch.tensor(evaluate.balanced_prompts(n)), uni.vocab, uni.tokenizer.grid
-    prompts = [layout.draw_prompt(vocab, captions.caption(*row), grid) for row in asked.tolist()]
-    unconditional = torch.tensor([layout.draw_prompt(vocab, None, grid)])
+def draw(
+    lab: Lab, model: str, family: str, settings: dict, sprint: dict | None, prompts: int
+) -> dict[str, Any]:
+    """Judge and pixels on balanced prompts, and how far the drawings are from test images."""
+    uni, judge = load(lab, model), lab.judge()
+    vocab, grid = uni.vocab, uni.tokenizer.grid
+    asked = torch.tensor(evaluate.balanced_prompts(prompts))
+    texts = [captions.caption(*row) for row in asked.tolist()]
+    branches = {
+        "allowed": vocab.is_image(),
+        "unconditional": torch.tensor([layout.draw_prompt(vocab, None, grid)]),
+    }
+    begun = [layout.draw_prompt(vocab, text, grid) for text in texts]
     config = uni.sampling(DRAW, **settings)
-    ids, passes = decode(uni, prompts, grid**2, config, pruned, allowed=vocab.is_image(), unconditional=unconditional)
+    ids, passes = decode(uni, begun, grid**2, config, sprint, **branches)
     drawn = uni.decode(vocab.codes(ids).view(-1, grid, grid))
-    right = torch.cat([judge.classify(drawn)[:, None], captions.attributes(drawn)], 1) == asked
+    seen = torch.cat([judge.classify(drawn)[:, None], captions.attributes(drawn)], dim=1)
+    right = seen == asked  # [N, 3]
     return {
+        "model": model,
+        "family": family,
+        "settings": settings,
+        "sprint": sprint,
         **fraction("digit", right[:, 0]),
         **fraction("whole", right.all(1)),
         **speed(torch.full_like(passes, grid**2), passes),
-        "frechet": frechet_distance(judge.features(drawn), real),
+        "frechet": frechet_distance(judge.features(drawn), test_features(judge)),
     }
 
 
-def measure_describing(uni: Uni, codes: torch.Tensor, true: list[str], settings: dict, pruned: dict | None) -> dict:
-    """Whole captions that are right, word for word; the end of a caption counts as a token."""
-    vocab = uni.vocab
-    prompts = [layout.describe_prompt(vocab, c) for c in codes]
+def describe(
+    lab: Lab, model: str, family: str, settings: dict, sprint: dict | None, images: int
+) -> dict[str, Any]:
+    """Captions that are right word for word; the end of a caption counts as a token."""
+    uni = load(lab, model)
+    pictures, true = test_images(images)
+    prompts = [layout.describe_prompt(uni.vocab, codes) for codes in uni.encode(pictures)]
+    eos = uni.vocab.eos_id
     config = uni.sampling(DESCRIBE, **settings)
-    ids, passes = decode(uni, prompts, ANSWER_LENGTH, config, pruned, allowed=vocab.is_text(), eos_id=vocab.eos_id)
-    texts = [[i for i in row if i != vocab.eos_id] for row in ids.tolist()]
-    hits = torch.tensor([vocab.decode(text) == t for text, t in zip(texts, true, strict=True)])
-    return {**fraction("whole", hits), **speed(torch.tensor([len(t) + 1.0 for t in texts]), passes)}
+    limits = {"allowed": uni.vocab.is_text(), "eos_id": eos}
+    ids, passes = decode(uni, prompts, ANSWER_LENGTH, config, sprint, **limits)
+    written = [[token for token in row if token != eos] for row in ids.tolist()]
+    hits = [uni.vocab.decode(row) == text for row, text in zip(written, true)]
+    lengths = torch.tensor([len(row) + 1.0 for row in written])
+    point = {"model": model, "family": family, "settings": settings, "sprint": sprint}
+    return {**point, **fraction("whole", torch.tensor(hits)), **speed(lengths, passes)}
 
 
 def spoil(tokens: list[int], kinds: list[str], pool: list[int], rng: random.Random) -> list[int]:
-    """`tokens` with one error of each of the `kinds`, at places of their own; the result always differs."""
+    """`tokens` with one error of each of the `kinds`, each at another place."""
+    # From the back, so that the places before stay where they are.
     places = sorted(rng.sample(range(len(tokens)), len(kinds)), reverse=True)
     draft = list(tokens)
-    for place, kind in zip(places, rng.sample(kinds, len(kinds)), strict=True):
-        other = rng.choice([t for t in pool if t != tokens[place]])
-        draft[place : place + 1] = {"substitute": [other], "delete": [], "insert": [other, tokens[place]]}[kind]
+    for place, kind in zip(places, rng.sample(kinds, len(kinds))):
+        other = rng.choice([token for token in pool if token != tokens[place]])
+        changes = {"substitute": [other], "delete": [], "insert": [other, tokens[place]]}
+        draft[place : place + 1] = changes[kind]
     return draft
 
 
-def measure_repair(uni: Uni, codes: torch.Tensor, true: list[str], written: list[str]) -> dict:
-    """How often drafts with planted errors, and captions that the model `mnist` wrote, become the right caption."""
-    vocab, rng = uni.vocab, random.Random(0)
-    answers = [vocab.encode(t) for t in true]
-    pool = sorted({token for text in captions.all_captions() for token in vocab.encode(text)})
-    prompt = torch.tensor([layout.describe_prompt(vocab, c) for c in codes])
+def repair(lab: Lab, model: str, images: int) -> dict[str, Any]:
+    """How often drafts with planted errors become right, and captions that `mnist` wrote."""
+    uni, rng = load(lab, model), random.Random(0)
+    pictures, true = test_images(images)
+    vocab, codes = uni.vocab, uni.encode(pictures)
+    prompt = torch.tensor([layout.describe_prompt(vocab, code) for code in codes])
     room = -prompt.shape[1] % uni.backbone.config.block_size
-    cases = {"none": [], "substitute": ["substitute"], "delete": ["delete"], "insert": ["insert"]}
-    cases |= {"two": ["substitute", "insert"], "three": ["substitute", "delete", "insert"], "written by mnist": None}
-    report = {}
-    for name, kinds in cases.items():
-        drafts = [vocab.encode(t) for t in written] if kinds is None else [spoil(a, kinds, pool, rng) for a in answers]
-        ids, target = (torch.tensor([(row + [vocab.eos_id] * room)[:room] for row in rows]) for rows in (drafts, answers))
-        states = levenshtein.repair(uni.backbone, prompt, ids, vocab)
-        report[name] = {
-            **fraction("right", (states[-1] == target).all(1)),
-            "right_after_round": [float((state == target).all(1).float().mean()) for state in states],
-        }
+    pool = sorted({token for text in captions.all_captions() for token in vocab.encode(text)})
+    answers = [vocab.encode(text) for text in true]
+
+    def fill(rows: list[list[int]]) -> Tensor:
+        """Rows with the end of text behind them, `[N, room]`."""
+        return torch.tensor([(row + [vocab.eos_id] * room)[:room] for row in rows])
+
+    drafts = {
+        name: [spoil(row, kinds, pool, rng) for row in answers] for name, kinds in ERRORS.items()
+    }
+    drafts["written by mnist"] = list(map(vocab.encode, lab.load("mnist").describe_codes(codes)))
+    target, report = fill(answers), {}
+    for name, rows in drafts.items():
+        states = levenshtein.repair(uni.backbone, prompt, fill(rows), vocab)
+        right = [(state == target).all(1) for state in states]
+        shares = [float(hits.float().mean()) for hits in right]
+        report[name] = {**fraction("right", right[-1]), "right_after_round": shares}
     return report
 
 
 @torch.no_grad()
-def sprint_speed(uni: Uni, lengths=(64, 512, 2048, 8192)) -> dict:
-    """How many times as fast a pass over a block is when half of a prefix is kept, eight rows; what choosing the half costs is left out."""
-    config, report = uni.backbone.config, {"prompt": list(lengths), "speedup": []}
-    block, positions = torch.zeros(8, config.block_size, dtype=torch.long), torch.arange(config.block_size)[None]
+def sprint_speed(lab: Lab, lengths: list[int]) -> dict[str, list]:
+    """How many times as fast a pass over a block is when half of its prefix is kept, eight rows.
+
+    What choosing the half costs is left out.
+    """
+    backbone = lab.load("mnist").backbone
+    config, speedup = backbone.config, []
+    block = torch.zeros(8, config.block_size, dtype=torch.long)
+    positions = torch.arange(config.block_size)[None]
     for length in lengths:
         seconds = []
         for kept in (length, length // 2):
-            cache = KVCache(config.num_hidden_layers)
+            cached = KVCache(config.num_hidden_layers)
             for layer in range(config.num_hidden_layers):
-                prefix = torch.randn(2, 8, config.num_key_value_heads, kept, config.head_dim)
-                cache.extend(layer, *prefix, keep=kept)
-            call = lambda cache=cache: uni.backbone.hidden_states(block, None, positions, cache)  # noqa: E731
+                # keys and values [8, heads, kept, head_dim]
+                shape = (8, config.num_key_value_heads, kept, config.head_dim)
+                cached.extend(layer, torch.randn(shape), torch.randn(shape), keep=kept)
+
+            def call(cached=cached):
+                return backbone.hidden_states(block, None, positions, cached)
+
             seconds.append(timing.measure(call, "cpu", repeats=15).median)
-        report["speedup"].append(seconds[0] / seconds[1])
-    return report
+        speedup.append(seconds[0] / seconds[1])
+    return {"prompt": lengths, "speedup": speedup}
 
 
-def store(report: dict) -> None:
-    with atomic(STORED) as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
+Setting = tuple[str, str, dict, dict | None]  # model, family, of the sampler, of SPRINT
 
+
+def drawing_settings() -> Iterator[Setting]:
+    """Everything else is as in `DRAW`."""
+    for model, choices in (("mnist", (16, *STEPS, 1)), *((model, STEPS) for model in CAP)):
+        for steps in choices:
+            yield model, "steps", {"steps": steps}, None
+    for steps in STEPS[1:]:
+        yield "mnist", "temperature 0.7", {"steps": steps, "temperature": 0.7}, None
+    yield "mnist", "threshold", {"steps": 16, "threshold": 0.05}, None
+    for model in ("mnist", *CAP):
+        for steps in (3, 2):
+            yield model, "adaptive", {"steps": steps, "adaptive": True}, None
+    for strategy in STRATEGIES[1:]:
+        yield "mnist", "strategy", {"steps": 4, "strategy": strategy}, None
+    for steps in (8, 4, 2, 1):
+        yield "mnist-editor", "steps", {"steps": steps}, None
+    for steps, passes in ((1, 1), (1, 4), (2, 2)):
+        settings = {"steps": steps, "edit_threshold": 0.0, "post_steps": passes}
+        yield "mnist-editor", "editing", settings, None
+    for pruned in PRUNED:
+        yield "mnist", "sprint", {}, pruned
+
+
+def describing_settings() -> Iterator[Setting]:
+    """Everything else is as in `DESCRIBE`."""
+    for model in ("mnist", "cap-10", "mnist-editor"):
+        for threshold in (1.0, 0.95, 0.85, 0.5, 0.0):
+            yield model, "threshold", {"threshold": threshold}, None
+    yield "mnist-editor", "quality", {"threshold": 0.7, "edit_threshold": 0.5}, None
+    yield "mnist-editor", "speed", {"threshold": 0.5, "edit_threshold": 0.0}, None
+    for strategy in STRATEGIES:
+        settings = {"threshold": 1.0, "steps": 4, "strategy": strategy}
+        yield "mnist", "strategy", settings, None
+    for pruned in (None, *PRUNED):  # None keeps all
+        yield "mnist", "sprint", {"threshold": 0.95, "adaptive": True}, pruned
+
+
+def title(model: str, family: str, settings: dict, sprint: dict | None) -> str:
+    """A setting in words, as a name among the results."""
+    given = [f"{key}={value}" for key, value in {**settings, **(sprint or {})}.items()]
+    return ", ".join([model, family, *given])
+
+
+def deciding(model: str, family: str, settings: dict) -> bool:
+    """Points that conclusions rest on are drawn more often."""
+    if family == "adaptive":
+        return True
+    return family == "steps" and model != "mnist-editor" and settings["steps"] in (8, 6, 4)
+
+
+POINTS = [Point(("commands", model), command, {"model": model}) for model in RUNS]
+for model, family, settings, sprint in drawing_settings():
+    prompts = DECIDING if deciding(model, family, settings) else DRAWINGS
+    values = dict(model=model, family=family, settings=settings, sprint=sprint, prompts=prompts)
+    POINTS.append(Point(("drawing", title(model, family, settings, sprint)), draw, values))
+for model, family, settings, sprint in describing_settings():
+    values = dict(model=model, family=family, settings=settings, sprint=sprint, images=IMAGES)
+    POINTS.append(Point(("describing", title(model, family, settings, sprint)), describe, values))
+for model in ("mnist-editor", "edit"):
+    POINTS.append(Point(("repair", model), repair, {"model": model, "images": REPAIRS}))
+POINTS.append(Point(("sprint_speed",), sprint_speed, {"lengths": [64, 512, 2048, 8192]}))
+EXPERIMENT = Experiment(__file__, __doc__, POINTS)
 
 if __name__ == "__main__":
-    stages = sys.argv[1:] or ["drawing", "describing", "repair", "speed"]
-    judge = load_judge()
-    test = mnist.load_mnist("test")
-    images, labels = test.floats(slice(0, IMAGES)), test.labels[:IMAGES]
-    true = captions.describe_pixels(images, labels)
-    models = {name: load(name) for name in ("mnist", "mnist-editor", *RUNS)}
-    codes = models["mnist"].encode(images)
-    report = json.loads(STORED.read_text()) if STORED.exists() else {}
-    report["commands"] = {name: models[name].info["command"] for name in RUNS}
-    real = judge.features(test.floats()) if "drawing" in stages else None
-    for stage in [stage for stage in ("drawing", "describing") if stage in stages]:
-        known, report[stage] = report.get(stage, []), []
-        for model, family, settings, pruned in tqdm(DRAWING if stage == "drawing" else DESCRIBING):
-            point = {"model": model, "family": family, "settings": settings, "sprint": pruned}
-            old = [p for p in known if {k: p[k] for k in point} == point]  # an interrupted run goes on
-            if not old and stage == "drawing":
-                deciding = family == "adaptive" or family == "steps" and model != "mnist-editor" and settings["steps"] in (8, 6, 4)
-                n = DECIDING if deciding else DRAWINGS
-                old = [point | measure_drawing(models[model], judge, real, n, settings, pruned)]
-            elif not old:
-                old = [point | measure_describing(models[model], codes, true, settings, pruned)]
-            report[stage] += old
-            print(json.dumps(old[0]), flush=True)
-            store({**report, stage: report[stage] + [p for p in known if p not in report[stage]]})
-    if "repair" in stages:
-        some, texts = codes[:REPAIRS], true[:REPAIRS]
-        written = models["mnist"].describe_codes(some)
-        report["repair"] = {model: measure_repair(models[model], some, texts, written) for model in ("mnist-editor", "edit")}
-        print(json.dumps(report["repair"]))
-    if "speed" in stages:
-        report["sprint_speed"] = sprint_speed(models["mnist"])
-        print(report["sprint_speed"])
-    store(report)
+    main(EXPERIMENT)

@@ -1,54 +1,39 @@
-"""Ask what makes thoughts about new pairs of numbers come out right, and store the answers in `data/weights/drills.json`.
+"""What makes thoughts about new pairs of numbers come out right?
 
-`python tests/compare_drills.py` goes on from the weights of `mnist-uni-style` with tasks of thinking alone, with and without the drills
-`repeat` and `go_on`, and with fewer pairs kept out, then has every sum thought about in both orders of commitment. It also asks
-whether a conclusion is read from the thought: the thought is written after the prompt of another sum. Half an hour on one core; finished
-runs in `runs/drills` are not trained again. Notebook 09 shows the result.
+Goes on from `mnist-uni-style` with tasks of thinking alone: with and without the drills `repeat`
+and `go_on`, and with fewer pairs kept out. Then every sum is thought about in both orders of
+commitment. A further question is whether a conclusion is read from its thought: the thought is
+written after the prompt of another sum. Half an hour on one core; notebook 09 shows the result.
+
+`runs/mnist-uni-style` must hold that stage (data/README.md says how it is trained).
 """
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import torch
 
 from .. import layout
 from ..config import SamplingConfig
-from ..files import RESULTS_DIR, atomic
 from ..presets import get_preset
 from ..settings import changed
 from ..tasks import thinking
 from ..tasks.numbers import NUMBERS, SUMS, counting_trace
-from ..training import train
-from ..training.run import Run
-from ..uni import DESCRIBE, THINK, THINKING_LENGTH, Uni, load
+from ..uni import DESCRIBE, THINK, THINKING_LENGTH, Uni
+from .runner import Experiment, Lab, Point, main
 
-STEPS, START, FOLDER, RESULT = 400, "runs/mnist-uni-style", Path("runs/drills"), RESULTS_DIR / "drills.json"
-
-
+STEPS, START = 400, "runs/mnist-uni-style"
 PLAIN = (("sum_thinking", 1.0), ("count_on", 2.0))
-
-
-# what is trained -> shares of the tasks, pairs kept out
+REPEAT, GO_ON = ("repeat", 1.0), ("go_on", 2.0)
+# name -> shares of the tasks, pairs kept out
 RUNS = {
+    "before": (None, 9),
     "no drill": (PLAIN, 9),
     "more pairs": (PLAIN, 4),
-    "repeat": ((*PLAIN, ("repeat", 1.0)), 9),
-    "go on": ((*PLAIN, ("go_on", 2.0)), 9),
-    "both": ((*PLAIN, ("repeat", 1.0), ("go_on", 2.0)), 9),
+    "repeat": ((*PLAIN, REPEAT), 9),
+    "go on": ((*PLAIN, GO_ON), 9),
+    "both": ((*PLAIN, REPEAT, GO_ON), 9),
 }
-
-
 ORDERS = {"by confidence": DESCRIBE, "left to right": THINK}
-
-
-def trained(mixture: tuple, held_out: int, run: Path) -> Uni:
-    preset = get_preset("mnist-uni")
-    settings = changed(preset.training, steps=STEPS, mixture=mixture, held_out=held_out, bfloat16=True)
-    if not (run / "weights.safetensors").exists():
-        train.train(changed(preset, training=settings), Run(run, resume=True), start=START)
-    return load(run)
 
 
 def think(uni: Uni, order: SamplingConfig) -> dict[str, list[str]]:
@@ -62,29 +47,54 @@ def think(uni: Uni, order: SamplingConfig) -> dict[str, list[str]]:
     return report
 
 
-def read(uni: Uni, least: int, most: int) -> list[bool]:
-    """Whether right thoughts of `least` to `most` steps are concluded right after the prompt of every sum with another result."""
+def read(uni: Uni, least: int, most: int) -> float:
+    """How often right thoughts of `least` to `most` steps are concluded right in a wrong place.
+
+    Each is written after the prompt of every sum with another result. A model that concludes from
+    the prompt is wrong there.
+    """
     asked, answers = [], []
     for a, b in SUMS:
+        steps = b + 1
+        if not least <= steps <= most:
+            continue
         thought = uni.vocab.encode(counting_trace(a, b))
-        for other in SUMS if least <= b + 1 <= most else []:
-            if sum(other) != a + b:
-                text = thinking.SUM[0].format(a=NUMBERS[other[0]], b=NUMBERS[other[1]])
-                asked.append(layout.prompt(uni.vocab, "think", [text]) + thought[:-1])
-                answers.append(thought[-1:])
+        for other in SUMS:
+            if sum(other) == a + b:
+                continue
+            text = thinking.SUM[0].format(a=NUMBERS[other[0]], b=NUMBERS[other[1]])
+            # All but the last token is given; the last one is the conclusion.
+            asked.append(layout.prompt(uni.vocab, "think", [text]) + thought[:-1])
+            answers.append(thought[-1:])
     said, _ = uni.write(asked, 1, uni.sampling(THINK), torch.Generator())
-    return [one == answer for one, answer in zip(said, answers, strict=True)]
+    hits = [one == answer for one, answer in zip(said, answers)]
+    return sum(hits) / len(hits)
 
+
+def measure(
+    lab: Lab, start: str, steps: int, mixture: tuple | None, held_out: int
+) -> dict[str, dict]:
+    """All thoughts of the model after a short run, and how often conclusions are read."""
+    run = start
+    if mixture is not None:
+        settings = {"steps": steps, "mixture": mixture, "held_out": held_out, "bfloat16": True}
+        run = str(lab.train(changed(get_preset("mnist-uni"), **settings), start=start))
+    uni = lab.load(run)
+    return {
+        "thoughts": {order: think(uni, config) for order, config in ORDERS.items()},
+        "read": {"short": read(uni, 1, 2), "long": read(uni, 3, 10)},
+    }
+
+
+POINTS = [
+    Point(
+        ("runs", name),
+        measure,
+        {"start": START, "steps": STEPS, "mixture": mixture, "held_out": held_out},
+    )
+    for name, (mixture, held_out) in RUNS.items()
+]
+EXPERIMENT = Experiment(__file__, __doc__, POINTS, {"steps": STEPS, "sums": SUMS})
 
 if __name__ == "__main__":
-    report = {"steps": STEPS, "sums": SUMS, "runs": {}}
-    for name in ("before", *RUNS):
-        uni = load(START) if name == "before" else trained(*RUNS[name], FOLDER / name.replace(" ", "-"))
-        thoughts = {order: think(uni, config) for order, config in ORDERS.items()}
-        conclusions = {"short": read(uni, 1, 2), "long": read(uni, 3, 10)}  # by the steps of a thought
-        report["runs"][name] = {"thoughts": thoughts, "read": {length: sum(hits) / len(hits) for length, hits in conclusions.items()}}
-        for order, table in thoughts.items():
-            counts = {w: sum(t == counting_trace(*pair) for t, pair in zip(table[w], SUMS, strict=True)) for w in table}
-            print(name, order, counts, report["runs"][name]["read"], flush=True)
-        with atomic(RESULT) as temporary:
-            temporary.write_text(json.dumps(report) + "\n")
+    main(EXPERIMENT)

@@ -1,82 +1,80 @@
-"""Train models of four sizes on every task, equally long, and store how well they do in `data/weights/sizes.json`.
+"""What does a larger model of every task do better, trained equally long?
 
-`python tests/compare_sizes.py` trains each from nothing on the mixture of `mnist-uni-style` and marks it. It takes about an hour and a half
-on one core and may be interrupted: finished runs in `runs/sizes` are not trained again. Notebook 09 shows the result.
+Trains four sizes from nothing on the mixture of `mnist-uni-style` and marks them. About an hour and
+a half on one core; notebook 09 shows the result.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import torch
 
-from .. import diffusion
+from .. import batching, diffusion
 from ..datasets.pool import Pool
 from ..evaluation import suite
-from ..files import RESULTS_DIR, atomic
-from ..measure.judge import load_judge
 from ..presets import get_preset
 from ..settings import changed
 from ..tasks.base import Picture, make_examples
 from ..tasks.table import TASKS, TRAINED
-from ..training import train
 from ..training.loop import step_generator
-from ..training.run import Run
 from ..training.stream import encode_pictures, write_example
-from ..uni import Uni, load
+from ..uni import Uni
+from .runner import Experiment, Lab, Point, main
 
-STEPS, SAMPLES, ROWS, DRAWS = 1500, 300, 64, 4
-
-
-FOLDER, RESULT = Path("runs/sizes"), RESULTS_DIR / "sizes.json"
-
-
-# Widths and depths that grow together, as is usual; 160 x 5 is the shipped size.
-SIZES = {
-    f"{width} x {layers}": dict(hidden_size=width, num_hidden_layers=layers, intermediate_size=inner)
-    for width, layers, inner in ((64, 3, 176), (96, 4, 272), (160, 5, 448), (224, 6, 640))
-}
-
-
-def trained(changes: dict, run: Path) -> Uni:
-    preset = get_preset("mnist-uni-style")
-    settings = changed(preset.training, steps=STEPS, bfloat16=True)
-    preset = changed(preset, model=changed(preset.model, **changes), training=settings)
-    if not (run / "weights.safetensors").exists():
-        train.train(preset, Run(run, resume=True))
-    return load(run)
+STEPS, SAMPLES = 1500, 300
+ROWS, SAMPLED_MASKS = 64, 4  # of which nats are the mean
+# Width, layers and inner width grow together, as is usual. 160 x 5 is the shipped size.
+SIZES = ((64, 3, 176), (96, 4, 272), (160, 5, 448), (224, 6, 640))
 
 
 @torch.no_grad()
 def nats(uni: Uni, pool: Pool, task: str) -> float:
-    """Mean nats of a masked token of the response, on test images, over mask rates as in training."""
-    chosen = make_examples(TASKS[task].make, pool, ROWS, seed=0)
-    pictures = [part for example in chosen for part in example.user + example.response if isinstance(part, Picture)]
+    """Mean nats of a masked token of the response, on test images, at the rates of training."""
+    examples = make_examples(TASKS[task].make, pool, ROWS, seed=0)
+    parts = [part for example in examples for part in example.user + example.response]
+    pictures = [part for part in parts if isinstance(part, Picture)]
     codes = encode_pictures(uni.tokenizer, pool.images, pictures, None)
-    total, config = 0.0, get_preset("mnist-uni-style").training
-    for draw in range(DRAWS):
-        for batch in train.layout.by_shape([write_example(uni.vocab, example, codes) for example in chosen], uni.vocab, 16):
+    sequences = [write_example(uni.vocab, example, codes) for example in examples]
+    objective = changed(get_preset("mnist-uni-style").training.loss, objective="uniform")
+    total = 0.0
+    for number in range(SAMPLED_MASKS):
+        for batch in batching.by_shape(sequences, uni.vocab, 16):
+            generator = step_generator(1, number)
             _, metrics = diffusion.block_diffusion_loss(
-                uni.backbone, batch, uni.vocab, 16, changed(config.loss, objective="uniform"), step_generator(1, draw)
+                uni.backbone, batch, uni.vocab, 16, objective, generator
             )
-            total += metrics["masked_nats"] * len(batch.ids) / ROWS / DRAWS
-    return total
+            total += metrics["masked_nats"] * len(batch.ids)
+    return total / ROWS / SAMPLED_MASKS
 
+
+def measure(lab: Lab, hidden_size: int, layers: int, inner: int, steps: int, samples: int) -> dict:
+    """Train one size; its cost, nats of every task and the share of right answers."""
+    preset = changed(
+        get_preset("mnist-uni-style"),
+        hidden_size=hidden_size,
+        num_hidden_layers=layers,
+        intermediate_size=inner,
+        steps=steps,
+        bfloat16=True,
+    )
+    uni, pool = lab.load(lab.train(preset)), suite.unseen_pool()
+    tasks = [task for task in TRAINED if task in suite.SUITE]
+    scores = suite.scores(suite.run(uni, lab.judge(), pool, samples, tasks=tasks))
+    return {
+        "parameters": uni.info["parameters"],
+        "seconds": uni.info["seconds"],
+        "nats": {task: nats(uni, pool, task) for task in TRAINED},
+        "accuracy": {score: value["accuracy"] for score, value in scores.items()},
+    }
+
+
+def point(hidden_size: int, layers: int, inner: int) -> Point:
+    size = {"hidden_size": hidden_size, "layers": layers, "inner": inner}
+    settings = {**size, "steps": STEPS, "samples": SAMPLES}
+    return Point(("sizes", f"{hidden_size} x {layers}"), measure, settings)
+
+
+FACTS = {"steps": STEPS, "samples": SAMPLES}
+EXPERIMENT = Experiment(__file__, __doc__, [point(*size) for size in SIZES], FACTS)
 
 if __name__ == "__main__":
-    judge = load_judge()
-    pool = suite.unseen_pool()
-    report = {"steps": STEPS, "samples": SAMPLES, "sizes": {}}
-    for name, changes in SIZES.items():
-        uni = trained(changes, FOLDER / name.replace(" ", ""))
-        marked = suite.run(uni, judge, pool, SAMPLES, tasks=[task for task in TRAINED if task in suite.SUITE])
-        report["sizes"][name] = {
-            "parameters": uni.info["parameters"],
-            "seconds": uni.info["seconds"],
-            "nats": {task: nats(uni, pool, task) for task in TRAINED},
-            "accuracy": {score: value["accuracy"] for score, value in suite.scores(marked).items()},
-        }
-        print(name, report["sizes"][name], flush=True)
-        with atomic(RESULT) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n")
+    main(EXPERIMENT)

@@ -1,0 +1,132 @@
+"""Stored results belong to the shipped weights, and can be read, listed and measured again."""
+
+import importlib
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minillada.experiments import results, runner
+from minillada.files import RESULTS_DIR
+
+NAMES = sorted(path.stem for path in RESULTS_DIR.glob("*.json"))
+FOLDER = Path(runner.__file__).parent
+
+
+def experiment(name: str) -> runner.Experiment:
+    return importlib.import_module(f"minillada.experiments.{name}").EXPERIMENT
+
+
+def test_every_experiment_has_stored_results_and_every_file_an_experiment():
+    files = {path.stem for path in FOLDER.glob("*.py")} - {"__init__", "runner", "results"}
+    assert files == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_results_belong_to_the_shipped_weights(name):
+    """Fails when weights are replaced, but not measured again."""
+    weights = results.read_result(results.result_path(name))["weights"]
+    assert weights
+    assert results.replaced_weights(weights) == []
+
+
+def test_other_weights_are_noticed():
+    stored = results.read_result(results.result_path("tokenizers"))["weights"]
+    assert results.replaced_weights({**stored, "mnist-judge": "0" * 64}) == ["mnist-judge"]
+    assert results.replaced_weights({"mnist-forgotten": "0" * 64}) == ["mnist-forgotten"]
+    assert results.replaced_weights({"mnist-forgotten": "not shipped"}) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_head_says_what_made_the_results(name):
+    stored = results.read_result(results.result_path(name))
+    assert stored["experiment"] == name
+    assert stored["commit"]
+    words = shlex.split(stored["command"])
+    # Commands of older commits name the script that stood in `tests/` then.
+    module, script = f"minillada.experiments.{name}", f"tests/compare_{name}.py"
+    assert words[:3] == ["python", "-m", module] or words[:2] == ["python", script]
+    arguments = words[3:] if words[1] == "-m" else words[2:]
+    options = runner.make_parser(experiment(name)).parse_args(arguments)
+    assert runner.choose(experiment(name), options.parts, options.only)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_point_is_stored_with_the_settings_of_today(name):
+    stored = results.read_result(results.result_path(name))
+    points = {point.name: point for point in experiment(name).points}
+    assert len(points) == len(experiment(name).points)  # no name stands twice
+    done = runner.stored_points(experiment(name), stored)
+    assert done.keys() == points.keys() == stored["points"].keys()
+    for key, point in points.items():
+        assert done[key]["settings"] == json.loads(json.dumps(point.settings)), key
+    assert results.load_result(name) == stored["results"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_models_come_from_the_lab(name):
+    """Weights that are opened in another way would not be noted."""
+    source = (FOLDER / f"{name}.py").read_text()
+    for forbidden in ("load_model(", "load_judge", "import load\n", "train.train("):
+        assert forbidden not in source
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_works(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        runner.run(experiment(name), ["--help"])
+    assert stop.value.code == 0
+    assert f"python -m minillada.experiments.{name}" in capsys.readouterr().out
+
+
+def test_the_command_line_lists_points_and_refuses_unknown_names():
+    command = [sys.executable, "-m", "minillada.experiments.tokenizers"]
+    listed = subprocess.run([*command, "--list"], capture_output=True, text=True)
+    assert (listed.returncode, listed.stdout.split()) == (0, ["semantic", "pixels"])
+    wrong = subprocess.run([*command, "--only", "vowels"], capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "no point 'vowels'" in wrong.stderr and "semantic" in wrong.stderr
+
+
+def test_unknown_results_are_one_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no results called 'taste'; stored: conversion"):
+        results.load_result("taste")
+    (tmp_path / "x.json").write_text("[1]")
+    with pytest.raises(ValueError, match="does not hold the results of an experiment"):
+        results.read_result(tmp_path / "x.json")
+
+
+def commit_all(folder: Path) -> str:
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        subprocess.run(["git", "-C", str(folder), *who, *words], check=True, capture_output=True)
+
+    git("init")
+    git("add", "-A")
+    git("commit", "-m", "all")
+    return results.git(folder, "rev-parse", "HEAD")[:12]
+
+
+def test_the_commit_names_changes_and_is_unknown_without_git(tmp_path):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    assert results.current_commit(tmp_path) == "unknown"
+    (tmp_path / "code.py").write_text("1")
+    commit = commit_all(tmp_path)
+    assert results.current_commit(tmp_path) == commit
+    # The stored results change while an experiment runs; that is no change of the code.
+    (tmp_path / "data" / "results").mkdir(parents=True)
+    (tmp_path / "data" / "results" / "a.json").write_text("{}")
+    assert results.current_commit(tmp_path) == commit
+    (tmp_path / "code.py").write_text("2")
+    assert results.current_commit(tmp_path) == f"{commit}+changes"
+    # A package that is installed in the folder of another project has no commit.
+    assert results.current_commit(inner) == "unknown"
+
+
+def test_no_git_program(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert results.current_commit() == "unknown"
