@@ -52,6 +52,7 @@ def invert(images: Tensor) -> Tensor:
 def move(images: Tensor, down: int, right: int) -> Tensor:
     """Images moved by whole pixels; what leaves is lost, what enters is black."""
     height, width = images.shape[-2:]
+    # Black is added on the side from which the image moves away, then the old size is cut out.
     canvas = F.pad(images, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)))
     top, left = max(-down, 0), max(-right, 0)
     return canvas[..., top : top + height, left : left + width]
@@ -104,6 +105,7 @@ def apply(instructions: list[str] | list[str | None], images: Tensor) -> Tensor:
     Raises `ValueError` for an unknown instruction.
     """
     out = images.clone()
+    # Images with the same instruction are edited together.
     for name in {name for name in instructions if name is not None}:
         rows = torch.tensor([other == name for other in instructions])
         out[rows] = operation(name).do(images[rows])

@@ -37,14 +37,17 @@ class Pool:
 
         Raises `ValueError` if the pool has no such image or no such column.
         """
+        # 1. columns whose class does not matter are left out
         named = {name: value for name, value in wanted.items() if value is not None}
         if not named:
             return rng.randrange(len(self))
+        # 2. the kinds of image that fit
         kinds = [kind for kind in self.members if self.fits(kind, named)]
         if not kinds:
             asked = ", ".join(f"{name} {value}" for name, value in named.items())
             raise ValueError(f"no image of this split has {asked}; use a larger split")
-        # First one of the kinds, as often as it occurs, then one of its images.
+        # 3. one of the kinds, as often as it occurs, and then one of its images: so every image
+        # that fits is equally likely
         sizes = [len(self.members[kind]) for kind in kinds]
         return rng.choice(self.members[rng.choices(kinds, sizes)[0]])
 

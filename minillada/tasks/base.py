@@ -79,6 +79,7 @@ class Source:
         return self.rng.randrange(10)
 
 
+# one example from a source
 Make = Callable[[Source], Example]
 # model, judge, pool of the pictures, examples that are asked, seed of what is drawn
 Mark = Callable[[Uni, Judge, Pool, list[Example], int], Marked]

@@ -11,6 +11,7 @@ COMPARE_ANSWERS = ("the first", "the second", "neither")
 def make_compare(source: Source) -> Example:
     """Two images; the digit of one is larger, or neither."""
     pool, rng = source.pool, source.rng
+    # Each digit is as likely as any other; in MNIST itself, ones are the most frequent.
     a = pool.pick(rng, digit=source.some_digit())
     b = pool.pick(rng, digit=source.some_digit())
     first, second = pool.columns["digit"][a], pool.columns["digit"][b]

@@ -15,6 +15,7 @@ def make_draw(source: Source) -> Example:
     index = pool.pick(rng)
     thickness: int | None = pool.columns["thickness"][index]
     slant: int | None = pool.columns["slant"][index]
+    # A user may ask for "a seven" only: the model then chooses the rest by itself.
     if source.varied and rng.random() < 0.2:
         left_out = rng.choice(("thickness", "slant", "both"))
         if left_out != "slant":
@@ -27,6 +28,6 @@ def make_draw(source: Source) -> Example:
 
 def mark_drawings(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
     """Right is a drawing in which the judge reads the wanted digit."""
-    images = uni.draw(texts_of(asked), seed=seed)
+    images = uni.draw(texts_of(asked), seed=seed)  # [N, C, H, W]
     right = (judge.classify(images) == wanted(pool, asked)).tolist()
     return Marked(asked, [[image] for image in images], {"": right})

@@ -30,6 +30,7 @@ def without_prompt(example: Example, rng: Random) -> Example:
 
 def without_text_or_images(example: Example, rng: Random) -> Example:
     """Editing: either no text, or no image."""
+    # A text that is absent is written as <uncondition>; an absent image leaves nothing behind.
     if rng.random() < 0.5:
         return example._replace(user=[*example.user[:-1], None])
     return example._replace(user=example.user[-1:])
@@ -49,7 +50,7 @@ def without_images_or_words(example: Example, rng: Random) -> Example:
     return example._replace(response=[*words[:n], pictures[n - 1]], given=n)
 
 
-# system prompt -> what its guidance drops
+# system prompt -> what its guidance drops; "describe" answers in words and has no guidance
 BRANCHES: dict[str, Callable[[Example, Random], Example]] = {
     "draw": without_prompt,
     "think": without_prompt,

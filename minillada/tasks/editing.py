@@ -60,6 +60,7 @@ def pick_leaning_alike(pool: Pool, rng: Random, index: int, digit: int, thicknes
 def make_edit_digit(source: Source) -> Example:
     """Another digit in the same style."""
     pool, rng = source.pool, source.rng
+    # The wanted digit may be the one that is shown: then another image of it is right.
     index, digit = pool.pick(rng), source.some_digit()
     instruction = source.wording(EDIT_DIGIT).format(digit=captions.article(DIGITS[digit]))
     thickness = pool.columns["thickness"][index]
@@ -101,6 +102,7 @@ def mark_edits(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: i
     """Right is the wanted digit; thickness, slant and both together are marked as parts."""
     images, instructions = inputs(pool, asked)
     drawn = uni.edit(images, instructions, seed=seed)
+    # The style is measured on the drawing, with the same thresholds as for captions.
     digits = judge.classify(drawn) == wanted(pool, asked)
     measured = captions.attributes(drawn)  # [N, 2]
     thickness = measured[:, 0] == wanted(pool, asked, "thickness")

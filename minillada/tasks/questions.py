@@ -51,6 +51,7 @@ def make_question(kind: str, source: Source) -> Example:
         "parity": PARITY_ANSWERS[digit % 2],
         "arithmetic": NUMBERS[digit + n],
     }
+    # {n} stands in questions of arithmetic only; `format` leaves the others as they are.
     question = source.wording(QUESTIONS[kind]).format(n=NUMBERS[n])
     return Example("describe", [Picture(index), question], [answers[kind]])
 
@@ -68,6 +69,7 @@ def mark_descriptions(
 ) -> Marked:
     """Right is a caption with the right digit; `_exact` asks for the whole caption."""
     marked = mark_answers(uni, judge, pool, asked, seed)
+    # The digit can be right although the rest is not: both are read from the text.
     right_digit = []
     for (answer,), example in zip(marked.answers, asked):
         said, true = captions.parse(str(answer)), captions.parse(str(example.response[0]))

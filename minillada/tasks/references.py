@@ -17,6 +17,8 @@ MULTI_REFERENCE = (
 def make_multi_reference(source: Source) -> Example:
     """Digit and slant of the first image, thickness of the second."""
     pool, rng = source.pool, source.rng
+    # The first image gives the digit and how it leans, the second how thick it is. Which image is
+    # meant is said in words only, so the model must keep the two apart.
     a = pool.pick(rng, digit=source.some_digit())
     b = pool.pick(rng)
     digit, thickness = pool.columns["digit"][a], pool.columns["thickness"][b]

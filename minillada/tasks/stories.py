@@ -15,6 +15,7 @@ COUNT = ("count from {a} to {b}", "show me {a} to {b}")
 
 def make_story(source: Source) -> Example:
     """Counting upwards: a word, its picture, the next word, …"""
+    # Two different numbers, so that every story has at least two pictures.
     a, b = sorted(source.rng.sample(range(10), 2))
     response: list[str | Picture] = []
     for n in range(a, b + 1):
@@ -39,5 +40,6 @@ def mark_stories(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed:
             if isinstance(wanted, Picture):
                 wanted = NUMBERS[pool.columns["digit"][wanted.index]]
             true.append(wanted)
+        # Equal lists have equal lengths: a part too many or too few is wrong, too.
         right.append(said == true)
     return Marked(asked, stories, {"": right})

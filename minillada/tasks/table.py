@@ -68,6 +68,7 @@ TASKS: dict[str, Task] = {
     "describe": Task(make_describe, mark_descriptions),
 }
 
+# What a mixture may hold: all but the tasks that only evaluations ask.
 TRAINED = [name for name, task in TASKS.items() if task.trained]
 
 

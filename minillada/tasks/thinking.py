@@ -44,6 +44,7 @@ def make_sum_thinking(source: Source, pairs: Pairs | None = None) -> Example:
     """The same, with a thought before the image."""
     a, b = source.rng.choice(pairs or trained_pairs(SUMS, source.held_out))
     prompt = source.wording(SUM).format(a=NUMBERS[a], b=NUMBERS[b])
+    # The thought is part of the response: the model learns to write it, then to draw from it.
     result = Picture(source.pool.pick(source.rng, digit=a + b))
     return Example("think", [prompt], [counting_trace(a, b), result])
 
