@@ -1,101 +1,81 @@
-"""The backbone: a pre-norm transformer whose state-dict keys are those of the official checkpoint (arXiv 2604.20796).
+"""The backbone: a pre-norm transformer with the state-dict keys of the official checkpoint.
 
-Notable choices
-- Same-position prediction: the logits at a masked position are about that position (an autoregressive model would shift).
-- Queries, keys and values come from one matrix (rows: all query heads, then keys, then values); fewer key-value heads
-  than query heads (GQA); queries and keys are RMS-normalised per head before RoPE.
-- RoPE turns only the first `partial_rotary_factor` of each head's dimensions; positions are plain 1-D also for images.
-- Attention is `scaled_dot_product_attention` with a boolean mask: it runs everywhere and is the reference. Training on long
-  sequences skips what the mask forbids, tile by tile on a CPU, with FlexAttention on a GPU.
+Notable choices (arXiv 2604.20796 and its released code)
+- Same-position prediction: logits at a masked position are about that position, without a shift.
+- One matrix makes all query heads, then all keys, then all values. Several query heads share a
+  key-value head (GQA). Queries and keys are RMS-normalised per head before RoPE.
+- RoPE turns only the first `partial_rotary_factor` of a head; positions are 1-D, also for images.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import flex_attention
 from torch.utils.checkpoint import checkpoint
 
 from .config import ModelConfig
-from .masks import TiledMask
-from .moe import MixtureOfExperts, SwiGLU
+from .masks import Mask, attend
+from .moe import MixtureOfExperts, RMSNorm, SwiGLU
 from .settings import Config
-
-if TYPE_CHECKING:
-    from torch.nn.attention.flex_attention import BlockMask
-
-    Mask = Tensor | TiledMask | BlockMask | None  # the forms of `masks`; None lets everybody see everything
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x) in float32, cast back, then times weight."""
-
-    def __init__(self, size: int, eps: float):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), (x.shape[-1],), eps=self.eps).to(x.dtype) * self.weight
 
 
 class KVCache:
-    """Keys and values `[B, n_kv, T, head_dim]` of the tokens before the current input, for each layer.
+    """Keys and values `[B, n_kv, T, head_dim]` of the T tokens before the input, for each layer.
 
-    They live in buffers with room to spare: a step writes its tokens behind the stored ones instead of copying everything.
+    Tokens of a finished block stay; others are seen and then overwritten. Buffers have room to
+    spare, so that a step does not copy what is stored already.
     """
 
     def __init__(self, layers: int):
-        self.buffers: list[tuple[Tensor, Tensor] | None] = [None] * layers
+        nothing = torch.empty(1, 1, 0, 1)  # broadcasts to any heads
+        self.keys, self.values = [nothing] * layers, [nothing] * layers
         self.lengths = [0] * layers
 
     @property
     def length(self) -> int:
-        """How many tokens are stored."""
         return self.lengths[0]
 
     def extend(self, layer: int, key: Tensor, value: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-        """Stored + new keys and values; of the new ones only the first `keep` stay stored (finished blocks are final)."""
+        """Stored and new ones, `[B, n_kv, T + L, head_dim]`; of the L new ones `keep` stay."""
         start, end = self.lengths[layer], self.lengths[layer] + key.shape[2]
-        if self.buffers[layer] is None or self.buffers[layer][0].shape[2] < end:
-            self.buffers[layer] = tuple(
-                self._grown(old, new, start, 2 * end) for old, new in zip(self.stored(layer), (key, value), strict=True)
-            )
-        for buffer, new in zip(self.buffers[layer], (key, value), strict=True):
-            buffer[:, :, start:end] = new
+        keys = self.keys[layer] = with_room(self.keys[layer], key, start, end)
+        values = self.values[layer] = with_room(self.values[layer], value, start, end)
+        keys[:, :, start:end] = key
+        values[:, :, start:end] = value
         self.lengths[layer] = start + keep
-        return tuple(buffer[:, :, :end] for buffer in self.buffers[layer])
+        return keys[:, :, :end], values[:, :, :end]
 
-    def stored(self, layer: int) -> tuple[Tensor | None, Tensor | None]:
-        """What is stored for a layer: keys and values, or None twice."""
-        if self.buffers[layer] is None:
-            return None, None
-        return tuple(buffer[:, :, : self.lengths[layer]] for buffer in self.buffers[layer])
+    def stored(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values that a layer has stored."""
+        length = self.lengths[layer]
+        return self.keys[layer][:, :, :length], self.values[layer][:, :, :length]
 
-    @staticmethod
-    def _grown(old: Tensor | None, like: Tensor, length: int, capacity: int) -> Tensor:
-        buffer = like.new_empty(*like.shape[:2], capacity, like.shape[3])
-        if old is not None:
-            buffer[:, :, :length] = old
+
+def with_room(buffer: Tensor, like: Tensor, length: int, end: int) -> Tensor:
+    """`buffer` if it has room for `end` tokens; else a larger one with its first `length` ones."""
+    if buffer.shape[2] >= end:
         return buffer
+    larger = like.new_empty(*like.shape[:2], 2 * end, like.shape[3])
+    larger[:, :, :length] = buffer[:, :, :length]
+    return larger
 
 
 def rotary(position_ids: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
     """Cosine and sine `[B or 1, 1, L, rotated dims]` for positions `[B or 1, L]`."""
     dims = int(config.head_dim * config.partial_rotary_factor)
-    frequency = config.rope_theta ** (-torch.arange(0, dims, 2, device=position_ids.device, dtype=torch.float) / dims)
+    pair = torch.arange(0, dims, 2, device=position_ids.device, dtype=torch.float)
+    frequency = config.rope_theta ** (-pair / dims)  # [dims / 2]
     angle = position_ids[:, None, :, None].float() * frequency
-    angle = torch.cat([angle, angle], dim=-1)  # "rotate-half": dimension i is paired with i + dims/2
+    angle = torch.cat([angle, angle], dim=-1)  # "rotate-half": i is paired with i + dims/2
     return angle.cos(), angle.sin()
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the first dims of `x` `[B, heads, L, head_dim]`; the rest pass through untouched."""
+    """Rotate the first dimensions of `x` `[B, heads, L, head_dim]`; the others stay."""
     dims = cos.shape[-1]
     turned, rest = x[..., :dims], x[..., dims:]
     first, second = turned.chunk(2, dim=-1)
@@ -103,60 +83,54 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([turned.to(x.dtype), rest], dim=-1)
 
 
-@functools.cache
-def flex_kernel(cuda: bool):
-    """FlexAttention, compiled where it has a kernel; on a CPU the slow reference that it falls back to, which has no gradients."""
+class Context(NamedTuple):
+    """What attention needs to know about its input `[B, L, H]`, in every layer."""
 
-    return torch.compile(flex_attention) if cuda else flex_attention
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
-    """Attention output `[B, heads, L, head_dim]` for queries of that shape; fewer key-value heads are shared."""
-    if mask is None or isinstance(mask, Tensor):
-        mask = None if mask is None else mask[:, None]
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
-    if not isinstance(mask, TiledMask):
-        return flex_kernel(query.is_cuda)(query, key, value, block_mask=mask, enable_gqa=True)
-    queries, keys, values = (x.split(mask.size, dim=2) for x in (query, key, value))
-    gather = lambda tiles, numbers: torch.cat([tiles[n] for n in numbers], dim=2)  # noqa: E731
-    rows = zip(queries, mask.rows, strict=True)
-    return torch.cat([attend(q, gather(keys, seen), gather(values, seen), piece) for q, (seen, piece) in rows], dim=2)
+    rotation: tuple[Tensor, Tensor]  # cos and sin of `rotary`
+    mask: Mask = None
+    cache: KVCache | None = None
+    keep: int = 0  # so many of the L tokens join the cache
 
 
 class Attention(nn.Module):
-    def __init__(self, config: ModelConfig):
+    """Grouped-query attention of layer number `layer`."""
+
+    def __init__(self, config: ModelConfig, layer: int = 0):
         super().__init__()
-        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
-        if self.heads % self.kv_heads:
-            raise ValueError(f"{self.heads} query heads cannot share {self.kv_heads} key-value heads evenly")
-        width = config.head_dim
-        self.query_key_value = nn.Linear(config.hidden_size, (self.heads + 2 * self.kv_heads) * width, bias=False)
+        heads, shared = config.num_attention_heads, config.num_key_value_heads
+        if heads % shared:
+            raise ValueError(f"{heads} query heads cannot share {shared} key-value heads evenly")
+        self.layer, self.split, width = layer, [heads, shared, shared], config.head_dim
+        self.query_key_value = nn.Linear(config.hidden_size, sum(self.split) * width, bias=False)
         self.query_layernorm = RMSNorm(width, config.rms_norm_eps)
         self.key_layernorm = RMSNorm(width, config.rms_norm_eps)
-        self.dense = nn.Linear(self.heads * width, config.hidden_size, bias=False)
+        self.dense = nn.Linear(heads * width, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Mask, cache: KVCache | None, layer: int, keep: int) -> Tensor:
-        heads = rearrange(self.query_key_value(x), "b l (h d) -> b h l d", h=self.heads + 2 * self.kv_heads)
-        query, key, value = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
-        query = apply_rotary(self.query_layernorm(query), cos, sin)
-        key = apply_rotary(self.key_layernorm(key), cos, sin)
-        if cache is not None:
-            key, value = cache.extend(layer, key, value, keep)
-        mixed = attend(query, key.to(query.dtype), value.to(query.dtype), mask)
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        heads = rearrange(self.query_key_value(x), "b l (h d) -> b h l d", h=sum(self.split))
+        query, key, value = heads.split(self.split, dim=1)
+        query = apply_rotary(self.query_layernorm(query), *context.rotation)
+        key = apply_rotary(self.key_layernorm(key), *context.rotation)
+        if context.cache is not None:
+            key, value = context.cache.extend(self.layer, key, value, context.keep)
+        mixed = attend(query, key.to(query.dtype), value.to(query.dtype), context.mask)
         return self.dense(rearrange(mixed, "b h l d -> b l (h d)"))
 
 
 class DecoderLayer(nn.Module):
+    """Attention, then a SwiGLU or experts; both add to the residual stream `[B, L, H]`."""
+
     def __init__(self, config: ModelConfig, index: int):
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.attention = Attention(config)
+        self.attention = Attention(config, index)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         sparse = config.num_experts > 0 and index >= config.first_k_dense_replace
-        self.mlp = MixtureOfExperts(config) if sparse else SwiGLU(config.hidden_size, config.intermediate_size)
+        size = config.hidden_size, config.intermediate_size
+        self.mlp: nn.Module = MixtureOfExperts(config) if sparse else SwiGLU(*size)
 
-    def forward(self, x: Tensor, *attention_inputs) -> Tensor:
-        x = x + self.attention(self.input_layernorm(x), *attention_inputs)
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = x + self.attention(self.input_layernorm(x), context)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -166,45 +140,56 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(DecoderLayer(config, index) for index in range(config.num_hidden_layers))
+        numbers = range(config.num_hidden_layers)
+        self.layers = nn.ModuleList(DecoderLayer(config, number) for number in numbers)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 
+def check_numbers(name: str, numbers: Tensor, limit: int) -> None:
+    """`ValueError` unless `numbers` are int64 `[B, L]`, at least 0 and below `limit`."""
+    if not isinstance(numbers, Tensor) or numbers.ndim != 2 or numbers.dtype != torch.long:
+        kind = f"{numbers.dtype} {list(numbers.shape)}" if isinstance(numbers, Tensor) else numbers
+        raise ValueError(f"{name} must be an int64 tensor of shape [B, L], got {kind}")
+    if numbers.numel() and not (numbers.min() >= 0 and numbers.max() < limit):
+        low, high = int(numbers.min()), int(numbers.max())
+        raise ValueError(f"{name} must lie in [0, {limit}), got {low} to {high}; another model's?")
+
+
 class Backbone(nn.Module):
-    """`backbone(input_ids [B, L], attention_mask, position_ids) -> logits [B, L, V]` in float32."""
+    """`backbone(input_ids [B, L], attention_mask, position_ids) -> logits [B, L, V]`, float32."""
 
     kind: ClassVar[str] = "backbone"
     config_class: ClassVar[type[Config]] = ModelConfig
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.config = config
-        self.model = Transformer(config)
+        self.config, self.model = config, Transformer(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.activation_checkpointing = False  # training only: backward computes the inside of each layer again
+        # Training only: backward computes the inside of each layer again, to save memory.
+        self.activation_checkpointing = False
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=config.initializer_range)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Mask = None, position_ids: Tensor | None = None
+    ) -> Tensor:
         """Logits for every position.
 
-        `attention_mask` bool `[B or 1, L, L]`, True = may attend; `None` lets every token see every other.
-        `position_ids` `[B or 1, L]`; `None` counts from 0. `ValueError` for an id outside the vocabulary or a position
-        outside the context.
+        `attention_mask` bool `[B or 1, L, L]`, None: all see all. `position_ids` `[B or 1, L]`,
+        None: from 0. `ValueError` for inputs of a wrong type, vocabulary or context.
         """
         self.check_ids(input_ids)
+        if position_ids is not None:
+            check_numbers("positions", position_ids, self.config.max_position_embeddings)
         return self.logits(self.hidden_states(input_ids, attention_mask, position_ids))
 
-    def check_ids(self, input_ids: Tensor) -> None:
+    def check_ids(self, ids: Tensor) -> None:
         """`ValueError` unless ids `[B, L]` lie in the vocabulary and fit the context."""
-        if input_ids.ndim != 2 or input_ids.dtype != torch.long:
-            raise ValueError(f"input ids must be int64 of shape [B, L], got {input_ids.dtype} {list(input_ids.shape)}")
-        if input_ids.numel() and not (input_ids.min() >= 0 and input_ids.max() < self.config.vocab_size):
-            low, high = int(input_ids.min()), int(input_ids.max())
-            raise ValueError(f"token ids must lie in [0, {self.config.vocab_size}), got {low} to {high}; was another vocabulary used?")
-        if input_ids.shape[1] > self.config.max_position_embeddings:
-            raise ValueError(f"{input_ids.shape[1]} tokens exceed the context of {self.config.max_position_embeddings}; shorten the prompt")
+        check_numbers("token ids", ids, self.config.vocab_size)
+        context = self.config.max_position_embeddings
+        if ids.shape[1] > context:
+            raise ValueError(f"{ids.shape[1]} tokens exceed the context of {context}; use fewer")
 
     def hidden_states(
         self,
@@ -216,33 +201,20 @@ class Backbone(nn.Module):
     ) -> Tensor:
         """Final hidden states `[B, L, H]`, for callers that need logits at few positions.
 
-        With a `cache` of T tokens the mask is `[B or 1, L, T + L]` and the first `keep` of the L tokens join the cache.
+        With a `cache` of T tokens the mask is `[B or 1, L, T + L]`; `keep` tokens join the cache.
         """
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
-        cos, sin = rotary(position_ids, self.config)
-        x = self.model.word_embeddings(input_ids)
-        for index, layer in enumerate(self.model.layers):
-            inputs = (x, cos, sin, attention_mask, cache, index, keep)
-            again = self.activation_checkpointing and torch.is_grad_enabled()
-            x = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False) if again else layer(*inputs)
+        context = Context(rotary(position_ids, self.config), attention_mask, cache, keep)
+        x = self.model.word_embeddings(input_ids)  # [B, L, H]
+        for layer in self.model.layers:
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(layer, x, context, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = layer(x, context)
         return self.model.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Head in float32: bfloat16 logits would blur the probabilities that decide what to commit."""
+        """The head, in float32: bfloat16 would blur the probabilities that decide what to keep."""
         with torch.autocast(hidden.device.type, enabled=False):
             return F.linear(hidden.float(), self.lm_head.weight.float())
-
-    @torch.no_grad()
-    def start_image_rows(self, codebook: Tensor, offset: int) -> None:
-        """Start the image rows of embedding and head at the codebook vectors `[K, C]`, so that similar codes begin alike.
-
-        Similar rows of the head give similar codes similar logits: what is learned about one code is learned about its
-        neighbours from the first step on. The mean, which tells no code from another, is taken out; a random projection
-        keeps angles approximately and lifts C dimensions to the hidden size.
-        """
-        centred = codebook - codebook.mean(0)
-        centred = centred / centred.norm(dim=1).mean()
-        for rows in (self.model.word_embeddings.weight, self.lm_head.weight):
-            projection = torch.randn(codebook.shape[1], self.config.hidden_size) * self.config.initializer_range
-            rows[offset : offset + len(codebook)] = centred @ projection

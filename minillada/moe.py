@@ -1,27 +1,42 @@
-"""Mixture of experts: many small SwiGLUs a layer, of which each token uses a few (LLaDA2.0, arXiv 2512.15745).
+"""Parts of a layer that see one token at a time: norm, SwiGLU, and the mixture of experts.
 
-Router:  s = sigmoid(x Wᵀ) in float32; the choice looks at s + b, the weights at s alone:
-    keep the best `topk_group` of `n_group` groups, a group's score being the sum of its two best s + b;
-    choose the best `num_experts_per_tok` experts inside them;  w = scale · s_chosen / (Σ s_chosen + 1e-20).
+A mixture of experts (LLaDA2.0, arXiv 2512.15745) has many small SwiGLUs, and a token uses few.
+Router:  s = sigmoid(x Wᵀ) in float32. The choice looks at s + b, the weights at s alone:
+    keep the best `topk_group` of `n_group` groups, by the sum of a group's two best s + b;
+    choose the best `num_experts_per_tok` experts inside them;
+    w = scale · s_chosen / (Σ s_chosen + 1e-20).
 Output:  Σ w_e · expert_e(x) + shared expert(x).
 
 Notable choices
-- Load balance without a loss term: after each step the bias b of busy experts falls and that of idle ones rises. The bias only
-  steers the choice; it never enters the output, so it disturbs no gradient.
-- `combine_dense` is the formula: every expert computes every token, with weight 0 where it was not chosen. `combine_grouped` gives
-  the same numbers and computes only what was chosen: choices sorted by expert are contiguous, each expert takes its slice.
-  `combine_at_once` replaces the loop over slices by grouped matrix products, which a GPU has in bfloat16.
+- Load balance without a loss term: after each step the bias b of busy experts falls and that of
+  idle ones rises. The bias steers the choice and never enters the output: no gradient is disturbed.
+- `combine_dense` is the formula: every expert computes every token, with weight 0 where it was not
+  chosen. `combine_grouped` gives the same numbers and computes only what was chosen.
+  `combine_at_once` replaces its loop over experts by grouped matrix products of a GPU.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) in float32, cast back, then times weight."""
+
+    def __init__(self, size: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), (x.shape[-1],), eps=self.eps).to(x.dtype) * self.weight
 
 
 class SwiGLU(nn.Module):
@@ -40,89 +55,123 @@ class SwiGLU(nn.Module):
 class Router(nn.Module):
     """Which experts a token uses, and with what weights."""
 
+    expert_bias: Tensor
+    received: Tensor
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.weight = nn.Parameter(torch.empty(config.num_experts, config.hidden_size).normal_(std=config.initializer_range))
+        weight = torch.empty(config.num_experts, config.hidden_size)
+        self.weight = nn.Parameter(weight.normal_(std=config.initializer_range))
         self.register_buffer("expert_bias", torch.zeros(config.num_experts))
-        # How many choices each expert received since the last `balance`; not part of a checkpoint.
+        # Choices that each expert received since the last `balance`; not part of a checkpoint.
         self.register_buffer("received", torch.zeros(config.num_experts), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Expert indices and weights, both `[T, k]`, for tokens `[T, H]`; the weights are float32."""
+        """Expert numbers and float32 weights, both `[T, k]`, for tokens `[T, H]`."""
         with torch.autocast(x.device.type, enabled=False):
-            scores = F.linear(x.float(), self.weight.float()).sigmoid()
+            scores = F.linear(x.float(), self.weight.float()).sigmoid()  # [T, E]
         chosen = self.choose(scores.detach() + self.expert_bias.float())
         weights = scores.gather(1, chosen)
-        weights = self.config.routed_scaling_factor * weights / (weights.sum(1, keepdim=True) + 1e-20)
+        weights = (
+            self.config.routed_scaling_factor * weights / (weights.sum(1, keepdim=True) + 1e-20)
+        )
         if self.training:
             self.received += torch.bincount(chosen.flatten(), minlength=len(self.received))
         return chosen, weights
 
     def choose(self, biased: Tensor) -> Tensor:
-        """The group-limited top-k of biased scores `[T, E]`: `[T, k]`."""
+        """The k experts `[T, k]` of the best groups, for biased scores `[T, E]`."""
         groups = biased.unflatten(1, (self.config.n_group, -1))  # [T, groups, experts of a group]
-        group_score = groups.topk(min(2, groups.shape[2]), dim=2).values.sum(2)
+        group_score = groups.topk(min(2, groups.shape[2]), dim=2).values.sum(2)  # [T, groups]
         best = group_score.topk(self.config.topk_group, dim=1).indices
         closed = torch.ones_like(group_score, dtype=torch.bool).scatter(1, best, False)
-        return groups.masked_fill(closed[..., None], float("-inf")).flatten(1).topk(self.config.num_experts_per_tok, dim=1).indices
+        open_scores = groups.masked_fill(closed[..., None], float("-inf")).flatten(1)  # [T, E]
+        return open_scores.topk(self.config.num_experts_per_tok, dim=1).indices
 
     @torch.no_grad()
     def balance(self, rate: float) -> None:
-        """b_i −= u (F_i − 1/E) / RMS(F − 1/E), F_i the share of choices expert i received since the last call.
+        """b_i −= u (F_i − 1/E) / RMS(F − 1/E), F_i the share of choices that expert i received.
 
-        The paper prints the opposite sign, which would send still more tokens to the busiest expert.
+        The paper prints the opposite sign, which would send still more tokens to busy experts.
         """
         excess = self.received / self.received.sum().clamp_min(1) - 1 / len(self.received)
         self.expert_bias -= rate * excess / excess.square().mean().sqrt().clamp_min(1e-12)
         self.received.zero_()
 
 
-def combine_dense(experts: nn.ModuleList, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-    """Σ_e w_e · expert_e(x) `[T, H]` as it is written, over all experts; `chosen` and `weights` `[T, k]`."""
-    every = torch.zeros(len(x), len(experts), device=x.device).scatter(1, chosen, weights)
-    return sum((every[:, e, None] * expert(x)).to(x.dtype) for e, expert in enumerate(experts))
+# The three ways to combine take experts, tokens x [T, H], and `chosen` and `weights` [T, k].
 
 
-def combine_grouped(experts: nn.ModuleList, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-    """The same sum over the chosen experts alone. An expert that nobody chose does nothing."""
-    k, flat = chosen.shape[1], chosen.flatten()
-    order = flat.argsort(stable=True)  # sorted by expert; choice order[i] belongs to token order[i] // k
-    counts = torch.bincount(flat, minlength=len(experts)).tolist()
-    slices = zip(experts, (order // k).split(counts), weights.flatten()[order, None].split(counts), strict=True)
+def combine_dense(experts: Sequence[SwiGLU], x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """Σ_e w_e · expert_e(x) `[T, H]` as it is written, over all experts."""
+    all_weights = torch.zeros(len(x), len(experts), device=x.device).scatter(1, chosen, weights)
     out = torch.zeros_like(x)
-    for expert, token, weight in slices:
-        if len(token):
-            # One product for gate and up; the weight goes in where the rows are short.
-            both = F.linear(x[token], torch.cat([expert.gate_proj.weight, expert.up_proj.weight]))
-            gate, up = both.chunk(2, dim=1)
-            out.index_add_(0, token, F.linear(F.silu(gate) * up * weight.to(both.dtype), expert.down_proj.weight).to(x.dtype))
+    for number, expert in enumerate(experts):
+        out = out + (all_weights[:, number, None] * expert(x)).to(x.dtype)
     return out
 
 
-def combine_at_once(experts: nn.ModuleList, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-    """The same sum with three grouped matrix products for all experts, instead of several kernels for each, in the type of `x`."""
-    k, flat = chosen.shape[1], chosen.flatten()
+def sort_by_expert(chosen: Tensor, weights: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The T · k choices, sorted by expert: their tokens `[T·k]`, weights `[T·k, 1]`, and how many
+    choices each of the `number` experts has.
+    """
+    flat = chosen.flatten()  # choice i belongs to token i // k
     order = flat.argsort(stable=True)
-    ends = torch.bincount(flat, minlength=len(experts)).cumsum(0).int()  # where each expert's slice of the sorted choices ends
-
-    def product(rows: Tensor, name: str) -> Tensor:
-        stacked = torch.stack([getattr(expert, name).weight for expert in experts]).to(x.dtype)  # [E, out, in]
-        return F.grouped_mm(rows, stacked.transpose(1, 2), offs=ends)
-
-    rows = x[order // k]
-    hidden = F.silu(product(rows, "gate_proj")) * product(rows, "up_proj") * weights.flatten()[order, None].to(x.dtype)
-    return torch.zeros_like(x).index_add_(0, order // k, product(hidden, "down_proj"))
+    counts = torch.bincount(flat, minlength=number)
+    return order // chosen.shape[1], weights.flatten()[order, None], counts
 
 
-def combine(experts: nn.ModuleList, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-    """The fastest way that works here. Grouped products need bfloat16, a GPU of compute capability 8, and widths in multiples of 8."""
-    if x.is_cuda and hasattr(F, "grouped_mm"):
-        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-        widths = experts[0].gate_proj.weight.shape
-        if dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) >= (8, 0) and not any(w % 8 for w in widths):
-            return combine_at_once(experts, x.to(dtype), chosen, weights).to(x.dtype)
-    return combine_grouped(experts, x, chosen, weights)
+def combine_grouped(
+    experts: Sequence[SwiGLU], x: Tensor, chosen: Tensor, weights: Tensor
+) -> Tensor:
+    """The same sum over the chosen experts alone: each takes its slice of the sorted choices."""
+    tokens, sorted_weights, counts = sort_by_expert(chosen, weights, len(experts))
+    out, start = torch.zeros_like(x), 0
+    for expert, count in zip(experts, counts.tolist()):
+        token, weight = tokens[start : start + count], sorted_weights[start : start + count]
+        start += count
+        if count == 0:
+            continue  # nobody chose this expert
+        # One product for gate and up; the weight goes in where the rows are short.
+        both = F.linear(x[token], torch.cat([expert.gate_proj.weight, expert.up_proj.weight]))
+        gate, up = both.chunk(2, dim=1)
+        inner = F.silu(gate) * up * weight.to(both.dtype)
+        out.index_add_(0, token, F.linear(inner, expert.down_proj.weight).to(x.dtype))
+    return out
+
+
+def combine_at_once(
+    experts: Sequence[SwiGLU], x: Tensor, chosen: Tensor, weights: Tensor
+) -> Tensor:
+    """The same sum with three grouped products for all experts, in the type of `x`."""
+    tokens, sorted_weights, counts = sort_by_expert(chosen, weights, len(experts))
+    ends = counts.cumsum(0).int()  # where each expert's slice ends
+    stacked = {}
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        matrices = [getattr(expert, name).weight for expert in experts]
+        stacked[name] = torch.stack(matrices).to(x.dtype).transpose(1, 2)  # [E, in, out]
+    gate = F.grouped_mm(x[tokens], stacked["gate_proj"], offs=ends)
+    up = F.grouped_mm(x[tokens], stacked["up_proj"], offs=ends)
+    inner = F.silu(gate) * up * sorted_weights.to(x.dtype)
+    down = F.grouped_mm(inner, stacked["down_proj"], offs=ends)
+    return torch.zeros_like(x).index_add_(0, tokens, down)
+
+
+def combine(experts: Sequence[SwiGLU], x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """The fastest way that works here.
+
+    Grouped products need bfloat16, a GPU of compute capability 8, and widths in multiples of 8.
+    """
+    if not x.is_cuda or not hasattr(F, "grouped_mm"):
+        return combine_grouped(experts, x, chosen, weights)
+    autocast = torch.is_autocast_enabled("cuda")
+    dtype = torch.get_autocast_dtype("cuda") if autocast else x.dtype
+    new_enough = torch.cuda.get_device_capability(x.device) >= (8, 0)
+    even = all(width % 8 == 0 for width in experts[0].gate_proj.weight.shape)
+    if dtype != torch.bfloat16 or not new_enough or not even:
+        return combine_grouped(experts, x, chosen, weights)
+    return combine_at_once(experts, x.to(dtype), chosen, weights).to(x.dtype)
 
 
 class MixtureOfExperts(nn.Module):
@@ -131,27 +180,33 @@ class MixtureOfExperts(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         check_experts(config)
+        hidden, inner = config.hidden_size, config.moe_intermediate_size
         self.gate = Router(config)
-        self.experts = nn.ModuleList(SwiGLU(config.hidden_size, config.moe_intermediate_size) for _ in range(config.num_experts))
-        self.shared_experts = SwiGLU(config.hidden_size, config.moe_intermediate_size * config.num_shared_experts)
+        self.experts: Any = nn.ModuleList(SwiGLU(hidden, inner) for _ in range(config.num_experts))
+        self.shared_experts = SwiGLU(hidden, inner * config.num_shared_experts)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, L, H]` to `[B, L, H]`."""
-        tokens = x.flatten(0, -2)
-        return combine(self.experts, tokens, *self.gate(tokens)).view_as(x) + self.shared_experts(x)
+        tokens = x.flatten(0, -2)  # [T, H]
+        chosen, weights = self.gate(tokens)
+        return combine(self.experts, tokens, chosen, weights).view_as(x) + self.shared_experts(x)
 
 
 def check_experts(config: ModelConfig) -> None:
-    """`ValueError` in one sentence for a router that cannot choose."""
-    experts, groups, kept, k = config.num_experts, config.n_group, config.topk_group, config.num_experts_per_tok
-    if groups < 1 or experts % groups:
-        raise ValueError(f"{experts} experts cannot be split into {groups} equal groups; choose n_group so that it divides num_experts")
-    if not 1 <= kept <= groups:
+    """`ValueError` for a router that cannot choose."""
+    experts, groups, kept = config.num_experts, config.n_group, config.topk_group
+    if experts % groups:
+        raise ValueError(
+            f"{experts} experts cannot be split into {groups} equal groups; "
+            "choose n_group so that it divides num_experts"
+        )
+    if kept > groups:
         raise ValueError(f"topk_group must lie between 1 and n_group = {groups}, got {kept}")
-    if not 1 <= k <= kept * (experts // groups):
-        raise ValueError(f"{k} experts a token cannot be chosen from {kept} groups of {experts // groups}; lower num_experts_per_tok")
-    if config.num_shared_experts < 1:
-        raise ValueError(f"num_shared_experts must be at least 1, got {config.num_shared_experts}")
+    if config.num_experts_per_tok > kept * (experts // groups):
+        raise ValueError(
+            f"{config.num_experts_per_tok} experts a token cannot be chosen from {kept} groups of "
+            f"{experts // groups}; lower num_experts_per_tok"
+        )
 
 
 def balance_experts(module: nn.Module, rate: float) -> None:
@@ -159,34 +214,3 @@ def balance_experts(module: nn.Module, rate: float) -> None:
     for part in module.modules():
         if isinstance(part, Router):
             part.balance(rate)
-
-
-UNFUSED = re.compile(r"(.*\.mlp\.experts)\.(\d+)\.(gate_proj|up_proj|down_proj)\.weight")
-
-
-FUSED = re.compile(r"(.*\.mlp\.experts)\.(gate_proj|up_proj|down_proj)")
-
-
-def fuse_experts(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The official training layout, all experts of a projection in one tensor `[E, out, in]`; other keys stay."""
-    fused = {k: v for k, v in tensors.items() if not UNFUSED.fullmatch(k)}
-    stacks: dict[str, dict[int, Tensor]] = {}
-    for key, value in tensors.items():
-        if found := UNFUSED.fullmatch(key):
-            stacks.setdefault(f"{found[1]}.{found[3]}", {})[int(found[2])] = value
-    for key, parts in stacks.items():
-        if missing := set(range(max(parts) + 1)) - set(parts):
-            raise ValueError(f"expert {min(missing)} is missing in {key}; the checkpoint is incomplete")
-        fused[key] = torch.stack([parts[e] for e in range(len(parts))])
-    return fused
-
-
-def unfuse_experts(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `fuse_experts`: one tensor an expert, as the released checkpoint and this package have them."""
-    unfused = {}
-    for key, value in tensors.items():
-        if found := FUSED.fullmatch(key):
-            unfused |= {f"{found[1]}.{e}.{found[2]}.weight": part for e, part in enumerate(value)}
-        else:
-            unfused[key] = value
-    return unfused

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillada.masks import (
+    attend,
     block_causal_mask,
     block_diffusion_mask,
     flex_mask,
     tiled_mask,
     training_places,
 )
-from minillada.model import attend
 
 
 def may_attend(query: int, query_is_noisy: bool, key: int, key_is_noisy: bool, block_size: int) -> bool:

@@ -366,7 +366,7 @@ def test_image_rows_start_with_the_angles_of_the_codebook():
     tables = backbone.model.word_embeddings.weight, backbone.lm_head.weight
     before = [table.detach().clone() for table in tables]
     codebook = torch.nn.functional.normalize(torch.randn(16, 6, generator=generator()) + 1, dim=-1)
-    backbone.start_image_rows(codebook, 20)
+    start_image_rows(backbone, codebook, 20)
     centred = torch.nn.functional.normalize(codebook - codebook.mean(0), dim=-1)
     for table, old in zip(tables, before, strict=True):
         new = table.detach()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from minillada import moe
 from minillada.config import SamplingConfig, TrainingConfig
+from minillada.extras import transfer
 from minillada.model import Backbone
 from minillada.presets.official import LLADA2_UNI
 from minillada.sampler import generate
@@ -131,15 +132,15 @@ def test_only_training_counts():
 
 def test_layouts_convert_into_each_other():
     tensors = tiny_backbone(**EXPERTS).state_dict()
-    fused = moe.fuse_experts(tensors)
+    fused = transfer.fuse_experts(tensors)
     assert fused["model.layers.1.mlp.experts.gate_proj"].shape == (8, 12, 16)
     assert fused["model.layers.1.mlp.experts.down_proj"].shape == (8, 16, 12)
     assert len(fused) == len(tensors) - 8 * 3 + 3
-    again = moe.unfuse_experts(fused)
+    again = transfer.unfuse_experts(fused)
     assert again.keys() == tensors.keys() and all(torch.equal(again[k], tensors[k]) for k in tensors)
     del tensors["model.layers.1.mlp.experts.3.up_proj.weight"]
     with pytest.raises(ValueError, match=r"expert 3 is missing in model.layers.1.mlp.experts.up_proj"):
-        moe.fuse_experts(tensors)
+        transfer.fuse_experts(tensors)
 
 
 def test_first_layer_stays_dense_and_cached_decoding_is_exact():

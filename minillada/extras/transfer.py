@@ -1,39 +1,111 @@
-"""Starting a model from the weights of another with a smaller codebook or another vocabulary.
+"""Starting a model from other weights: a smaller codebook, another vocabulary, or a codebook.
 
-LLaDA2.0-Uni (arXiv 2604.20796) grows out of a text model in this way: text rows are kept, new rows of embedding and head start at
-random. Here the image codes may change as well, and a new code starts at the row of the old one that is nearest to it.
+LLaDA2.0-Uni (arXiv 2604.20796) grows out of a text model: text rows of embedding and head are kept,
+new rows start at random. Here the image codes may change as well.
 """
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor
 
+from ..model import Backbone
 from ..vocab import Vocabulary
 
 
+@torch.no_grad()
+def start_image_rows(backbone: Backbone, codebook: Tensor, offset: int) -> None:
+    """Start the image rows of embedding and head, from row `offset` on, at a codebook `[K, C]`.
+
+    Similar codes get similar logits: what is learned about one code is learned about its neighbours
+    from the first step on. The mean, which tells no code from another, is taken out. A random
+    projection lifts C dimensions to the hidden size and keeps angles approximately.
+    """
+    centred = codebook - codebook.mean(0)
+    centred = centred / centred.norm(dim=1).mean()
+    config = backbone.config
+    for rows in (backbone.model.word_embeddings.weight, backbone.lm_head.weight):
+        projection = torch.randn(codebook.shape[1], config.hidden_size) * config.initializer_range
+        rows[offset : offset + len(codebook)] = centred @ projection
+
+
 def grown(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`old` with codebooks enlarged to the size they have in `new`: old codes keep their numbers, further ones stay new."""
-    enlarged = {k: torch.cat([v, new[k][len(v) :]]) for k, v in old.items() if k.startswith("codebook.") and k in new}
-    return old | enlarged
+    """`old` with codebooks enlarged to the size that they have in `new`.
+
+    Old codes keep their numbers; further ones stay as they are in `new`.
+    """
+    enlarged = dict(old)
+    for key, rows in old.items():
+        if key.startswith("codebook.") and key in new:
+            enlarged[key] = torch.cat([rows, new[key][len(rows) :]])
+    return enlarged
 
 
 def translated(
-    old: dict[str, Tensor], new: dict[str, Tensor], vocabs: tuple[Vocabulary, Vocabulary], codebooks: tuple[Tensor, Tensor]
+    old: dict[str, Tensor],
+    new: dict[str, Tensor],
+    vocabs: tuple[Vocabulary, Vocabulary],
+    codebooks: tuple[Tensor, Tensor],
 ) -> dict[str, Tensor]:
-    """`old` with the rows of embedding and head moved from one vocabulary to another; `vocabs` and `codebooks` `[K, C]` are (old, new).
+    """`old` with the rows of embedding and head moved from one vocabulary to another.
 
-    A text piece keeps its row, wherever it stands now, and a new one starts at random, as in `new`. An image code starts at the
-    row of the old code that is nearest to it.
+    `vocabs` and `codebooks` `[K, C]` are (old, new). A text piece keeps its row, wherever it stands
+    now, and a new piece starts at random, as in `new`. An image code starts at the row of the old
+    code that is nearest to it.
     """
     source, target = vocabs
-    text = [(i, source.token_id(target.token(i))) for i in range(target.image_token_offset)]
-    known = [(i, j) for i, j in text if j is not None]
-    nearest = (codebooks[1] @ codebooks[0].T).argmax(1) + source.image_token_offset
+    # 1. Text pieces that both vocabularies have: their places in the old and in the new one.
+    old_places, new_places = [], []
+    for place in range(target.image_token_offset):
+        known = source.token_id(target.token(place))
+        if known is not None:
+            old_places.append(known)
+            new_places.append(place)
+
+    # 2. The nearest old code of every new one.
+    old_codes, new_codes = codebooks
+    nearest = (new_codes @ old_codes.T).argmax(dim=1) + source.image_token_offset  # [K]
+
     moved = {}
     for key in ("model.word_embeddings.weight", "lm_head.weight"):
-        rows = new[key].clone()
-        rows[[i for i, _ in known]] = old[key][[j for _, j in known]]
+        rows = new[key].clone()  # [V, H]
+        rows[new_places] = old[key][old_places]
         rows[target.image_token_offset :] = old[key][nearest]
         moved[key] = rows
     return old | moved
+
+
+def fuse_experts(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The layout of the official trainer: all experts of a projection in one tensor `[E, out, in]`.
+
+    Other tensors stay. `ValueError` if an expert is missing.
+    """
+    fused: dict[str, Tensor] = {}
+    stacks: dict[str, dict[int, Tensor]] = {}
+    for key, value in tensors.items():
+        found = re.fullmatch(r"(.*\.mlp\.experts)\.(\d+)\.(\w+)\.weight", key)
+        if found is None:
+            fused[key] = value
+        else:
+            stacks.setdefault(f"{found[1]}.{found[3]}", {})[int(found[2])] = value
+    for key, parts in stacks.items():
+        for number in range(max(parts)):
+            if number not in parts:
+                raise ValueError(f"expert {number} is missing in {key}; is a file missing?")
+        fused[key] = torch.stack([parts[number] for number in sorted(parts)])
+    return fused
+
+
+def unfuse_experts(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `fuse_experts`: one tensor an expert, as in the release and here."""
+    unfused: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        found = re.fullmatch(r"(.*\.mlp\.experts)\.(\w+_proj)", key)
+        if found is None:
+            unfused[key] = value
+            continue
+        for number, part in enumerate(value):
+            unfused[f"{found[1]}.{number}.{found[2]}.weight"] = part
+    return unfused

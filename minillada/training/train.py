@@ -133,7 +133,7 @@ def new_model(
     module = checkpoint.build(MODULES[preset.kind], to_dict(preset.model))
     if isinstance(module, Backbone) and tokenizer is not None:
         offset = module.config.vocab_size - len(tokenizer.embedding)
-        module.start_image_rows(tokenizer.embedding.cpu(), offset)
+        transfer.start_image_rows(module, tokenizer.embedding.cpu(), offset)
     # Convolutions run up to twice as fast in this memory layout on CPUs.
     return module.to(device, memory_format=torch.channels_last)
 
