@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillada.config import SamplingConfig
+from minillada.extras.transfer import start_image_rows
 from minillada.masks import block_causal_mask, block_diffusion_mask
 from minillada.model import Attention, Backbone, KVCache, RMSNorm, apply_rotary, rotary
 from minillada.sampler import generate
@@ -344,15 +345,38 @@ def test_logits_are_float32_under_autocast():
     [
         (torch.tensor([[0, 24]]), r"must lie in \[0, 24\), got 0 to 24"),
         (torch.tensor([[-1, 3]]), r"must lie in \[0, 24\), got -1 to 3"),
-        (torch.tensor([1, 2]), "int64 of shape"),
-        (torch.tensor([[1.0, 2.0]]), "int64 of shape"),
-        (torch.tensor([[1, 2]], dtype=torch.int32), "int64 of shape"),
+        (torch.tensor([1, 2]), "int64 tensor of shape"),
+        ([[1, 2]], r"int64 tensor of shape \[B, L\], got \[\[1, 2\]\]"),
+        (torch.tensor([[1.0, 2.0]]), "int64 tensor of shape"),
+        (torch.tensor([[1, 2]], dtype=torch.int32), "int64 tensor of shape"),
         (torch.ones(1, 65, dtype=torch.long), "65 tokens exceed the context of 64"),
     ],
 )
 def test_bad_ids_are_named(ids, sentence):
     with pytest.raises(ValueError, match=sentence):
         tiny_backbone()(ids)
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.bfloat16, torch.long])
+def test_a_mask_that_is_not_boolean_is_refused(dtype):
+    """Zeros and ones would be added to the scores, and change most predictions in silence."""
+    mask = torch.ones(1, 5, 5).tril()
+    with pytest.raises(ValueError, match=r"mask is boolean, got torch.*; use mask.bool\(\)"):
+        tiny_backbone()(random_ids(1, 5), mask.to(dtype))
+
+
+@pytest.mark.parametrize(
+    ("positions", "sentence"),
+    [
+        (torch.tensor([[0, 9999]]), r"positions must lie in \[0, 64\), got 0 to 9999"),
+        (torch.tensor([[-1, 0]]), r"positions must lie in \[0, 64\), got -1 to 0"),
+        (torch.tensor([[0.0, 0.5]]), "positions must be an int64 tensor"),
+        (torch.tensor([0, 1]), "positions must be an int64 tensor of shape"),
+    ],
+)
+def test_bad_positions_are_named(positions, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        tiny_backbone()(random_ids(1, 2), position_ids=positions)
 
 
 def test_largest_legal_input_runs():
