@@ -15,6 +15,7 @@ from torch import nn
 from minillada import diffusion
 from minillada.batching import Batch
 from minillada.config import ObjectiveConfig, Preset, TrainingConfig
+from minillada.datasets.pool import mnist_pool
 from minillada.extras import conversion
 from minillada.objectives import hide
 from minillada.presets import get_preset
@@ -155,7 +156,7 @@ def test_the_loss_uses_the_block_size_of_its_step(monkeypatch):
 
     monkeypatch.setattr(recipes, "block_diffusion_loss", spy)
     tokenizer = tiny_tokenizer()
-    loss = recipes.backbone_loss(train.new_model(tiny, "cpu", tokenizer), tokenizer, load_vocabulary(16), real_images(40), tiny)
+    loss = recipes.backbone_loss(train.new_model(tiny, "cpu", tokenizer), tokenizer, load_vocabulary(16), mnist_pool(real_images(40)), tiny)
     for step in range(STEPS):
         seen.clear()
         loss(step)
@@ -250,11 +251,11 @@ def test_noise_tames_the_gradient_of_a_mask_that_was_never_met():
 @pytest.mark.parametrize("stop", [1, 3, 5, 8])
 def test_a_conversion_resumes_to_the_bit(tmp_path, stop):
     preset = scheduled(*tiny.training.block_schedule, mask_noise=0.2)
-    tokenizer, images = tiny_tokenizer(), real_images(40)
+    tokenizer, pool = tiny_tokenizer(), mnist_pool(real_images(40))
 
     def run(seed, **where):
         module: nn.Module = train.new_model(changed(preset, seed=seed), "cpu", tokenizer)
-        loss = recipes.backbone_loss(module, tokenizer, load_vocabulary(16), images, preset)
+        loss = recipes.backbone_loss(module, tokenizer, load_vocabulary(16), pool, preset)
         return module, fit(module, loss, preset.training, **where)
 
     whole, records = run(0, run=Run(tmp_path / "whole"))

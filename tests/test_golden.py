@@ -128,7 +128,7 @@ def losses(run: str) -> list[float]:
         tokenizer, _ = checkpoint.load_model(preset.tokenizer, ImageTokenizer)
         vocab = load_vocabulary(tokenizer.config.codebook_size, preset.text)
         module = train.new_model(preset, "cpu", tokenizer)
-        loss = recipes.backbone_loss(module, tokenizer, vocab, images, preset)
+        loss = recipes.backbone_loss(module, tokenizer, vocab, mnist_pool(images), preset)
     elif preset.kind == "tokenizer":
         module = train.new_model(preset, "cpu")
         vocab = load_vocabulary(preset.model.codebook_size)

@@ -4,6 +4,7 @@ from helpers import real_images, tiny_backbone, tiny_tokenizer
 from torch import nn
 
 from minillada.config import JudgeConfig, Preset, TokenizerConfig, TrainingConfig
+from minillada.datasets.pool import mnist_pool
 from minillada.settings import changed
 from minillada.training import recipes, train
 from minillada.vocab import load_vocabulary
@@ -52,7 +53,8 @@ def tokenizer_run(seed: int):
 def backbone_run(seed: int, preset: Preset = BACKBONE):
     tokenizer, vocab = tiny_tokenizer(), load_vocabulary(16)
     module = train.new_model(changed(preset, seed=seed), "cpu", tokenizer)
-    return module, recipes.backbone_loss(module, tokenizer, vocab, real_images(40), preset)
+    pool = mnist_pool(real_images(40))
+    return module, recipes.backbone_loss(module, tokenizer, vocab, pool, preset)
 
 
 # kind -> a module and its loss; the seed is that of the first weights alone

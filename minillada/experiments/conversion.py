@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .. import checkpoint
 from ..config import Preset
 from ..datasets import captions, mnist
+from ..datasets.pool import mnist_pool
 from ..evaluation import evaluate, likelihood
 from ..measure.intervals import mean_interval
 from ..measure.judge import Judge
@@ -52,7 +53,8 @@ def conversion(steps: int, seed: int, **changes: Any) -> Preset:
 
 def loss_of(module: Backbone, tokenizer: ImageTokenizer, preset: Preset) -> Loss:
     vocab = load_vocabulary(tokenizer.config.codebook_size)
-    return recipes.backbone_loss(module, tokenizer, vocab, mnist.load_mnist("train"), preset)
+    pool = mnist_pool(mnist.load_mnist("train"))
+    return recipes.backbone_loss(module, tokenizer, vocab, pool, preset)
 
 
 def gradients(lab: Lab, noise: float, known: bool, steps: int, seeds: int) -> dict[str, list]:

@@ -8,12 +8,11 @@ import torch
 
 from ..config import ModelConfig, Preset
 from ..datasets import mnist
-from ..datasets.pool import mnist_pool
+from ..datasets.pool import Pool
 from ..extras.conversion import check_block_schedule, padding_multiple
 from ..tasks.base import Source, pictures_of
 from ..tasks.table import TASKS, TRAINED
 from ..vocab import Vocabulary
-from ..vq import ImageTokenizer
 from .stream import write_example
 
 MOST_ROWS = 65_536  # of a batch; more is a slip of the finger
@@ -56,35 +55,48 @@ def check_pixels(preset: Preset, images: mnist.Images) -> None:
             raise ValueError(f"{name} is {wanted}, but the images have {value}")
 
 
-def check_backbone(
-    preset: Preset, vocab: Vocabulary, images: mnist.Images, tokenizer: ImageTokenizer
-) -> None:
-    """`ValueError` unless the model has an id for every token and a place for every sequence."""
-    model, data = preset.model, preset.training.data
+def check_captions(preset: Preset, vocab: Vocabulary) -> None:
+    """`ValueError` unless a tokenizer, which reads captions, has a row for every text piece."""
+    rows, pieces = getattr(preset.model, "caption_vocab_size", None), vocab.image_token_offset
+    if rows is not None and rows < pieces:
+        raise ValueError(f"caption_vocab_size is {rows}, but there are {pieces} text pieces")
+
+
+def check_tokens(preset: Preset, vocab: Vocabulary) -> None:
+    """`ValueError` unless the model has one row for every text piece and every image code."""
+    model = preset.model
     assert isinstance(model, ModelConfig)
     if model.vocab_size != vocab.size:
         raise ValueError(
             f"vocab_size is {model.vocab_size}, but there are {vocab.image_token_offset} text "
             f"pieces and {vocab.codebook_size} image codes; set vocab_size to {vocab.size}"
         )
-    context = model.max_position_embeddings
-    if model.block_size > context:
-        raise ValueError(f"a block of {model.block_size} does not fit into {context} positions")
-    multiple = padding_multiple(preset)
-    if data.pack_length % multiple:
-        raise ValueError(f"pack_length must be a multiple of {multiple}, got {data.pack_length}")
-    length = max(longest_sequence(preset, vocab, images, tokenizer.grid), data.pack_length)
-    if length > context:
+    multiple, packed = padding_multiple(preset), preset.training.data.pack_length
+    if packed % multiple:
+        raise ValueError(f"pack_length must be a multiple of {multiple}, got {packed}")
+    longest = max(model.block_size, packed)
+    if longest > model.max_position_embeddings:
         raise ValueError(
-            f"sequences of this mixture have up to {length} tokens, but the model has {context} "
-            "positions; raise max_position_embeddings"
+            f"{longest} tokens do not fit into {model.max_position_embeddings} positions; raise "
+            "max_position_embeddings, or lower block_size and pack_length"
         )
 
 
-def longest_sequence(preset: Preset, vocab: Vocabulary, images: mnist.Images, grid: int) -> int:
+def check_context(preset: Preset, vocab: Vocabulary, pool: Pool, grid: int) -> None:
+    """`ValueError` unless the model has a place for every token of every sequence."""
+    assert isinstance(preset.model, ModelConfig)
+    length = longest_sequence(preset, vocab, pool, grid)
+    context = preset.model.max_position_embeddings
+    if length > context:
+        raise ValueError(
+            f"sequences of this mixture have up to {length} tokens, but the model has "
+            f"{context} positions; raise max_position_embeddings"
+        )
+
+
+def longest_sequence(preset: Preset, vocab: Vocabulary, pool: Pool, grid: int) -> int:
     """The length of the longest of some examples of each task, filled up to whole blocks."""
     data, longest = preset.training.data, 0
-    pool = mnist_pool(mnist.Images(images.pixels[:2000], images.labels[:2000]))
     source = Source(pool, random.Random(0), data.varied, data.held_out)
     blank = torch.zeros(grid, grid, dtype=torch.long)  # any codes: only their number counts
     for task, _ in data.mixture:

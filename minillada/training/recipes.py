@@ -12,7 +12,7 @@ from .. import layout
 from ..batching import Batch
 from ..config import Preset, TrainingConfig
 from ..datasets import captions, edits, mnist
-from ..datasets.pool import mnist_pool
+from ..datasets.pool import Pool
 from ..diffusion import block_diffusion_loss
 from ..extras.conversion import block_size_at, mask_noise_at, noisy_mask_embedding
 from ..extras.levenshtein import draft_loss
@@ -99,12 +99,11 @@ def backbone_loss(
     backbone: Backbone,
     tokenizer: ImageTokenizer,
     vocab: Vocabulary,
-    images: mnist.Images,
+    pool: Pool,
     preset: Preset,
 ) -> Loss:
     """The block diffusion loss of the batches of a step, averaged by their shares of the rows."""
     config = preset.training
-    pool = mnist_pool(images)
     backbone.activation_checkpointing = config.activation_checkpointing
     if config.compile:
         # The method, not the module: a compiled module has other names for its weights.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 from .. import checkpoint
 from ..config import Preset, TextConfig
 from ..datasets import mnist
+from ..datasets.pool import Pool, mnist_pool
 from ..extras import transfer
 from ..files import atomic, checksum, lock
 from ..measure.judge import Judge
@@ -22,7 +23,13 @@ from ..presets import PRESETS
 from ..settings import settings, to_dict
 from ..vocab import Vocabulary, load_vocabulary, text_path, train_bpe
 from ..vq import ImageTokenizer
-from .checks import check_backbone, check_pixels, check_settings
+from .checks import (
+    check_captions,
+    check_context,
+    check_pixels,
+    check_settings,
+    check_tokens,
+)
 from .loop import Loss, fit
 from .recipes import backbone_loss, bpe_corpus, judge_loss, tokenizer_loss
 from .run import TEXT, WEIGHTS, Run
@@ -37,8 +44,10 @@ class Materials:
 
     images: mnist.Images
     vocab: Vocabulary
-    tokenizer: ImageTokenizer | None
-    about: dict[str, Any]
+    about: dict[str, Any] = field(default_factory=dict)
+    # of a backbone:
+    tokenizer: ImageTokenizer | None = None
+    pool: Pool | None = None
 
 
 def train(
@@ -106,20 +115,23 @@ def read_materials(preset: Preset, device: str) -> Materials:
     images = mnist.load_mnist("train")
     check_pixels(preset, images)
     if preset.kind != "backbone":
-        size = getattr(preset.model, "codebook_size", 0)
-        return Materials(images, load_vocabulary(size), None, {})
+        vocab = load_vocabulary(getattr(preset.model, "codebook_size", 0))
+        check_captions(preset, vocab)
+        return Materials(images, vocab)
     if not preset.tokenizer:
         raise ValueError(f"{preset.name} needs an image tokenizer; name one with --tokenizer")
     tokenizer, info = checkpoint.load_model(preset.tokenizer, ImageTokenizer, device)
     vocab = load_vocabulary(len(tokenizer.embedding), preset.text)
-    check_backbone(preset, vocab, images, tokenizer)
+    check_tokens(preset, vocab)
+    pool = mnist_pool(images)
+    check_context(preset, vocab, pool, tokenizer.grid)
     about = {
         "tokenizer": preset.tokenizer,
         "tokenizer_sha256": info["sha256"],
         "text": preset.text,
         "text_sha256": checksum(text_path(preset.text)),
     }
-    return Materials(images, vocab, tokenizer, about)
+    return Materials(images, vocab, about, tokenizer, pool)
 
 
 def new_model(
@@ -168,8 +180,8 @@ def make_loss(module: Any, preset: Preset, materials: Materials) -> Loss:
         return judge_loss(module, materials.images, preset.training)
     if preset.kind == "tokenizer":
         return tokenizer_loss(module, materials.images, materials.vocab, preset.training)
-    assert materials.tokenizer is not None
-    return backbone_loss(module, materials.tokenizer, materials.vocab, materials.images, preset)
+    assert materials.tokenizer and materials.pool
+    return backbone_loss(module, materials.tokenizer, materials.vocab, materials.pool, preset)
 
 
 def command(preset: Preset, start: str | None = None) -> str:

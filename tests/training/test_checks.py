@@ -1,0 +1,77 @@
+"""What does not fit together is refused, in one sentence, before anything is written."""
+
+import pytest
+from helpers import real_images, save_tiny_uni
+from tiny_runs import BACKBONE, JUDGE, TOKENIZER
+
+from minillada.config import TextConfig
+from minillada.datasets import mnist
+from minillada.presets import get_preset
+from minillada.settings import changed
+from minillada.training import train
+
+
+@pytest.fixture(autouse=True)
+def small_mnist(monkeypatch):
+    monkeypatch.setattr(mnist, "load_mnist", lambda split="train", root=None: real_images(40))
+
+
+BACKBONES = {
+    "no row for a token": (dict(vocab_size=1000), "set vocab_size to 400"),
+    "context": (
+        dict(max_position_embeddings=32),
+        "tokens, but the model has 32 positions",
+    ),
+    "block": (dict(block_size=256), "256 tokens do not fit into 128 positions"),
+    "long rows": (dict(pack_length=256), "256 tokens do not fit into 128 positions"),
+    "rows of half blocks": (dict(pack_length=102), "pack_length must be a multiple of 4, got 102"),
+    "unknown task": (dict(mixture=(("nothing", 1.0),)), "no task 'nothing' can be trained; choose"),
+    "no task": (dict(mixture=()), "has an empty mixture"),
+    "negative share": (dict(mixture=(("draw", -1.0),)), "share of draw must be positive, got -1"),
+    "shares of 0": (dict(mixture=(("draw", 0.0),)), "share of draw must be positive, got 0"),
+    "test only": (
+        dict(mixture=(("sum_direct_unseen", 1.0),)),
+        "no task 'sum_direct_unseen' can be",
+    ),
+    "huge batch": (dict(batch_size=70_000), "batch_size must be at most 65536, got 70000"),
+}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_backbones_that_cannot_be_trained(tmp_path, name):
+    changes, sentence = BACKBONES[name]
+    tokenizer = str(save_tiny_uni(tmp_path / "given").parent / "tokenizer")
+    preset = changed(BACKBONE, tokenizer=tokenizer, **changes)
+    with pytest.raises(ValueError, match=sentence):
+        train.train(preset, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_backbone_without_a_tokenizer(tmp_path):
+    with pytest.raises(ValueError, match="needs an image tokenizer; name one with --tokenizer"):
+        train.train(changed(BACKBONE, tokenizer=None), tmp_path / "run")
+
+
+@pytest.mark.parametrize("preset", [JUDGE, TOKENIZER], ids=["judge", "tokenizer"])
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (dict(channels=3), "channels is 3, but the images have 1"),
+        (dict(image_size=64), "image_size is 64, but the images have 32"),
+    ],
+)
+def test_models_that_read_other_pixels(tmp_path, preset, change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        train.train(changed(preset, **change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tokenizer_embeds_every_piece_of_the_captions(tmp_path):
+    with pytest.raises(ValueError, match="caption_vocab_size is 300, but .* 384 text pieces"):
+        train.train(changed(TOKENIZER, caption_vocab_size=300), tmp_path / "run")
+
+
+def test_text_pieces_start_from_nothing(tmp_path):
+    preset = changed(get_preset("mnist-text"), model=TextConfig())
+    with pytest.raises(ValueError, match="text pieces start from nothing"):
+        train.train(preset, tmp_path / "run", start="mnist")

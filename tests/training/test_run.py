@@ -1,0 +1,130 @@
+"""When a run saves, what it keeps of a log, and that two processes cannot share a folder."""
+
+import json
+import multiprocessing
+
+import pytest
+from helpers import real_images
+from tiny_runs import JUDGE, SHORT, judge_run
+
+from minillada import checkpoint
+from minillada.datasets import mnist
+from minillada.settings import changed
+from minillada.training import run as run_module
+from minillada.training import train
+from minillada.training.loop import fit
+from minillada.training.run import Run
+from minillada.training.state import digest
+
+
+def saved_steps(monkeypatch, tmp_path, steps, save_every=None):
+    """After which steps of a run its state is saved."""
+    saved = []
+    monkeypatch.setattr(run_module, "save_state", lambda *given: saved.append(given[2]))
+    module, loss = judge_run(SHORT.seed)
+    fit(
+        module, loss, changed(SHORT, steps=steps), Run(tmp_path / str(steps), save_every=save_every)
+    )
+    return saved
+
+
+def test_state_is_saved_every_tenth_of_a_run_and_at_its_end(monkeypatch, tmp_path):
+    assert saved_steps(monkeypatch, tmp_path, 3) == [1, 2, 3]
+    assert saved_steps(monkeypatch, tmp_path, 25) == [*range(2, 25, 2), 25]
+    assert saved_steps(monkeypatch, tmp_path, 7, save_every=5) == [5, 7]
+
+
+def test_the_default_is_at_most_500_steps(tmp_path):
+    module, _ = judge_run(SHORT.seed)
+    for steps, expected in ((360, 36), (6000, 500), (5, 1)):
+        run = Run(tmp_path)
+        run.begin(None, changed(SHORT, steps=steps))
+        assert run.save_every == expected
+
+
+def test_settings_of_a_run_that_make_no_sense(tmp_path):
+    with pytest.raises(ValueError, match="save_every must be at least 1, got 0"):
+        Run(tmp_path, save_every=0)
+    with pytest.raises(ValueError, match="--resume keeps a run and --overwrite replaces it"):
+        Run(tmp_path, resume=True, overwrite=True)
+
+
+@pytest.mark.parametrize("line", ["note: lunch", "[1, 2]", '{"step": "x"}', "{", "\udce9", ""])
+def test_a_foreign_line_in_the_log_does_not_stop_a_run(tmp_path, line):
+    module, loss = judge_run(SHORT.seed)
+    fit(module, loss, SHORT, Run(tmp_path / "whole"))
+    fit(*judge_run(SHORT.seed), SHORT, Run(tmp_path / "run"), stop_after=3)
+    log = tmp_path / "run" / "metrics.jsonl"
+    first, *rest = log.read_bytes().splitlines(keepends=True)
+    foreign = line.encode(errors="surrogateescape") + b"\n"
+    log.write_bytes(b"".join([first, foreign, *rest]))
+    with pytest.warns(UserWarning, match="1 lines that no step wrote were left out"):
+        fit(*judge_run(99), SHORT, Run(tmp_path / "run", resume=True))
+    assert log.read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+
+
+def test_leftovers_of_a_killed_process_go_away(tmp_path):
+    module, loss = judge_run(SHORT.seed)
+    fit(module, loss, SHORT, Run(tmp_path), stop_after=3)
+    dead = multiprocessing.Process(target=int)
+    dead.start()
+    dead.join()
+    left = tmp_path / f".state.safetensors.{dead.pid}.part"
+    left.write_bytes(b"half")
+    fit(module, loss, SHORT, Run(tmp_path, resume=True))
+    assert not left.exists()
+
+
+# --- two processes -------------------------------------------------------------------------------
+
+
+def train_and_wait(folder, began, go_on):
+    """Train a judge; tell when the first step begins, and wait there."""
+    mnist.load_mnist = lambda split="train", root=None: real_images(40)
+
+    def waiting(module, images, config):
+        def loss(step):
+            began.set()
+            go_on.wait(60)
+            return judge_run(SHORT.seed)[1](step)
+
+        return loss
+
+    train.judge_loss = waiting
+    train.train(JUDGE, folder)
+
+
+def test_two_processes_cannot_train_into_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(mnist, "load_mnist", lambda split="train", root=None: real_images(40))
+    context = multiprocessing.get_context("spawn")
+    began, go_on = context.Event(), context.Event()
+    other = context.Process(target=train_and_wait, args=(tmp_path, began, go_on))
+    other.start()
+    try:
+        assert began.wait(120)
+        for run in (Run(tmp_path), Run(tmp_path, resume=True), Run(tmp_path, overwrite=True)):
+            with pytest.raises(ValueError, match="is in use by process"):
+                train.train(JUDGE, run)
+    finally:
+        go_on.set()
+        other.join(120)
+
+
+def test_the_log_holds_one_json_object_a_step(tmp_path):
+    module, loss = judge_run(SHORT.seed)
+    records = fit(module, loss, SHORT, Run(tmp_path))
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == records
+
+
+def test_seconds_of_earlier_parts_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(mnist, "load_mnist", lambda split="train", root=None: real_images(40))
+    train.train(JUDGE, tmp_path, stop_after=3)
+    path = tmp_path / "state.safetensors"
+    tensors, settings = checkpoint.read_tensors(path)
+    settings["seconds"] = "100.0"
+    settings.pop("digest")
+    settings["digest"] = digest(tensors, settings)
+    checkpoint.save_tensors(path, tensors, settings)
+    train.train(JUDGE, Run(tmp_path, resume=True))
+    assert checkpoint.read_info(tmp_path / "weights.json")["seconds"] >= 100
