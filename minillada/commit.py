@@ -1,80 +1,131 @@
-"""Which tokens are kept in a step."""
+"""Which tokens a decoding step chooses, and which of them are kept (LLaDA2.0, arXiv 2512.15745).
+
+Notable choices
+- Choosing a token and keeping it are two decisions: every position gets a token, the rule of
+  `choose_commits` keeps some of them.
+- The threshold always looks at the confidence, the probability of the chosen token. The strategies
+  change only the order in which the quota takes positions.
+- Random numbers are drawn on the CPU, so that every device gets the same ones, and from one
+  generator a row, so that what a row gets does not depend on the other rows of its batch.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .config import SamplingConfig
+from .config import SamplingConfig, Strategy
 
-STRATEGIES = ("low_confidence", "top_k_margin", "neg_entropy", "random", "left_to_right")
+# One for each row of a batch; None for a row that needs no random numbers now.
+Generators = Sequence[torch.Generator | None]
 
 
 def quota(block_size: int, steps: int, step: int) -> int:
-    """How many positions step `step` must commit: the block's share, the remainder going to the first steps."""
+    """How many positions step `step` commits at least; the first steps take the remainder."""
     return block_size // steps + (step < block_size % steps)
 
 
-def choose_commits(confidence: Tensor, eligible: Tensor, count: int | Tensor, threshold: float, score: Tensor | None = None) -> Tensor:
-    """The official commit rule, per row: all `eligible` positions above `threshold` if they are at least `count`,
-    else the `count` (one number, or `[B, 1]`) best by `score`, which is the confidence if left out. All `[B, n]`."""
-    score = (confidence if score is None else score).masked_fill(~eligible, -math.inf)
+def choose_commits(
+    confidence: Tensor,
+    eligible: Tensor,
+    count: int | Tensor,
+    threshold: float,
+    score: Tensor | None = None,
+) -> Tensor:
+    """The official commit rule, for each row of `confidence` `[B, n]`; returns bool `[B, n]`.
+
+    All `eligible` positions above `threshold` are kept if they are at least `count` (a number, or
+    `[B, 1]`). Otherwise the `count` best by `score` are kept; without `score` by the confidence.
+    """
+    if score is None:
+        score = confidence
+    score = score.masked_fill(~eligible, -math.inf)
     confident = (confidence > threshold) & eligible
+    # The inverse of a sorting order is the rank of each position: 0 is the best.
     rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    enough = confident.sum(1, keepdim=True) >= count
+    enough = confident.sum(1, keepdim=True) >= count  # [B, 1]
     return torch.where(enough, confident, rank < count) & eligible
 
 
-def choose_edits(logits: Tensor, ids: Tensor, editable: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """LLaDA2.1: rewrite `editable` positions whose likeliest token is another one, with probability above `threshold`.
+def choose_edits(
+    logits: Tensor, ids: Tensor, editable: Tensor, threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where to rewrite a token (LLaDA2.1, arXiv 2602.08676), from logits `[B, n, V]`.
 
-    Logits `[B, n, V]`, the others `[B, n]`; returns likeliest tokens, their probabilities, and where to rewrite. Also when tokens are
-    committed by chance, edits are not: a sample would overwrite good tokens with other good ones for ever.
+    An `editable` position is rewritten if its likeliest token is not the one in `ids` and has a
+    probability above `threshold`. Returns the likeliest tokens, their probabilities and where to
+    rewrite, each `[B, n]`. Edits are never sampled, even when commits are: a sample would replace
+    good tokens by other good tokens, without an end.
     """
     confidence, tokens = logits.softmax(-1).max(-1)
     return tokens, confidence, editable & (tokens != ids) & (confidence > threshold)
 
 
-def commit_score(strategy: str, logits: Tensor, confidence: Tensor, generator: torch.Generator | None) -> Tensor:
-    """What the quota ranks positions by, `[B, n]` from logits `[B, n, V]`; the threshold always looks at the confidence.
+def commit_score(
+    strategy: Strategy, logits: Tensor, confidence: Tensor, generators: Generators
+) -> Tensor:
+    """What the quota ranks positions by: `[B, n]`, the highest first, from logits `[B, n, V]`.
 
-    `low_confidence` (so called because the least confident stay masked): probability of the chosen token;
-    `top_k_margin`: lead of the best token over the second; `neg_entropy`: minus the entropy; `random`: no preference. These are
-    SPRINT's. `left_to_right`: earlier positions first, so that with one token a step nothing is said before what it follows from.
+    `low_confidence` is the probability of the chosen token (the least confident stay masked),
+    `top_k_margin` the lead of the best token over the second, `neg_entropy` minus the entropy, and
+    `random` prefers nothing; these four are SPRINT's (LLaDA2.0-Uni, arXiv 2604.20796).
+    `left_to_right` prefers early positions: with one token a step, nothing is said too early.
     """
     if strategy == "low_confidence":
         return confidence
     if strategy == "top_k_margin":
-        best = logits.softmax(-1).topk(2, dim=-1).values
+        best = logits.softmax(-1).topk(2, dim=-1).values  # [B, n, 2]
         return best[..., 0] - best[..., 1]
     if strategy == "neg_entropy":
         return -torch.special.entr(logits.softmax(-1)).sum(-1)
     if strategy == "left_to_right":
-        return -torch.arange(confidence.shape[1], device=confidence.device).expand_as(confidence).to(confidence.dtype)
-    return torch.rand(confidence.shape, generator=generator).to(confidence.device)
+        places = torch.arange(confidence.shape[1], device=confidence.device)
+        return -places.to(confidence.dtype).expand_as(confidence)
+    return exponential_noise(confidence.shape, generators).to(confidence.device)
 
 
 def filter_logits(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
-    """Set to −inf all but the `top_k` best and all outside the smallest set holding probability `top_p`; `[..., V]`."""
+    """Logits `[..., V]` with all but the best set to −inf.
+
+    `top_k` keeps so many. `top_p` keeps the smallest set that holds this probability.
+    """
     if top_k is not None and top_k < logits.shape[-1]:
-        logits = logits.masked_fill(logits < logits.topk(top_k, dim=-1).values[..., -1:], -math.inf)
+        smallest = logits.topk(top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < smallest, -math.inf)
     if top_p is not None and top_p < 1:
         ordered, order = logits.sort(dim=-1, descending=True)
+        # The probability in front of a token decides, so that the best token always stays.
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-        drop = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= top_p)  # the best one always stays
+        drop = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= top_p)
         logits = logits.masked_fill(drop, -math.inf)
     return logits
 
 
-def choose_tokens(logits: Tensor, config: SamplingConfig, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """Token and its probability at every position, from logits `[B, n, V]`; temperature 0 takes the most likely."""
+def choose_tokens(
+    logits: Tensor, config: SamplingConfig, generators: Generators
+) -> tuple[Tensor, Tensor]:
+    """A token and its probability at every position, each `[B, n]`, from logits `[B, n, V]`.
+
+    Temperature 0 takes the most likely token. Otherwise row r samples with `generators[r]`.
+    """
     if config.temperature == 0:
         confidence, tokens = logits.softmax(-1).max(-1)
         return tokens, confidence
-    probabilities = filter_logits(logits / config.temperature, config.top_k, config.top_p).softmax(-1)
-    # argmax of p / Exp(1) noise is a sample from p; the noise comes from the CPU so that every device draws the same.
-    noise = torch.empty(probabilities.shape).exponential_(generator=generator).to(probabilities.device)
+    logits = filter_logits(logits / config.temperature, config.top_k, config.top_p)
+    probabilities = logits.softmax(-1)
+    # The largest p / e, with e from an exponential distribution, is a sample from p.
+    noise = exponential_noise(probabilities.shape, generators).to(probabilities.device)
     tokens = (probabilities / noise.clamp_min(1e-20)).argmax(-1)
     return tokens, probabilities.gather(-1, tokens[..., None])[..., 0]
+
+
+def exponential_noise(shape: torch.Size, generators: Generators) -> Tensor:
+    """Exponentially distributed numbers `[B, ...]` on the CPU; rows without generator hold 1."""
+    noise = torch.ones(shape)
+    for row, generator in zip(noise, generators, strict=True):
+        if generator is not None:
+            row.exponential_(generator=generator)
+    return noise

@@ -1,103 +1,201 @@
-"""Guidance branches, and how their logits mix."""
+"""Guidance: one prompt in several branches, and how the logits of the branches mix.
+
+A branch is the prompt with something left out: the caption, the instruction or the image. What the
+branches disagree about is what was left out, and guidance exaggerates it (Ho & Salimans, arXiv
+2207.12598; editing in three ways: InstructPix2Pix, arXiv 2211.09800).
+
+Notable choices
+- All branches run as one batch over one prefix cache.
+- As in the official code, shorter branches are padded on the left and longer ones are cut from the
+  left. The padding is hidden from attention, real tokens count their positions from 0, and the
+  borders of the blocks are those of the padded sequence.
+- The cache may be pruned by any object with the methods of `Pruner` (`extras/sprint.py` is one).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from .config import SamplingConfig
-from .extras.sprint import Sprint
 from .masks import block_causal_mask
 from .model import Backbone, KVCache
 
 
+class Pruner(Protocol):
+    """What `Branches` asks of an object that shortens the prefix cache, for R = G · B rows."""
+
+    @property
+    def warmup(self) -> int:
+        """How many steps of a block, at least one, see the whole prefix."""
+
+    def begin(self, rows: int, device: torch.device) -> None:
+        """Forget the last generation."""
+
+    def remember(self, logits: Tensor, ids: Tensor) -> None:
+        """Tokens `[R, n]` have joined the prefix; their logits are `[R, n, V]`."""
+
+    def prune(self, full: KVCache, padding: Tensor) -> tuple[KVCache, Tensor]:
+        """A shorter cache, and which of its places hold nothing (bool `[R, kept]`).
+
+        The first `padding` `[R, 1]` places of a row of the full cache are no tokens.
+        """
+
+
 def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance: u + s (c − u); scale 1 returns the conditional logits."""
-    return conditional if scale == 1 else unconditional + scale * (conditional - unconditional)
+    if scale == 1:
+        return conditional
+    return unconditional + scale * (conditional - unconditional)
 
 
-def guide_edit(full: Tensor, no_text: Tensor, no_image: Tensor, scale_text: float, scale_image: float) -> Tensor:
+def guide_edit(
+    full: Tensor, no_text: Tensor, no_image: Tensor, scale_text: float, scale_image: float
+) -> Tensor:
     """Three-way guidance of editing: nt + s_text (full − nt) + s_image (nt − ni)."""
     return no_text + scale_text * (full - no_text) + scale_image * (no_text - no_image)
 
 
 def rescale(guided: Tensor, conditional: Tensor, phi: float) -> Tensor:
-    """φ z std(c) / std(z) + (1 − φ) z, std over the vocabulary: guidance overshoots, this takes the spread back; `[B, n, V]`."""
+    """φ z std(c) / std(z) + (1 − φ) z for logits `[B, n, V]`, std over the vocabulary.
+
+    Guidance makes the logits spread too far; this takes the spread of the conditional ones back.
+    """
     spread = conditional.std(-1, keepdim=True) / (guided.std(-1, keepdim=True) + 1e-6)
     return phi * guided * spread + (1 - phi) * guided
 
 
-class Branches:
-    """Logits of one block for all guidance branches, run as one batch of `G · B` rows over one prefix cache.
+def guided_logits(branches: Sequence[Tensor], config: SamplingConfig) -> Tensor:
+    """One set of logits `[B, n, V]` from those of one, two or three branches."""
+    full, *others = branches
+    if not others:
+        return full
+    if len(others) == 1:
+        guided = guide(full, others[0], config.guidance)
+    else:
+        no_text, no_image = others
+        guided = guide_edit(full, no_text, no_image, config.guidance, config.guidance_image)
+    return rescale(guided, full, config.rescale) if config.rescale else guided
 
-    Rows are ordered by branch, the conditional one first. A branch is the prompt `[B, P]` or a shorter one `[1 or B, P']`.
+
+def needed_branches(guidance: Sequence[Tensor], config: SamplingConfig) -> list[Tensor]:
+    """Those of the branches (none, one, or no text and no image) that the scales make use of.
+
+    `ValueError` for a scale that has no branch to compare with.
+    """
+    three_way = config.guidance_image != 0
+    two_way = config.guidance != 1
+    if two_way and not guidance:
+        raise ValueError(
+            f"guidance {config.guidance:g} has nothing to compare with; give the prompt without "
+            "its condition as guidance=(unconditional,), or leave guidance at 1"
+        )
+    if three_way and len(guidance) != 2:
+        raise ValueError(
+            f"guidance_image {config.guidance_image:g} compares a prompt without text with one "
+            "without image; give both as guidance, or leave guidance_image at 0"
+        )
+    if three_way:
+        return list(guidance)
+    return list(guidance[:1]) if two_way else []
+
+
+class Branches:
+    """Logits of one block for G branches, run as one batch of R = G · B rows over one cache.
+
+    Rows are ordered by branch. The first branch is the prompt itself, `[B, P]`; the others are
+    `[1 or B, P']`, padded or cut on the left to length P.
     """
 
     def __init__(
-        self, backbone: Backbone, prompts: list[Tensor], config: SamplingConfig, pad_id: int, cache: KVCache | None, sprint: Sprint | None
+        self,
+        backbone: Backbone,
+        prompts: Sequence[Tensor],
+        block_size: int,
+        pad_id: int,
+        cache: KVCache | None = None,
+        pruner: Pruner | None = None,
     ):
-        self.backbone, self.block, self.cache, self.sprint = backbone, config.block_size, cache, sprint
-        rows, self.start = prompts[0].shape
+        self.backbone, self.block, self.cache, self.pruner = backbone, block_size, cache, pruner
         self.count = len(prompts)
-        padded, padding = [], []
+        rows, self.start = prompts[0].shape
+        branches, padding = [], []
         for prompt in prompts:
+            prompt = prompt[:, max(prompt.shape[1] - self.start, 0) :].expand(rows, -1)
             missing = self.start - prompt.shape[1]
-            if missing < 0:
-                raise ValueError(
-                    "a guidance prompt is longer than the prompt; it is padded on the left to the same length, so it must not be"
-                )
-            filler = torch.full((rows, missing), pad_id, device=prompt.device)  # never seen: hidden by the attention mask
-            padded.append(torch.cat([filler, prompt.expand(rows, -1)], 1))
+            filler = torch.full((rows, missing), pad_id, device=prompt.device)
+            branches.append(torch.cat([filler, prompt], 1))  # [B, P]
             padding += [missing] * rows
-        if sprint:
-            sprint.begin(len(padding), prompts[0].device)
-        self.prefix = torch.cat(padded)
-        self.padding = torch.tensor(padding, device=self.prefix.device)[:, None]
+        self.prefix = torch.cat(branches)  # [R, P]
+        self.padding = torch.tensor(padding, device=self.prefix.device)[:, None]  # [R, 1]
+        self.pruned: tuple[KVCache, Tensor] | None = None
+        if pruner:
+            pruner.begin(len(self.prefix), self.prefix.device)
 
     def visible(self, queries: Tensor, keys: Tensor) -> Tensor | None:
-        """Block-causal mask without the padding `[G · B or 1, Q, K]`, or None where everything may be seen."""
-        if len(queries) <= self.block and not self.padding.any() and int(keys[-1]) // self.block == int(queries[0]) // self.block:
+        """Block-causal mask without the padding, `[R or 1, Q, K]`; None if all may be seen."""
+        padded = bool(self.padding.any())
+        one_block = int(keys[-1]) // self.block == int(queries[0]) // self.block
+        if one_block and not padded:
             return None
-        mask = block_causal_mask(queries, keys, self.block)
-        if self.padding.any():
-            # A padding query must see something, if only itself.
-            mask = mask & (keys >= self.padding)[:, None, :] | (queries[:, None] == keys)[None]
+        mask = block_causal_mask(queries, keys, self.block)  # [1, Q, K]
+        if padded:
+            real = (keys >= self.padding)[:, None, :]  # [R, 1, K]
+            # A query in the padding must see something, or its softmax is 0 / 0: it sees itself.
+            itself = (queries[:, None] == keys)[None]  # [1, Q, K]
+            mask = mask & real | itself
         return mask
 
     def logits(self, canvas: Tensor, first: int, step: int) -> list[Tensor]:
-        """Logits `[B, block, V]` of the block at `first` for each branch; `canvas` `[B, ≥ first + block]` holds the ids so far."""
-        last = first + self.block
-        if self.sprint and step >= self.sprint.warmup:
-            return self._pruned_logits(canvas, first, step)
-        known = self.cache.length if self.cache else 0
-        ids = torch.cat([self.prefix[:, known:], canvas[:, max(known, self.start) : last].repeat(self.count, 1)], 1)[:, : last - known]
-        index = torch.arange(last, device=canvas.device)
-        positions = (index[known:] - self.padding).clamp_min(0)
-        mask = self.visible(index[known:], index)
-        hidden = self.backbone.hidden_states(ids, mask, positions, self.cache, keep=first - known)
-        if self.sprint and first > known:
-            self.sprint.remember(self.backbone.logits(hidden[:, : first - known]), ids[:, : first - known])
-        return list(self.backbone.logits(hidden[:, first - known :]).chunk(self.count))
+        """Logits `[B, block, V]` of the block at `first`, for each branch.
 
-    def _pruned_logits(self, canvas: Tensor, first: int, step: int) -> list[Tensor]:
-        """The same from a cache that keeps only the positions SPRINT finds important, chosen once a block."""
-        if step == self.sprint.warmup:
-            self.sprint.prune(self.cache, self.padding)
-        own = torch.arange(first, first + self.block, device=canvas.device)
-        mask = None
-        if self.sprint.hidden.any():
-            mask = torch.cat([~self.sprint.hidden, torch.ones_like(self.sprint.hidden[:, :1]).expand(-1, self.block)], 1)[:, None].expand(
-                -1, self.block, -1
-            )
-        hidden = self.backbone.hidden_states(
-            canvas[:, first : first + self.block].repeat(self.count, 1), mask, own - self.padding, self.sprint.cache, keep=0
-        )
+        `canvas` `[B, ...]` holds prompt and answer so far; `step` counts the steps of the block.
+        """
+        if self.pruner and step >= self.pruner.warmup:
+            return self.pruned_logits(canvas, first, step)
+        last = first + self.block
+        known = self.cache.length if self.cache else 0  # tokens that need no forward pass any more
+
+        # 1. What each branch reads.
+        ids = self.read(canvas, known, last)  # [R, last − known]
+
+        # 2. Where these tokens stand, and what each of them may see.
+        index = torch.arange(last, device=canvas.device)
+        positions = (index[known:] - self.padding).clamp_min(0)  # [R, last − known]
+        mask = self.visible(index[known:], index)
+
+        # 3. One forward pass. Tokens in front of the block are final, so they join the cache.
+        new = first - known
+        hidden = self.backbone.hidden_states(ids, mask, positions, self.cache, keep=new)
+        if self.pruner and new > 0:
+            self.pruner.remember(self.backbone.logits(hidden[:, :new]), ids[:, :new])
+        return list(self.backbone.logits(hidden[:, new:]).chunk(self.count))
+
+    def pruned_logits(self, canvas: Tensor, first: int, step: int) -> list[Tensor]:
+        """The same from a shorter cache, which is chosen once a block, after the warm-up."""
+        assert self.pruner and self.cache
+        if step == self.pruner.warmup:
+            self.pruned = self.pruner.prune(self.cache, self.padding)
+        assert self.pruned
+        cache, empty = self.pruned  # empty: [R, kept]
+
+        ids = self.read(canvas, first, first + self.block)  # [R, block]
+        index = torch.arange(first, first + self.block, device=canvas.device)
+        positions = (index - self.padding).clamp_min(0)
+
+        # The block sees every place of the short cache that holds a token, and itself.
+        own = self.visible(index, index)
+        if own is None:
+            own = torch.ones(1, self.block, self.block, dtype=torch.bool, device=canvas.device)
+        seen = ~empty[:, None].expand(-1, self.block, -1)  # [R, block, kept]
+        mask = torch.cat([seen, own.expand(len(seen), -1, -1)], 2)
+        hidden = self.backbone.hidden_states(ids, mask, positions, cache, keep=0)
         return list(self.backbone.logits(hidden).chunk(self.count))
 
-
-def combine(branches: list[Tensor], config: SamplingConfig) -> Tensor:
-    """One set of logits from those of one, two or three branches."""
-    if len(branches) == 1:
-        return branches[0]
-    guided = guide(*branches, config.guidance) if len(branches) == 2 else guide_edit(*branches, config.guidance, config.guidance_image)
-    return rescale(guided, branches[0], config.rescale) if config.rescale else guided
+    def read(self, canvas: Tensor, begin: int, last: int) -> Tensor:
+        """Ids `[R, last − begin]`: of each branch its own prompt, then the answer, which they share."""
+        answer = canvas[:, self.start : last].repeat(self.count, 1)
+        return torch.cat([self.prefix, answer], 1)[:, begin:last]

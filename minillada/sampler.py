@@ -1,47 +1,79 @@
-"""Block decoding: append a block of masks, fill it step by step, make it final, go on (LLaDA2.0, arXiv 2512.15745).
+"""Block decoding: append a block of masks, fill it step by step, go on (LLaDA2.0, arXiv 2512.15745).
 
 Notable choices
-- The commit rule is the official one: per step a quota of the most confident positions, or every position above the
-  threshold if those are at least as many. What is committed is never masked again.
-- With an edit threshold below 1 (LLaDA2.1) every pass may also rewrite what the block already says, and when no mask is
-  left, passes go on until nothing changes. Finished blocks are final, so the cache stays exact.
-- The prefix cache is exact. Attention is block-causal, so keys and values of finished blocks can never change; the
-  released loop recomputes them at every step and gets the same tokens. The first step of a block forwards the blocks
-  finished since the last one together with the new one; the following steps forward the block alone.
-- Guidance runs all branches as one batch with one cache. The shorter prompts are padded on the left, their padding
-  hidden from attention, and their real tokens count positions from 0, as the official code does.
-- SPRINT prunes that cache (see `sprint`); everything else stays as it is.
+- In each step a quota of the most confident positions is kept, or every position above the
+  threshold if those are at least as many. What is kept is never masked again.
+- With an edit threshold below 1 (LLaDA2.1, arXiv 2602.08676) every pass may also rewrite what the
+  block already says. When no mask is left, passes go on until nothing changes.
+- Finished blocks are final, so the prefix cache is exact: attention is block-causal, and keys and
+  values of finished blocks cannot change. The released loop recomputes them in every step and gets
+  the same tokens. The first step of a block forwards the blocks finished since the last one together
+  with the new one, the following steps forward the block alone.
+- Each row has its own random generator and stops by itself, so no row depends on the others.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .commit import STRATEGIES, choose_commits, choose_edits, choose_tokens, commit_score, quota
+from .commit import choose_commits, choose_edits, choose_tokens, commit_score, quota
 from .config import SamplingConfig
-from .extras.sprint import Sprint
-from .guidance import Branches, combine
+from .guidance import Branches, Pruner, guided_logits, needed_branches
 from .model import Backbone, KVCache
+
+LARGEST_SEED = 2**31
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The ids that the loop must know, and the ids that may be written (bool `[V]`; None: all)."""
+
+    mask: int
+    eos: int | None = None
+    stop: int | None = None  # ends a row as well, for example where a text turns into an image
+    allowed: Tensor | None = None
+
+    def is_end(self, ids: Tensor) -> Tensor:
+        """Which of the ids end a row."""
+        end = torch.zeros_like(ids, dtype=torch.bool)
+        for token in (self.eos, self.stop):
+            if token is not None:
+                end |= ids == token
+        return end
+
+    def ended(self, ids: Tensor) -> Tensor:
+        """Rows `[B]` of `ids` `[B, n]` that contain an end with no mask before it."""
+        masks_before = (ids == self.mask).cumsum(1)
+        return (self.is_end(ids) & (masks_before == 0)).any(1)
+
+    def restrict(self, logits: Tensor) -> Tensor:
+        """Logits `[B, n, V]` in which nothing but an allowed token can be chosen, never the mask."""
+        logits[..., self.mask] = -math.inf
+        if self.allowed is not None:
+            logits = logits.masked_fill(~self.allowed.to(logits.device), -math.inf)
+        return logits
 
 
 class Step(NamedTuple):
-    """One denoising step, for plotting: `start` of the block, its `ids`, `confidence` (0 where nothing was asked) and
-    which positions were `committed` and `edited`, each `[B, block]`."""
+    """One denoising step of the block at `start`; the tensors are `[B, block]`."""
 
     start: int
     ids: Tensor
-    confidence: Tensor
+    confidence: Tensor  # 0 where nothing was asked
     committed: Tensor
     edited: Tensor
 
 
 class Generation(NamedTuple):
-    """`ids` `[B, length]` without the prompt (eos after the end), the number of forward passes, and the steps."""
+    """`ids` `[B, length]` after the prompt (eos behind an end), forward passes, and the steps."""
 
     ids: Tensor
     forwards: int
@@ -49,45 +81,103 @@ class Generation(NamedTuple):
 
     @property
     def passes(self) -> Tensor:
-        """How many forward passes each row needed, `[B]`; a row that is ready early sits out the others of its batch."""
-        return torch.stack([(step.confidence > 0).any(1) for step in self.steps]).sum(0)
+        """How many forward passes each row needed, `[B]`; a row that is ready sits out the rest."""
+        total = torch.zeros(len(self.ids), dtype=torch.long, device=self.ids.device)
+        for step in self.steps:
+            total += (step.confidence > 0).any(1)
+        return total
 
 
-def check_sampling(config: SamplingConfig) -> None:
-    """`ValueError` in one sentence for settings that cannot decode."""
-    rules = [
-        (config.steps >= 1, f"steps must be at least 1, got {config.steps}"),
-        (config.block_size >= 1, f"block size must be at least 1, got {config.block_size}"),
-        (0 <= config.threshold <= 1, f"threshold must lie in [0, 1], got {config.threshold}"),
-        (
-            config.temperature == 0 or 1e-3 <= config.temperature < math.inf,
-            f"temperature must be 0 (the most likely token) or at least 0.001 and finite, got {config.temperature}",
-        ),
-        (config.top_k is None or config.top_k >= 1, f"top_k must be at least 1, got {config.top_k}"),
-        (config.top_p is None or 0 < config.top_p <= 1, f"top_p must lie in (0, 1], got {config.top_p}"),
-        (math.isfinite(config.guidance), f"guidance must be a finite number, got {config.guidance}"),
-        (math.isfinite(config.guidance_image), f"image guidance must be a finite number, got {config.guidance_image}"),
-        (0 <= config.rescale <= 1, f"rescale must lie in [0, 1], got {config.rescale}"),
-        (config.minimal_topk >= 1, f"minimal_topk must be at least 1, got {config.minimal_topk}"),
-        (0 <= config.edit_threshold <= 1, f"edit threshold must lie in [0, 1], got {config.edit_threshold}"),
-        (config.post_steps >= 0, f"post_steps must be at least 0, got {config.post_steps}"),
-        (config.strategy in STRATEGIES, f"unknown strategy {config.strategy!r}; choose one of {', '.join(STRATEGIES)}"),
-    ]
-    for good, sentence in rules:
-        if not good:
-            raise ValueError(sentence)
+class Rows:
+    """Prompt and answer of every row, `ids` `[B, total]`, and how far the rows are."""
+
+    def __init__(self, prompt: Tensor, length: int, total: int, tokens: Tokens, c: SamplingConfig):
+        self.tokens, self.config = tokens, c
+        self.start, self.end = prompt.shape[1], prompt.shape[1] + length
+        self.ids = torch.full((len(prompt), total), tokens.mask, device=prompt.device)
+        self.ids[:, : self.start] = prompt
+        index = torch.arange(total, device=prompt.device)
+        self.answer = (index >= self.start) & ((index < self.end) | c.fill_tail)  # [total]
+        self.done = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
+        self.enter(0)
+
+    def blocks(self) -> range:
+        """Where the blocks of the answer begin; the first one also holds the end of the prompt."""
+        size = self.config.block_size
+        return (
+            range(self.start // size * size, self.end, size) if self.end > self.start else range(0)
+        )
+
+    def enter(self, first: int) -> None:
+        """Begin with the block at position `first`."""
+        self.first, self.here = first, slice(first, first + self.config.block_size)
+        # Rows that may still be rewritten, and how many passes they made without a mask.
+        self.unsettled = torch.full_like(self.done, self.config.edit_threshold < 1)
+        self.post_steps = torch.zeros_like(self.done, dtype=torch.long)
+
+    def asked(self) -> tuple[Tensor, Tensor]:
+        """Where the block may be filled and where it may be rewritten, bool `[B, block]`."""
+        own = self.answer[self.here] & ~self.done[:, None]
+        masked = own & (self.ids[:, self.here] == self.tokens.mask)
+        return masked, own & ~masked & self.unsettled[:, None]
+
+    def write(self, step: Step) -> None:
+        """Take over what a step says, and see which rows are settled or at their end."""
+        had_masks = self.asked()[0].any(1)  # [B]
+        self.ids[:, self.here] = step.ids
+        # A block is settled when it has no mask and its last pass changed nothing, or after so
+        # many passes without a mask.
+        self.post_steps += ~had_masks
+        changed = (step.committed | step.edited).any(1)
+        again = changed & (self.post_steps < self.config.post_steps)
+        self.unsettled &= self.asked()[0].any(1) | again
+        if self.tokens.eos is not None:
+            said = self.ids[:, self.start : self.end]
+            self.done |= self.tokens.ended(said) & ~self.unsettled
+
+    def answers(self) -> Tensor:
+        """Ids `[B, length]`. What stands behind the first end is no answer: it becomes eos."""
+        said = self.ids[:, self.start : self.end]
+        if self.tokens.eos is None:
+            return said
+        ends = self.tokens.is_end(said).long()
+        return said.masked_fill(ends.cumsum(1) - ends > 0, self.tokens.eos)
 
 
-def plan(backbone: Backbone, prompt: Tensor, length: int, config: SamplingConfig) -> tuple[int, int]:
-    """How many tokens there will be, in whole blocks, and in how many steps a block is filled; `ValueError` if that cannot be."""
-    check_sampling(config)
+def row_generators(seed: int, rows: int) -> list[torch.Generator]:
+    """A generator for each row: row r uses seed + r, so that it can be repeated alone.
+
+    `ValueError` unless the seed is a whole number from 0 to `LARGEST_SEED`.
+    """
+    try:
+        number = operator.index(seed)  # NumPy's integers count, too
+    except TypeError:
+        number = -1
+    if not 0 <= number <= LARGEST_SEED:
+        raise ValueError(f"a seed is a whole number from 0 to {LARGEST_SEED}, got {seed!r}")
+    return [torch.Generator().manual_seed(number + row) for row in range(rows)]
+
+
+def plan(
+    backbone: Backbone, prompt: Tensor, length: int, config: SamplingConfig
+) -> tuple[int, int]:
+    """How many tokens there will be, in whole blocks, and in how many steps a block is filled.
+
+    `ValueError` if prompt and settings do not fit the model.
+    """
     backbone.check_ids(prompt)
-    total = -(-(prompt.shape[1] + length) // config.block_size) * config.block_size
-    if total > backbone.config.max_position_embeddings:
-        raise ValueError(f"{total} tokens exceed the context of {backbone.config.max_position_embeddings}; shorten prompt or length")
+    if length < 0:
+        raise ValueError(f"length must be at least 0, got {length}")
+    blocks = math.ceil((prompt.shape[1] + length) / config.block_size)
+    total, room = blocks * config.block_size, backbone.config.max_position_embeddings
+    if total > room:
+        raise ValueError(f"{total} tokens exceed the context of {room}; shorten prompt or length")
     steps = min(config.steps, length // config.minimal_topk)
     if length and steps < 1:
-        raise ValueError(f"minimal_topk {config.minimal_topk} leaves no step for {length} tokens; it must not be larger than the length")
+        raise ValueError(
+            f"minimal_topk {config.minimal_topk} leaves no step for {length} tokens; "
+            "it must not be larger than the length"
+        )
     return total, steps
 
 
@@ -97,101 +187,73 @@ def generate(
     prompt: Tensor,
     length: int,
     config: SamplingConfig,
-    mask_id: int,
-    eos_id: int | None = None,
-    stop_id: int | None = None,
-    allowed: Tensor | None = None,
-    unconditional: Tensor | None = None,
-    no_image: Tensor | None = None,
-    generator: torch.Generator | None = None,
-    use_cache: bool = True,
-    sprint: Sprint | None = None,
+    tokens: Tokens,
+    guidance: Sequence[Tensor] = (),
+    generators: Sequence[torch.Generator] | None = None,
+    cache: bool | Pruner = True,
 ) -> Generation:
     """Fill in `length` tokens after `prompt` `[B, P]`.
 
-    `eos_id`: a row ends when it is committed with no mask before it; at `stop_id`, too, as where text turns into an image.
-    `allowed` bool `[V]` restricts the vocabulary.
-    `unconditional` `[1 or B, P']`, P' <= P, is the guidance branch, used when `config.guidance` is not 1; with `no_image`, the
-    third branch of editing, it is the one without text. `use_cache=False` is the reference mode: everything is recomputed at
-    every step, as the released loop does; the tokens are the same. `sprint` prunes the cache, and the tokens may differ.
+    `guidance` holds the prompts to compare with, `[1 or B, P']`: `(unconditional,)`, or
+    `(no_text, no_image)` for editing. `generators` are those of the rows; without them row r uses
+    seed r. `cache=False` is the reference mode: everything is recomputed in every step, as the
+    released loop does, with the same tokens. A `Pruner` in its place shortens the cache, and the
+    tokens may differ. `ValueError` if prompt, settings and model do not fit together.
     """
+    # 1. Lay out whole blocks: the prompt, then masks.
     total, number_of_steps = plan(backbone, prompt, length, config)
-    rows, start = prompt.shape
-    end, block = start + length, config.block_size
-    three_way = no_image is not None and config.guidance_image != 0
-    prompts = [prompt]
-    if unconditional is not None and (config.guidance != 1 or three_way):
-        prompts += [unconditional, no_image] if three_way else [unconditional]
-    if sprint and (three_way or not use_cache):
-        raise ValueError("SPRINT prunes the prefix cache of at most two branches; use it with the cache and without three-way guidance")
-    cache = KVCache(backbone.config.num_hidden_layers) if use_cache else None
-    branches = Branches(backbone, prompts, config, mask_id, cache, sprint)
-    canvas = torch.full((rows, total), mask_id, device=prompt.device)
-    canvas[:, :start] = prompt
-    index = torch.arange(total, device=prompt.device)
-    answer = (index >= start) & ((index < end) | config.fill_tail)
-    steps = []
-    done = torch.zeros(rows, dtype=torch.bool, device=prompt.device)
-    for first in range(start // block * block, end, block):
-        here = slice(first, first + block)
-        unsettled = torch.full_like(done, config.edit_threshold < 1)  # rows that may still be rewritten
-        post_steps = torch.zeros(rows, dtype=torch.long, device=prompt.device)
-        for step in itertools.count():  # the quotas of `number_of_steps` steps fill every block
-            own = answer[here] & ~done[:, None]
-            masked = (canvas[:, here] == mask_id) & own
-            editable = own & ~masked & unsettled[:, None]
+    rows = Rows(prompt, length, total, tokens, config)
+    if generators is None:
+        generators = row_generators(0, len(prompt))
+    if len(generators) != len(prompt):
+        raise ValueError(f"{len(generators)} generators for {len(prompt)} rows; give one for each")
+    prompts = [prompt, *needed_branches(guidance, config)]
+    pruner = None if isinstance(cache, bool) else cache
+    if pruner and len(prompts) > 2:
+        raise ValueError("a pruned cache holds at most two branches; leave guidance_image at 0")
+    kept = KVCache(backbone.config.num_hidden_layers) if cache else None
+    branches = Branches(backbone, prompts, config.block_size, tokens.mask, kept, pruner)
+    steps: list[Step] = []
+
+    # 2. Block after block, from the one in which the prompt ends.
+    for first in rows.blocks():
+        rows.enter(first)
+        for number in itertools.count():
+            masked, editable = rows.asked()  # [B, block]
             if not (masked | editable).any():
                 break
-            logits = combine(branches.logits(canvas, first, step), config)
-            logits[..., mask_id] = -math.inf
-            if allowed is not None:
-                logits = logits.masked_fill(~allowed.to(logits.device), -math.inf)
-            count = quota(block, number_of_steps, step)
+            # 3. One forward pass for all branches, mixed by guidance.
+            logits = guided_logits(branches.logits(rows.ids, first, number), config)
+            logits = tokens.restrict(logits)  # [B, block, V]
+            # 4. Choose tokens, keep the best of them, and write them down.
+            count: int | Tensor = quota(config.block_size, number_of_steps, number)
             if config.adaptive:
-                count = -(-masked.sum(1, keepdim=True) // max(number_of_steps - step, 1))
-            steps.append(decide(first, logits, canvas[:, here], masked, editable, count, config, generator))
-            canvas[:, here] = steps[-1].ids
-            post_steps += ~masked.any(1)
-            changed = (steps[-1].committed | steps[-1].edited).any(1)
-            unsettled &= ((canvas[:, here] == mask_id) & own).any(1) | changed & (post_steps < config.post_steps)
-            if eos_id is not None:
-                done |= ended(canvas[:, start:end], mask_id, eos_id, stop_id) & ~unsettled
-        if done.all():
+                left = max(number_of_steps - number, 1)
+                count = (masked.sum(1, keepdim=True) / left).ceil()  # [B, 1]
+            steps.append(decide(rows, logits, count, generators))
+            rows.write(steps[-1])
+        # 5. Rows that are at their end need no further block.
+        if rows.done.all():
             break
-    ids = canvas[:, start:end]
-    if eos_id is not None:  # whatever stands behind the first end is not part of the answer
-        stops = is_end(ids, eos_id, stop_id)
-        ids = ids.masked_fill(stops.cumsum(1) - stops.long() > 0, eos_id)
-    return Generation(ids, len(steps), steps)
+    return Generation(rows.answers(), len(steps), steps)
 
 
 def decide(
-    start: int,
-    logits: Tensor,
-    ids: Tensor,
-    masked: Tensor,
-    editable: Tensor,
-    count: int | Tensor,
-    config: SamplingConfig,
-    generator: torch.Generator | None,
+    rows: Rows, logits: Tensor, count: int | Tensor, generators: Sequence[torch.Generator]
 ) -> Step:
-    """What one pass makes of the block `ids` `[B, n]` at `start`, from its logits `[B, n, V]`: commits where `masked`, edits where `editable`."""
-    tokens, confidence = choose_tokens(logits, config, generator)
-    score = commit_score(config.strategy, logits, confidence, generator)
+    """What one pass makes of the block, from its logits `[B, n, V]`."""
+    config, ids = rows.config, rows.ids[:, rows.here]
+    masked, editable = rows.asked()
+    # Rows that are ready draw no random numbers, as if they were alone.
+    active = (masked | editable).any(1).tolist()
+    source = [generator if busy else None for generator, busy in zip(generators, active)]
+    tokens, confidence = choose_tokens(logits, config, source)
+    score = commit_score(config.strategy, logits, confidence, source)
     commit = choose_commits(confidence, masked, count, config.threshold, score)
     edit = torch.zeros_like(commit)
     if editable.any():
         likeliest, certainty, edit = choose_edits(logits, ids, editable, config.edit_threshold)
-        tokens, confidence = torch.where(edit, likeliest, tokens), torch.where(masked, confidence, certainty)
-    return Step(start, torch.where(commit | edit, tokens, ids), confidence * (masked | editable), commit, edit)
-
-
-def is_end(ids: Tensor, eos_id: int, stop_id: int | None) -> Tensor:
-    """Which ids end a row."""
-    return (ids == eos_id) if stop_id is None else (ids == eos_id) | (ids == stop_id)
-
-
-def ended(ids: Tensor, mask_id: int, eos_id: int, stop_id: int | None = None) -> Tensor:
-    """Rows `[B]` of `[B, n]` that contain an end with no mask before it."""
-    masks_before = (ids == mask_id).cumsum(1)
-    return (is_end(ids, eos_id, stop_id) & (masks_before == 0)).any(1)
+        tokens = torch.where(edit, likeliest, tokens)
+        confidence = torch.where(masked, confidence, certainty)
+    ids = torch.where(commit | edit, tokens, ids)
+    return Step(rows.first, ids, confidence * (masked | editable), commit, edit)

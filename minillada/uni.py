@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from . import checkpoint, layout
 from .config import SamplingConfig
 from .model import Backbone
-from .sampler import Generation, generate
+from .sampler import Generation, Tokens, generate, row_generators
 from .settings import changed
 from .vocab import BOI, IMAGE, Vocabulary, load_vocabulary
 from .vq import ImageTokenizer
@@ -54,6 +54,9 @@ MAX_IMAGES = 10  # of an interleaved answer, as officially
 BATCH_SIZE = 250
 
 
+Branched = tuple[list[int], ...]  # a prompt, then the prompts that guidance compares it with
+
+
 class Traced(NamedTuple):
     """A drawing with the generation it came from: images `[B, C, H, W]`, codes `[B, h, w]`."""
 
@@ -83,49 +86,50 @@ class Uni(nn.Module):
         """`base` with this backbone's block size and every change that is not None."""
         return changed(base, **{"block_size": self.backbone.config.block_size} | {k: v for k, v in changes.items() if v is not None})
 
+    def tokens(self, allowed: Tensor | None = None, stop: int | None = None) -> Tokens:
+        """The special ids for `sampler.generate`, and which ids (bool `[V]`) may be written."""
+        return Tokens(self.vocab.mask_id, self.vocab.eos_id, stop, allowed)
+
     def write(
         self,
-        prompts: list[list[int]],
+        rows: list[Branched],
         length: int,
         config: SamplingConfig,
-        generator: torch.Generator,
-        *,
-        branches: tuple[list[list[int]], ...] = (),
-        allowed: Tensor | None = None,
-        stop_id: int | None = None,
-        use_cache: bool = True,
-    ) -> tuple[list[list[int]], Generation]:
-        """`length` ids after each of the `prompts`, which may differ in length, and the record of the first batch.
+        tokens: Tokens,
+        generators: list[torch.Generator] | None = None,
+        cache: bool = True,
+    ) -> tuple[list[list[int]], Generation | None]:
+        """`length` ids after the prompt of each row, and the record of the first batch.
 
-        `branches` are lists like `prompts`: what guidance compares each of them with (see `sampler.generate`).
+        Prompts may differ in length. `generators` are those of the rows (None: row r uses seed r).
         """
-        rows = list(zip(prompts, *branches, strict=True))
-        written: list[list[int]] = [[]] * len(rows)
+        generators = generators or row_generators(0, len(rows))
+        written: list[list[int]] = [[] for _ in rows]
         record = None
         for batch in equal_lengths(rows, BATCH_SIZE):
-            prompt, *others = (torch.tensor(column, device=self.device) for column in zip(*(rows[i] for i in batch), strict=True))
+            # One tensor [rows, length] for the prompts, and one for each branch.
+            columns = zip(*[rows[i] for i in batch])
+            prompt, *others = [torch.tensor(column, device=self.device) for column in columns]
+            source = [generators[i] for i in batch]
             generation = generate(
-                self.backbone, prompt, length, config, self.vocab.mask_id, self.vocab.eos_id, stop_id, allowed,
-                *others, generator=generator, use_cache=use_cache,
-            )  # fmt: skip
+                self.backbone, prompt, length, config, tokens, others, source, cache
+            )
             record = record or generation
-            for i, ids in zip(batch, generation.ids.tolist(), strict=True):
+            for i, ids in zip(batch, generation.ids.tolist()):
                 written[i] = ids
         return written, record
 
-    def paint(
+    def fill_images(
         self,
-        prompts: list[list[int]],
-        branches: tuple[list[list[int]], ...],
+        rows: list[Branched],
         config: SamplingConfig,
-        generator: torch.Generator,
-        use_cache: bool = True,
-    ) -> tuple[Tensor, Generation]:
-        """The codes `[B, h, w]` that follow prompts which end with an image's header, and the record of the first batch."""
+        generators: list[torch.Generator],
+        cache: bool = True,
+    ) -> tuple[Tensor, Generation | None]:
+        """The codes `[B, h, w]` after prompts that end with an image's header, and the record."""
         grid = self.tokenizer.grid
-        ids, record = self.write(
-            prompts, grid * grid, config, generator, branches=branches, allowed=self.vocab.is_image(), use_cache=use_cache
-        )
+        tokens = self.tokens(self.vocab.is_image())
+        ids, record = self.write(rows, grid * grid, config, tokens, generators, cache)
         return self.vocab.codes(torch.tensor(ids, device=self.device)).view(-1, grid, grid), record
 
     def draw(self, captions: list[str], *, seed: int = 0, **sampling) -> Tensor:
@@ -147,8 +151,10 @@ class Uni(nn.Module):
         grid = self.tokenizer.grid
         prompts = [layout.draw_prompt(self.vocab, c, grid) for c in captions]
         unconditional = [layout.draw_prompt(self.vocab, None, grid)] * len(prompts)
-        generator = torch.Generator().manual_seed(seed)
-        codes, generation = self.paint(prompts, (unconditional,), self.sampling(DRAW, **sampling), generator, use_cache)
+        rows = list(zip(prompts, unconditional))
+        codes, generation = self.fill_images(
+            rows, self.sampling(DRAW, **sampling), row_generators(seed, len(rows)), use_cache
+        )
         return Traced(self.decode(codes), codes, generation)
 
     def describe(self, images: Tensor, *, question: str = layout.DESCRIBE_QUESTION, **sampling) -> list[str]:
@@ -166,7 +172,8 @@ class Uni(nn.Module):
     def reply(self, prompts: list[list[int]], **sampling) -> list[str]:
         """A short text after each prompt. It is text: image codes would end in an error when decoded."""
         config = self.sampling(DESCRIBE, **sampling)
-        answers, _ = self.write(prompts, ANSWER_LENGTH, config, torch.Generator().manual_seed(0), allowed=self.vocab.is_text())
+        tokens = self.tokens(self.vocab.is_text())
+        answers, _ = self.write([(p,) for p in prompts], ANSWER_LENGTH, config, tokens)
         return [self.vocab.decode(i for i in row if i != self.vocab.eos_id) for row in answers]
 
     def answer(self, images: Tensor | list, questions: str | list[str], **sampling) -> list[str]:
@@ -200,7 +207,8 @@ class Uni(nn.Module):
             for part in (lambda user: user, lambda user: [*user[:-1], None], lambda user: user[-1:])
         )
         config = self.sampling(EDIT, guidance=guidance_text, **sampling)
-        codes, generation = self.paint(full, (no_text, no_image), config, torch.Generator().manual_seed(seed))
+        rows = list(zip(full, no_text, no_image))
+        codes, generation = self.fill_images(rows, config, row_generators(seed, len(rows)))
         return Traced(self.decode(codes), codes, generation)
 
     def think_and_draw(self, prompts: list[str], *, seed: int = 0, **sampling) -> tuple[list[str], Tensor]:
@@ -213,7 +221,9 @@ class Uni(nn.Module):
         header = layout.image_header(vocab, grid, grid)
         full = [begin + thought + header for begin, thought in zip(begun, thoughts, strict=True)]
         unconditional = [layout.prompt(vocab, "think", [None], grid)] * len(full)
-        codes, _ = self.paint(full, (unconditional,), self.sampling(DRAW, **sampling), torch.Generator().manual_seed(seed))
+        rows = list(zip(full, unconditional))
+        config = self.sampling(DRAW, **sampling)
+        codes, _ = self.fill_images(rows, config, row_generators(seed, len(rows)))
         return [vocab.decode(thought) for thought in thoughts], self.decode(codes)
 
     def interleave(self, prompt: str, *, seed: int = 0, **sampling) -> list[str | Tensor]:
@@ -226,7 +236,7 @@ class Uni(nn.Module):
         Guidance compares the first image with no prompt; later ones in three ways, without any words and without any images.
         """
         prompts, grid, vocab = listed(prompts), self.tokenizer.grid, self.vocab
-        generator, config = torch.Generator().manual_seed(seed), self.sampling(INTERLEAVE, **sampling)
+        generators, config = row_generators(seed, len(prompts)), self.sampling(INTERLEAVE, **sampling)
         header = layout.image_header(vocab, grid, grid)
         stories: list[list[list[int] | Tensor]] = [[] for _ in prompts]  # texts as ids, images as codes
         active = list(range(len(prompts)))
@@ -247,7 +257,9 @@ class Uni(nn.Module):
             no_text = [history(i, None, words=False) + header for i in active]
             no_image = [history(i, prompts[i], images=False) + header for i in active]
             first = not any(isinstance(part, Tensor) for part in stories[active[0]])
-            codes, _ = self.paint(full, (no_text,) if first else (no_text, no_image), config, generator)
+            rows = list(zip(full, no_text)) if first else list(zip(full, no_text, no_image))
+            scales = changed(config, guidance_image=0.0) if first else config
+            codes, _ = self.fill_images(rows, scales, [generators[i] for i in active])
             for i, image in zip(active, codes.cpu(), strict=True):
                 stories[i].append(image)
         return [
@@ -261,7 +273,8 @@ class Uni(nn.Module):
         Every token may be chosen: in the block in which a text ends, the image's first codes are being filled in, too.
         """
         boi, image = (self.vocab.markup(token)[0] for token in (BOI, IMAGE))
-        rows, _ = self.write(prompts, length, self.sampling(config), torch.Generator().manual_seed(0), stop_id=boi)
+        tokens = self.tokens(stop=boi)
+        rows, _ = self.write([(p,) for p in prompts], length, self.sampling(config), tokens)
         ends = [
             next((n for n, i in enumerate(row) if i in (image, boi, self.vocab.eos_id) or i >= self.vocab.image_token_offset), length)
             for row in rows

@@ -12,7 +12,7 @@ from minillada.config import SamplingConfig
 from minillada.extras.transfer import start_image_rows
 from minillada.masks import block_causal_mask, block_diffusion_mask
 from minillada.model import Attention, Backbone, KVCache, RMSNorm, apply_rotary, rotary
-from minillada.sampler import generate
+from minillada.sampler import Tokens, generate
 
 
 def official_keys(config) -> dict[str, list[int]]:
@@ -324,7 +324,7 @@ def test_bfloat16_backbone_gives_float32_logits_and_decodes():
     assert torch.equal(logits, hidden.float() @ low.lm_head.weight.float().T)
     assert not torch.equal(logits, logits.bfloat16().float())
     assert (logits - exact).abs().mean() < 0.1 * exact.abs().mean()
-    out = generate(low, ids, 8, SamplingConfig(block_size=4, steps=4), MASK)
+    out = generate(low, ids, 8, SamplingConfig(block_size=4, steps=4), Tokens(MASK))
     assert out.ids.shape == (2, 8) and not (out.ids == MASK).any()
 
 

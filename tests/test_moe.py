@@ -14,7 +14,7 @@ from minillada.config import SamplingConfig, TrainingConfig
 from minillada.extras import transfer
 from minillada.model import Backbone
 from minillada.presets.official import LLADA2_UNI
-from minillada.sampler import generate
+from minillada.sampler import Tokens, generate
 from minillada.settings import changed
 from minillada.training.loop import fit
 from minillada.training.run import Run
@@ -147,8 +147,11 @@ def test_first_layer_stays_dense_and_cached_decoding_is_exact():
     backbone = tiny_backbone(2, **EXPERTS)
     assert isinstance(backbone.model.layers[0].mlp, moe.SwiGLU) and isinstance(backbone.model.layers[1].mlp, moe.MixtureOfExperts)
     config = SamplingConfig(block_size=4, steps=3, guidance=2.0)
-    call = dict(unconditional=random_ids(1, 5, seed=1))
-    a, b = (generate(backbone, random_ids(2, 6), 10, config, MASK, use_cache=cached, **call).ids for cached in (True, False))
+    branch = (random_ids(1, 5, seed=1),)
+    a, b = (
+        generate(backbone, random_ids(2, 6), 10, config, Tokens(MASK), branch, cache=cached).ids
+        for cached in (True, False)
+    )
     assert torch.equal(a, b)
 
 

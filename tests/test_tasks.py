@@ -7,7 +7,6 @@ import pytest
 import torch
 from helpers import (
     few,
-    generator,
     mnist_test_images,
     real_images,
     save_tiny_uni,
@@ -23,7 +22,7 @@ import minillada.uni as uni_module
 from minillada import checkpoint, layout
 from minillada.datasets import captions
 from minillada.measure.judge import load_judge
-from minillada.sampler import generate
+from minillada.sampler import generate, row_generators
 from minillada.settings import changed
 from minillada.uni import ANSWER_LENGTH, DESCRIBE, DRAW, EDIT, THINK, Uni, equal_lengths
 from minillada.vocab import load_vocabulary
@@ -56,10 +55,16 @@ def test_drawing_is_the_sampler_on_the_layout(guidance):
     traced = uni.draw_traced(["a thin two"] * 2, seed=5, guidance=guidance, steps=3)
     prompt = torch.tensor([layout.draw_prompt(uni.vocab, "a thin two", 4)] * 2)
     config = changed(DRAW, steps=3, guidance=guidance, block_size=uni.backbone.config.block_size)
+    unconditional = torch.tensor([layout.draw_prompt(uni.vocab, None, 4)])
     expected = generate(
-        uni.backbone, prompt, 16, config, uni.vocab.mask_id, allowed=uni.vocab.is_image(),
-        unconditional=torch.tensor([layout.draw_prompt(uni.vocab, None, 4)]), generator=generator(5),
-    )  # fmt: skip
+        uni.backbone,
+        prompt,
+        16,
+        config,
+        uni.tokens(uni.vocab.is_image()),
+        (unconditional,),
+        row_generators(5, 2),
+    )
     assert torch.equal(traced.codes, uni.vocab.codes(expected.ids).view(2, 4, 4))
     assert torch.equal(traced.generation.ids, expected.ids)
     assert torch.equal(traced.images, uni.tokenizer.decode(traced.codes))
@@ -107,9 +112,8 @@ def test_describing_is_the_sampler_on_the_layout():
     codes = uni.tokenizer.encode(images)
     prompt = torch.tensor([layout.describe_prompt(uni.vocab, c) for c in codes])
     config = changed(DESCRIBE, block_size=uni.backbone.config.block_size)
-    answer = generate(
-        uni.backbone, prompt, ANSWER_LENGTH, config, uni.vocab.mask_id, uni.vocab.eos_id, allowed=uni.vocab.is_text()
-    ).ids
+    tokens = uni.tokens(uni.vocab.is_text())
+    answer = generate(uni.backbone, prompt, ANSWER_LENGTH, config, tokens).ids
     expected = []
     for row in answer.tolist():
         expected.append(uni.vocab.decode(row[: row.index(uni.vocab.eos_id)] if uni.vocab.eos_id in row else row))
@@ -288,10 +292,8 @@ def test_an_edit_is_three_way_guidance_on_the_layout(scales):
     users = [([c, "mirror it"], [c, None], ["mirror it"]) for c in codes]
     full, no_text, no_image = (torch.tensor([layout.prompt(vocab, "edit", user[k], 4) for user in users]) for k in range(3))
     config = changed(EDIT, steps=3, temperature=1.0, guidance=text, guidance_image=image, block_size=uni.backbone.config.block_size)
-    ids = generate(
-        uni.backbone, full, 16, config, vocab.mask_id, allowed=vocab.is_image(), unconditional=no_text, no_image=no_image,
-        generator=generator(3),
-    ).ids  # fmt: skip
+    tokens, source = uni.tokens(vocab.is_image()), row_generators(3, 2)
+    ids = generate(uni.backbone, full, 16, config, tokens, (no_text, no_image), source).ids
     edited = uni.edit(pictures, "mirror it", guidance_text=text, guidance_image=image, steps=3, temperature=1.0, seed=3)
     assert torch.equal(edited, uni.decode(vocab.codes(ids).view(2, 4, 4)))
     assert uni.edit([], "mirror it").shape == (0, 1, 32, 32)
@@ -306,8 +308,9 @@ def test_thinking_draws_after_its_own_text(monkeypatch):
     thoughts, _ = uni.write_until_image(begun, 30, THINK)
     assert texts == [vocab.decode(t) for t in thoughts] and all(len(t) <= 30 for t in thoughts)
     full = [begin + thought + layout.image_header(vocab, 4, 4) for begin, thought in zip(begun, thoughts, strict=True)]
-    branch = [layout.prompt(vocab, "think", [None], 4)] * 2
-    codes, _ = uni.paint(full, (branch,), uni.sampling(DRAW, steps=2), generator(4))
+    branch = layout.prompt(vocab, "think", [None], 4)
+    rows = [(one, branch) for one in full]
+    codes, _ = uni.fill_images(rows, uni.sampling(DRAW, steps=2), row_generators(4, 2))
     assert torch.equal(uni.decode(codes), images)
     assert uni.think_and_draw([])[0] == []
 

@@ -18,7 +18,7 @@ from ..config import ModelConfig, ObjectiveConfig, SamplingConfig
 from ..masks import block_causal_mask, block_diffusion_mask
 from ..measure import timing
 from ..model import Backbone
-from ..sampler import generate
+from ..sampler import Tokens, generate
 from ..settings import changed
 from ..vocab import load_vocabulary
 
@@ -65,7 +65,7 @@ def bench_sampler(
     written = {}
 
     def ours() -> None:
-        written["ours"] = generate(backbone, ids, length, config, vocab.mask_id).ids
+        written["ours"] = generate(backbone, ids, length, config, Tokens(vocab.mask_id)).ids
 
     def theirs() -> None:
         written["theirs"] = pipeline(

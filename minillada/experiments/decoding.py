@@ -27,7 +27,7 @@ from ..measure.intervals import Interval, Z, fraction
 from ..measure.judge import Judge
 from ..model import KVCache
 from ..presets import get_preset
-from ..sampler import generate
+from ..sampler import Tokens, generate, row_generators
 from ..settings import changed
 from ..uni import ANSWER_LENGTH, DESCRIBE, DRAW, Uni
 from .runner import Experiment, Lab, Point, main
@@ -92,23 +92,22 @@ def test_features(judge: Judge) -> Tensor:
 
 
 def decode(
-    uni: Uni, prompts: list[list[int]], length: int, config: SamplingConfig, pruned, **branches
+    uni: Uni,
+    prompts: list[list[int]],
+    length: int,
+    config: SamplingConfig,
+    pruned: dict | None,
+    tokens: Tokens,
+    guidance: tuple[Tensor, ...] = (),
 ) -> tuple[Tensor, Tensor]:
     """Ids `[B, length]` after prompts of one length, and the passes each row needed `[B]`."""
-    generator = torch.Generator().manual_seed(0)
+    generators = row_generators(0, len(prompts))
     ids, passes = [], []
-    for part in torch.tensor(prompts).split(250):
-        sprint = None if pruned is None else Sprint(uni.vocab.is_image(), **pruned)
-        written = generate(
-            uni.backbone,
-            part,
-            length,
-            config,
-            uni.vocab.mask_id,
-            generator=generator,
-            sprint=sprint,
-            **branches,
-        )
+    for first in range(0, len(prompts), 250):
+        rows = slice(first, first + 250)
+        prompt, source = torch.tensor(prompts[rows]), generators[rows]
+        cache = True if pruned is None else Sprint(uni.vocab.is_image(), **pruned)
+        written = generate(uni.backbone, prompt, length, config, tokens, guidance, source, cache)
         ids.append(written.ids)
         passes.append(written.passes)
     return torch.cat(ids), torch.cat(passes).float()
@@ -130,13 +129,11 @@ def draw(
     vocab, grid = uni.vocab, uni.tokenizer.grid
     asked = torch.tensor(evaluate.balanced_prompts(prompts))
     texts = [captions.caption(*row) for row in asked.tolist()]
-    branches = {
-        "allowed": vocab.is_image(),
-        "unconditional": torch.tensor([layout.draw_prompt(vocab, None, grid)]),
-    }
+    unconditional = torch.tensor([layout.draw_prompt(vocab, None, grid)])
+    tokens = uni.tokens(vocab.is_image())
     begun = [layout.draw_prompt(vocab, text, grid) for text in texts]
     config = uni.sampling(DRAW, **settings)
-    ids, passes = decode(uni, begun, grid**2, config, sprint, **branches)
+    ids, passes = decode(uni, begun, grid**2, config, sprint, tokens, (unconditional,))
     drawn = uni.decode(vocab.codes(ids).view(-1, grid, grid))
     seen = torch.cat([judge.classify(drawn)[:, None], captions.attributes(drawn)], dim=1)
     right = seen == asked  # [N, 3]
@@ -161,8 +158,8 @@ def describe(
     prompts = [layout.describe_prompt(uni.vocab, codes) for codes in uni.encode(pictures)]
     eos = uni.vocab.eos_id
     config = uni.sampling(DESCRIBE, **settings)
-    limits = {"allowed": uni.vocab.is_text(), "eos_id": eos}
-    ids, passes = decode(uni, prompts, ANSWER_LENGTH, config, sprint, **limits)
+    tokens = uni.tokens(uni.vocab.is_text())
+    ids, passes = decode(uni, prompts, ANSWER_LENGTH, config, sprint, tokens)
     written = [[token for token in row if token != eos] for row in ids.tolist()]
     hits = [uni.vocab.decode(row) == text for row, text in zip(written, true)]
     lengths = torch.tensor([len(row) + 1.0 for row in written])

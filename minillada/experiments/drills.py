@@ -10,8 +10,6 @@ written after the prompt of another sum. Half an hour on one core; notebook 09 s
 
 from __future__ import annotations
 
-import torch
-
 from .. import layout
 from ..config import SamplingConfig
 from ..presets import get_preset
@@ -66,7 +64,7 @@ def read(uni: Uni, least: int, most: int) -> float:
             # All but the last token is given; the last one is the conclusion.
             asked.append(layout.prompt(uni.vocab, "think", [text]) + thought[:-1])
             answers.append(thought[-1:])
-    said, _ = uni.write(asked, 1, uni.sampling(THINK), torch.Generator())
+    said, _ = uni.write([(prompt,) for prompt in asked], 1, uni.sampling(THINK), uni.tokens())
     hits = [one == answer for one, answer in zip(said, answers)]
     return sum(hits) / len(hits)
 
