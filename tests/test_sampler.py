@@ -538,7 +538,7 @@ def test_token_editing_against_the_released_rules(edit):
     pass.
     """
     diffusers = pytest.importorskip("diffusers")
-    from minillada.measure.bench import PipelineModel
+    from minillada.evaluation.bench import PipelineModel
 
     class Maskless(PipelineModel):
         def forward(self, *inputs, **named):
