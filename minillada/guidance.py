@@ -196,6 +196,6 @@ class Branches:
         return list(self.backbone.logits(hidden).chunk(self.count))
 
     def read(self, canvas: Tensor, begin: int, last: int) -> Tensor:
-        """Ids `[R, last − begin]`: of each branch its own prompt, then the answer, which they share."""
+        """Ids `[R, last − begin]`: each branch has its own prompt, and all share the answer."""
         answer = canvas[:, self.start : last].repeat(self.count, 1)
         return torch.cat([self.prefix, answer], 1)[:, begin:last]

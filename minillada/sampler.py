@@ -1,4 +1,6 @@
-"""Block decoding: append a block of masks, fill it step by step, go on (LLaDA2.0, arXiv 2512.15745).
+"""Block decoding: append a block of masks, fill it step by step, go on.
+
+The loop is that of LLaDA2.0 (arXiv 2512.15745).
 
 Notable choices
 - In each step a quota of the most confident positions is kept, or every position above the
@@ -7,8 +9,8 @@ Notable choices
   block already says. When no mask is left, passes go on until nothing changes.
 - Finished blocks are final, so the prefix cache is exact: attention is block-causal, and keys and
   values of finished blocks cannot change. The released loop recomputes them in every step and gets
-  the same tokens. The first step of a block forwards the blocks finished since the last one together
-  with the new one, the following steps forward the block alone.
+  the same tokens. The first step of a block forwards what was finished since the last block
+  together with the new one, the following steps forward the block alone.
 - Each row has its own random generator and stops by itself, so no row depends on the others.
 """
 
@@ -55,7 +57,7 @@ class Tokens:
         return (self.is_end(ids) & (masks_before == 0)).any(1)
 
     def restrict(self, logits: Tensor) -> Tensor:
-        """Logits `[B, n, V]` in which nothing but an allowed token can be chosen, never the mask."""
+        """Logits `[B, n, V]` that leave only allowed tokens to choose, and never the mask."""
         logits[..., self.mask] = -math.inf
         if self.allowed is not None:
             logits = logits.masked_fill(~self.allowed.to(logits.device), -math.inf)

@@ -12,7 +12,7 @@ from minillada.model import Backbone
 
 
 def logits_of_prefix(backbone: Backbone, ids: list[int], block_size: int, shift: int = 0):
-    """Logits `[L, V]` of a sequence by itself; blocks are counted as if `shift` tokens were before."""
+    """Logits `[L, V]` of a sequence by itself; blocks count `shift` tokens in front of it."""
     index = torch.arange(len(ids)) + shift
     mask = index[None, :, None] // block_size >= index[None, None, :] // block_size
     return backbone(torch.tensor([ids]), mask)[0]
