@@ -1,137 +1,76 @@
 """Weights on disk: a safetensors file and, beside it, a JSON that says how they came to be.
 
 Notable choices
-- Everything is written under a temporary name and renamed when complete, so an interruption leaves the old file.
-- The JSON holds the configuration the modules are rebuilt from and the SHA-256 of the weights; a truncated, altered or
-  mismatched pair is refused in one sentence.
+- The JSON holds the module's configuration, the SHA-256 of the weights and a digest of itself.
+  A damaged, altered or exchanged file is refused in one sentence.
+- Shapes are compared before memory is taken: the module is built on torch's `meta` device first,
+  where tensors have shapes but no numbers.
+- Floats are stored as float16: half the bytes, and 11 significant bits are more than a trained
+  weight holds.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .files import WEIGHTS_DIR, atomic, checksum
+from .files import WEIGHTS_DIR, atomic, checksum, need_data
 from .settings import Config, from_dict
 
 M = TypeVar("M", bound=nn.Module, covariant=True)
+Name = str | Path
+Tensors = dict[str, Tensor]
+RESTORE = "restore it with `git checkout -- data` or train again"
 
 
 class Stored(Protocol[M]):
     """A class whose modules can be stored: its kind by name, and the class of its configuration."""
 
-    kind: ClassVar[str]
-    config_class: ClassVar[type[Config]]
+    kind: str
+    config_class: type[Config]
 
     def __call__(self, config: Any, /) -> M: ...
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file atomically."""
-    with atomic(path) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
+# --- names ---------------------------------------------------------------------------------------
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file, on the CPU."""
-    if not path.exists():
-        raise FileNotFoundError(f"no weights at {path}; restore shipped ones with `git checkout -- data` or train them first")
-    try:
-        with safe_open(path, "pt") as file:
-            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a complete safetensors file ({error}); restore or retrain it") from None
+def shipped(name: Name) -> bool:
+    """Whether `data/weights` has weights of this name. A path, such as `./mnist`, is no name."""
+    return Path(name).name == name and (WEIGHTS_DIR / f"{name}.safetensors").is_file()
 
 
-def save_model(path: Path, module: nn.Module, info: dict) -> None:
-    """Write `path` (.safetensors) and its JSON; `info` needs at least `kind` and `config`.
+def resolve(name: Name) -> Path:
+    """Where weights called `name` are: a shipped name, a .safetensors file, or a run's folder.
 
-    Floats are stored as float16: half the bytes, and 11 significant bits are more than a trained weight holds.
+    A shipped name comes first, so that no folder hides it; `./mnist` is the folder.
     """
-    save_tensors(path, {k: v.half() if v.is_floating_point() else v for k, v in module.state_dict().items()})
-    write_info(path, info | {"sha256": checksum(path)})
-
-
-def write_info(path: Path, info: dict) -> None:
-    """Write the JSON beside a weights file atomically."""
-    with atomic(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
-
-
-def resolve(name: str | Path) -> Path:
-    """Where weights called `name` live: a shipped preset, a .safetensors file, or a training run's folder."""
     path = Path(name)
+    if shipped(name):
+        return WEIGHTS_DIR / f"{name}.safetensors"
     if path.suffix == ".safetensors":
         return path
-    if path.is_dir():
+    if (path / "weights.safetensors").is_file():
         return path / "weights.safetensors"
-    shipped = WEIGHTS_DIR / f"{name}.safetensors"
-    if not shipped.exists():
-        known = ", ".join(sorted(p.stem for p in WEIGHTS_DIR.glob("*.safetensors"))) or "none; restore them with `git checkout -- data`"
-        raise FileNotFoundError(f"no weights called {str(name)!r}; shipped: {known} (a run's folder or a .safetensors file works too)")
-    return shipped
+    need_data()
+    known = ", ".join(sorted(file.stem for file in WEIGHTS_DIR.glob("*.safetensors"))) or "none"
+    known += " (a run's folder or a .safetensors file works too)"
+    if path.is_dir():  # named in full: it may be another folder than the user meant
+        missing = path.absolute() / "weights.safetensors"
+        raise FileNotFoundError(f"no weights at {missing}; shipped: {known}")
+    raise FileNotFoundError(f"no weights called {str(name)!r}; shipped: {known}")
 
 
-def read_info(path: Path) -> dict:
-    """The JSON beside a weights file."""
-    path = path.with_suffix(".json")
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; weights need the JSON that was written beside them")
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        info = None
-    if not isinstance(info, dict):
-        raise ValueError(f"{path} is not a valid JSON object; restore it with `git checkout -- data` or train again")
-    return info
-
-
-def build(cls: Stored[M], config: dict) -> M:
-    """A fresh module of a class from its configuration as plain JSON."""
-    try:
-        return cls(from_dict(cls.config_class, config))
-    except (TypeError, RuntimeError, ArithmeticError) as error:  # sizes that do not fit together
-        raise ValueError(f"this configuration does not describe a {cls.kind}: {error}") from None
-
-
-def load_model(
-    name: str | Path, cls: Stored[M], device: str | torch.device = "cpu"
-) -> tuple[M, dict[str, Any]]:
-    """The module (evaluation mode) and its info.
-
-    `ValueError` if file, JSON and configuration do not belong together.
-    """
-    path = resolve(name)
-    tensors, _ = read_tensors(path)
-    info = read_info(path)
-    kind = info.get("kind")
-    if kind != cls.kind:
-        raise ValueError(f"{path} holds a {kind}, not a {cls.kind}; pass the weights of a {cls.kind}")
-    if info.get("sha256") != checksum(path):
-        raise ValueError(
-            f"{path} and its JSON do not belong together (checksum differs); restore or retrain both"
-        )
-    module = build(cls, info.get("config", {}))
-    load_tensors(module, tensors, path)
-    return module.to(device).eval(), info
-
-
-def load_tensors(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """`load_state_dict` with one clear sentence about the first tensor that does not fit."""
-    expected = module.state_dict()
-    for key in sorted(expected.keys() | tensors.keys()):
-        if key not in tensors or key not in expected:
-            raise ValueError(f"{path} does not fit its configuration: tensor {key!r} is {'missing' if key in expected else 'unexpected'}")
-        if expected[key].shape != tensors[key].shape:
-            have, want = list(tensors[key].shape), list(expected[key].shape)
-            raise ValueError(f"{path} does not fit its configuration: {key!r} has shape {have}, expected {want}")
-    module.load_state_dict(tensors)
+def full_name(name: Name) -> str:
+    """A shipped name as it is, any other as a whole path: right from every working folder."""
+    return str(name) if shipped(name) else str(resolve(name).absolute())
 
 
 def snapshot_path(run: Path, step: int) -> Path:
@@ -139,30 +78,153 @@ def snapshot_path(run: Path, step: int) -> Path:
     return run / f"step-{step:06d}.safetensors"
 
 
-def snapshots(name: str | Path) -> list[Path]:
-    """The snapshots of a run's folder, oldest first; of anything else, and of a folder without any, its one set of weights."""
-    return sorted(Path(name).glob("step-*.safetensors")) or [resolve(name)]
+# --- tensors -------------------------------------------------------------------------------------
 
 
-def merge(paths: list[Path], cls: Stored[M]) -> tuple[M, dict[str, Any]]:
-    """The arithmetic mean of checkpoints of one model, weight by weight, and its info (LLaDA2.0, section 3: not a moving average).
+def save_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> str:
+    """Write a safetensors file and return its SHA-256."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from None
+        # Before the file gets its name: later, another process may have put one in its place.
+        return checksum(temporary)
 
-    It works because they are points of one path through one valley: the mean is nearer to the bottom than most of them.
-    `ValueError` if they are not checkpoints of one configuration, or fewer than two.
+
+def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """Tensors and metadata of a safetensors file, on the CPU."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}; {RESTORE}")
+    path.open("rb").close()  # `PermissionError`, where the library says that there is no file
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except SafetensorError:
+        raise ValueError(f"{path} is not a complete safetensors file; {RESTORE}") from None
+
+
+def check_finite(tensors: Tensors, path: Path) -> None:
+    """`ValueError` names the first tensor that holds NaN or infinity."""
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            problem = f"{path}: tensor {name!r} holds NaN, infinity or a number too large to store"
+            raise ValueError(f"{problem}; lower the learning rate and train again")
+
+
+def check_fit(expected: Tensors, tensors: Tensors, path: Path) -> None:
+    """`ValueError` names the first tensor whose name, shape or type is not the expected one."""
+    problem = f"{path} does not fit its configuration: "
+    for key in sorted(expected.keys() ^ tensors.keys()):  # names that only one of them has
+        state = "missing" if key in expected else "unexpected"
+        raise ValueError(f"{problem}tensor {key!r} is {state}")
+    for key, want in expected.items():
+        have = tensors[key]
+        if have.shape != want.shape:
+            shapes = f"has shape {list(have.shape)}, expected {list(want.shape)}"
+            raise ValueError(f"{problem}{key!r} {shapes}")
+        # Floats may be stored in half precision. An integer is never taken for a float.
+        stored_float = want.is_floating_point() and have.dtype == torch.float16
+        if have.dtype != want.dtype and not stored_float:
+            raise ValueError(f"{problem}{key!r} has type {have.dtype}, expected {want.dtype}")
+
+
+def load_tensors(module: nn.Module, tensors: Tensors, path: Path) -> None:
+    """`load_state_dict`; `ValueError` names the first tensor that does not fit or is not finite."""
+    check_fit(module.state_dict(), tensors, path)
+    check_finite(tensors, path)
+    module.load_state_dict(tensors)
+
+
+# --- the JSON ------------------------------------------------------------------------------------
+
+
+def digest(info: dict) -> str:
+    """SHA-256 of everything else in a JSON."""
+    rest = {key: value for key, value in info.items() if key != "digest"}
+    text = json.dumps(rest, sort_keys=True)  # sorted, as the order of names means nothing
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_info(path: Path, info: dict) -> None:
+    """Write the JSON beside a weights file, with a digest of its content."""
+    info = json.loads(json.dumps(info))  # as it will be read: with lists, and texts for numbers
+    text = json.dumps(info | {"digest": digest(info)}, indent=2) + "\n"
+    with atomic(path.with_suffix(".json")) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_info(path: Path) -> dict:
+    """The JSON beside a weights file. `ValueError` if it was damaged or changed by hand."""
+    path = path.with_suffix(".json")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; weights need the JSON written beside them")
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        info = None
+    if not isinstance(info, dict):
+        raise ValueError(f"{path} is not a valid JSON object; {RESTORE}")
+    # JSONs of older versions have no digest.
+    if "digest" in info and info["digest"] != digest(info):
+        raise ValueError(f"{path} was changed after it was written (digest differs); {RESTORE}")
+    return info
+
+
+# --- models --------------------------------------------------------------------------------------
+
+
+def save_model(path: Path, module: nn.Module, info: dict) -> None:
+    """Write `path` (.safetensors) and its JSON; `info` needs at least `kind` and `config`."""
+    tensors = {}
+    for name, tensor in module.state_dict().items():
+        tensors[name] = tensor.half() if tensor.is_floating_point() else tensor
+    check_finite(tensors, path)  # after rounding: float16 ends at 65,504
+    write_info(path, info | {"sha256": save_tensors(path, tensors)})
+
+
+def build(cls: Stored[M], config: Any) -> M:
+    """A fresh module of a class from its configuration as plain JSON."""
+    try:
+        return cls(from_dict(cls.config_class, config))
+    except (TypeError, RuntimeError, ArithmeticError) as error:  # sizes that do not fit together
+        raise ValueError(f"this configuration does not describe a {cls.kind}: {error}") from None
+
+
+def check_sizes(cls: Stored[M], config: Any, tensors: Tensors, path: Path) -> None:
+    """`ValueError`, before memory is taken, unless the configuration asks for these tensors."""
+    made = []
+
+    # 100,000 experts would take minutes even without numbers, so building stops early.
+    def count(module: nn.Module, name: str, parameter: Any) -> None:
+        made.append(name)
+        if len(made) > len(tensors):
+            raise ValueError(f"{path} does not fit its configuration: it holds too few tensors")
+
+    hook = nn.modules.module.register_module_parameter_registration_hook(count)
+    with hook, torch.device("meta"):
+        expected = build(cls, config).state_dict()
+    check_fit(expected, tensors, path)
+
+
+def load_model(name: Name, cls: Stored[M], device: str | torch.device = "cpu") -> tuple[M, dict]:
+    """The module (evaluation mode) and its info.
+
+    `ValueError` if file, JSON and configuration do not belong together.
     """
-    if len(paths) < 2:
-        raise ValueError(f"a mean needs at least two checkpoints, got {len(paths)}; keep some with `minillada train … --snapshot-every N`")
-    loaded = [load_model(path, cls) for path in paths]
-    for path, (_, info) in zip(paths, loaded, strict=True):
-        for key in ("config", "tokenizer_sha256"):
-            if info.get(key) != loaded[0][1].get(key):
-                raise ValueError(f"{path} and {paths[0]} differ in {key}; only checkpoints of the same model can be merged")
-    module, info = loaded[0][0], {key: value for key, value in loaded[0][1].items() if key != "step"}
-    states = [other.state_dict() for other, _ in loaded]
-    load_tensors(module, {key: torch.stack([state[key] for state in states]).mean(0) for key in states[0]}, paths[0])
-    return module, info | {"merged": [{key: about.get(key) for key in ("command", "step", "sha256")} for _, about in loaded]}
-
-
-def shipped(name: str) -> bool:
-    """Whether weights of this name are in `data/weights`."""
-    return (WEIGHTS_DIR / f"{name}.safetensors").exists()
+    # 1. both files are whole and belong together
+    path = resolve(name)
+    tensors, _ = read_tensors(path)
+    info = read_info(path)
+    kind, config = info.get("kind"), info.get("config", {})
+    if kind != cls.kind:
+        raise ValueError(f"{path} holds a {kind}, not a {cls.kind}; pass weights of a {cls.kind}")
+    if info.get("sha256") != checksum(path):
+        problem = f"{path} and its JSON do not belong together (checksum differs)"
+        raise ValueError(f"{problem}; {RESTORE}")
+    # 2. the module has these tensors, so it is built and filled
+    check_sizes(cls, config, tensors, path)
+    module = build(cls, config)
+    load_tensors(module, tensors, path)
+    return module.to(device).eval(), info

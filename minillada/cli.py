@@ -14,6 +14,7 @@ import typer
 from . import checkpoint, layout
 from .datasets import captions, mnist
 from .datasets.pictures import read as read_picture
+from .extras import merging
 from .files import DATA_DIR, WEIGHTS_DIR, atomic
 from .measure.intervals import interval_of
 from .measure.judge import load_judge
@@ -141,14 +142,14 @@ def merge(
     """Average the weights of the best checkpoints of a backbone, chosen by the bound on held-out images."""
     from .evaluation import likelihood as evaluation
 
-    paths = [path for name in weights for path in checkpoint.snapshots(name)]
+    paths = [path for name in weights for path in merging.snapshots(name)]
     if len(paths) < top:
         raise ValueError(
             f"{len(paths)} checkpoints are too few to choose the best {top}; keep more with `minillada train … --snapshot-every N`"
         )
     images, texts = evaluation.validation_images(samples)
     ranked = evaluation.rank_checkpoints(paths, images, texts, check_device(device), seed=seed)
-    merged, info = checkpoint.merge([path for path, _ in ranked[:top]], Backbone)
+    merged, info = merging.merge([path for path, _ in ranked[:top]], Backbone)
     checkpoint.save_model(out / "weights.safetensors", merged, info)
     [(_, bits)] = evaluation.rank_checkpoints([out], images, texts, device, seed=seed)
     report = {"out": str(out), "merged_bits": bits, "top": top, "bits": {str(path): value for path, value in ranked}}

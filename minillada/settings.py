@@ -94,6 +94,8 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def from_dict(cls: type[C], values: dict[str, Any]) -> C:
     """The inverse of `to_dict`. `ValueError` names a field that is unknown, missing or wrong."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{cls.__name__} is made of fields by name, got {values!r}")
     parts = {}
     for name, value in values.items():
         inner = cls.model_fields[name].annotation if name in cls.model_fields else None

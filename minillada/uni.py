@@ -348,6 +348,6 @@ def load(name: str | Path = "mnist", device: str | torch.device = "cpu", dtype: 
     tokenizer, tokenizer_info = checkpoint.load_model(info["tokenizer"], ImageTokenizer, device)
     if tokenizer_info["sha256"] != info["tokenizer_sha256"]:
         raise ValueError(f"{name} was trained on another version of tokenizer {info['tokenizer']!r}; retrain it or restore that version")
-    return Uni(
-        backbone.to(dtype), tokenizer, load_vocabulary(tokenizer.config.codebook_size, info.get("text", "mnist-text")), info
-    ).eval()
+    text = info.get("text", "mnist-text")
+    vocab = load_vocabulary(len(tokenizer.embedding), text, info.get("text_sha256"))
+    return Uni(backbone.to(dtype), tokenizer, vocab, info).eval()

@@ -1,4 +1,6 @@
-"""One id space: any text comes back exactly, nothing a user types becomes a special token, codes sit behind the offset."""
+"""One id space: any text comes back exactly, and nothing a user types becomes a special token."""
+
+import shutil
 
 import pytest
 import torch
@@ -21,14 +23,19 @@ from minillada.vocab import (
     Vocabulary,
     load_vocabulary,
     size_token,
+    special_tokens,
+    text_info,
+    text_path,
     train_bpe,
 )
 
 shipped = load_vocabulary(512)
 vocabularies = pytest.mark.parametrize("vocab", [tiny_vocab(), shipped], ids=["tiny", "real"])
-awkward = st.text() | st.lists(st.sampled_from([*SPECIAL_TOKENS, "<code 3>", " ", "a", "<", "|", "\n", "é", "七", "🙂", "\x00"])).map(
-    "".join
-)
+awkward = st.text() | st.lists(
+    st.sampled_from(
+        [*SPECIAL_TOKENS, "<code 3>", " ", "a", "<", "|", "\n", "é", "七", "🙂", "\x00"]
+    )
+).map("".join)
 
 
 @vocabularies
@@ -53,19 +60,33 @@ def test_special_tokens_are_single_ids_in_markup_only(vocab):
 
 def test_the_special_tokens_are_the_official_ones():
     assert SPECIAL_TOKENS[:6] == [EOS, MASK, IMAGE, END_IMAGE, BOI, UNCONDITION]
-    assert (EOS, IMAGE, END_IMAGE, BOI, UNCONDITION) == ("<|endoftext|>", "<|image|>", "<|/image|>", "<boi>", "<uncondition>")
-    assert list(ROLES.values()) == ["<role>SYSTEM</role>", "<role>HUMAN</role>", "<role>ASSISTANT</role>"]
+    assert (EOS, IMAGE, END_IMAGE, BOI, UNCONDITION) == (
+        "<|endoftext|>",
+        "<|image|>",
+        "<|/image|>",
+        "<boi>",
+        "<uncondition>",
+    )
+    assert list(ROLES.values()) == [
+        "<role>SYSTEM</role>",
+        "<role>HUMAN</role>",
+        "<role>ASSISTANT</role>",
+    ]
     assert size_token(4) == "<|reserved_token_4|>" and len(set(SPECIAL_TOKENS)) == 9 + 16
 
 
 @vocabularies
 def test_text_and_codes_divide_the_ids_between_them(vocab):
-    assert vocab.image_token_offset == 1 + max(vocab._plain.get_vocab().values()), "no gap between the last piece and the first code"
+    assert vocab.image_token_offset == 1 + max(vocab._plain.get_vocab().values()), (
+        "no gap between the last piece and the first code"
+    )
     codes = torch.arange(vocab.codebook_size).view(1, -1)
     ids = vocab.image_ids(codes)
     assert ids == list(range(vocab.image_token_offset, vocab.size))
     assert torch.equal(vocab.codes(torch.tensor([ids])), codes)
-    assert vocab.is_image().nonzero().flatten().tolist() == ids and len(vocab.is_image()) == vocab.size
+    assert (
+        vocab.is_image().nonzero().flatten().tolist() == ids and len(vocab.is_image()) == vocab.size
+    )
 
 
 def test_codes_are_written_in_raster_order():
@@ -76,7 +97,12 @@ def test_codes_are_written_in_raster_order():
 
 def test_decode_hides_nothing():
     vocab = tiny_vocab()
-    ids = vocab.markup(f"{IMAGE}{BOI}") + vocab.image_ids(torch.tensor([[0, 15]])) + vocab.encode("the thin") + vocab.markup(EOS)
+    ids = (
+        vocab.markup(f"{IMAGE}{BOI}")
+        + vocab.image_ids(torch.tensor([[0, 15]]))
+        + vocab.encode("the thin")
+        + vocab.markup(EOS)
+    )
     assert vocab.decode(ids) == "<|image|><boi><code 0><code 15>the thin<|endoftext|>"
     assert vocab.decode(torch.tensor(ids)) == vocab.decode(iter(ids))
 
@@ -90,7 +116,7 @@ def test_the_shipped_pieces_are_those_of_the_corpus():
 
 
 def test_every_full_caption_has_equally_many_pieces():
-    """Then a batch of drawing prompts needs no padding, and `recipes.caption_table` is a rectangle."""
+    """Then drawing prompts need no padding, and `recipes.caption_table` is a rectangle."""
     lengths = {len(shipped.encode(c)) for c in captions.all_captions()}
     assert len(lengths) == 1
 
@@ -98,7 +124,9 @@ def test_every_full_caption_has_equally_many_pieces():
 @pytest.mark.parametrize("bad", [-1, 10_000])
 def test_ids_outside_the_vocabulary_are_refused(bad):
     vocab = tiny_vocab()
-    with pytest.raises(ValueError, match=f"token id {bad} is outside the vocabulary of {vocab.size}"):
+    with pytest.raises(
+        ValueError, match=f"token id {bad} is outside the vocabulary of {vocab.size}"
+    ):
         vocab.decode([5, bad])
     with pytest.raises(ValueError, match="outside the vocabulary"):
         vocab.decode([vocab.size])
@@ -123,18 +151,54 @@ def test_a_corpus_too_small_for_the_vocabulary_is_refused():
 
 
 def test_missing_and_foreign_files_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no text tokenizer at .*git checkout"):
-        Vocabulary.from_file(tmp_path / "text.json", 16)
+    with pytest.raises(FileNotFoundError, match="no text pieces at .*git checkout"):
+        load_vocabulary(16, tmp_path / "text.json")
     for content in ("", "{}", '{"version": "1.0"', "not json"):
         (tmp_path / "text.json").write_text(content)
-        with pytest.raises(ValueError, match="text.json is not a tokenizer file"):
-            Vocabulary.from_file(tmp_path / "text.json", 16)
+        with pytest.raises(ValueError, match="text.json is not a file of text pieces"):
+            load_vocabulary(16, tmp_path / "text.json")
+    with pytest.raises(ValueError, match="mnist.json is not a file of text pieces"):
+        load_vocabulary(16, "mnist")
+
+
+def test_other_pieces_than_those_of_the_model_are_refused(tmp_path):
+    for name in ("mnist-text", "mnist-uni-text"):
+        shutil.copy(text_path(name), tmp_path / f"{name}.json")
+    about = text_info(str(tmp_path / "mnist-text.json"))
+    vocab = load_vocabulary(512, about["text"], about["text_sha256"])
+    assert vocab.encode("a thick seven") == shipped.encode("a thick seven")
+    shutil.copy(tmp_path / "mnist-uni-text.json", tmp_path / "mnist-text.json")
+    with pytest.raises(ValueError, match="mnist-text.json holds other text pieces than those"):
+        load_vocabulary(512, about["text"], about["text_sha256"])
+
+
+def test_names_of_pieces_hold_in_every_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist-text").mkdir()  # hides nothing
+    assert text_info("mnist-text")["text"] == "mnist-text"
+    (tmp_path / "run").mkdir()
+    shutil.copy(text_path(), tmp_path / "run" / "text.json")
+    for name in ("run", "run/text.json", "./run"):
+        assert text_info(name)["text"] == str(tmp_path / "run" / "text.json")
+
+
+def test_pieces_for_larger_images_keep_the_ids_of_the_others():
+    pieces = train_bpe(["the thin thing"] * 9, 256 + len(special_tokens(64)) + 3, max_grid=64)
+    large = Vocabulary(pieces, 16)
+    assert special_tokens(64)[: len(SPECIAL_TOKENS)] == SPECIAL_TOKENS
+    for n in range(1, 65):
+        assert large.size_ids(n) == [SPECIAL_TOKENS.index(size_token(1)) + n - 1]
+    for n in (0, -1, 65):
+        with pytest.raises(ValueError, match="sizes 1 to 64; train text pieces with more"):
+            large.size_ids(n)
 
 
 def test_text_leaves_out_codes_and_operations():
     vocab = tiny_vocab()
     text = vocab.is_text()
-    assert not (text & vocab.is_image()).any() and not text[[vocab.delete_id, vocab.insert_id]].any()
+    assert (
+        not (text & vocab.is_image()).any() and not text[[vocab.delete_id, vocab.insert_id]].any()
+    )
     assert int(text.sum()) == vocab.image_token_offset - 2
     for byte, operation in ((0xFE, vocab.delete_id), (0xFF, vocab.insert_id)):
         with pytest.raises(UnicodeDecodeError):

@@ -20,6 +20,7 @@ from ..config import Preset
 from ..datasets import captions, mnist
 from ..datasets.pool import mnist_pool
 from ..evaluation import evaluate, likelihood
+from ..extras import merging
 from ..measure.intervals import mean_interval
 from ..measure.judge import Judge
 from ..model import Backbone
@@ -140,12 +141,12 @@ def merge(
     """The mean of the best snapshots of a run against the best and the last one."""
     settings = {"steps": steps, "final_lr_fraction": final_lr_fraction, "seed": seed}
     preset = changed(get_preset("mnist-cpu"), bfloat16=True, **settings)
-    paths = checkpoint.snapshots(lab.train(preset, snapshot_every=snapshot_every))
+    paths = merging.snapshots(lab.train(preset, snapshot_every=snapshot_every))
     ranked = likelihood.rank_checkpoints(paths, *likelihood.validation_images(200))
     best = [path for path, _ in ranked]
     candidates = {"last": lab.module(paths[-1], Backbone), "best": lab.module(best[0], Backbone)}
     for count in BEST:
-        candidates[f"mean of {count}"] = checkpoint.merge(best[:count], Backbone)[0]
+        candidates[f"mean of {count}"] = merging.merge(best[:count], Backbone)[0]
     # Neither the validation images nor those of the README's table.
     test, chosen = mnist.load_mnist("test"), slice(9000, 9000 + images)
     held_out = test.floats(chosen)

@@ -16,12 +16,12 @@ from ..config import Preset, TextConfig
 from ..datasets import mnist
 from ..datasets.pool import Pool, mnist_pool
 from ..extras import transfer
-from ..files import atomic, checksum, lock
+from ..files import atomic, lock
 from ..measure.judge import Judge
 from ..model import Backbone
 from ..presets import PRESETS
 from ..settings import settings, to_dict
-from ..vocab import Vocabulary, load_vocabulary, text_path, train_bpe
+from ..vocab import Vocabulary, load_vocabulary, text_info, train_bpe
 from ..vq import ImageTokenizer
 from .checks import (
     check_captions,
@@ -126,10 +126,9 @@ def read_materials(preset: Preset, device: str) -> Materials:
     pool = mnist_pool(images)
     check_context(preset, vocab, pool, tokenizer.grid)
     about = {
-        "tokenizer": preset.tokenizer,
+        "tokenizer": checkpoint.full_name(preset.tokenizer),
         "tokenizer_sha256": info["sha256"],
-        "text": preset.text,
-        "text_sha256": checksum(text_path(preset.text)),
+        **text_info(preset.text),
     }
     return Materials(images, vocab, about, tokenizer, pool)
 
@@ -164,7 +163,8 @@ def start_from(
     if new_tokenizer and info["tokenizer_sha256"] != materials.about["tokenizer_sha256"]:
         old_tokenizer, _ = checkpoint.load_model(info["tokenizer"], ImageTokenizer)
         old_size = len(old_tokenizer.embedding)
-        old_vocab = load_vocabulary(old_size, info.get("text", "mnist-text"))
+        old_text = info.get("text", "mnist-text")
+        old_vocab = load_vocabulary(old_size, old_text, info.get("text_sha256"))
         codebooks = old_tokenizer.embedding, new_tokenizer.embedding.cpu()
         new_tensors = {key: value.cpu() for key, value in module.state_dict().items()}
         vocabs = old_vocab, materials.vocab

@@ -12,6 +12,7 @@ import minillada
 from minillada import checkpoint
 from minillada.config import Preset, TextConfig
 from minillada.datasets import mnist
+from minillada.extras import merging
 from minillada.measure.judge import Judge
 from minillada.model import Backbone
 from minillada.presets import get_preset
@@ -302,7 +303,7 @@ def test_a_snapshot_is_written_before_its_state(preset, tmp_path, monkeypatch):
     mnist_images = real_images(40)
     monkeypatch.setattr(mnist, "load_mnist", lambda split="train", root=None: mnist_images)
     train.train(preset, Run(killed, snapshot_every=2, resume=True))
-    names = [path.name for path in checkpoint.snapshots(killed)]
+    names = [path.name for path in merging.snapshots(killed)]
     assert names == [f"step-00000{step}.safetensors" for step in (2, 4, 6)]
     for name in names:
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
@@ -321,7 +322,7 @@ def test_weights_without_a_state_are_not_trained_again_unasked(preset, tmp_path)
 def test_snapshots_are_the_weights_of_their_step(preset, tmp_path):
     train.train(preset, Run(tmp_path / "run", snapshot_every=2), stop_after=3)
     train.train(preset, Run(tmp_path / "run", snapshot_every=2, resume=True))
-    names = [path.name for path in checkpoint.snapshots(tmp_path / "run")]
+    names = [path.name for path in merging.snapshots(tmp_path / "run")]
     assert names == [f"step-00000{step}.safetensors" for step in (2, 4, 6)]
     four, _ = train.train(preset, tmp_path / "four", stop_after=4)
     kept, info = checkpoint.load_model(checkpoint.snapshot_path(tmp_path / "run", 4), Backbone)

@@ -1,0 +1,69 @@
+"""The mean of several checkpoints of one run, weight by weight (LLaDA2.0, section 3).
+
+It works because the checkpoints are points of one path through one valley: their mean is nearer to
+the bottom than most of them. It is not a moving average, which would be taken during training.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoint import M, Stored, load_model, load_tensors, resolve, shipped
+
+SAME = ("tokenizer_sha256", "text_sha256")  # what checkpoints of one model share, besides sizes
+
+
+def snapshots(name: str | Path) -> list[Path]:
+    """The snapshots of a run's folder, oldest first; if there are none, its one set of weights."""
+    found = [] if shipped(name) else sorted(Path(name).glob("step-*.safetensors"))
+    return found or [resolve(name)]
+
+
+def merge(paths: list[Path], cls: Stored[M]) -> tuple[M, dict[str, Any]]:
+    """The arithmetic mean of checkpoints, and its info, which names its parts.
+
+    `ValueError` if they are not checkpoints of one model, or fewer than two.
+    """
+    if len(paths) < 2:
+        raise ValueError(
+            f"a mean needs at least two checkpoints, got {len(paths)}; "
+            "keep some with `minillada train … --snapshot-every N`"
+        )
+    modules, infos = [], []
+    for path in paths:
+        module, info = load_model(path, cls)
+        modules.append(module)
+        infos.append(info)
+        check_same(paths[0], (modules[0].config, infos[0]), path, (module.config, info))
+
+    mean = {}
+    states = [module.state_dict() for module in modules]
+    for name in states[0]:
+        mean[name] = torch.stack([state[name] for state in states]).mean(0)
+    load_tensors(modules[0], mean, paths[0])
+
+    parts = []
+    for info in infos:
+        parts.append({key: info.get(key) for key in ("command", "step", "sha256")})
+    about = {key: value for key, value in infos[0].items() if key != "step"}
+    return modules[0], about | {"merged": parts}
+
+
+def check_same(first: Path, model: tuple[Any, dict], path: Path, other: tuple[Any, dict]) -> None:
+    """`ValueError` unless two checkpoints, each a (configuration, info), are of one model.
+
+    Configurations are compared, not their JSONs: one of an older version lacks newer fields.
+    """
+    different = ["config"] if model[0] != other[0] else []
+    for key in SAME:
+        values = model[1].get(key), other[1].get(key)
+        if None not in values and values[0] != values[1]:
+            different.append(key)
+    if different:
+        raise ValueError(
+            f"{path} and {first} differ in {different[0]}; "
+            "only checkpoints of the same model can be merged"
+        )
