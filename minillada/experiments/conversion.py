@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import checkpoint
 from ..config import Preset
 from ..datasets import captions, mnist
 from ..datasets.pool import mnist_pool
