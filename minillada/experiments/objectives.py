@@ -116,16 +116,13 @@ def short_run(
 
 
 SIZES = {"steps": STEPS, "prompts": PROMPTS, "guidance": GUIDANCE, "images": IMAGES}
-POINTS = [
-    Point(
-        ("noise", label, name),
-        noise,
-        {"model": model, "rows": ROWS, "masks": MASKS, **objective},
-    )
-    for label, model in MODELS.items()
-    for name, objective in NOISE.items()
-]
-POINTS += [Point(("runs", name), short_run, {**SIZES, **changes}) for name, changes in RUNS.items()]
+POINTS = []
+for label, model in MODELS.items():
+    for name, objective in NOISE.items():
+        settings = {"model": model, "rows": ROWS, "masks": MASKS, **objective}
+        POINTS.append(Point(("noise", label, name), noise, settings))
+for name, objective in RUNS.items():
+    POINTS.append(Point(("runs", name), short_run, {**SIZES, **objective}))
 FACTS = {"noise_draws": MASKS, "noise_rows": ROWS, "steps": STEPS, "guidance": GUIDANCE}
 EXPERIMENT = Experiment(__file__, __doc__, POINTS, FACTS)
 

@@ -1,8 +1,7 @@
 """When is each task learned? Every task through the stages of `mnist-uni`.
 
 Trains the stages as data/README.md does, keeps the weights every 1,000 steps and marks them. Some
-hours on one core; `--only` and the name of a stage's last step is enough to train it. Notebook 09
-shows the result.
+hours on one core; notebook 09 shows the result.
 """
 
 from __future__ import annotations
@@ -42,26 +41,14 @@ def measure(lab: Lab, stage: str, step: int, samples: int) -> dict[str, float]:
     return {score: value["accuracy"] for score, value in suite.scores(marked).items()}
 
 
-def points(stage: str) -> list[Point]:
-    """After every so many steps of a stage, and after the last."""
+POINTS = []
+for stage in STAGES:
     end = get_preset(stage).training.steps
-    steps = [*range(EVERY, end, EVERY), end]
-    return [
-        Point(
-            ("stages", stage, str(step)),
-            measure,
-            {"stage": stage, "step": step, "samples": SAMPLES},
-        )
-        for step in steps
-    ]
-
-
-EXPERIMENT = Experiment(
-    __file__,
-    __doc__,
-    [point for stage in STAGES for point in points(stage)],
-    {"samples": SAMPLES},
-)
+    # after every so many steps, and after the last
+    for step in (*range(EVERY, end, EVERY), end):
+        settings = {"stage": stage, "step": step, "samples": SAMPLES}
+        POINTS.append(Point(("stages", stage, str(step)), measure, settings))
+EXPERIMENT = Experiment(__file__, __doc__, POINTS, {"samples": SAMPLES})
 
 if __name__ == "__main__":
     main(EXPERIMENT)
