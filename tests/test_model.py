@@ -1,4 +1,4 @@
-"""The backbone against an independent implementation in loops and complex numbers, and the properties decoding relies on."""
+"""The backbone against loops and complex numbers, and the properties that decoding relies on."""
 
 import math
 
@@ -19,7 +19,11 @@ def official_keys(config) -> dict[str, list[int]]:
     """Names and shapes of the official checkpoint with dense layers."""
     v, h, f, d = config.vocab_size, config.hidden_size, config.intermediate_size, config.head_dim
     nq, nkv = config.num_attention_heads, config.num_key_value_heads
-    keys = {"model.word_embeddings.weight": [v, h], "model.norm.weight": [h], "lm_head.weight": [v, h]}
+    keys = {
+        "model.word_embeddings.weight": [v, h],
+        "model.norm.weight": [h],
+        "lm_head.weight": [v, h],
+    }
     for i in range(config.num_hidden_layers):
         layer = f"model.layers.{i}"
         keys |= {
@@ -38,10 +42,12 @@ def official_keys(config) -> dict[str, list[int]]:
 
 def test_state_dict_keys_are_the_official_ones():
     config = tiny_config(num_hidden_layers=3)
-    assert {k: list(v.shape) for k, v in Backbone(config).state_dict().items()} == official_keys(config)
+    assert {k: list(v.shape) for k, v in Backbone(config).state_dict().items()} == official_keys(
+        config
+    )
 
 
-# --- an independent implementation ------------------------------------------------------------------------------------
+# --- an independent implementation ---------------------------------------------------------------
 
 
 def norm_by_hand(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -49,7 +55,7 @@ def norm_by_hand(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Ten
 
 
 def rotate_by_hand(x: torch.Tensor, position: int, config) -> torch.Tensor:
-    """RoPE of one head's vector `[head_dim]` as multiplication by complex numbers: dimension i pairs with i + dims/2."""
+    """RoPE of a head's vector `[head_dim]` by complex numbers: dimension i pairs with i + dims/2."""
     dims = int(config.head_dim * config.partial_rotary_factor)
     out = x.clone()
     for i in range(dims // 2):
@@ -59,16 +65,35 @@ def rotate_by_hand(x: torch.Tensor, position: int, config) -> torch.Tensor:
     return out
 
 
-def attention_by_hand(weights: dict, x: torch.Tensor, positions: list[int], mask: torch.Tensor, config) -> torch.Tensor:
-    """One row `[L, H]`: every query head has its own explicit loop and names the key-value head it shares."""
-    d, nq, nkv, length = config.head_dim, config.num_attention_heads, config.num_key_value_heads, len(x)
+def attention_by_hand(
+    weights: dict, x: torch.Tensor, positions: list[int], mask: torch.Tensor, config
+) -> torch.Tensor:
+    """One row `[L, H]`: a loop over query heads, each naming the key-value head it shares."""
+    d, nq, nkv, length = (
+        config.head_dim,
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        len(x),
+    )
     matrix = weights["query_key_value.weight"]
-    q_rows, k_rows, v_rows = matrix[: nq * d], matrix[nq * d : (nq + nkv) * d], matrix[(nq + nkv) * d :]
+    q_rows, k_rows, v_rows = (
+        matrix[: nq * d],
+        matrix[nq * d : (nq + nkv) * d],
+        matrix[(nq + nkv) * d :],
+    )
     heads = []
     for head in range(nq):
         shared = head // (nq // nkv)
-        q = norm_by_hand(x @ q_rows[head * d : (head + 1) * d].T, weights["query_layernorm.weight"], config.rms_norm_eps)
-        k = norm_by_hand(x @ k_rows[shared * d : (shared + 1) * d].T, weights["key_layernorm.weight"], config.rms_norm_eps)
+        q = norm_by_hand(
+            x @ q_rows[head * d : (head + 1) * d].T,
+            weights["query_layernorm.weight"],
+            config.rms_norm_eps,
+        )
+        k = norm_by_hand(
+            x @ k_rows[shared * d : (shared + 1) * d].T,
+            weights["key_layernorm.weight"],
+            config.rms_norm_eps,
+        )
         v = x @ v_rows[shared * d : (shared + 1) * d].T
         q = torch.stack([rotate_by_hand(q[i], positions[i], config) for i in range(length)])
         k = torch.stack([rotate_by_hand(k[i], positions[i], config) for i in range(length)])
@@ -81,19 +106,33 @@ def attention_by_hand(weights: dict, x: torch.Tensor, positions: list[int], mask
     return torch.cat(heads, dim=-1) @ weights["dense.weight"].T
 
 
-def backbone_by_hand(backbone: Backbone, ids: torch.Tensor, mask: torch.Tensor, positions: list[int]) -> torch.Tensor:
+def backbone_by_hand(
+    backbone: Backbone, ids: torch.Tensor, mask: torch.Tensor, positions: list[int]
+) -> torch.Tensor:
     """Logits `[L, V]` of one row in float64, from the state dict alone."""
     state, config = {k: v.double() for k, v in backbone.state_dict().items()}, backbone.config
     x = state["model.word_embeddings.weight"][ids]
     for i in range(config.num_hidden_layers):
-        layer = {k.removeprefix(f"model.layers.{i}."): v for k, v in state.items() if k.startswith(f"model.layers.{i}.")}
-        attention = {k.removeprefix("attention."): v for k, v in layer.items() if k.startswith("attention.")}
+        layer = {
+            k.removeprefix(f"model.layers.{i}."): v
+            for k, v in state.items()
+            if k.startswith(f"model.layers.{i}.")
+        }
+        attention = {
+            k.removeprefix("attention."): v for k, v in layer.items() if k.startswith("attention.")
+        }
         y = norm_by_hand(x, layer["input_layernorm.weight"], config.rms_norm_eps)
         x = x + attention_by_hand(attention, y, positions, mask, config)
         y = norm_by_hand(x, layer["post_attention_layernorm.weight"], config.rms_norm_eps)
         gate = y @ layer["mlp.gate_proj.weight"].T
-        x = x + (gate / (1 + (-gate).exp()) * (y @ layer["mlp.up_proj.weight"].T)) @ layer["mlp.down_proj.weight"].T
-    return norm_by_hand(x, state["model.norm.weight"], config.rms_norm_eps) @ state["lm_head.weight"].T
+        x = (
+            x
+            + (gate / (1 + (-gate).exp()) * (y @ layer["mlp.up_proj.weight"].T))
+            @ layer["mlp.down_proj.weight"].T
+        )
+    return (
+        norm_by_hand(x, state["model.norm.weight"], config.rms_norm_eps) @ state["lm_head.weight"].T
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,7 +176,7 @@ def test_mask_may_differ_between_rows():
     assert not torch.allclose(both[0], both[1], atol=1e-2)
 
 
-# --- parts -------------------------------------------------------------------------------------------------------------
+# --- parts ---------------------------------------------------------------------------------------
 
 
 def test_rmsnorm_is_computed_in_float32_cast_back_then_weighted():
@@ -150,7 +189,9 @@ def test_rmsnorm_is_computed_in_float32_cast_back_then_weighted():
     result = norm(x)
     assert result.dtype == torch.bfloat16
     assert torch.equal(result, unit * norm.weight)
-    weighted_first = (wide * (wide.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt() * norm.weight.float()).bfloat16()
+    weighted_first = (
+        wide * (wide.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt() * norm.weight.float()
+    ).bfloat16()
     assert not torch.equal(result, weighted_first), "this input should tell the two orders apart"
 
 
@@ -174,18 +215,25 @@ def test_rope_is_multiplication_by_complex_numbers():
     turned = apply_rotary(x, *rotary(torch.tensor([positions]), config))
     for head in range(2):
         for i, position in enumerate(positions):
-            assert torch.allclose(turned[0, head, i], rotate_by_hand(x[0, head, i], position, config), atol=1e-5)
+            assert torch.allclose(
+                turned[0, head, i], rotate_by_hand(x[0, head, i], position, config), atol=1e-5
+            )
     assert torch.equal(turned[:, :, 0], x[:, :, 0])  # position 0 turns nothing
 
 
 @few
-@given(m=st.integers(0, 200), n=st.integers(0, 200), shift=st.integers(0, 300), seed=st.integers(0, 99))
+@given(
+    m=st.integers(0, 200), n=st.integers(0, 200), shift=st.integers(0, 300), seed=st.integers(0, 99)
+)
 def test_rope_scores_depend_on_distance_alone(m, n, shift, seed):
     config = tiny_config(head_dim=8, partial_rotary_factor=1.0)
     q, k = torch.randn(2, 1, 1, 1, 8, generator=generator(seed))
 
     def score(i, j):
-        return (apply_rotary(q, *rotary(torch.tensor([[i]]), config)) * apply_rotary(k, *rotary(torch.tensor([[j]]), config))).sum()
+        return (
+            apply_rotary(q, *rotary(torch.tensor([[i]]), config))
+            * apply_rotary(k, *rotary(torch.tensor([[j]]), config))
+        ).sum()
 
     assert torch.allclose(score(m, n), score(m + shift, n + shift), atol=1e-3)
 
@@ -206,7 +254,9 @@ def test_query_heads_must_share_key_heads_evenly():
 
 def test_initialisation_has_the_configured_spread():
     torch.manual_seed(0)
-    backbone = Backbone(tiny_config(hidden_size=64, intermediate_size=128, vocab_size=200, initializer_range=0.02))
+    backbone = Backbone(
+        tiny_config(hidden_size=64, intermediate_size=128, vocab_size=200, initializer_range=0.02)
+    )
     for name, parameter in backbone.named_parameters():
         if "norm" in name:
             assert torch.equal(parameter, torch.ones_like(parameter)), name
@@ -214,11 +264,13 @@ def test_initialisation_has_the_configured_spread():
             assert float(parameter.detach().std()) == pytest.approx(0.02, rel=0.1), name
 
 
-# --- what may depend on what -------------------------------------------------------------------------------------------
+# --- what may depend on what ---------------------------------------------------------------------
 
 
 @few
-@given(block_size=st.integers(1, 5), blocks=st.integers(2, 4), seed=st.integers(0, 999), data=st.data())
+@given(
+    block_size=st.integers(1, 5), blocks=st.integers(2, 4), seed=st.integers(0, 999), data=st.data()
+)
 def test_a_later_token_never_changes_earlier_blocks(block_size, blocks, seed, data):
     backbone, length = tiny_backbone(seed % 5), block_size * blocks
     changed = data.draw(st.integers(block_size, length - 1))
@@ -231,7 +283,9 @@ def test_a_later_token_never_changes_earlier_blocks(block_size, blocks, seed, da
         before, after = backbone(ids, mask), backbone(other, mask)
     edge = changed // block_size * block_size
     assert torch.equal(before[:, :edge], after[:, :edge])
-    assert not torch.allclose(before[:, edge : edge + block_size], after[:, edge : edge + block_size], atol=1e-4)
+    assert not torch.allclose(
+        before[:, edge : edge + block_size], after[:, edge : edge + block_size], atol=1e-4
+    )
 
 
 @few
@@ -240,13 +294,18 @@ def test_noisy_half_never_leaks_into_the_clean_half(block_size, seed):
     backbone, length = tiny_backbone(seed % 5), 3 * block_size
     clean, noisy, other = (random_ids(2, length, seed=seed + i) for i in range(3))
     index = torch.arange(length)
-    mask, positions = block_diffusion_mask(index, index, block_size), torch.cat([index, index])[None]
+    mask, positions = (
+        block_diffusion_mask(index, index, block_size),
+        torch.cat([index, index])[None],
+    )
     with torch.no_grad():
         a = backbone.hidden_states(torch.cat([noisy, clean], 1), mask, positions)
         b = backbone.hidden_states(torch.cat([other, clean], 1), mask, positions)
         plain = backbone.hidden_states(clean, block_causal_mask(index, index, block_size))
     assert torch.equal(a[:, length:], b[:, length:])
-    assert torch.allclose(a[:, length:], plain, atol=1e-4)  # the clean half is an ordinary block-causal forward
+    assert torch.allclose(
+        a[:, length:], plain, atol=1e-4
+    )  # the clean half is an ordinary block-causal forward
 
 
 @few
@@ -256,23 +315,33 @@ def test_a_noisy_block_never_sees_its_own_answer(block_size, block, seed):
     noisy, clean, other = (random_ids(1, length, seed=seed + i) for i in range(3))
     start, stop = block * block_size, (block + 1) * block_size
     index = torch.arange(length)
-    mask, positions = block_diffusion_mask(index, index, block_size), torch.cat([index, index])[None]
+    mask, positions = (
+        block_diffusion_mask(index, index, block_size),
+        torch.cat([index, index])[None],
+    )
     changed_clean, changed_noisy = clean.clone(), other.clone()
     changed_clean[:, start:] = other[:, start:]  # its own and all later clean blocks
     changed_noisy[:, start:stop] = noisy[:, start:stop]  # all other noisy blocks
     with torch.no_grad():
         a = backbone.hidden_states(torch.cat([noisy, clean], 1), mask, positions)[:, start:stop]
-        b = backbone.hidden_states(torch.cat([changed_noisy, changed_clean], 1), mask, positions)[:, start:stop]
+        b = backbone.hidden_states(torch.cat([changed_noisy, changed_clean], 1), mask, positions)[
+            :, start:stop
+        ]
     assert torch.equal(a, b)
 
 
-# --- cache -------------------------------------------------------------------------------------------------------------
+# --- cache ---------------------------------------------------------------------------------------
 
 
 @few
-@given(block_size=st.integers(1, 5), blocks=st.integers(1, 4), repeats=st.integers(1, 3), seed=st.integers(0, 999))
+@given(
+    block_size=st.integers(1, 5),
+    blocks=st.integers(1, 4),
+    repeats=st.integers(1, 3),
+    seed=st.integers(0, 999),
+)
 def test_cached_hidden_states_equal_a_full_forward(block_size, blocks, repeats, seed):
-    """Forward block after block, each several times with changing content before it becomes final, as decoding does."""
+    """Block after block, each several times with changing content before it is final."""
     backbone, length = tiny_backbone(seed % 5), block_size * blocks
     ids, drafts = random_ids(2, length, seed=seed), random_ids(2, length, seed=seed + 1)
     index = torch.arange(length)
@@ -284,7 +353,13 @@ def test_cached_hidden_states_equal_a_full_forward(block_size, blocks, repeats, 
             for repeat in range(repeats):  # drafts of the block: seen, never stored
                 known = cache.length
                 draft = torch.cat([ids[:, known:start], drafts[:, start:stop].roll(repeat, 1)], 1)
-                got = backbone.hidden_states(draft, mask[:, known:stop, :stop], index[None, known:stop], cache, keep=start - known)
+                got = backbone.hidden_states(
+                    draft,
+                    mask[:, known:stop, :stop],
+                    index[None, known:stop],
+                    cache,
+                    keep=start - known,
+                )
                 whole = torch.cat([ids[:, :start], drafts[:, start:stop].roll(repeat, 1)], 1)
                 expected = backbone.hidden_states(whole, mask[:, :stop, :stop])
                 assert torch.allclose(got, expected[:, known:], atol=1e-4)
@@ -298,17 +373,25 @@ def test_cache_keeps_exactly_the_first_keep_tokens():
     seen, _ = cache.extend(0, key[:, :, :4], -key[:, :, :4], keep=3)
     assert seen.flatten().tolist() == [0, 1, 2, 3] and cache.length == 3
     seen, values = cache.extend(0, key[:, :, 4:], -key[:, :, 4:], keep=0)
-    assert seen.flatten().tolist() == [0, 1, 2, 4, 5] and values.flatten().tolist() == [0, -1, -2, -4, -5]
+    assert seen.flatten().tolist() == [0, 1, 2, 4, 5] and values.flatten().tolist() == [
+        0,
+        -1,
+        -2,
+        -4,
+        -5,
+    ]
     assert cache.length == 3
     seen, _ = cache.extend(0, key[:, :, 4:], -key[:, :, 4:], keep=1)
     assert cache.length == 4
     assert [part.flatten().tolist() for part in cache.stored(0)] == [[0, 1, 2, 4], [0, -1, -2, -4]]
-    long = torch.arange(50.0).view(1, 1, 50, 1)  # more than the buffer has room for: what is stored moves along
+    long = torch.arange(50.0).view(
+        1, 1, 50, 1
+    )  # more than the buffer has room for: what is stored moves along
     seen, _ = cache.extend(0, long, -long, keep=50)
     assert seen.flatten().tolist() == [0, 1, 2, 4, *range(50)] and cache.length == 54
 
 
-# --- precision ---------------------------------------------------------------------------------------------------------
+# --- precision -----------------------------------------------------------------------------------
 
 
 def test_bfloat16_backbone_gives_float32_logits_and_decodes():
@@ -320,7 +403,7 @@ def test_bfloat16_backbone_gives_float32_logits_and_decodes():
         logits = low(ids)
         hidden = low.hidden_states(ids)
     assert logits.dtype == torch.float32 and hidden.dtype == torch.bfloat16
-    # The head itself runs in float32: rounding its output to bfloat16 would move almost every value.
+    # The head runs in float32: rounding its output to bfloat16 would move almost every value.
     assert torch.equal(logits, hidden.float() @ low.lm_head.weight.float().T)
     assert not torch.equal(logits, logits.bfloat16().float())
     assert (logits - exact).abs().mean() < 0.1 * exact.abs().mean()
@@ -337,7 +420,7 @@ def test_logits_are_float32_under_autocast():
     assert torch.allclose(logits, hidden.float() @ backbone.lm_head.weight.T, atol=1e-6)
 
 
-# --- inputs ------------------------------------------------------------------------------------------------------------
+# --- inputs --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -397,4 +480,6 @@ def test_image_rows_start_with_the_angles_of_the_codebook():
         assert torch.equal(new[:20], old[:20]) and torch.equal(new[36:], old[36:])
         rows = torch.nn.functional.normalize(new[20:36], dim=-1)
         assert torch.allclose(rows @ rows.T, centred @ centred.T, atol=0.15)
-        assert float(new[20:36].norm(dim=1).mean()) == pytest.approx(float(old[:20].norm(dim=1).mean()), rel=0.2)
+        assert float(new[20:36].norm(dim=1).mean()) == pytest.approx(
+            float(old[:20].norm(dim=1).mean()), rel=0.2
+        )

@@ -1,4 +1,4 @@
-"""Mixture of experts: the router against a loop over tokens, the grouped path against the formula, balance, layouts."""
+"""Mixture of experts: router against a loop, grouped path against the formula, balance, layouts."""
 
 import math
 
@@ -19,7 +19,9 @@ from minillada.settings import changed
 from minillada.training.loop import fit
 from minillada.training.run import Run
 
-EXPERTS = dict(num_experts=8, num_experts_per_tok=3, n_group=4, topk_group=2, moe_intermediate_size=12)
+EXPERTS = dict(
+    num_experts=8, num_experts_per_tok=3, n_group=4, topk_group=2, moe_intermediate_size=12
+)
 
 
 def tiny_moe(seed: int = 0, **changes) -> moe.MixtureOfExperts:
@@ -29,25 +31,45 @@ def tiny_moe(seed: int = 0, **changes) -> moe.MixtureOfExperts:
     return mixture.eval()
 
 
-def route_by_hand(x: list[float], weight: list[list[float]], bias: list[float], config) -> dict[int, float]:
+def route_by_hand(
+    x: list[float], weight: list[list[float]], bias: list[float], config
+) -> dict[int, float]:
     """Expert -> weight for one token."""
     s = [1 / (1 + math.exp(-sum(a * b for a, b in zip(x, row, strict=True)))) for row in weight]
     biased, size = [a + b for a, b in zip(s, bias, strict=True)], len(s) // config.n_group
     groups = [list(range(g * size, (g + 1) * size)) for g in range(config.n_group)]
-    best_groups = sorted(groups, key=lambda group: -sum(sorted((biased[e] for e in group), reverse=True)[:2]))[: config.topk_group]
-    chosen = sorted((e for group in best_groups for e in group), key=lambda e: -biased[e])[: config.num_experts_per_tok]
+    best_groups = sorted(
+        groups, key=lambda group: -sum(sorted((biased[e] for e in group), reverse=True)[:2])
+    )[: config.topk_group]
+    chosen = sorted((e for group in best_groups for e in group), key=lambda e: -biased[e])[
+        : config.num_experts_per_tok
+    ]
     total = sum(s[e] for e in chosen) + 1e-20
     return {e: config.routed_scaling_factor * s[e] / total for e in chosen}
 
 
 @many
-@given(seed=st.integers(0, 999), groups=st.sampled_from([(1, 1), (2, 1), (4, 2), (8, 8)]), k=st.integers(1, 4))
+@given(
+    seed=st.integers(0, 999),
+    groups=st.sampled_from([(1, 1), (2, 1), (4, 2), (8, 8)]),
+    k=st.integers(1, 4),
+)
 def test_router_is_the_loop_over_tokens(seed, groups, k):
-    mixture = tiny_moe(seed, n_group=groups[0], topk_group=groups[1], num_experts_per_tok=min(k, 8 // groups[0] * groups[1]))
+    mixture = tiny_moe(
+        seed,
+        n_group=groups[0],
+        topk_group=groups[1],
+        num_experts_per_tok=min(k, 8 // groups[0] * groups[1]),
+    )
     x = torch.randn(5, 16, generator=generator(seed))
     chosen, weights = mixture.gate(x)
     for token in range(5):
-        expected = route_by_hand(x[token].tolist(), mixture.gate.weight.tolist(), mixture.gate.expert_bias.tolist(), mixture.gate.config)
+        expected = route_by_hand(
+            x[token].tolist(),
+            mixture.gate.weight.tolist(),
+            mixture.gate.expert_bias.tolist(),
+            mixture.gate.config,
+        )
         assert set(chosen[token].tolist()) == set(expected)
         for e, w in zip(chosen[token].tolist(), weights[token].tolist(), strict=True):
             assert math.isclose(w, expected[e], rel_tol=1e-4)
@@ -73,15 +95,28 @@ def test_grouped_experts_are_the_formula_with_equal_gradients(tokens, seed, idle
     if idle:
         mixture.gate.expert_bias[:4] = -10.0  # some experts receive nobody
     results = []
-    for combine in (moe.combine_dense, moe.combine_grouped, *([moe.combine_at_once] if hasattr(F, "grouped_mm") else [])):
+    for combine in (
+        moe.combine_dense,
+        moe.combine_grouped,
+        *([moe.combine_at_once] if hasattr(F, "grouped_mm") else []),
+    ):
         mixture.zero_grad()
         inputs = x.clone().requires_grad_()
         out = combine(mixture.experts, inputs, *mixture.gate(inputs))
         out.square().sum().backward()
-        results.append([out, inputs.grad, mixture.gate.weight.grad, *(p.grad for p in mixture.experts.parameters())])
+        results.append(
+            [
+                out,
+                inputs.grad,
+                mixture.gate.weight.grad,
+                *(p.grad for p in mixture.experts.parameters()),
+            ]
+        )
     for fast in results[1:]:
         for a, b in zip(fast, results[0], strict=True):
-            a, b = (torch.zeros(()) if g is None else g for g in (a, b))  # an expert without tokens has no gradient, or zeros
+            a, b = (
+                torch.zeros(()) if g is None else g for g in (a, b)
+            )  # an expert without tokens has no gradient, or zeros
             assert torch.allclose(a, b, atol=1e-5, rtol=1e-4)
 
 
@@ -91,12 +126,18 @@ def test_grouped_products_on_a_gpu_are_the_formula_up_to_rounding():
     x = torch.randn(50, 64, generator=generator()).cuda().bfloat16()
     chosen, weights = mixture.gate(x)
     exact = moe.combine_dense(mixture.experts.float(), x.float(), chosen, weights)
-    assert torch.allclose(moe.combine(mixture.experts.bfloat16(), x, chosen, weights).float(), exact, atol=0.05 * float(exact.abs().max()))
+    assert torch.allclose(
+        moe.combine(mixture.experts.bfloat16(), x, chosen, weights).float(),
+        exact,
+        atol=0.05 * float(exact.abs().max()),
+    )
 
 
 def test_mixture_adds_the_shared_expert():
     mixture, x = tiny_moe(), torch.randn(2, 3, 16, generator=generator())
-    routed = moe.combine_dense(mixture.experts, x.view(6, 16), *mixture.gate(x.view(6, 16))).view(2, 3, 16)
+    routed = moe.combine_dense(mixture.experts, x.view(6, 16), *mixture.gate(x.view(6, 16))).view(
+        2, 3, 16
+    )
     assert torch.allclose(mixture(x), routed + mixture.shared_experts(x), atol=1e-6)
 
 
@@ -110,7 +151,9 @@ def test_balance_lowers_the_bias_of_the_busy_and_evens_the_load():
     gate.balance(0.1)
     assert torch.allclose(gate.expert_bias, expected) and not gate.received.any()
     gate.expert_bias.zero_()
-    x = torch.randn(400, 16, generator=generator()) + 0.7  # a common direction makes some experts everybody's favourites
+    x = (
+        torch.randn(400, 16, generator=generator()) + 0.7
+    )  # a common direction makes some experts everybody's favourites
 
     def load():
         gate(x)
@@ -137,15 +180,20 @@ def test_layouts_convert_into_each_other():
     assert fused["model.layers.1.mlp.experts.down_proj"].shape == (8, 16, 12)
     assert len(fused) == len(tensors) - 8 * 3 + 3
     again = transfer.unfuse_experts(fused)
-    assert again.keys() == tensors.keys() and all(torch.equal(again[k], tensors[k]) for k in tensors)
+    assert again.keys() == tensors.keys() and all(
+        torch.equal(again[k], tensors[k]) for k in tensors
+    )
     del tensors["model.layers.1.mlp.experts.3.up_proj.weight"]
-    with pytest.raises(ValueError, match=r"expert 3 is missing in model.layers.1.mlp.experts.up_proj"):
+    with pytest.raises(
+        ValueError, match=r"expert 3 is missing in model.layers.1.mlp.experts.up_proj"
+    ):
         transfer.fuse_experts(tensors)
 
 
 def test_first_layer_stays_dense_and_cached_decoding_is_exact():
     backbone = tiny_backbone(2, **EXPERTS)
-    assert isinstance(backbone.model.layers[0].mlp, moe.SwiGLU) and isinstance(backbone.model.layers[1].mlp, moe.MixtureOfExperts)
+    dense, sparse = (layer.mlp for layer in backbone.model.layers)
+    assert isinstance(dense, moe.SwiGLU) and isinstance(sparse, moe.MixtureOfExperts)
     config = SamplingConfig(block_size=4, steps=3, guidance=2.0)
     branch = (random_ids(1, 5, seed=1),)
     a, b = (
@@ -156,7 +204,9 @@ def test_first_layer_stays_dense_and_cached_decoding_is_exact():
 
 
 def test_a_run_with_experts_resumes_to_the_bit(tmp_path):
-    config = changed(TrainingConfig(), steps=6, learning_rate=1e-2, warmup_steps=1, balance_rate=0.05)
+    config = changed(
+        TrainingConfig(), steps=6, learning_rate=1e-2, warmup_steps=1, balance_rate=0.05
+    )
 
     def train(run, **how):
         backbone = tiny_backbone(3, **EXPERTS)
@@ -182,10 +232,15 @@ def test_the_official_model_has_16_billion_parameters():
     expert = 3 * 2048 * 512
     attention = 2048 * (16 + 2 * 4) * 128 + 16 * 128 * 2048 + 2 * 128
     layer = attention + 2 * 2048
-    by_hand = 2 * 173_568 * 2048 + 2048 + 20 * layer + 3 * 2048 * 5120 + 19 * (257 * expert + 256 * 2048)
+    by_hand = (
+        2 * 173_568 * 2048 + 2048 + 20 * layer + 3 * 2048 * 5120 + 19 * (257 * expert + 256 * 2048)
+    )
     assert total == by_hand and 16e9 < total < 17e9
     keys = backbone.state_dict().keys()
-    assert {"model.layers.0.mlp.gate_proj.weight", "model.layers.19.mlp.experts.255.down_proj.weight"} <= keys
+    assert {
+        "model.layers.0.mlp.gate_proj.weight",
+        "model.layers.19.mlp.experts.255.down_proj.weight",
+    } <= keys
     assert {
         "model.layers.1.mlp.gate.weight",
         "model.layers.1.mlp.gate.expert_bias",

@@ -1,15 +1,20 @@
-"""Levenshtein editing (LLaDA2.2): a model that may also delete and insert, so that a draft can change its length.
+"""Levenshtein editing (LLaDA2.2): a model that also deletes and inserts, so a draft changes length.
 
-At every token of a draft the model names a token of the vocabulary or one of two operations:
-  the same token: keep · another token: substitute · DELETE: drop it, what follows shifts left · INSERT: put a mask before it.
-A round applies all of them at once, then the block is padded or cut to its length. The next round sees the masks and fills them.
+At every token of a draft the model names a token of the vocabulary, or one of two operations.
+    the same token: keep · another token: substitute
+    DELETE: drop it, what follows moves left · INSERT: put a mask before it
+A round applies all labels at once; then the block is padded or cut to its length. The next round
+sees the masks and fills them.
 
 Notable choices
-- The right operations come from a longest common subsequence (LCS) of draft and target. Between two matched tokens, draft and
-  target are paired in order; what the draft has too much is deleted, and for what it lacks one mask a round is inserted before
-  the next matched token, the anchor. Both end with the end of text, which anchors what is missing at the end.
-- DELETE and INSERT are the bytes 0xFE and 0xFF, which no UTF-8 text contains (`Vocabulary`): the vocabulary need not grow.
-- The model was asked nothing new: labels are tokens at the position itself, so training is one forward pass and cross-entropy.
+- The right labels come from a longest common subsequence (LCS) of draft and target. Between two
+  matched tokens, draft and target are paired in order. What the draft has too much is deleted; for
+  what it lacks, one mask a round is inserted before the next matched token, the anchor. Both end
+  with the end of text, which is the anchor of what is missing at the end.
+- DELETE and INSERT are the bytes 0xFE and 0xFF, which no UTF-8 text contains (`Vocabulary`): the
+  vocabulary need not grow.
+- A label is a token at the position itself, as in masked diffusion. So training is one forward pass
+  and cross-entropy.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ..batching import Batch, collate
 from ..layout import Sequence
@@ -27,116 +32,195 @@ from ..model import Backbone
 from ..vocab import Vocabulary
 
 
-def align(draft: list[int], target: list[int], delete_id: int, insert_id: int) -> list[int]:
-    """The right label of every token of `draft`; both end with the same token. A mask in the draft matches nothing."""
-    if not draft or not target or draft[-1] != target[-1]:
-        raise ValueError("draft and target must end with the same token, which anchors what is missing before it; append the end of text")
-    n, m = len(draft) - 1, len(target) - 1
-    longest = [[0] * (m + 1) for _ in range(n + 1)]  # LCS of draft[i:n] and target[j:m]
+def matched(draft: list[int], target: list[int]) -> list[tuple[int, int]]:
+    """The pairs (place in draft, place in target) of a longest common subsequence, in order."""
+    n, m = len(draft), len(target)
+    # 1. longest[i][j]: the length of the LCS of draft[i:] and target[j:], from the ends on.
+    longest = [[0] * (m + 1) for _ in range(n + 1)]
     for i in reversed(range(n)):
         for j in reversed(range(m)):
-            same = draft[i] == target[j]
-            longest[i][j] = longest[i + 1][j + 1] + 1 if same else max(longest[i + 1][j], longest[i][j + 1])
-    anchors, i, j = [], 0, 0
+            if draft[i] == target[j]:
+                longest[i][j] = longest[i + 1][j + 1] + 1
+            else:
+                longest[i][j] = max(longest[i + 1][j], longest[i][j + 1])
+
+    # 2. From the starts on: take what matches, else skip where no match is lost.
+    pairs, i, j = [], 0, 0
     while i < n and j < m:
         if draft[i] == target[j]:
-            anchors.append((i, j))
+            pairs.append((i, j))
             i, j = i + 1, j + 1
         elif longest[i + 1][j] >= longest[i][j + 1]:
             i += 1
         else:
             j += 1
-    labels, i, j = list(draft), 0, 0
-    for anchor, partner in [*anchors, (n, m)]:
-        have, want = range(i, anchor), range(j, partner)
-        for k, place in enumerate(have):
-            labels[place] = target[want[k]] if k < len(want) else delete_id
-        if len(want) > len(have):
+    return pairs
+
+
+def align(draft: list[int], target: list[int], delete_id: int, insert_id: int) -> list[int]:
+    """The right label of every token of `draft`. A mask in the draft matches nothing.
+
+    `ValueError` unless both end with the same token.
+    """
+    if not draft or not target or draft[-1] != target[-1]:
+        raise ValueError(
+            "draft and target must end with the same token, which anchors what is missing before "
+            "it; append the end of text"
+        )
+    labels = list(draft)
+    anchors = [*matched(draft[:-1], target[:-1]), (len(draft) - 1, len(target) - 1)]
+    i, j = 0, 0  # where the gap before the next anchor begins
+    for anchor, partner in anchors:
+        wanted = target[j:partner]
+        for number, place in enumerate(range(i, anchor)):
+            labels[place] = wanted[number] if number < len(wanted) else delete_id
+        if len(wanted) > anchor - i:
             labels[anchor] = insert_id
         i, j = anchor + 1, partner + 1
     return labels
 
 
-def apply_labels(ids: Tensor, labels: Tensor, delete_id: int, insert_id: int, mask_id: int, pad_id: int) -> Tensor:
-    """One round: `ids` `[B, n]` after the operations `labels` `[B, n]`, padded or cut to n tokens."""
-    insert, keep = labels == insert_id, labels != delete_id
-    end = (keep.long() + insert).cumsum(1)  # how many tokens there are up to and including what this one becomes
-    length = ids.shape[1]
-    out = torch.full((len(ids), length + 1), pad_id, device=ids.device)  # the last column collects what is cut
-    for chosen, place, value in ((insert, end - 2, torch.full_like(ids, mask_id)), (keep, end - 1, torch.where(insert, ids, labels))):
-        out.scatter_(1, torch.where(chosen, place.clamp_max(length), length), value)
-    return out[:, :length]
+def apply_labels(
+    ids: Tensor, labels: Tensor, delete_id: int, insert_id: int, mask_id: int, pad_id: int
+) -> Tensor:
+    """One round: `ids` `[B, n]` after the operations `labels` `[B, n]`, padded or cut to n."""
+    inserted, kept = labels == insert_id, labels != delete_id
+    # Every token becomes none, one or two; `end` counts those up to and including its own.
+    end = (kept.long() + inserted.long()).cumsum(1)  # [B, n]
+    out = torch.full((len(ids), ids.shape[1] + 1), pad_id, device=ids.device)
+    put(out, end - 2, inserted, torch.full_like(ids, mask_id))
+    put(out, end - 1, kept, torch.where(inserted, ids, labels))
+    return out[:, :-1]
 
 
-def plant_errors(tokens: list[int], pool: list[int], rate: float, mask_id: int, generator: torch.Generator) -> list[int]:
-    """`tokens` with errors: each is, with probability `rate`, dropped, replaced, masked, or preceded by one of the `pool`, in equal parts."""
-    draft = []
-    for token, kind in zip(tokens, torch.rand(len(tokens), generator=generator).tolist(), strict=True):
+def put(out: Tensor, places: Tensor, chosen: Tensor, values: Tensor) -> None:
+    """Write the `chosen` of `values` `[B, n]` at their `places` in the rows of `out` `[B, n + 1]`.
+
+    The last column takes what is not chosen and what has no room; it is cut off later.
+    """
+    last = out.shape[1] - 1
+    out.scatter_(1, torch.where(chosen, places.clamp_max(last), last), values)
+
+
+def plant_errors(
+    tokens: list[int], pool: list[int], rate: float, mask_id: int, generator: Generator
+) -> list[int]:
+    """`tokens` of which each has an error with probability `rate`.
+
+    An error drops the token, replaces it by one of the `pool`, masks it, or puts one of the `pool`
+    before it; all four are equally likely.
+    """
+    draft: list[int] = []
+    chances = torch.rand(len(tokens), generator=generator).tolist()
+    for token, chance in zip(tokens, chances):
         other = pool[int(torch.randint(len(pool), (), generator=generator))]
-        error = math.floor(4 * kind / rate) if rate and kind < rate else None
-        draft += {None: [token], 0: [], 1: [other], 2: [mask_id], 3: [other, token]}[error]
+        kind = math.floor(4 * chance / rate) if chance < rate else None
+        if kind == 0:
+            continue
+        if kind == 1:
+            draft.append(other)
+        elif kind == 2:
+            draft.append(mask_id)
+        elif kind == 3:
+            draft += [other, token]
+        else:
+            draft.append(token)
     return draft
 
 
-def plant(batch: Batch, vocab: Vocabulary, block_size: int, rate: float, generator: torch.Generator) -> tuple[Batch, Tensor] | None:
-    """Drafts with errors instead of the answers of a batch, and their labels `[B', L]`; None if no answer is a text within one block."""
+def short_answers(batch: Batch, vocab: Vocabulary, block_size: int) -> dict[int, list[int]]:
+    """Row -> tokens of its answer, for the answers that are texts and lie within the last block."""
+    is_image = vocab.is_image().to(batch.ids.device)[batch.ids] & batch.real  # [B, L]
+    first_block = batch.targets.int().argmax(1) // block_size
+    in_one_block = first_block == (batch.ids.shape[1] - 1) // block_size
+    rows = (in_one_block & ~is_image.any(1)).nonzero().flatten().tolist()
+    return {row: batch.ids[row, batch.real[row]].tolist() for row in rows}
+
+
+def plant(
+    batch: Batch, vocab: Vocabulary, block_size: int, rate: float, generator: Generator
+) -> tuple[Batch, Tensor] | None:
+    """Drafts with errors instead of the short answers of a batch, and their labels `[B', L]`.
+
+    None if the batch has no such answer. `ValueError` for packed rows and for a `rate` that is no
+    share.
+    """
     if not 0 <= rate <= 1:
-        raise ValueError(f"planted_errors is the share of an answer's tokens that get an error; use 0 to 1, not {rate}")
+        raise ValueError(f"planted_errors is a share of the tokens; use 0 to 1, not {rate}")
     if batch.documents is not None:
-        raise ValueError("errors are planted into one sequence a row; set pack_length or planted_errors to 0")
-    text = ~(vocab.is_image().to(batch.ids.device)[batch.ids] & batch.real).any(1)
-    in_block = batch.targets.int().argmax(1) // block_size == (batch.ids.shape[1] - 1) // block_size
-    rows = (text & in_block).nonzero().flatten().tolist()
-    answers = {row: batch.ids[row, batch.real[row]].tolist() for row in rows}
+        raise ValueError(
+            "errors are planted into one sequence a row; set pack_length or planted_errors to 0"
+        )
+    answers = short_answers(batch, vocab, block_size)
     pool = sorted({token for answer in answers.values() for token in answer[:-1]})
     if not pool:
         return None
-    sequences, labels = [], []
+    drafts, labels = [], []
     for row, answer in answers.items():
         start = int(batch.targets[row].int().argmax())
-        room = batch.ids.shape[1] - start - 1
-        draft = plant_errors(answer[:-1], pool, rate, vocab.mask_id, generator)[:room] + answer[-1:]
-        sequences.append(Sequence(batch.ids[row, :start].tolist() + draft, start))
-        labels.append(align(draft, answer, vocab.delete_id, vocab.insert_id))
-    planted = collate(sequences, vocab, batch.ids.shape[1])
-    wanted = planted.ids.clone()
-    wanted[planted.real] = torch.tensor([label for row in labels for label in row])
+        room = batch.ids.shape[1] - start - 1  # without the end of text
+        wrong = plant_errors(answer[:-1], pool, rate, vocab.mask_id, generator)
+        draft = wrong[:room] + answer[-1:]
+        drafts.append(Sequence(batch.ids[row, :start].tolist() + draft, start))
+        labels += align(draft, answer, vocab.delete_id, vocab.insert_id)
+    planted = collate(drafts, vocab, batch.ids.shape[1])
+    wanted = planted.ids.clone()  # padding keeps itself
+    wanted[planted.real] = torch.tensor(labels)
     return planted, wanted
 
 
-def draft_loss(backbone: Backbone, batch: Batch, vocab: Vocabulary, block_size: int, rate: float, generator: torch.Generator) -> Tensor:
-    """Mean cross-entropy of the right labels over the drafts planted into a training batch, padding included; 0 if there are none."""
+def draft_loss(
+    backbone: Backbone,
+    batch: Batch,
+    vocab: Vocabulary,
+    block_size: int,
+    rate: float,
+    generator: Generator,
+) -> Tensor:
+    """Mean nats of the right labels in the drafts planted into a batch; 0 if there are none.
+
+    Numerator: nats of all labels, padding included; denominator: their number.
+    """
     device = backbone.lm_head.weight.device
-    planted = plant(batch, vocab, block_size, rate, generator)
-    if planted is None:
+    made = plant(batch, vocab, block_size, rate, generator)
+    if made is None:
         return torch.zeros((), device=device)
-    (ids, targets, *_), labels = planted
-    index = torch.arange(ids.shape[1], device=device)
-    hidden = backbone.hidden_states(ids.to(device), block_causal_mask(index, index, block_size))
-    return F.cross_entropy(backbone.logits(hidden[targets.to(device)]), labels[targets].to(device))
+    planted, labels = made[0].to(device), made[1].to(device)
+    index = torch.arange(labels.shape[1], device=device)
+    hidden = backbone.hidden_states(planted.ids, block_causal_mask(index, index, block_size))
+    return F.cross_entropy(backbone.logits(hidden[planted.targets]), labels[planted.targets])
 
 
 @torch.no_grad()
-def repair(backbone: Backbone, prompt: Tensor, draft: Tensor, vocab: Vocabulary, rounds: int = 8) -> list[Tensor]:
-    """Drafts `[B, n]` after `prompt` `[B, P]`, before and after each round, until nothing changes or `rounds` are over.
+def repair(
+    backbone: Backbone, prompt: Tensor, draft: Tensor, vocab: Vocabulary, rounds: int = 8
+) -> list[Tensor]:
+    """Drafts `[B, n]` behind `prompt` `[B, P]`: the given one, and one after each round.
 
-    The draft fills its block: P + n is a multiple of the block size and what follows the end of text is end of text.
+    It ends when nothing changes, or after `rounds`. The draft fills its block: P + n is a multiple
+    of the block size, and only end of text follows the end of text. `ValueError` otherwise.
     """
-    block, length = backbone.config.block_size, prompt.shape[1] + draft.shape[1]
-    if length % block or draft.shape[1] > block:
+    start, length, block = prompt.shape[1], draft.shape[1], backbone.config.block_size
+    if (start + length) % block or length > block:
         raise ValueError(
-            f"a draft of {draft.shape[1]} tokens behind {prompt.shape[1]} does not end with a block of {block}; pad it with end of text"
+            f"a draft of {length} tokens behind {start} does not end with a block of {block}; "
+            "pad it with end of text"
         )
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
-    index = torch.arange(length, device=prompt.device)
+    # A label is a text token or an operation, and never the mask.
     possible = vocab.is_text().to(prompt.device)
-    possible[[vocab.delete_id, vocab.insert_id, vocab.mask_id]] = torch.tensor([True, True, False], device=prompt.device)
+    possible[vocab.delete_id] = possible[vocab.insert_id] = True
+    possible[vocab.mask_id] = False
+
+    index = torch.arange(start + length, device=prompt.device)
+    mask = block_causal_mask(index, index, block)
     drafts = [draft]
     for _ in range(rounds):
-        logits = backbone(torch.cat([prompt, drafts[-1]], 1), block_causal_mask(index, index, block))[:, prompt.shape[1] :]
+        logits = backbone(torch.cat([prompt, drafts[-1]], dim=1), mask)[:, start:]  # [B, n, V]
         labels = logits.masked_fill(~possible, -math.inf).argmax(-1)
-        edited = apply_labels(drafts[-1], labels, vocab.delete_id, vocab.insert_id, vocab.mask_id, vocab.eos_id)
+        operations = vocab.delete_id, vocab.insert_id
+        edited = apply_labels(drafts[-1], labels, *operations, vocab.mask_id, vocab.eos_id)
         if torch.equal(edited, drafts[-1]):
             break
         drafts.append(edited)

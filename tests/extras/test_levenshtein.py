@@ -1,4 +1,4 @@
-"""Levenshtein editing: labels against the definition, a round against a slow loop, and every draft repaired in few rounds."""
+"""Levenshtein editing: labels by definition, a round as a loop, drafts repaired in few rounds."""
 
 from types import SimpleNamespace
 
@@ -36,26 +36,61 @@ def apply_slowly(draft, labels, length):
 
 
 def one_round(draft, labels, length):
-    return apply_labels(torch.tensor([draft]), torch.tensor([labels]), DELETE, INSERT, MASK, END)[0].tolist()
+    return apply_labels(torch.tensor([draft]), torch.tensor([labels]), DELETE, INSERT, MASK, END)[
+        0
+    ].tolist()
 
 
 def longest_common(a, b):
     if not a or not b:
         return 0
-    return longest_common(a[1:], b[1:]) + 1 if a[0] == b[0] else max(longest_common(a[1:], b), longest_common(a, b[1:]))
+    return (
+        longest_common(a[1:], b[1:]) + 1
+        if a[0] == b[0]
+        else max(longest_common(a[1:], b), longest_common(a, b[1:]))
+    )
 
 
 def test_labels_by_hand():
     a, thin, thick, seven, leaning, right = range(2, 8)
     right_text = [a, thick, seven, leaning, right, END]
     label = lambda draft: align([*draft, END], right_text, DELETE, INSERT)  # noqa: E731
-    assert label([a, thick, seven, leaning, right]) == right_text  # nothing to do: every token is its own label
+    assert (
+        label([a, thick, seven, leaning, right]) == right_text
+    )  # nothing to do: every token is its own label
     assert label([a, thin, seven, leaning, right]) == right_text  # substitute
-    assert label([a, thick, thick, seven, leaning, right]) == [a, thick, DELETE, seven, leaning, right, END]
-    assert label([a, seven, leaning, right]) == [a, INSERT, leaning, right, END]  # a mask before "seven", which stays
-    assert label([a, thick, seven]) == [a, thick, seven, INSERT]  # two are missing: one mask a round, before the end
+    assert label([a, thick, thick, seven, leaning, right]) == [
+        a,
+        thick,
+        DELETE,
+        seven,
+        leaning,
+        right,
+        END,
+    ]
+    assert label([a, seven, leaning, right]) == [
+        a,
+        INSERT,
+        leaning,
+        right,
+        END,
+    ]  # a mask before "seven", which stays
+    assert label([a, thick, seven]) == [
+        a,
+        thick,
+        seven,
+        INSERT,
+    ]  # two are missing: one mask a round, before the end
     assert label([a, MASK, seven, leaning, right]) == right_text  # a mask is filled
-    assert label([a, thin, thin, seven, leaning, right]) == [a, thick, DELETE, seven, leaning, right, END]
+    assert label([a, thin, thin, seven, leaning, right]) == [
+        a,
+        thick,
+        DELETE,
+        seven,
+        leaning,
+        right,
+        END,
+    ]
     assert label([]) == [INSERT]
 
 
@@ -64,17 +99,23 @@ def test_labels_by_hand():
 def test_labels_keep_a_longest_common_subsequence(draft, target):
     labels = align(draft, target, DELETE, INSERT)
     kept = [t for t, label in zip(draft, labels, strict=True) if label in (t, INSERT)]
-    assert len(kept) == longest_common(draft[:-1], target[:-1]) + 1, "as many tokens stay as can stay; the end always does"
+    assert len(kept) == longest_common(draft[:-1], target[:-1]) + 1, (
+        "as many tokens stay as can stay; the end always does"
+    )
     assert MASK not in kept
-    # Left to right, what a round makes of the draft without its masks is a part of the target in the right order.
+    # What a round makes of the draft, without its masks, is a part of the target in its order.
     rest = iter(target)
-    assert all(token in rest for token in apply_slowly(draft, labels, 2 * len(draft)) if token not in (MASK, END))
+    assert all(
+        token in rest
+        for token in apply_slowly(draft, labels, 2 * len(draft))
+        if token not in (MASK, END)
+    )
 
 
 @many
 @given(target=texts, draft=drafts, room=st.integers(0, 3))
 def test_the_right_labels_reach_the_target_in_few_rounds(target, draft, room):
-    """Round by round in a block that both just fit into; never more rounds than missing tokens and one."""
+    """In a block that both just fit into: at most as many rounds as tokens are missing, and one."""
     length = max(len(target), len(draft)) + room
     state = draft + [END] * (length - len(draft))
     missing = len(target) - longest_common(draft[:-1], target[:-1]) - 1
@@ -104,18 +145,31 @@ def test_draft_and_target_must_end_alike():
             align(draft, target, DELETE, INSERT)
 
 
-# --- drafts to train with ----------------------------------------------------------------------------------------------
+# --- drafts to train with ------------------------------------------------------------------------
 
 
 def test_planted_errors():
     tokens = list(range(10, 20)) * 40
     assert plant_errors(tokens, [7], 0.0, MASK, generator()) == tokens
     draft = plant_errors(tokens, [7], 1.0, MASK, generator())
-    replaced, masked, doubled = (draft.count(7), draft.count(MASK), sum(t in range(10, 20) for t in draft))
-    # With rate 1 a quarter each is dropped, replaced, masked and preceded: 7 stands for the second and the fourth kind.
-    assert all(60 < count < 140 for count in (masked, doubled, replaced - doubled, 400 - doubled - masked - (replaced - doubled)))
+    replaced, masked, doubled = (
+        draft.count(7),
+        draft.count(MASK),
+        sum(t in range(10, 20) for t in draft),
+    )
+    # A quarter each is dropped, replaced, masked and preceded. A 7 is of the second or fourth kind.
+    assert all(
+        60 < count < 140
+        for count in (
+            masked,
+            doubled,
+            replaced - doubled,
+            400 - doubled - masked - (replaced - doubled),
+        )
+    )
     rate = sum(
-        len(plant_errors([5], [7], 0.3, MASK, generator(s))) != 1 or plant_errors([5], [7], 0.3, MASK, generator(s)) != [5]
+        len(plant_errors([5], [7], 0.3, MASK, generator(s))) != 1
+        or plant_errors([5], [7], 0.3, MASK, generator(s)) != [5]
         for s in range(400)
     )
     assert 90 < rate < 150
@@ -123,30 +177,49 @@ def test_planted_errors():
 
 def texts_batch(vocab: Vocabulary, block_size: int = 16):
     codes = torch.arange(4).view(2, 2)
-    sequences = [layout.describe_sequence(vocab, codes, text) for text in ("a thin one", "a thick two leaning left", "an eight")]
+    sequences = [
+        layout.describe_sequence(vocab, codes, text)
+        for text in ("a thin one", "a thick two leaning left", "an eight")
+    ]
     return batching.collate(sequences, vocab, block_size)
 
 
 def test_planted_batches_hold_the_draft_and_its_labels():
     vocab = load_vocabulary(16)
-    assert vocab.delete_id != vocab.insert_id and max(vocab.delete_id, vocab.insert_id) < vocab.image_token_offset
-    assert not {vocab.delete_id, vocab.insert_id} & set(vocab.encode("þÿ a thin ë \N{SNOWMAN}")), "no text contains the operations"
+    assert (
+        vocab.delete_id != vocab.insert_id
+        and max(vocab.delete_id, vocab.insert_id) < vocab.image_token_offset
+    )
+    assert not {vocab.delete_id, vocab.insert_id} & set(vocab.encode("þÿ a thin ë \N{SNOWMAN}")), (
+        "no text contains the operations"
+    )
     batch = texts_batch(vocab)
     planted, labels = plant(batch, vocab, 16, 0.4, generator(3))
-    assert torch.equal(planted.ids[~batch.targets], batch.ids[~batch.targets]), "the prompt stays as it is"
+    assert torch.equal(planted.ids[~batch.targets], batch.ids[~batch.targets]), (
+        "the prompt stays as it is"
+    )
     assert torch.equal(planted.targets, batch.targets) and not torch.equal(planted.ids, batch.ids)
     for row in range(3):
         start = int(batch.targets[row].int().argmax())
-        answer, draft = batch.ids[row, batch.real[row]].tolist(), planted.ids[row, planted.real[row]].tolist()
+        answer, draft = (
+            batch.ids[row, batch.real[row]].tolist(),
+            planted.ids[row, planted.real[row]].tolist(),
+        )
         right = align(draft, answer, vocab.delete_id, vocab.insert_id)
-        assert labels[row, start:].tolist() == right + [vocab.eos_id] * (labels.shape[1] - start - len(right))
+        assert labels[row, start:].tolist() == right + [vocab.eos_id] * (
+            labels.shape[1] - start - len(right)
+        )
     same, labels = plant(batch, vocab, 16, 0.0, generator())
-    assert torch.equal(same.ids, batch.ids) and torch.equal(labels, batch.ids), "without errors everything is kept"
+    assert torch.equal(same.ids, batch.ids) and torch.equal(labels, batch.ids), (
+        "without errors everything is kept"
+    )
 
 
 def test_drawings_and_answers_of_several_blocks_are_left_out():
     vocab = load_vocabulary(16)
-    drawing = batching.collate([layout.draw_sequence(vocab, "a one", torch.zeros(2, 2, dtype=torch.long))], vocab, 16)
+    drawing = batching.collate(
+        [layout.draw_sequence(vocab, "a one", torch.zeros(2, 2, dtype=torch.long))], vocab, 16
+    )
     assert plant(drawing, vocab, 16, 0.3, generator()) is None
     assert plant(texts_batch(vocab, 2), vocab, 2, 0.3, generator()) is None
     backbone = tiny_backbone(vocab_size=vocab.size, max_position_embeddings=64)
@@ -163,41 +236,59 @@ def test_a_share_of_errors_is_a_share():
 
 def test_loss_is_the_cross_entropy_of_the_labels():
     vocab = load_vocabulary(16)
-    backbone, batch = tiny_backbone(vocab_size=vocab.size, max_position_embeddings=64), texts_batch(vocab)
+    backbone, batch = (
+        tiny_backbone(vocab_size=vocab.size, max_position_embeddings=64),
+        texts_batch(vocab),
+    )
     loss = draft_loss(backbone, batch, vocab, 16, 0.4, generator(3))
     planted, labels = plant(batch, vocab, 16, 0.4, generator(3))
     index, nats = torch.arange(planted.ids.shape[1]), []
     for row in range(3):
         with torch.no_grad():
-            log_p = backbone(planted.ids[row : row + 1], block_causal_mask(index, index, 16))[0].log_softmax(-1)
-        nats += [-float(log_p[i, labels[row, i]]) for i in index.tolist() if planted.targets[row, i]]
+            log_p = backbone(planted.ids[row : row + 1], block_causal_mask(index, index, 16))[
+                0
+            ].log_softmax(-1)
+        nats += [
+            -float(log_p[i, labels[row, i]]) for i in index.tolist() if planted.targets[row, i]
+        ]
     assert float(loss.detach()) == pytest.approx(sum(nats) / len(nats), abs=1e-4)
     loss.backward()
     assert backbone.lm_head.weight.grad.isfinite().all()
 
 
-# --- repair ------------------------------------------------------------------------------------------------------------
+# --- repair --------------------------------------------------------------------------------------
 
-WORDS = SimpleNamespace(mask_id=MASK, eos_id=END, delete_id=22, insert_id=23, is_text=lambda: torch.arange(24) < 22)
+WORDS = SimpleNamespace(
+    mask_id=MASK, eos_id=END, delete_id=22, insert_id=23, is_text=lambda: torch.arange(24) < 22
+)
 
 
 class Oracle:
-    """Answers with the right labels for `target`, whatever the prompt: what a perfectly trained model would say."""
+    """Answers with the right labels for `target`: what a perfectly trained model would say."""
 
     def __init__(self, target, block, start):
         self.target, self.start, self.config = target, start, SimpleNamespace(block_size=block)
 
     def __call__(self, ids, mask):
-        assert torch.equal(mask, block_causal_mask(torch.arange(ids.shape[1]), torch.arange(ids.shape[1]), self.config.block_size))
+        assert torch.equal(
+            mask,
+            block_causal_mask(
+                torch.arange(ids.shape[1]), torch.arange(ids.shape[1]), self.config.block_size
+            ),
+        )
         labels = ids.clone()
         for row, draft in enumerate(ids[:, self.start :].tolist()):
             text = draft[: draft.index(END) + 1]
-            labels[row, self.start : self.start + len(text)] = torch.tensor(align(text, self.target, 22, 23))
+            labels[row, self.start : self.start + len(text)] = torch.tensor(
+                align(text, self.target, 22, 23)
+            )
         return torch.nn.functional.one_hot(labels, 24).float()
 
 
 @few
-@given(target=st.lists(st.integers(2, 9), max_size=5), draft=st.lists(st.integers(2, 9), max_size=5))
+@given(
+    target=st.lists(st.integers(2, 9), max_size=5), draft=st.lists(st.integers(2, 9), max_size=5)
+)
 def test_repair_with_perfect_answers(target, draft):
     prompt, target = random_ids(2, 2), [*target, END]
     first = torch.full((2, 6), END)
@@ -205,18 +296,24 @@ def test_repair_with_perfect_answers(target, draft):
     states = repair(Oracle(target, 8, 2), prompt, first, WORDS, rounds=20)
     assert torch.equal(states[0], first)
     assert states[-1].tolist() == [target + [END] * (6 - len(target))] * 2
-    assert not any(torch.equal(a, b) for a, b in zip(states[:-1], states[1:], strict=True)), "it stops when nothing changes"
+    assert not any(torch.equal(a, b) for a, b in zip(states[:-1], states[1:], strict=True)), (
+        "it stops when nothing changes"
+    )
     assert len(repair(Oracle(target, 8, 2), prompt, first, WORDS, rounds=1)) <= 2
 
 
 def test_a_random_model_stops_after_the_given_rounds():
-    states = repair(tiny_backbone(3, block_size=8), random_ids(3, 3), random_ids(3, 5), WORDS, rounds=4)
+    states = repair(
+        tiny_backbone(3, block_size=8), random_ids(3, 3), random_ids(3, 5), WORDS, rounds=4
+    )
     assert 2 <= len(states) <= 5 and all(state.shape == (3, 5) for state in states)
 
 
 def test_repair_names_what_is_wrong():
     backbone = tiny_backbone(block_size=8)
-    with pytest.raises(ValueError, match="a draft of 4 tokens behind 3 does not end with a block of 8"):
+    with pytest.raises(
+        ValueError, match="a draft of 4 tokens behind 3 does not end with a block of 8"
+    ):
         repair(backbone, random_ids(1, 3), random_ids(1, 4), WORDS)
     with pytest.raises(ValueError, match="a draft of 12 tokens behind 4 does not end"):
         repair(backbone, random_ids(1, 4), random_ids(1, 12), WORDS)
