@@ -55,7 +55,7 @@ def norm_by_hand(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Ten
 
 
 def rotate_by_hand(x: torch.Tensor, position: int, config) -> torch.Tensor:
-    """RoPE of a head's vector `[head_dim]` by complex numbers: dimension i pairs with i + dims/2."""
+    """RoPE of a vector `[head_dim]` by complex numbers: dimension i pairs with i + dims/2."""
     dims = int(config.head_dim * config.partial_rotary_factor)
     out = x.clone()
     for i in range(dims // 2):

@@ -1,4 +1,4 @@
-"""Block size 1 is autoregression, block size L masked diffusion; the schedule resumes to the bit."""
+"""Block size 1 is autoregression, block size L masked diffusion; a schedule resumes to the bit."""
 
 import math
 import shlex
@@ -79,7 +79,7 @@ def without_mask(backbone):
 
 
 def test_block_size_one_is_a_distribution_and_larger_blocks_bound_it():
-    """The sum of exp(−bound) over all texts is 1 at block size 1, and less where bounds have a gap."""
+    """The sum of exp(−bound) over all texts is 1 at block size 1, else less: bounds have a gap."""
     backbone = without_mask(tiny_backbone(3, vocab_size=4))
     ids = all_rows(4, 3)
     masses = {
