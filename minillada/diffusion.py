@@ -121,7 +121,7 @@ def check_batch(batch: Batch, block_size: int, config: ObjectiveConfig | None = 
 def sample_view(
     batch: Batch, block_size: int, mask_id: int, config: ObjectiveConfig, generator: Generator
 ) -> View:
-    """The noisy copies that `config` asks for, with `complementary` each followed by its inverse."""
+    """The noisy copies that `config` asks for; if `complementary`, each followed by its inverse."""
     ids, targets = (x.repeat_interleave(config.views, dim=0) for x in (batch.ids, batch.targets))
     blocks = ids.shape[1] // block_size
     per_row = blocks if config.mask_rate_per == "block" else 1
