@@ -44,6 +44,18 @@ def text_of(output: dict) -> str:
     return "\n".join(str(value) for kind, value in output.get("data", {}).items() if not kind.startswith("image/"))
 
 
+def joined(outputs: list[dict]) -> list[dict]:
+    """Texts printed one after the other as one; a text stays before the picture that follows it."""
+    new: list[dict] = []
+    for output in outputs:
+        same = new and output["output_type"] == new[-1]["output_type"] == "stream"
+        if same and output["name"] == new[-1]["name"]:
+            new[-1]["text"] += output["text"]
+        else:
+            new.append(output)
+    return new
+
+
 def clean(notebook: nbformat.NotebookNode) -> None:
     """Drop, in place, everything that differs from run to run or needs a live kernel to be shown."""
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
@@ -52,6 +64,7 @@ def clean(notebook: nbformat.NotebookNode) -> None:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})]
+            cell.outputs = joined(cell.outputs)
 
 
 def problems(notebook: nbformat.NotebookNode) -> list[str]:
@@ -79,7 +92,6 @@ def refresh(path: Path, timeout: int) -> list[str]:
         kernel_manager_class=ThisInterpreter,
         timeout=timeout,
         record_timing=False,
-        coalesce_streams=True,
         resources={"metadata": {"path": str(path.parent)}},
     )
     try:

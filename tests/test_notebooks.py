@@ -97,6 +97,15 @@ def test_refresh_leaves_the_file_alone_when_a_cell_fails(tmp_path):
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_text_stays_before_its_picture():
+    def text(words):
+        return nbformat.v4.new_output("stream", name="stdout", text=words)
+
+    picture = nbformat.v4.new_output("display_data", data={"image/png": "A"})
+    outputs = refresh.joined([text("one\n"), text("two\n"), picture, text("three\n"), picture])
+    assert outputs == [text("one\ntwo\n"), picture, text("three\n"), picture]
+
+
 def test_refresh_twice_gives_the_same_bytes(tmp_path):
     path = tmp_path / "good.ipynb"
     sources = ["import sys\nprint(len(sys.argv) > 0)", "import ipywidgets\nipywidgets.IntSlider()", "print('once')\nprint('twice')"]
