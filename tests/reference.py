@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from helpers import MASK
+from torch.distributions import Categorical
 
 from minillada.config import SamplingConfig
 from minillada.model import Backbone
@@ -92,3 +94,81 @@ def has_ended(row: list[int], eos: int) -> bool:
         if token == eos:
             return True
     return False
+
+
+# --- losses --------------------------------------------------------------------------------------
+
+
+def block_logits(
+    backbone: Backbone, row: torch.Tensor, noisy_row: torch.Tensor, block: int, size: int
+):
+    """Logits `[size, V]` of one block, from a forward on [clean prefix ; noisy block]."""
+    start, stop = block * size, (block + 1) * size
+    ids = torch.cat([row[:start], noisy_row[start:stop]])[None]
+    mask = [[i // size >= j // size for j in range(stop)] for i in range(stop)]
+    return backbone(ids, torch.tensor(mask)[None])[0, start:]
+
+
+def block_nats(
+    backbone: Backbone, row: torch.Tensor, noisy_row: torch.Tensor, block: int, size: int
+):
+    """−log p(x_i) `[size]` for every position of one block."""
+    logits = block_logits(backbone, row, noisy_row, block, size)
+    return F.cross_entropy(logits, row[block * size : (block + 1) * size], reduction="none")
+
+
+def autoregressive_nats(backbone: Backbone, row: torch.Tensor) -> torch.Tensor:
+    """−log p(x_i | x_<i) left to right: a causal forward on [x_<i ; mask] for each i."""
+    nats = []
+    for i in range(len(row)):
+        ids = torch.cat([row[:i], torch.tensor([MASK])])[None]
+        causal = torch.ones(i + 1, i + 1).tril().bool()[None]
+        nats.append(F.cross_entropy(backbone(ids, causal)[0, i], row[i]))
+    return torch.stack(nats)
+
+
+def token_weight(objective: str, rate, m: int, n: int, in_row: int):
+    """What the nats of a masked token count: n of the m targets of its block are masked."""
+    if objective == "bound":
+        return 1 / rate
+    if objective == "count":
+        return (m + 1) / n
+    if objective == "uniform":
+        return 1
+    return in_row**-0.5 / in_row  # reweighted: β_j / n_j
+
+
+def row_total(objective: str, targets: int, masked: int):
+    """What a row adds to the denominator of the loss."""
+    if objective == "uniform":
+        return masked
+    if objective == "reweighted":
+        return masked**-0.5 if masked else 0
+    return targets
+
+
+def loss_by_formula(backbone, ids, targets, size, views, objective, confidence_weight):
+    """Any objective as loops over views (noisy, masked, rates), rows, blocks and positions."""
+    numerator, denominator, entropies = 0.0, 0.0, []
+    for noisy, masked, rates in views:
+        for row in range(len(ids)):
+            in_row = int(masked[row].sum())
+            denominator += row_total(objective, int(targets[row].sum()), in_row)
+            for block in range(ids.shape[1] // size):
+                first = block * size
+                m = int(targets[row, first : first + size].sum())
+                n = int(masked[row, first : first + size].sum())
+                logits = block_logits(backbone, ids[row], noisy[row], block, size)
+                for place in range(size):
+                    if not masked[row, first + place]:
+                        continue
+                    answer = ids[row, first + place]
+                    nats = F.cross_entropy(logits[place], answer)
+                    weight = token_weight(objective, rates[row, block], m, n, in_row)
+                    numerator = numerator + weight * nats
+                    if logits[place].argmax() == answer:
+                        entropies.append(Categorical(logits=logits[place]).entropy())
+    loss = numerator / denominator
+    if confidence_weight and entropies:
+        loss = loss + confidence_weight * sum(entropies) / len(entropies)
+    return loss

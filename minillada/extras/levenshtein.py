@@ -128,6 +128,13 @@ def plant_errors(
     return draft
 
 
+def operations(vocab: Vocabulary) -> tuple[int, int]:
+    """Ids of DELETE and INSERT. `ValueError` for text pieces without the two bytes."""
+    if vocab.delete_id is None or vocab.insert_id is None:
+        raise ValueError("these text pieces lack the bytes 0xFE and 0xFF, DELETE and INSERT")
+    return vocab.delete_id, vocab.insert_id
+
+
 def short_answers(batch: Batch, vocab: Vocabulary, block_size: int) -> dict[int, list[int]]:
     """Row -> tokens of its answer, for the answers that are texts and lie within the last block."""
     is_image = vocab.is_image().to(batch.ids.device)[batch.ids] & batch.real  # [B, L]
@@ -162,7 +169,7 @@ def plant(
         wrong = plant_errors(answer[:-1], pool, rate, vocab.mask_id, generator)
         draft = wrong[:room] + answer[-1:]
         drafts.append(Sequence(batch.ids[row, :start].tolist() + draft, start))
-        labels += align(draft, answer, vocab.delete_id, vocab.insert_id)
+        labels += align(draft, answer, *operations(vocab))
     planted = collate(drafts, vocab, batch.ids.shape[1])
     wanted = planted.ids.clone()  # padding keeps itself
     wanted[planted.real] = torch.tensor(labels)
@@ -210,7 +217,8 @@ def repair(
         raise ValueError(f"rounds must be at least 1, got {rounds}")
     # A label is a text token or an operation, and never the mask.
     possible = vocab.is_text().to(prompt.device)
-    possible[vocab.delete_id] = possible[vocab.insert_id] = True
+    changes = operations(vocab)
+    possible[list(changes)] = True
     possible[vocab.mask_id] = False
 
     index = torch.arange(start + length, device=prompt.device)
@@ -219,8 +227,7 @@ def repair(
     for _ in range(rounds):
         logits = backbone(torch.cat([prompt, drafts[-1]], dim=1), mask)[:, start:]  # [B, n, V]
         labels = logits.masked_fill(~possible, -math.inf).argmax(-1)
-        operations = vocab.delete_id, vocab.insert_id
-        edited = apply_labels(drafts[-1], labels, *operations, vocab.mask_id, vocab.eos_id)
+        edited = apply_labels(drafts[-1], labels, *changes, vocab.mask_id, vocab.eos_id)
         if torch.equal(edited, drafts[-1]):
             break
         drafts.append(edited)
