@@ -73,17 +73,12 @@ def configured(cls: type[C], values: Any, path: Path) -> C:
 # --- weights -------------------------------------------------------------------------------------
 
 
-def same_name(key: str) -> str:
-    """The renaming that renames nothing."""
-    return key
-
-
 def load_safetensors(
     module: nn.Module,
     path: Path,
     device: str | torch.device,
     dtype: torch.dtype,
-    rename: Callable[[str], str] = same_name,
+    rename: Callable[[str], str] = str,
 ) -> None:
     """Give a module the weights of a file.
 

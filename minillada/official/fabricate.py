@@ -1,0 +1,171 @@
+"""A random checkpoint in the layout of the official folder: what it draws and says is noise.
+
+It serves to try the code that reads the real one, at a size that fits: `tiny` has a few MB, `full`
+the real shapes (33 GB for the backbone, 61 GB in all), fewer with `layers`.
+
+Notable choices
+- Files are written number by number, so memory stays small at every size.
+- The text tokenizer is a real one, trained on a few sentences. Its special tokens have other ids
+  than the released ones: code that assumes an id fails here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+
+from ..files import atomic
+from ..vocab import BOI, END_IMAGE, EOS, IMAGE, MASK, size_token
+from .names import Layout, backbone_entries, prefixed, root_config
+from .painter import FORCED, VAE_WEIGHTS, SigVQ, build
+from .siglip import SigLIPVQ
+from .sizes import Size, Sizes, sizes_of
+from .writing import Entry, tensors, write_json, write_safetensors
+
+PARTS = ("backbone", "image_tokenizer", "decoder", "decoder-turbo", "vae")
+SENTENCES = ["A fox in the snow.", "What is on the table?", "Make the background a beach."]
+
+
+# --- what each file holds ------------------------------------------------------------------------
+
+
+def shards_of(entries: list[Entry], count: int) -> list[list[Entry]]:
+    """The tensors in their order, in `count` files of about equal size."""
+    total = sum(entry.bytes for entry in entries)
+    shards: list[list[Entry]] = [[] for _ in range(count)]
+    before = 0
+    for entry in entries:
+        # A tensor belongs to the file in which its middle lies.
+        shards[min(count - 1, (before + entry.bytes // 2) * count // total)].append(entry)
+        before += entry.bytes
+    return [shard for shard in shards if shard]
+
+
+def entries_of(module: nn.Module, dtype: torch.dtype = torch.bfloat16) -> list[Entry]:
+    """What a module stores."""
+    return [Entry(key, tuple(value.shape), dtype) for key, value in module.state_dict().items()]
+
+
+def tokenizer_entries(sizes: Sizes) -> list[Entry]:
+    with torch.device("meta"):
+        return entries_of(SigLIPVQ(sizes.vision, sizes.quantiser))
+
+
+def sigvq_entries(sizes: Sizes) -> list[Entry]:
+    with torch.device("meta"):
+        sigvq = SigVQ(sizes.quantiser.num_embeddings, sizes.condition)
+    return entries_of(sigvq, torch.float32)
+
+
+def decoder_entries(sizes: Sizes) -> list[Entry]:
+    values = sizes.decoder | FORCED | {"cap_feat_dim": sizes.condition}
+    transformer = build("ZImageTransformer2DModel", values, Path("config.json"))
+    renamed = []
+    for entry in entries_of(transformer):
+        key = entry.key.replace("cap_embedder.", "semantic_embedder.")
+        renamed.append(Entry(key, entry.shape, entry.dtype))
+    return renamed
+
+
+def vae_entries(sizes: Sizes) -> list[Entry]:
+    return entries_of(build("AutoencoderKL", sizes.vae, Path("config.json")))
+
+
+# --- the folder ----------------------------------------------------------------------------------
+
+
+def fabricate(
+    folder: Path,
+    size: Size = "tiny",
+    seed: int = 0,
+    layers: int | None = None,
+    layout: Layout = "released",
+    sibling: bool = False,
+    parts: tuple[str, ...] = PARTS,
+) -> None:
+    """Write a random checkpoint into a new or empty folder.
+
+    `layers` of the backbone, if not all; `layout` and `sibling` as in `names`; `parts` of the
+    checkpoint, if not all. The same seed gives the same numbers in every layout.
+    `ValueError` for a folder that holds something.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not an empty folder; choose a new one")
+    for part in parts:
+        if part not in PARTS:
+            raise ValueError(f"there is no part {part!r}; choose from {', '.join(PARTS)}")
+    sizes = sizes_of(size, layers)
+    if "backbone" in parts:
+        write_backbone(folder, sizes, seed, layout, sibling)
+    if "image_tokenizer" in parts:
+        write_tokenizer(folder / "image_tokenizer", sizes, seed)
+    if "decoder" in parts:
+        write_decoder(folder / "decoder", sizes, seed)
+    if "decoder-turbo" in parts:
+        write_decoder(folder / "decoder-turbo", sizes, seed + 1)
+    if "vae" in parts:
+        config = sizes.vae | {"_class_name": "AutoencoderKL"}
+        write_json(folder / "vae" / "config.json", config)
+        write_safetensors(folder / "vae" / VAE_WEIGHTS, vae_entries(sizes), seed)
+
+
+def write_backbone(folder: Path, sizes: Sizes, seed: int, layout: Layout, sibling: bool) -> None:
+    """Text tokenizer, `config.json`, shards and their index."""
+    tokenizer = text_tokenizer()
+    with atomic(folder / "tokenizer.json") as temporary:
+        tokenizer.save(str(temporary))
+    eos_id = tokenizer.get_vocab()[EOS]
+    write_json(folder / "config.json", root_config(sizes.backbone, sizes.offset, eos_id, layout))
+    shards = shards_of(backbone_entries(sizes.backbone, layout), sizes.shards)
+    where = {}
+    for number, shard in enumerate(shards, start=1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        write_safetensors(folder / name, shard, seed, prefixed if sibling else str)
+        for entry in shard:
+            where[prefixed(entry.key) if sibling else entry.key] = name
+    total = sum(entry.bytes for shard in shards for entry in shard)
+    index = {"metadata": {"total_size": total}, "weight_map": where}
+    write_json(folder / "model.safetensors.index.json", index)
+
+
+def text_tokenizer() -> Tokenizer:
+    """A byte-level BPE with the official special tokens and sizes up to 64."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    sizes = [size_token(n) for n in range(1, 65)]
+    # As released, roles and `<uncondition>` are no special tokens: they are split.
+    tokenizer.add_special_tokens([EOS, MASK, "<|role_end|>", IMAGE, END_IMAGE, BOI, *sizes])
+    return tokenizer
+
+
+def write_tokenizer(folder: Path, sizes: Sizes, seed: int) -> None:
+    """The image tokenizer and, beside it, the painter's embedding."""
+    config = {
+        "vision_config": sizes.vision.model_dump(),
+        "vq_config": sizes.quantiser.model_dump(),
+    }
+    write_json(folder / "config.json", config)
+    half = [0.5, 0.5, 0.5]
+    preprocessing = {"image_mean": half, "image_std": half, "patch_size": sizes.vision.patch_size}
+    preprocessing |= {"merge_size": 1, "temporal_patch_size": 1, "rescale_factor": 1 / 255}
+    write_json(folder / "preprocessor_config.json", preprocessing)
+    write_safetensors(folder / "model.safetensors", tokenizer_entries(sizes), seed)
+    with atomic(folder / "sigvq_embedding.pt") as temporary:
+        torch.save(tensors(sigvq_entries(sizes), seed), temporary)
+
+
+def write_decoder(folder: Path, sizes: Sizes, seed: int) -> None:
+    """One diffusion transformer. Some of its settings are replaced by those who load it."""
+    released = {"axes_lens": [1024, 512, 512], "cap_feat_dim": 2560, "siglip_feat_dim": None}
+    name = {"_class_name": "ZImageTransformer2DModel"}
+    write_json(folder / "config.json", sizes.decoder | released | name)
+    write_safetensors(folder / "model.safetensors", decoder_entries(sizes), seed)

@@ -1,0 +1,94 @@
+"""Sizes of the official checkpoint, and of a tiny one with the same parts.
+
+`FULL` are the released values. `TINY` is small enough for a test and has everything that the full
+one has: dense and sparse layers, groups of experts, shards, several blocks, refiners, four scales.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ..config import ModelConfig
+from ..presets.official import LLADA2_UNI
+from ..settings import changed
+from .siglip import QuantiserConfig
+from .vision import VisionConfig
+
+Size = Literal["tiny", "full"]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """All sizes of a checkpoint."""
+
+    backbone: ModelConfig
+    offset: int  # of the image codes among the ids
+    shards: int  # files of the backbone
+    vision: VisionConfig
+    quantiser: QuantiserConfig
+    condition: int  # features of the painter's condition
+    decoder: dict[str, Any]
+    vae: dict[str, Any]
+
+
+VAE = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "latent_channels": 16,
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+
+FULL = Sizes(
+    backbone=LLADA2_UNI,
+    offset=157_184,
+    shards=13,
+    vision=VisionConfig(),
+    quantiser=QuantiserConfig(),
+    condition=4096,
+    decoder={"dim": 3840, "n_layers": 30, "n_refiner_layers": 2, "n_heads": 30, "n_kv_heads": 30}
+    | {"axes_dims": [32, 48, 48]},
+    vae=VAE | {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2},
+)
+
+TINY = Sizes(
+    backbone=changed(
+        LLADA2_UNI,
+        vocab_size=512 + 64,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        intermediate_size=48,
+        num_experts=8,
+        num_experts_per_tok=2,
+        n_group=4,
+        topk_group=2,
+        moe_intermediate_size=16,
+    ),
+    offset=512,
+    shards=3,
+    vision=VisionConfig(depth=2, hidden_size=32, num_heads=2, intermediate_size=64, image_size=128),
+    quantiser=QuantiserConfig(latent_channels=32, embed_dim=16, num_embeddings=64),
+    condition=32,
+    decoder={"dim": 48, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2}
+    | {"axes_dims": [8, 8, 8]},
+    vae=VAE | {"block_out_channels": [8] * 4, "layers_per_block": 1, "norm_num_groups": 4},
+)
+
+
+def sizes_of(size: Size = "tiny", layers: int | None = None) -> Sizes:
+    """The sizes of a checkpoint; `layers` of the backbone, if not all."""
+    if size not in ("tiny", "full"):
+        raise ValueError(f"a checkpoint is 'tiny' or 'full', not {size!r}")
+    chosen = TINY if size == "tiny" else FULL
+    if layers is None:
+        return chosen
+    backbone = changed(chosen.backbone, num_hidden_layers=layers)
+    return replace(chosen, backbone=backbone)

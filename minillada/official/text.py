@@ -1,0 +1,110 @@
+"""The official text tokenizer as a `Vocabulary`: words, special tokens and image codes as ids.
+
+Notable choices
+- Every special token is looked up by its string. An id that differs from the released one is fine;
+  a string that is missing is an error that names it.
+- One exception: where the file has no `<|mask|>` but the released number of text ids, the mask is
+  id 156,895. The released code passes that number and never asks the tokenizer.
+- The embedding has more text rows (157,184) than the file has pieces. The image codes begin behind
+  these rows, at `image_token_offset` of `config.json`.
+- `tokenizer.json` is used as it is; its regular expression is not mended, since the model was
+  trained with it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from ..vocab import BOI, END_IMAGE, EOS, IMAGE, MASK, Vocabulary, size_token
+from .reading import find, read_json
+
+RELEASED_OFFSET = 157_184
+RELEASED_MASK = 156_895
+DEFAULT_GRID = 32  # codes along a side of the default drawing, 1024 pixels after the painter
+NEEDED = (EOS, IMAGE, END_IMAGE, BOI, size_token(DEFAULT_GRID))
+
+
+class OfficialVocabulary(Vocabulary):
+    """A `Vocabulary` whose image codes begin at `offset`, which leaves some text ids unused."""
+
+    def __init__(self, tokenizer: Tokenizer, offset: int, codebook_size: int, mask_id: int):
+        super().__init__(tokenizer, codebook_size)
+        self.image_token_offset = offset
+        self.size = offset + codebook_size
+        self.mask_id = mask_id
+
+    def is_text(self) -> Tensor:
+        """Boolean `[V]`: every id before the codes. The official model has no editing ids."""
+        return ~self.is_image()
+
+
+def load_vocabulary(folder: Path) -> OfficialVocabulary:
+    """The vocabulary of a checkpoint's folder, from `tokenizer.json` and `config.json`.
+
+    `ValueError` if the two files contradict each other or a special token is missing.
+    """
+    folder = Path(folder)
+    config_path = find(folder, "config.json")
+    config = read_json(config_path)
+    offset = whole(config, "image_token_offset", config_path)
+    codebook_size = whole(config, "vocab_size", config_path) - offset
+    if codebook_size < 1:
+        raise ValueError(f"{config_path}: vocab_size must be larger than image_token_offset")
+    path = find(folder, "tokenizer.json")
+    tokenizer = read_tokenizer(path)
+    check_pieces(tokenizer, offset, codebook_size, path)
+    for token in NEEDED:
+        special_id(tokenizer, token, offset, path)
+    if offset == RELEASED_OFFSET and tokenizer.token_to_id(MASK) is None:
+        mask_id = RELEASED_MASK
+    else:
+        mask_id = special_id(tokenizer, MASK, offset, path)
+    vocab = OfficialVocabulary(tokenizer, offset, codebook_size, mask_id)
+    # The end of text is the padding, too; another id means that the files are not of one model.
+    padding = config.get("pad_token_id", vocab.eos_id)
+    if padding != vocab.eos_id:
+        raise ValueError(
+            f"{config_path} pads with id {padding!r}, but {EOS} is {vocab.eos_id} in {path.name}; "
+            "they belong to different models"
+        )
+    return vocab
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """A `tokenizers` file. `ValueError` if it is not one."""
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception on malformed JSON
+        raise ValueError(f"{path} is not a tokenizer file ({error}); download it again") from None
+
+
+def whole(config: dict[str, Any], key: str, path: Path) -> int:
+    """A positive whole number of a configuration."""
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{path}: {key} must be a positive whole number, got {value!r}")
+    return value
+
+
+def check_pieces(tokenizer: Tokenizer, offset: int, codebook_size: int, path: Path) -> None:
+    """`ValueError` for pieces of text where image codes should be, or beyond all ids."""
+    added = tokenizer.get_added_tokens_decoder()
+    for piece, i in tokenizer.get_vocab().items():
+        named_code = i in added and i < offset + codebook_size  # a name for a code does no harm
+        if i >= offset and not named_code:
+            raise ValueError(
+                f"{path} has the piece {piece!r} at id {i}, where config.json has image codes "
+                f"({offset} and up); they belong to different models"
+            )
+
+
+def special_id(tokenizer: Tokenizer, token: str, offset: int, path: Path) -> int:
+    """The id of a special token that stands for its string alone."""
+    i = tokenizer.token_to_id(token)
+    if i is None or i >= offset or tokenizer.encode(token, add_special_tokens=False).ids != [i]:
+        raise ValueError(f"{path} has no special token {token}; is it the file of another model?")
+    return i
