@@ -1,19 +1,17 @@
 """Image tokenizer: pixels -> a small grid of discrete semantic codes -> pixels.
 
-The counterpart of LLaDA2.0-Uni's SigLIP-VQ (arXiv 2604.20796): a small convolutional network in
-place of a 40-layer ViT.
+The counterpart of LLaDA2.0-Uni's SigLIP-VQ (arXiv 2604.20796), with a few convolutions for its ViT.
 
 Notable choices
-- Cosine lookup as in the official quantiser: features and codebook vectors have length 1, and the
+- Cosine lookup as in the official quantiser: features and code vectors have length 1, and the
   nearest code is the one with the largest dot product.
 - The codebook has no gradient. It is a moving average of the features assigned to it (van den Oord
-  et al. 2017, appendix A). A code that nobody uses restarts at a feature of the current batch:
-  without restarts most codes would never be used.
-- The codes are *semantic*: a sigmoid contrastive loss (SigLIP, Zhai et al. 2023) asks the quantised
-  tokens of an image to match its caption and no other. Codes trained for pixels alone make the
-  backbone that reads them learn several times more slowly (notebook 02).
-- Encoder and lookup run in float32 even under autocast. Rounding features to bfloat16 changes 7 to
-  11 % of the codes.
+  et al. 2017, appendix A). Codes that nobody uses restart: otherwise most would stay unused.
+- The codes are *semantic*: a sigmoid contrastive loss (SigLIP, Zhai et al. 2023) asks the tokens of
+  an image to match its caption and no other. A backbone learns codes that were trained for pixels
+  alone several times more slowly (notebook 02).
+- Encoder and lookup run in float32 even under autocast: features rounded to bfloat16 give other
+  codes in 7 to 11 % of the places.
 """
 
 from __future__ import annotations
@@ -30,40 +28,27 @@ from .settings import Config
 
 
 class Tokenizer(Protocol):
-    """What every image tokenizer has, whatever is behind it: square images, a square grid of codes."""
+    """What every image tokenizer has. Its images are square, and so is the grid of codes."""
+
+    grid: int  # codes along one side
+    image_shape: tuple[int, int, int]  # channels, height and width in pixels
 
     @property
-    def grid(self) -> int:
-        """Codes along one side of an image."""
+    def embedding(self) -> Tensor: ...  # the vector of each code, [K, C]
 
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image in pixels."""
+    def check_images(self, images: Tensor) -> None: ...
 
-    @property
-    def embedding(self) -> Tensor:
-        """The vector of every code, `[K, C]`."""
+    def encode(self, images: Tensor) -> Tensor: ...
 
-    def check_images(self, images: Tensor) -> None:
-        """`ValueError` for images that `encode` cannot read."""
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Codes `[B, h, w]`, int64 in [0, K), of images `[B, C, H, W]` in [0, 1]."""
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """Images `[B, C, H, W]` in [0, 1] of codes `[B, h, w]`."""
+    def decode(self, codes: Tensor) -> Tensor: ...
 
 
 class Quantised(NamedTuple):
-    """What a lookup gives.
+    """What a lookup gives: vectors and features `[B, C, h, w]`, codes `[B, h, w]`."""
 
-    `vectors` `[B, C, h, w]` are those of the codes, with the gradient of the features; `codes`
-    `[B, h, w]`; `features` `[B, C, h, w]` are those before the lookup, of length 1.
-    """
-
-    vectors: Tensor
+    vectors: Tensor  # of the codes, with the gradient of the features
     codes: Tensor
-    features: Tensor
+    features: Tensor  # before the lookup, of length 1
 
 
 class Codebook(nn.Module):
@@ -71,12 +56,15 @@ class Codebook(nn.Module):
 
     decay = 0.99
     revival_threshold = 0.02  # a code used less than this share of the average use is dead
+    embedding: Tensor  # [K, C]
+    sums: Tensor  # moving average of the sum of a code's features, [K, C]
+    counts: Tensor  # moving average of their number, [K]
 
     def __init__(self, codebook_size: int, code_dim: int):
         super().__init__()
-        self.register_buffer("embedding", F.normalize(torch.randn(codebook_size, code_dim), dim=-1))
-        # Moving averages of the sum of a code's features and of their number.
-        self.register_buffer("sums", self.embedding.clone())
+        unit = F.normalize(torch.randn(codebook_size, code_dim), dim=-1)
+        self.register_buffer("embedding", unit)
+        self.register_buffer("sums", unit.clone())
         self.register_buffer("counts", torch.ones(codebook_size))
 
     def forward(self, features: Tensor) -> Quantised:
@@ -109,7 +97,7 @@ class Codebook(nn.Module):
             self.sums[dead] = flat[chosen] * average_use
             self.counts[dead] = average_use
 
-        # 3. the direction of a sum is that of the mean, so the counts are not needed here
+        # 3. the direction of a sum is that of the mean, so it needs no division
         self.embedding.copy_(F.normalize(self.sums, dim=-1))
         return len(dead)
 
@@ -121,9 +109,8 @@ class ResidualBlock(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for _ in range(2):
-            layers.append(nn.GroupNorm(8, channels))
-            layers.append(nn.SiLU())
-            layers.append(nn.Conv2d(channels, channels, 3, padding=1))
+            layers += [nn.GroupNorm(8, channels), nn.SiLU()]
+            layers += [nn.Conv2d(channels, channels, 3, padding=1)]
         self.net = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,10 +118,9 @@ class ResidualBlock(nn.Module):
 
 
 class CaptionTower(nn.Module):
-    """Both sides of the alignment loss, as vectors of length 1: an image's tokens, a caption's pieces.
+    """Both sides of the alignment loss: an image's tokens and a caption's pieces.
 
-    SigLIP contrasts the images of a batch with their own captions. Captions repeat here, so a batch
-    is contrasted with all captions there are.
+    SigLIP contrasts a batch with its own captions. Captions repeat here, so it is all of them.
     """
 
     def __init__(self, config: TokenizerConfig, width: int = 64):
@@ -170,60 +156,46 @@ class ImageTokenizer(nn.Module):
     def __init__(self, config: TokenizerConfig):
         super().__init__()
         self.config = config
+        self.grid = config.grid
+        self.image_shape = (config.channels, config.image_size, config.image_size)
         halvings = config.patch_size.bit_length() - 1
         if 2**halvings != config.patch_size:
             raise ValueError(f"patch_size must be a power of two, not {config.patch_size}")
-        # Each convolution of stride 2 halves the image; the one after it has twice its channels.
+        # Each step of the encoder halves the image; the next one has twice the channels.
         widths = [config.width * 2**i for i in range(halvings)]
-
         down: list[nn.Module] = []
         channels = config.channels
         for width in widths:
-            down.append(nn.Conv2d(channels, width, 4, stride=2, padding=1))
-            down.append(ResidualBlock(width))
+            down += [nn.Conv2d(channels, width, 4, stride=2, padding=1), ResidualBlock(width)]
             channels = width
-        down.append(ResidualBlock(channels))
-        down.append(nn.Conv2d(channels, config.code_dim, 1))
+        down += [ResidualBlock(channels), nn.Conv2d(channels, config.code_dim, 1)]
         self.encoder = nn.Sequential(*down)
-
         self.codebook = Codebook(config.codebook_size, config.code_dim)
-
+        # The decoder doubles it as often: four channels become 2 x 2 pixels.
         up: list[nn.Module] = [nn.Conv2d(config.code_dim, channels, 3, padding=1)]
-        up.append(ResidualBlock(channels))
+        up += [ResidualBlock(channels)]
         for width in [*widths[-2::-1], config.width]:
-            up.append(ResidualBlock(channels))
-            up.append(nn.Conv2d(channels, 4 * width, 1))
-            up.append(nn.PixelShuffle(2))  # four channels become 2 x 2 pixels
+            up += [ResidualBlock(channels), nn.Conv2d(channels, 4 * width, 1), nn.PixelShuffle(2)]
             channels = width
-        up.append(nn.SiLU())
-        up.append(nn.Conv2d(channels, config.channels, 3, padding=1))
-        up.append(nn.Sigmoid())
+        up += [nn.SiLU(), nn.Conv2d(channels, config.channels, 3, padding=1), nn.Sigmoid()]
         self.decoder = nn.Sequential(*up)
-
         if config.alignment_weight > 0:
             self.tower = CaptionTower(config)
 
     @property
-    def grid(self) -> int:
-        return self.config.grid
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return self.config.channels, self.config.image_size, self.config.image_size
-
-    @property
     def embedding(self) -> Tensor:
+        """The vector of each code, `[K, C]`."""
         return self.codebook.embedding
 
     def check_images(self, images: Tensor) -> None:
         """`ValueError` unless images are `[B, C, H, W]` of this size, finite and in [0, 1]."""
-        c, h, w = self.image_shape
-        if images.ndim != 4 or images.shape[1:] != (c, h, w):
+        if images.ndim != 4 or images.shape[1:] != self.image_shape:
+            wanted = ", ".join(str(n) for n in self.image_shape)
             raise ValueError(
-                f"images must have shape [B, {c}, {h}, {w}], got {list(images.shape)}; "
+                f"images must have shape [B, {wanted}], got {list(images.shape)}; "
                 "pad or resize them first"
             )
-        # NaN compares as false, so it counts as outside.
+        # A comparison with NaN is false.
         if not images.is_floating_point() or not ((images >= 0) & (images <= 1)).all():
             raise ValueError(
                 "images must be floating point with finite values in [0, 1]; "
@@ -241,45 +213,35 @@ class ImageTokenizer(nn.Module):
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Pixels `[B, C, H, W]` in [0, 1] from codes `[B, h, w]`."""
-        size = len(self.embedding)
-        if codes.ndim != 3 or codes.shape[1:] != (self.grid, self.grid):
-            raise ValueError(
-                f"codes must form a [B, {self.grid}, {self.grid}] grid, got {list(codes.shape)}"
-            )
+        size, grid = len(self.embedding), self.grid
+        if codes.ndim != 3 or codes.shape[1:] != (grid, grid):
+            raise ValueError(f"codes must form a [B, {grid}, {grid}] grid, got {list(codes.shape)}")
         if codes.numel() and not (codes.min() >= 0 and codes.max() < size):
-            raise ValueError(
-                f"codes must lie in [0, {size}), got {int(codes.min())} to {int(codes.max())}"
-            )
+            low, high = int(codes.min()), int(codes.max())
+            raise ValueError(f"codes must lie in [0, {size}), got {low} to {high}")
         return self.decoder(rearrange(self.embedding[codes], "b h w c -> b c h w"))
 
     def loss(
-        self,
-        images: Tensor,
-        caption_ids: Tensor,
-        caption_index: Tensor,
-        generator: torch.Generator,
+        self, images: Tensor, captions: Tensor, caption_index: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, dict]:
         """Training loss of a batch, and its parts as floats; in training mode the codebook moves.
 
-        Reconstruction (squared error and edges), commitment (features stay near their codes) and
-        alignment (caption and tokens agree; shapes in `CaptionTower`).
+        `captions` and `caption_index` as in `CaptionTower`.
         """
         quantised = self.codebook(self.encoder(images))
         output = self.decoder(quantised.vectors)
-
-        squared = F.mse_loss(output, images)
         # Squared error alone blurs, and blur reads as thickness: differences of neighbours count.
+        squared = F.mse_loss(output, images)
         edges = sum(F.l1_loss(output.diff(dim=d), images.diff(dim=d)) for d in (2, 3))
+        # Commitment: features stay near their codes.
         vectors = rearrange(self.embedding[quantised.codes], "b h w c -> b c h w")
         commit = F.mse_loss(quantised.features, vectors)
         total = squared + self.config.edge_weight * edges + commit
-        parts = {
-            "psnr_db": float(-10 * squared.detach().log10()),
-            "commit": float(commit.detach()),
-        }
-
+        psnr = -10 * squared.detach().log10()
+        parts = {"psnr_db": float(psnr), "commit": float(commit.detach())}
+        # Alignment: caption and tokens agree.
         if self.config.alignment_weight > 0:
-            alignment = self.tower(quantised.vectors, caption_ids, caption_index)
+            alignment = self.tower(quantised.vectors, captions, caption_index)
             total = total + self.config.alignment_weight * alignment
             parts["alignment"] = float(alignment.detach())
         if self.training:
@@ -289,10 +251,7 @@ class ImageTokenizer(nn.Module):
 
 
 def codebook_usage(codes: Tensor, codebook_size: int) -> tuple[float, float]:
-    """Share of codes that occur, and the perplexity exp(H) of their distribution.
-
-    The perplexity is K when all codes are used equally.
-    """
+    """Share of codes that occur, and perplexity exp(H) of their distribution (at most K)."""
     share = torch.bincount(codes.flatten(), minlength=codebook_size).float() / codes.numel()
     entropy = -(share * share.clamp_min(1e-12).log()).sum()
     return float((share > 0).float().mean()), float(entropy.exp())
