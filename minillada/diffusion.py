@@ -84,14 +84,14 @@ def masked_logits(backbone: Backbone, batch: Batch, view: View, block_size: int)
     start, last = int(asked[0]) * block_size, int(asked[-1]) * block_size
     stop = min(last + block_size, length)
     noisy = torch.arange(start, stop, device=device)
-    clean = torch.arange(0, last, device=device)
+    clean = torch.arange(0, last, device=device)  # the context of the last noisy block
 
     # 2. A row of input: its K noisy copies behind each other, then the clean one.
     questions = view.noisy[:, start:stop].reshape(rows, -1)  # [B, K·(stop − start)]
     ids = torch.cat([questions, batch.ids[:, :last]], dim=1)
     positions = torch.cat([noisy.repeat(copies), clean])[None]
     mask = training_mask(noisy, clean, block_size, copies, batch.documents)
-    hidden = backbone.hidden_states(ids, mask, positions)
+    hidden = backbone.hidden_states(ids, mask, positions)  # [B, K·(stop − start) + last, H]
 
     # 3. Logits where a token is masked.
     hidden = hidden[:, : questions.shape[1]].reshape(rows * copies, stop - start, -1)
@@ -123,7 +123,7 @@ def sample_view(
 ) -> View:
     """The noisy copies that `config` asks for; if `complementary`, each followed by its inverse."""
     ids, targets = (x.repeat_interleave(config.views, dim=0) for x in (batch.ids, batch.targets))
-    blocks = ids.shape[1] // block_size
+    blocks = ids.shape[1] // block_size  # in a row
     per_row = blocks if config.mask_rate_per == "block" else 1
     rates = sample_mask_rates(len(ids), per_row, *config.mask_rate, generator).to(ids.device)
     view = corrupt(ids, targets, rates.expand(-1, blocks), block_size, mask_id, generator)

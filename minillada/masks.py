@@ -72,7 +72,7 @@ def training_places(
     position = torch.cat([noisy.repeat(views), clean])  # [N]
     number = torch.arange(views, dtype=torch.int, device=position.device)
     view = torch.cat([number.repeat_interleave(len(noisy)), number.new_full(clean.shape, CLEAN)])
-    block = (position // block_size).int()
+    block = (position // block_size).int()  # [N]
     return Places(view, block, None if documents is None else documents[:, position])
 
 
@@ -126,7 +126,7 @@ def tiled_mask(places: Places, size: int) -> TiledMask:
         mask = dense_mask(places, slice(start, start + size))  # [1 or B, q, N]
         keys = mask.any(dim=1).any(dim=0).nonzero().flatten()  # keys that any query sees
         numbers = (keys // size).unique().tolist()
-        tiles = mask.split(size, dim=2)
+        tiles = mask.split(size, dim=2)  # [1 or B, q, size] each
         rows.append((numbers, torch.cat([tiles[number] for number in numbers], dim=2)))
     return TiledMask(size, rows)
 
@@ -184,11 +184,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
 def attend_in_tiles(query: Tensor, key: Tensor, value: Tensor, mask: TiledMask) -> Tensor:
     """`attend`, one row of tiles after the other, each with the keys that it sees."""
     queries = query.split(mask.size, dim=2)
-    keys = key.split(mask.size, dim=2)
+    keys = key.split(mask.size, dim=2)  # tiles of the keys
     values = value.split(mask.size, dim=2)
     rows = []
     for number, (tiles, visible) in enumerate(mask.rows):
-        seen_keys = torch.cat([keys[tile] for tile in tiles], dim=2)
+        seen_keys = torch.cat([keys[tile] for tile in tiles], dim=2)  # [B, n_kv, k, head_dim]
         seen_values = torch.cat([values[tile] for tile in tiles], dim=2)
-        rows.append(attend(queries[number], seen_keys, seen_values, visible))
-    return torch.cat(rows, dim=2)
+        rows.append(attend(queries[number], seen_keys, seen_values, visible))  # dense, in this row
+    return torch.cat(rows, dim=2)  # [B, heads, L, head_dim]

@@ -33,20 +33,20 @@ class KVCache:
     def __init__(self, layers: int):
         nothing = torch.empty(1, 1, 0, 1)  # broadcasts to any heads
         self.keys, self.values = [nothing] * layers, [nothing] * layers
-        self.lengths = [0] * layers
+        self.lengths = [0] * layers  # tokens that stay, for each layer
 
     @property
     def length(self) -> int:
-        return self.lengths[0]
+        return self.lengths[0]  # all layers store equally many between two forward passes
 
     def extend(self, layer: int, key: Tensor, value: Tensor, keep: int) -> tuple[Tensor, Tensor]:
         """Stored and new ones, `[B, n_kv, T + L, head_dim]`; of the L new ones `keep` stay."""
         start, end = self.lengths[layer], self.lengths[layer] + key.shape[2]
         keys = self.keys[layer] = with_room(self.keys[layer], key, start, end)
         values = self.values[layer] = with_room(self.values[layer], value, start, end)
-        keys[:, :, start:end] = key
+        keys[:, :, start:end] = key  # the input, behind what is stored
         values[:, :, start:end] = value
-        self.lengths[layer] = start + keep
+        self.lengths[layer] = start + keep  # the next input overwrites the rest
         return keys[:, :, :end], values[:, :, :end]
 
     def stored(self, layer: int) -> tuple[Tensor, Tensor]:
@@ -59,7 +59,7 @@ def with_room(buffer: Tensor, like: Tensor, length: int, end: int) -> Tensor:
     """`buffer` if it has room for `end` tokens; else a larger one with its first `length` ones."""
     if buffer.shape[2] >= end:
         return buffer
-    larger = like.new_empty(*like.shape[:2], 2 * end, like.shape[3])
+    larger = like.new_empty(*like.shape[:2], 2 * end, like.shape[3])  # doubling: few copies
     larger[:, :, :length] = buffer[:, :, :length]
     return larger
 
@@ -69,7 +69,7 @@ def rotary(position_ids: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
     dims = int(config.head_dim * config.partial_rotary_factor)
     pair = torch.arange(0, dims, 2, device=position_ids.device, dtype=torch.float)
     frequency = config.rope_theta ** (-pair / dims)  # [dims / 2]
-    angle = position_ids[:, None, :, None].float() * frequency
+    angle = position_ids[:, None, :, None].float() * frequency  # [B or 1, 1, L, dims / 2]
     angle = torch.cat([angle, angle], dim=-1)  # "rotate-half": i is paired with i + dims/2
     return angle.cos(), angle.sin()
 
@@ -77,8 +77,8 @@ def rotary(position_ids: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the first dimensions of `x` `[B, heads, L, head_dim]`; the others stay."""
     dims = cos.shape[-1]
-    turned, rest = x[..., :dims], x[..., dims:]
-    first, second = turned.chunk(2, dim=-1)
+    turned, rest = x[..., :dims], x[..., dims:]  # only the first dims carry the position
+    first, second = turned.chunk(2, dim=-1)  # the two parts of each pair
     turned = turned * cos + torch.cat([-second, first], dim=-1) * sin
     return torch.cat([turned.to(x.dtype), rest], dim=-1)
 
@@ -87,7 +87,7 @@ class Context(NamedTuple):
     """What attention needs to know about its input `[B, L, H]`, in every layer."""
 
     rotation: tuple[Tensor, Tensor]  # cos and sin of `rotary`
-    mask: Mask = None
+    mask: Mask = None  # over the keys in the cache and those of the input
     cache: KVCache | None = None
     keep: int = 0  # so many of the L tokens join the cache
 
@@ -108,10 +108,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         heads = rearrange(self.query_key_value(x), "b l (h d) -> b h l d", h=sum(self.split))
-        query, key, value = heads.split(self.split, dim=1)
+        query, key, value = heads.split(self.split, dim=1)  # [B, heads or n_kv, L, head_dim]
         query = apply_rotary(self.query_layernorm(query), *context.rotation)
         key = apply_rotary(self.key_layernorm(key), *context.rotation)
-        if context.cache is not None:
+        if context.cache is not None:  # keys are stored with their positions
             key, value = context.cache.extend(self.layer, key, value, context.keep)
         mixed = attend(query, key.to(query.dtype), value.to(query.dtype), context.mask)
         return self.dense(rearrange(mixed, "b h l d -> b l (h d)"))
@@ -130,8 +130,8 @@ class DecoderLayer(nn.Module):
         self.mlp: nn.Module = MixtureOfExperts(config) if sparse else SwiGLU(*size)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        x = x + self.attention(self.input_layernorm(x), context)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = x + self.attention(self.input_layernorm(x), context)  # tokens look at each other
+        return x + self.mlp(self.post_attention_layernorm(x))  # each token by itself
 
 
 class Transformer(nn.Module):
@@ -164,10 +164,10 @@ class Backbone(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config, self.model = config, Transformer(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)  # untied
         # Training only: backward computes the inside of each layer again, to save memory.
         self.activation_checkpointing = False
-        for module in self.modules():
+        for module in self.modules():  # norms keep their weights of 1
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=config.initializer_range)
 
@@ -212,9 +212,9 @@ class Backbone(nn.Module):
                 x = checkpoint(layer, x, context, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = layer(x, context)
-        return self.model.norm(x)
+        return self.model.norm(x)  # [B, L, H]
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:  # [..., H] to [..., V]
         """The head, in float32: bfloat16 would blur the probabilities that decide what to keep."""
         with torch.autocast(hidden.device.type, enabled=False):
             return F.linear(hidden.float(), self.lm_head.weight.float())

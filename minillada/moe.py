@@ -49,7 +49,7 @@ class SwiGLU(nn.Module):
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # [..., H] to [..., H]
 
 
 class Router(nn.Module):
@@ -71,8 +71,8 @@ class Router(nn.Module):
         """Expert numbers and float32 weights, both `[T, k]`, for tokens `[T, H]`."""
         with torch.autocast(x.device.type, enabled=False):
             scores = F.linear(x.float(), self.weight.float()).sigmoid()  # [T, E]
-        chosen = self.choose(scores.detach() + self.expert_bias.float())
-        weights = scores.gather(1, chosen)
+        chosen = self.choose(scores.detach() + self.expert_bias.float())  # [T, k]
+        weights = scores.gather(1, chosen)  # without the bias
         weights = (
             self.config.routed_scaling_factor * weights / (weights.sum(1, keepdim=True) + 1e-20)
         )
@@ -84,7 +84,7 @@ class Router(nn.Module):
         """The k experts `[T, k]` of the best groups, for biased scores `[T, E]`."""
         groups = biased.unflatten(1, (self.config.n_group, -1))  # [T, groups, experts of a group]
         group_score = groups.topk(min(2, groups.shape[2]), dim=2).values.sum(2)  # [T, groups]
-        best = group_score.topk(self.config.topk_group, dim=1).indices
+        best = group_score.topk(self.config.topk_group, dim=1).indices  # [T, topk_group]
         closed = torch.ones_like(group_score, dtype=torch.bool).scatter(1, best, False)
         open_scores = groups.masked_fill(closed[..., None], float("-inf")).flatten(1)  # [T, E]
         return open_scores.topk(self.config.num_experts_per_tok, dim=1).indices
@@ -97,7 +97,7 @@ class Router(nn.Module):
         """
         excess = self.received / self.received.sum().clamp_min(1) - 1 / len(self.received)
         self.expert_bias -= rate * excess / excess.square().mean().sqrt().clamp_min(1e-12)
-        self.received.zero_()
+        self.received.zero_()  # the next shares are those of the next step
 
 
 # The three ways to combine take experts, tokens x [T, H], and `chosen` and `weights` [T, k].
@@ -117,7 +117,7 @@ def sort_by_expert(chosen: Tensor, weights: Tensor, number: int) -> tuple[Tensor
     choices each of the `number` experts has.
     """
     flat = chosen.flatten()  # choice i belongs to token i // k
-    order = flat.argsort(stable=True)
+    order = flat.argsort(stable=True)  # equal experts stay in the order of their tokens
     counts = torch.bincount(flat, minlength=number)
     return order // chosen.shape[1], weights.flatten()[order, None], counts
 
@@ -135,7 +135,7 @@ def combine_grouped(
             continue  # nobody chose this expert
         # One product for gate and up; the weight goes in where the rows are short.
         both = F.linear(x[token], torch.cat([expert.gate_proj.weight, expert.up_proj.weight]))
-        gate, up = both.chunk(2, dim=1)
+        gate, up = both.chunk(2, dim=1)  # [choices, inner] each
         inner = F.silu(gate) * up * weight.to(both.dtype)
         out.index_add_(0, token, F.linear(inner, expert.down_proj.weight).to(x.dtype))
     return out
@@ -153,8 +153,8 @@ def combine_at_once(
         stacked[name] = torch.stack(matrices).to(x.dtype).transpose(1, 2)  # [E, in, out]
     gate = F.grouped_mm(x[tokens], stacked["gate_proj"], offs=ends)
     up = F.grouped_mm(x[tokens], stacked["up_proj"], offs=ends)
-    inner = F.silu(gate) * up * sorted_weights.to(x.dtype)
-    down = F.grouped_mm(inner, stacked["down_proj"], offs=ends)
+    inner = F.silu(gate) * up * sorted_weights.to(x.dtype)  # [T·k, inner]
+    down = F.grouped_mm(inner, stacked["down_proj"], offs=ends)  # [T·k, H]
     return torch.zeros_like(x).index_add_(0, tokens, down)
 
 
@@ -188,7 +188,7 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[B, L, H]` to `[B, L, H]`."""
         tokens = x.flatten(0, -2)  # [T, H]
-        chosen, weights = self.gate(tokens)
+        chosen, weights = self.gate(tokens)  # [T, k]
         return combine(self.experts, tokens, chosen, weights).view_as(x) + self.shared_experts(x)
 
 

@@ -35,7 +35,7 @@ def hide(ids: Tensor, masked: Tensor, block_size: int, mask_id: int) -> View:
 
     The rate of a block is the share of its tokens that are masked.
     """
-    rates = masked.unflatten(1, (-1, block_size)).float().mean(-1)
+    rates = masked.unflatten(1, (-1, block_size)).float().mean(-1)  # [B, L/L_B]
     return View(ids.masked_fill(masked, mask_id), masked, rates)
 
 

@@ -37,6 +37,7 @@ def block_size_at(preset: Preset, step: int) -> int:
     Without a schedule it is the model's own.
     """
     size = model_of(preset).block_size
+    # Entries are in order, so the last one that has begun wins.
     for start, scheduled in preset.training.block_schedule:
         if round(start * preset.training.steps) <= step:
             size = scheduled
@@ -64,12 +65,13 @@ def check_block_schedule(preset: Preset) -> None:
     own = model_of(preset).block_size
     starts = [start for start, _ in schedule]
     sizes = [size for _, size in schedule]
+    # Each entry begins later than the one before, and within the run.
     if starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= 1:
         raise ValueError(
             "block_schedule must begin at 0 and go forward, staying below 1; "
             f"it begins at {', '.join(map(str, starts))}"
         )
-    if min(sizes) < 1:
+    if min(sizes) < 1:  # the upper end is free: large sizes stand for the whole sequence
         raise ValueError(f"block sizes are at least 1, block_schedule has {min(sizes)}")
     if sizes[-1] != own:
         raise ValueError(
@@ -93,7 +95,7 @@ def noisy_mask_embedding(
     length of its input, so its gradient grows as 1/length, up to 1/√eps. Noise keeps the length
     away from 0 until the row has grown.
     """
-    if not std:
+    if not std:  # no noise: no random numbers are taken
         yield
         return
 

@@ -67,7 +67,7 @@ def align(draft: list[int], target: list[int], delete_id: int, insert_id: int) -
             "draft and target must end with the same token, which anchors what is missing before "
             "it; append the end of text"
         )
-    labels = list(draft)
+    labels = list(draft)  # a token that is its own label is kept
     anchors = [*matched(draft[:-1], target[:-1]), (len(draft) - 1, len(target) - 1)]
     i, j = 0, 0  # where the gap before the next anchor begins
     for anchor, partner in anchors:
@@ -90,7 +90,7 @@ def apply_labels(
     out = torch.full((len(ids), ids.shape[1] + 1), pad_id, device=ids.device)
     put(out, end - 2, inserted, torch.full_like(ids, mask_id))
     put(out, end - 1, kept, torch.where(inserted, ids, labels))
-    return out[:, :-1]
+    return out[:, :-1]  # what has no room is cut
 
 
 def put(out: Tensor, places: Tensor, chosen: Tensor, values: Tensor) -> None:
@@ -116,13 +116,13 @@ def plant_errors(
         other = pool[int(torch.randint(len(pool), (), generator=generator))]
         kind = math.floor(4 * chance / rate) if chance < rate else None
         if kind == 0:
-            continue
+            continue  # dropped
         if kind == 1:
-            draft.append(other)
+            draft.append(other)  # replaced
         elif kind == 2:
             draft.append(mask_id)
         elif kind == 3:
-            draft += [other, token]
+            draft += [other, token]  # preceded
         else:
             draft.append(token)
     return draft
@@ -229,6 +229,6 @@ def repair(
         labels = logits.masked_fill(~possible, -math.inf).argmax(-1)
         edited = apply_labels(drafts[-1], labels, *changes, vocab.mask_id, vocab.eos_id)
         if torch.equal(edited, drafts[-1]):
-            break
+            break  # nothing changes any more
         drafts.append(edited)
     return drafts

@@ -68,6 +68,7 @@ def translated(
     old_codes, new_codes = codebooks
     nearest = (new_codes @ old_codes.T).argmax(dim=1) + source.image_token_offset  # [K]
 
+    # 3. The same move for the input rows and for the output rows.
     moved = {}
     for key in ("model.word_embeddings.weight", "lm_head.weight"):
         rows = new[key].clone()  # [V, H]
@@ -89,9 +90,10 @@ def fuse_experts(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if found is None:
             fused[key] = value
         else:
+            # Projection -> number of an expert -> its matrix.
             stacks.setdefault(f"{found[1]}.{found[3]}", {})[int(found[2])] = value
     for key, parts in stacks.items():
-        for number in range(max(parts)):
+        for number in range(max(parts)):  # a missing last one cannot be noticed
             if number not in parts:
                 raise ValueError(f"expert {number} is missing in {key}; is a file missing?")
         fused[key] = torch.stack([parts[number] for number in sorted(parts)])
