@@ -71,6 +71,7 @@ def check_tokens(preset: Preset, vocab: Vocabulary) -> None:
             f"vocab_size is {model.vocab_size}, but there are {vocab.image_token_offset} text "
             f"pieces and {vocab.codebook_size} image codes; set vocab_size to {vocab.size}"
         )
+    # Rows hold whole blocks, at every block size of a schedule.
     multiple, packed = padding_multiple(preset), preset.training.data.pack_length
     if packed % multiple:
         raise ValueError(f"pack_length must be a multiple of {multiple}, got {packed}")
@@ -97,6 +98,7 @@ def check_context(preset: Preset, vocab: Vocabulary, pool: Pool, grid: int) -> N
 def longest_sequence(preset: Preset, vocab: Vocabulary, pool: Pool, grid: int) -> int:
     """The length of the longest of some examples of each task, filled up to whole blocks."""
     data, longest = preset.training.data, 0
+    # Examples are random, so the longest of some stands for the longest of all.
     source = Source(pool, random.Random(0), data.varied, data.held_out)
     blank = torch.zeros(grid, grid, dtype=torch.long)  # any codes: only their number counts
     for task, _ in data.mixture:

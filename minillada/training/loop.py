@@ -37,6 +37,7 @@ def batch_indices(count: int, batch_size: int, step: int, seed: int) -> Tensor:
     """Indices `[batch_size]` of step `step`: slices of a permutation that is new in every epoch."""
     per_epoch = max(count // batch_size, 1)
     epoch, slot = divmod(step, per_epoch)
+    # Steps count from 0, so that negative numbers are free to seed the epochs.
     order = torch.randperm(count, generator=step_generator(seed, -epoch - 1))
     return order[slot * batch_size : (slot + 1) * batch_size]
 
@@ -70,6 +71,7 @@ def fit(
                 records.append(record)
                 if step % 10 == 0:
                     bar.set_postfix(loss=f"{record['loss']:.3f}", refresh=False)
+                # The process is about to end after a signal, so this state is the last.
                 stopped = stop.received is not None
                 if run:
                     run.record(record, last=stopped or step + 1 == end)
@@ -94,7 +96,7 @@ def train_step(learner: Learner, loss: Loss, config: TrainingConfig, step: int) 
     for optimizer in learner.optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate
-    # 1. the loss, and its gradient
+    # 1. the loss, and its gradient; metrics are plain numbers
     with attention_kernel(config, device):
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
             value, metrics = loss(step)
@@ -107,6 +109,7 @@ def train_step(learner: Learner, loss: Loss, config: TrainingConfig, step: int) 
     # 3. the update
     for optimizer in learner.optimizers:
         optimizer.step()
+    # Routers with experts are balanced by hand, not by gradient; others have nothing to balance.
     balance_experts(module, config.optim.balance_rate)
     record = {"step": step, "loss": float(value.detach()), **metrics}
     return record | {"grad_norm": float(norm), "lr": rate}

@@ -37,6 +37,7 @@ def make_optimizers(module: nn.Module, config: TrainingConfig) -> list[torch.opt
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
+        # Weights of convolutions have four dimensions; Muon takes matrices alone.
         is_table = any(part in name for part in TABLES)
         if parameter.ndim < 2:
             vectors.append(parameter)

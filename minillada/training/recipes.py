@@ -47,6 +47,7 @@ def caption_table(text: Vocabulary) -> Tensor:
 def caption_index(classes: Tensor) -> Tensor:
     """Row of `caption_table` for classes `[B, 3]`: digit, thickness, slant."""
     digit, thickness, slant = classes.unbind(1)
+    # `all_captions` counts slants fastest, then thicknesses, then digits.
     style = thickness * len(captions.SLANT_WORDS) + slant
     return digit * len(captions.THICKNESS_WORDS) * len(captions.SLANT_WORDS) + style
 
@@ -73,13 +74,13 @@ def tokenizer_loss(
     def loss(step: int):
         generator = step_generator(config.seed, step)
         index = batch_indices(len(images.labels), config.batch_size, step, config.seed)
-        shown = shift(images.floats(index), generator)
+        shown = shift(images.floats(index), generator)  # [B, C, H, W]
         if config.data.operation_share:
             shown = edit_some(shown, config.data.operation_share, generator)
         # Thickness and slant are those of what is shown. They are measured white on black.
         dark = shown.mean((1, 2, 3), keepdim=True) < 0.5
         white_on_black = torch.where(dark, shown, 1 - shown)
-        classes = captions.caption_classes(white_on_black, images.labels[index])
+        classes = captions.caption_classes(white_on_black, images.labels[index])  # [B, 3]
         right = caption_index(classes).to(device)
         return module.loss(shown.to(device), table, right, generator)
 
@@ -112,6 +113,7 @@ def backbone_loss(
     def loss(step: int):
         generator = step_generator(config.seed, step)
         batches = mixture_batches(tokenizer, vocab, pool, preset, step)
+        # By rows, not by tokens: a task with long responses counts no more than its share.
         rows = sum(len(batch.ids) for batch in batches)
         total, nats = torch.zeros((), device=backbone.lm_head.weight.device), 0.0
         for batch in batches:
@@ -135,6 +137,7 @@ def batch_loss(
     """The loss of one batch with the settings of the preset, and its metrics."""
     config = preset.training
     here = batch.to(backbone.lm_head.weight.device)
+    # A schedule may name a block larger than any row; then the row is one block.
     block_size = min(block_size_at(preset, step), batch.ids.shape[1])
     with noisy_mask_embedding(backbone, vocab.mask_id, mask_noise_at(config, step), generator):
         value, metrics = block_diffusion_loss(

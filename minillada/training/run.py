@@ -32,7 +32,7 @@ from .. import checkpoint
 from ..config import TrainingConfig
 from ..files import atomic, checksum
 from ..settings import to_dict
-from .state import STATE, Learner, State, check_finite, check_story, read_state, save_state
+from .state import STATE, Learner, State, check_finite, differences, read_state, save_state
 
 LOG, WEIGHTS, TEXT = "metrics.jsonl", "weights.safetensors", "text.json"
 # The parts of the JSON beside the weights that decide what a run computes.
@@ -65,8 +65,7 @@ class Run:
             raise ValueError("--resume keeps a run and --overwrite replaces it; choose one")
         self.log: TextIO | None = None
         self.learner: Learner | None = None
-        self.first_step = 0
-        self.seconds_before = 0.0
+        self.first_step, self.state_every, self.seconds_before = 0, 1, 0.0
         self.began = time.perf_counter()
 
     # --- before the first step -------------------------------------------------------------------
@@ -79,6 +78,7 @@ class Run:
 
     def check_folder(self) -> None:
         """`ValueError` if the folder cannot be written, or holds a run that must be kept."""
+        # The nearest folder that exists decides whether others can be made in it.
         there = self.folder
         while not there.exists() and there != there.parent:
             there = there.parent
@@ -92,8 +92,8 @@ class Run:
 
     @property
     def story(self) -> dict[str, Any]:
-        """Everything that decides what the run computes."""
-        return {key: self.info[key] for key in STORY if key in self.info}
+        """Everything that decides what the run computes, as plain JSON types."""
+        return json.loads(json.dumps({key: self.info[key] for key in STORY if key in self.info}))
 
     def stored_state(self) -> State | None:
         """The state to go on from; None if the run starts.
@@ -114,13 +114,13 @@ class Run:
 
     def begin(self, learner: Learner, config: TrainingConfig) -> int:
         """Put back the state that is in the folder, if any. Returns the step to go on with."""
-        self.info.setdefault("training", to_dict(config))
+        self.info.setdefault("training", to_dict(config))  # all that `fit` alone knows of a run
         state = self.stored_state()
         if state:
             state.restore(learner)
-            self.first_step, self.seconds_before = state.step, state.seconds
-        if self.save_every is None:
-            self.save_every = min(500, max(1, config.steps // 10))
+        self.first_step = state.step if state else 0
+        self.seconds_before = state.seconds if state else 0.0
+        self.state_every = self.save_every or min(500, max(1, config.steps // 10))
         self.learner, self.began = learner, time.perf_counter()
         return self.first_step
 
@@ -133,15 +133,17 @@ class Run:
 
     def record(self, record: dict[str, Any], last: bool) -> None:
         """Write down a finished step; save if it is time to, or if the step is the `last`."""
-        if self.log is None:
+        if self.log is None:  # the first step of this process
             self.clear()
             self.log = open_log(self.folder / LOG, self.first_step)
         self.log.write(json.dumps(record) + "\n")
         done = record["step"] + 1
+        # A run that is killed behind the snapshot goes on before this step and writes it again;
+        # behind the state it would go on after this step, without the snapshot.
         if self.snapshot_every and done % self.snapshot_every == 0:
             self.save_weights(checkpoint.snapshot_path(self.folder, done), {"step": done})
-        if last or done % (self.save_every or 1) == 0:
-            self.log.flush()
+        if last or done % self.state_every == 0:
+            self.log.flush()  # first, so that no step of the state is missing in the log
             assert self.learner is not None
             save_state(self.folder, self.learner, done, self.story, self.seconds)
 
@@ -168,13 +170,13 @@ class Run:
     def is_complete(self) -> bool:
         """Whether the weights of this run are there and belong to their JSON."""
         path = self.folder / WEIGHTS
-        if not path.exists() or not path.with_suffix(".json").exists():
+        try:
+            info = checkpoint.read_info(path)
+        except (FileNotFoundError, ValueError):
             return False
-        info = checkpoint.read_info(path)
-        if info.get("sha256") != checksum(path):
-            return False
-        check_story(path, {key: info[key] for key in STORY if key in info}, self.story)
-        return True
+        # More may have been written down since, such as scores: only the story is compared.
+        same = not differences({key: info.get(key) for key in self.story}, self.story)
+        return same and path.exists() and info.get("sha256") == checksum(path)
 
 
 def open_log(path: Path, steps: int) -> TextIO:
@@ -236,6 +238,7 @@ class StopSignals:
         """Say how to go on and raise what the signal stands for, if one was received."""
         if self.received is None:
             return
+        # Above the progress bar, not through it.
         tqdm.write(f"{sentence}, which are saved; go on with --resume", file=sys.stderr)
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt

@@ -31,11 +31,6 @@ class Learner:
     optimizers: list[torch.optim.Optimizer]
 
 
-def canonical(story: dict[str, Any]) -> str:
-    """The story of a run as JSON in which equal stories are equal texts."""
-    return json.dumps(story, sort_keys=True)
-
-
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
     """What differs between two stories, as `block_size: 4 before, 16 now`."""
     if isinstance(before, dict) and isinstance(now, dict):
@@ -48,7 +43,7 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
 
 def check_story(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """`ValueError` that names what differs, unless both stories are the same run."""
-    different = differences(before, json.loads(canonical(now)))
+    different = differences(before, now)
     if different:
         shown = "; ".join(different[:5])
         more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
@@ -89,7 +84,12 @@ def save_state(
         for index, moments in optimizer.state_dict()["state"].items():
             for key, value in moments.items():
                 tensors[f"optimizer.{number}.{index}.{key}"] = value
-    settings = {"step": str(step), "story": canonical(story), "seconds": f"{seconds:.1f}"}
+    settings = {
+        "step": str(step),
+        "story": json.dumps(story, sort_keys=True),
+        "seconds": f"{seconds:.1f}",
+    }
+    # Last, because it covers the other settings, too.
     settings["digest"] = digest(tensors, settings)
     checkpoint.save_tensors(folder / STATE, tensors, settings)
 
@@ -107,6 +107,7 @@ class State:
         """Put weights and averages back. `ValueError` if they are those of another model."""
         model = {}
         moments: list[dict[int, dict[str, Tensor]]] = [{} for _ in learner.optimizers]
+        # A key is model.NAME, or optimizer.NUMBER.PARAMETER.NAME.
         for key, value in self.tensors.items():
             if key.startswith("model."):
                 model[key.removeprefix("model.")] = value
@@ -114,6 +115,7 @@ class State:
                 _, number, index, name = key.split(".")
                 moments[int(number)].setdefault(int(index), {})[name] = value
         checkpoint.load_tensors(learner.module, model, self.path)
+        # Averages alone are put back: learning rate and decay are those of the settings.
         for optimizer, state in zip(learner.optimizers, moments):
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -68,6 +68,7 @@ def train(
     # 1. everything is checked that can be checked without computing
     check_settings(preset, start)
     run.check_folder()
+    # Overwriting would delete the weights that the run says it started from.
     if start and checkpoint.resolve(start).parent.resolve() == run.folder.resolve():
         raise ValueError(f"{start} is the folder of the run itself; choose another with --out")
     if isinstance(preset.model, TextConfig):
@@ -90,6 +91,7 @@ def train(
         **materials.about,
         **about_start,
     }
+    # Another process may have begun since the folder was checked; `fit` checks it again.
     with lock(run.folder):
         records = fit(module, loss, preset.training, run, stop_after, description=preset.name)
         # 4. the result; a finished run that is complete stays as it is
@@ -114,15 +116,18 @@ def read_materials(preset: Preset, device: str) -> Materials:
     """Images, vocabulary and tokenizer of a preset. `ValueError` if the model does not fit them."""
     images = mnist.load_mnist("train")
     check_pixels(preset, images)
+    # 1. judge and tokenizer read pixels and captions
     if preset.kind != "backbone":
         vocab = load_vocabulary(getattr(preset.model, "codebook_size", 0))
         check_captions(preset, vocab)
         return Materials(images, vocab)
+    # 2. a backbone reads the codes of a tokenizer
     if not preset.tokenizer:
         raise ValueError(f"{preset.name} needs an image tokenizer; name one with --tokenizer")
     tokenizer, info = checkpoint.load_model(preset.tokenizer, ImageTokenizer, device)
     vocab = load_vocabulary(len(tokenizer.embedding), preset.text)
     check_tokens(preset, vocab)
+    # It measures every image, which takes some seconds; what can be checked without it comes first.
     pool = mnist_pool(images)
     check_context(preset, vocab, pool, tokenizer.grid)
     about = {
@@ -160,6 +165,7 @@ def start_from(
     other, info = checkpoint.load_model(start, MODULES[preset.kind])
     tensors = transfer.grown(other.state_dict(), module.state_dict())
     new_tokenizer = materials.tokenizer
+    # The codes, and so the rows of the vocabulary, mean something else under another tokenizer.
     if new_tokenizer and info["tokenizer_sha256"] != materials.about["tokenizer_sha256"]:
         old_tokenizer, _ = checkpoint.load_model(info["tokenizer"], ImageTokenizer)
         old_size = len(old_tokenizer.embedding)
@@ -170,6 +176,7 @@ def start_from(
         vocabs = old_vocab, materials.vocab
         tensors = transfer.translated(tensors, new_tensors, vocabs, codebooks)
     checkpoint.load_tensors(module, tensors, checkpoint.resolve(start))
+    # The whole way there: the start has a start of its own.
     history = {key: info[key] for key in ("command", "training", "start") if key in info}
     return {"start": history, "start_sha256": info["sha256"]}
 
@@ -190,6 +197,7 @@ def command(preset: Preset, start: str | None = None) -> str:
         return f"(a preset of its own, {preset.name!r}; see config and training)"
     words = ["minillada", "train", preset.name]
     original = settings(PRESETS[preset.name])
+    # Only what differs from the preset needs a word.
     for name, value in settings(preset).items():
         if value == original[name]:
             continue
@@ -198,6 +206,7 @@ def command(preset: Preset, start: str | None = None) -> str:
         elif name == "bfloat16" and value:
             words.append("--bf16")
         else:
+            # A word stays as it is; numbers, lists and truth values are written as JSON.
             text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
             words += ["--set", f"{name}={text}"]
     if start:

@@ -39,7 +39,7 @@ def test_the_default_is_at_most_500_steps(tmp_path):
     for steps, expected in ((360, 36), (6000, 500), (5, 1)):
         run = Run(tmp_path)
         run.begin(None, changed(SHORT, steps=steps))
-        assert run.save_every == expected
+        assert run.state_every == expected
 
 
 def test_settings_of_a_run_that_make_no_sense(tmp_path):

@@ -265,7 +265,18 @@ def other_weights(folder):
     path.write_bytes(path.read_bytes()[:-1] + b"\x00")
 
 
+def half_a_json(folder):
+    (folder / "weights.json").write_text("{")
+
+
+def json_of_another_run(folder):
+    path = folder / "weights.json"
+    path.write_text(path.read_text().replace('"block_size": 4', '"block_size": 8'))
+
+
 DAMAGES = {
+    "half a JSON": half_a_json,
+    "JSON of another run": json_of_another_run,
     "no JSON": remove("weights.json"),
     "no weights": remove("weights.safetensors"),
     "neither": remove("weights.json", "weights.safetensors"),
