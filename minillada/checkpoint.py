@@ -1,8 +1,8 @@
 """Weights on disk: a safetensors file and, beside it, a JSON that says how they came to be.
 
 Notable choices
-- The JSON holds the module's configuration, the SHA-256 of the weights and a digest of itself.
-  A damaged, altered or exchanged file is refused in one sentence.
+- The JSON holds the module's configuration, the SHA-256 of the weights and a digest of itself, so a
+  damaged, altered or exchanged file is noticed.
 - Shapes are compared before memory is taken: the module is built on torch's `meta` device first,
   where tensors have shapes but no numbers.
 - Floats are stored as float16: half the bytes, and 11 significant bits are more than a trained
@@ -61,21 +61,16 @@ def resolve(name: Name) -> Path:
         return path / "weights.safetensors"
     need_data()
     known = ", ".join(sorted(file.stem for file in WEIGHTS_DIR.glob("*.safetensors"))) or "none"
-    known += " (a run's folder or a .safetensors file works too)"
+    problem = f"no weights called {str(name)!r}"
     if path.is_dir():  # named in full: it may be another folder than the user meant
-        missing = path.absolute() / "weights.safetensors"
-        raise FileNotFoundError(f"no weights at {missing}; shipped: {known}")
-    raise FileNotFoundError(f"no weights called {str(name)!r}; shipped: {known}")
+        problem = f"no weights at {path.absolute() / 'weights.safetensors'}"
+    hint = "a run's folder or a .safetensors file works too"
+    raise FileNotFoundError(f"{problem}; shipped: {known} ({hint})")
 
 
 def full_name(name: Name) -> str:
     """A shipped name as it is, any other as a whole path: right from every working folder."""
     return str(name) if shipped(name) else str(resolve(name).absolute())
-
-
-def snapshot_path(run: Path, step: int) -> Path:
-    """Where a run keeps its weights after `step` steps."""
-    return run / f"step-{step:06d}.safetensors"
 
 
 # --- tensors -------------------------------------------------------------------------------------
@@ -87,7 +82,7 @@ def save_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None =
     with atomic(path) as temporary:
         try:
             save_file(tensors, temporary, metadata)
-        except SafetensorError as error:
+        except SafetensorError as error:  # a full disk, for example
             raise OSError(f"{path} cannot be written: {error}") from None
         # Before the file gets its name: later, another process may have put one in its place.
         return checksum(temporary)
@@ -109,8 +104,8 @@ def check_finite(tensors: Tensors, path: Path) -> None:
     """`ValueError` names the first tensor that holds NaN or infinity."""
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
-            problem = f"{path}: tensor {name!r} holds NaN, infinity or a number too large to store"
-            raise ValueError(f"{problem}; lower the learning rate and train again")
+            problem = f"tensor {name!r} holds NaN, infinity or a number too large for its type"
+            raise ValueError(f"{path}: {problem}; train again with a lower learning rate")
 
 
 def check_fit(expected: Tensors, tensors: Tensors, path: Path) -> None:
@@ -143,8 +138,8 @@ def load_tensors(module: nn.Module, tensors: Tensors, path: Path) -> None:
 def digest(info: dict) -> str:
     """SHA-256 of everything else in a JSON."""
     rest = {key: value for key, value in info.items() if key != "digest"}
-    text = json.dumps(rest, sort_keys=True)  # sorted, as the order of names means nothing
-    return hashlib.sha256(text.encode()).hexdigest()
+    # Sorted: the order of names means nothing.
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def write_info(path: Path, info: dict) -> None:
@@ -166,8 +161,7 @@ def read_info(path: Path) -> dict:
         info = None
     if not isinstance(info, dict):
         raise ValueError(f"{path} is not a valid JSON object; {RESTORE}")
-    # JSONs of older versions have no digest.
-    if "digest" in info and info["digest"] != digest(info):
+    if "digest" in info and info["digest"] != digest(info):  # older JSONs have none
         raise ValueError(f"{path} was changed after it was written (digest differs); {RESTORE}")
     return info
 
@@ -209,10 +203,7 @@ def check_sizes(cls: Stored[M], config: Any, tensors: Tensors, path: Path) -> No
 
 
 def load_model(name: Name, cls: Stored[M], device: str | torch.device = "cpu") -> tuple[M, dict]:
-    """The module (evaluation mode) and its info.
-
-    `ValueError` if file, JSON and configuration do not belong together.
-    """
+    """The module in evaluation mode, and its info. `ValueError` if the files do not fit."""
     # 1. both files are whole and belong together
     path = resolve(name)
     tensors, _ = read_tensors(path)
@@ -221,8 +212,7 @@ def load_model(name: Name, cls: Stored[M], device: str | torch.device = "cpu") -
     if kind != cls.kind:
         raise ValueError(f"{path} holds a {kind}, not a {cls.kind}; pass weights of a {cls.kind}")
     if info.get("sha256") != checksum(path):
-        problem = f"{path} and its JSON do not belong together (checksum differs)"
-        raise ValueError(f"{problem}; {RESTORE}")
+        raise ValueError(f"{path} and its JSON do not belong together; {RESTORE}")
     # 2. the module has these tensors, so it is built and filled
     check_sizes(cls, config, tensors, path)
     module = build(cls, config)

@@ -3,7 +3,7 @@
 Notable choices
 - A wrong value is refused when a configuration is made, whichever way it came: from Python, from
   the command line or from a JSON file. Types and limits stand beside the defaults.
-- `TrainingConfig` is made of an optimiser, an objective and the data, each a small class of its own.
+- `TrainingConfig` is made of an optimiser, an objective and the data, each a class of its own.
   `changed(preset, steps=10, mask_rate=(0.1, 1.0))` finds the class that holds a field.
 - Field names follow the official configuration where it has one (`hidden_size`, …).
 """

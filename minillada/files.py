@@ -91,9 +91,10 @@ def lock(folder: Path) -> Iterator[None]:
             hold(file.fileno())
         except (BlockingIOError, PermissionError):
             file.seek(0)
+            owner = f"process {file.read() or '(unknown)'}"
             raise ValueError(
-                f"the folder {folder} is in use by process {file.read() or '(unknown)'}; wait until "
-                "it has ended, or choose another folder"
+                f"the folder {folder} is in use by {owner}; wait until it has ended, "
+                "or choose another folder"
             ) from None
         file.seek(0)
         file.truncate()

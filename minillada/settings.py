@@ -111,11 +111,11 @@ def read_settings(texts: list[str]) -> dict[str, Any]:
     values = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals:
+        if not name or not equals:
             raise ValueError(f"a setting is written NAME=VALUE, got {text!r}")
         try:
             values[name] = frozen(json.loads(value))
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             values[name] = value  # a word without quotation marks
     return values
 

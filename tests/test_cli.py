@@ -18,6 +18,7 @@ from minillada import checkpoint, cli
 from minillada.datasets import mnist, pictures
 from minillada.datasets.pool import mnist_pool
 from minillada.evaluation import suite
+from minillada.extras import merging
 from minillada.measure.judge import Judge
 from minillada.model import Backbone
 from minillada.presets import PRESETS
@@ -174,7 +175,7 @@ def test_merge_averages_the_best_snapshots(call, refuse, run, tmp_path):
     head = backbone.lm_head.weight.detach().clone()
     for step, scale in ((1, 1e-3), (2, 0.5), (3, 4.0)):  # never sure, cautious, and sure of what a random model does not know
         backbone.lm_head.weight.data = scale * head
-        checkpoint.save_model(checkpoint.snapshot_path(tmp_path / "kept", step), backbone, info | {"training": {"draw_share": 0.5}})
+        checkpoint.save_model(merging.snapshot_path(tmp_path / "kept", step), backbone, info | {"training": {"draw_share": 0.5}})
     code, out, _ = call("merge", "kept", "--top", 2, "--samples", 3, "--out", "mean", "--json")
     report, order = json.loads(out), (2, 1, 3)
     assert code == 0 and list(report["bits"]) == [f"kept/step-00000{step}.safetensors" for step in order]

@@ -127,3 +127,22 @@ def test_a_missing_data_folder_is_named_with_the_cure(tmp_path, monkeypatch):
         FileNotFoundError, match="nowhere; install .* `pip install -e .`, or .*MINILLADA_DATA"
     ):
         files.need_data()
+
+
+def test_nothing_is_made_where_the_data_folder_is_missing(tmp_path):
+    """As after `pip install .` without -e: neither loading nor training makes a data folder."""
+    code = (
+        "import sys, minillada\n"
+        "from minillada.datasets.mnist import load_mnist\n"
+        "from minillada.vocab import load_vocabulary\n"
+        "for load in (minillada.load, load_mnist, lambda: load_vocabulary(16)):\n"
+        "    try: load()\n"
+        "    except FileNotFoundError as error: print(error)\n"
+    )
+    environment = os.environ | {"MINILLADA_DATA": str(tmp_path / "nowhere")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    sentences = done.stdout.splitlines()
+    assert len(sentences) == 3 and names(tmp_path) == []
+    for sentence in sentences:
+        assert "there is no data folder at" in sentence and "`pip install -e .`" in sentence

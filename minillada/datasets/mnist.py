@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..files import DATA_DIR
+from ..files import DATA_DIR, need_data
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -54,6 +54,8 @@ def load_mnist(split: str = "train", root: Path | None = None) -> Images:
     """
     if split not in ("train", "test"):
         raise ValueError(f"MNIST has the splits 'train' and 'test', not {split!r}")
+    if root is None:
+        need_data()
     prefix = "train" if split == "train" else "t10k"
     images = bytearray(idx_bytes(f"{prefix}-images-idx3-ubyte", root or DATA_DIR))
     labels = bytearray(idx_bytes(f"{prefix}-labels-idx1-ubyte", root or DATA_DIR))

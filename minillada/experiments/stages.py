@@ -6,8 +6,8 @@ hours on one core; notebook 09 shows the result.
 
 from __future__ import annotations
 
-from .. import checkpoint
 from ..evaluation import suite
+from ..extras import merging
 from ..presets import get_preset
 from ..settings import changed
 from ..tasks.table import TRAINED
@@ -35,7 +35,7 @@ def measure(lab: Lab, stage: str, step: int, samples: int) -> dict[str, float]:
     """The share of right answers of every task after `step` steps of a stage."""
     run = train_stage(lab, stage)
     last = step == get_preset(stage).training.steps
-    uni = lab.load(run if last else checkpoint.snapshot_path(run, step))
+    uni = lab.load(run if last else merging.snapshot_path(run, step))
     tasks = [task for task in TRAINED if task in suite.SUITE]
     marked = suite.run(uni, lab.judge(), suite.unseen_pool(), samples, tasks=tasks)
     return {score: value["accuracy"] for score, value in suite.scores(marked).items()}

@@ -16,6 +16,11 @@ from ..checkpoint import M, Stored, load_model, load_tensors, resolve, shipped
 SAME = ("tokenizer_sha256", "text_sha256")  # what checkpoints of one model share, besides sizes
 
 
+def snapshot_path(run: Path, step: int) -> Path:
+    """Where a run keeps its weights after `step` steps."""
+    return run / f"step-{step:06d}.safetensors"
+
+
 def snapshots(name: str | Path) -> list[Path]:
     """The snapshots of a run's folder, oldest first; if there are none, its one set of weights."""
     found = [] if shipped(name) else sorted(Path(name).glob("step-*.safetensors"))

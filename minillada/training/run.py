@@ -30,6 +30,7 @@ from tqdm.auto import tqdm
 
 from .. import checkpoint
 from ..config import TrainingConfig
+from ..extras import merging
 from ..files import atomic, checksum
 from ..settings import to_dict
 from .state import STATE, Learner, State, check_finite, differences, read_state, save_state
@@ -141,7 +142,7 @@ class Run:
         # A run that is killed behind the snapshot goes on before this step and writes it again;
         # behind the state it would go on after this step, without the snapshot.
         if self.snapshot_every and done % self.snapshot_every == 0:
-            self.save_weights(checkpoint.snapshot_path(self.folder, done), {"step": done})
+            self.save_weights(merging.snapshot_path(self.folder, done), {"step": done})
         if last or done % self.state_every == 0:
             self.log.flush()  # first, so that no step of the state is missing in the log
             assert self.learner is not None

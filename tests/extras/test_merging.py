@@ -17,7 +17,7 @@ def save_steps(folder, count, **changes):
     paths, modules = [], []
     for step in range(1, count + 1):
         module = tiny_backbone(step, **changes)
-        path = checkpoint.snapshot_path(folder, step)
+        path = merging.snapshot_path(folder, step)
         about = describe("backbone", module) | {"step": step, "tokenizer_sha256": "one"}
         checkpoint.save_model(path, module, about)
         paths.append(path)
@@ -78,7 +78,7 @@ def test_snapshots_of_a_run_come_in_order(tmp_path):
     saved = tmp_path / "run" / "weights.safetensors"
     checkpoint.save_model(saved, backbone, describe("backbone", backbone))
     assert merging.snapshots(saved) == [saved] == merging.snapshots(saved.parent)
-    paths = [checkpoint.snapshot_path(saved.parent, step) for step in (90, 100, 1000, 100_000)]
+    paths = [merging.snapshot_path(saved.parent, step) for step in (90, 100, 1000, 100_000)]
     for path in reversed(paths):
         path.touch()
     assert merging.snapshots(saved.parent) == paths
@@ -87,5 +87,5 @@ def test_snapshots_of_a_run_come_in_order(tmp_path):
 def test_a_folder_does_not_hide_shipped_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mnist").mkdir()
-    checkpoint.snapshot_path(tmp_path / "mnist", 1).touch()
+    merging.snapshot_path(tmp_path / "mnist", 1).touch()
     assert merging.snapshots("mnist") == [checkpoint.resolve("mnist")]

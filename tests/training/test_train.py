@@ -335,7 +335,7 @@ def test_snapshots_are_the_weights_of_their_step(preset, tmp_path):
     names = [path.name for path in merging.snapshots(tmp_path / "run")]
     assert names == [f"step-00000{step}.safetensors" for step in (2, 4, 6)]
     four, _ = train.train(preset, tmp_path / "four", stop_after=4)
-    kept, info = checkpoint.load_model(checkpoint.snapshot_path(tmp_path / "run", 4), Backbone)
+    kept, info = checkpoint.load_model(merging.snapshot_path(tmp_path / "run", 4), Backbone)
     assert same_bits(kept, storable(four))
     assert info["step"] == 4 and info["preset"] == "mnist"
 
