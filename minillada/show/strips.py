@@ -113,4 +113,5 @@ def mask_figure(masks: list[Tensor], titles: list[str], ticks: list[str] | None 
         axes.set_yticks([i - 0.5 for i in range(masks[0].shape[0])], minor=True)
         axes.grid(which="minor", color="white", linewidth=0.6)
         axes.tick_params(which="minor", length=0)
-    return label(figure, ticks, ticks, size=(3.6 * len(masks), 3.8))
+    # The height has room for titles: with an equal aspect, the layout would cut them off.
+    return label(figure, ticks, ticks, size=(3.6 * len(masks), 4.2))

@@ -60,3 +60,12 @@ def test_mask_figure_draws_the_mask():
     axes = strips.mask_figure([mask], ["causal"], ["a", "b", "c"]).axes[0]
     assert torch.equal(torch.tensor(axes.images[0].get_array()).bool(), mask)
     assert [text.get_text() for text in axes.get_yticklabels()] == ["a", "b", "c"]
+
+
+def test_nothing_of_a_mask_figure_is_cut_off():
+    mask = torch.ones(6, 6).tril().bool()
+    figure = strips.mask_figure([mask] * 4, ["causal"] * 4, ["0"] * 6)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        box = axes.get_tightbbox()  # with title and labels
+        assert box.y0 >= 0 and box.y1 <= figure.bbox.height
