@@ -1,0 +1,163 @@
+"""What the commands share: options, checks that come before the work, saving and printing.
+
+Notable choices
+- Whatever can be refused is refused before a model is loaded.
+- A picture's file is opened before the picture is drawn, and it is saved before anything is
+  printed: neither a full disk nor an odd terminal can cost the work.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .. import checkpoint
+from ..files import atomic
+from ..show import grids
+from ..uni import Uni, load
+
+
+def option(help: str, *names: str, **rules: Any) -> Any:
+    """An option with its help text; `names` if it is not called as its parameter is."""
+    return typer.Option(*names, help=help, **rules)
+
+
+def argument(help: str) -> Any:
+    """A positional argument with its help text."""
+    return typer.Argument(help=help)
+
+
+# What PIL calls the format of a picture, by the ending of its name.
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+MOST_PICTURES = 500  # in a row or column: no larger picture fits a JPEG file
+LARGEST_SEED = 10**9
+
+
+def check_range(name: str, value: int, low: int, high: int) -> None:
+    """`ValueError` unless a number lies between two limits."""
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be at least {low} and at most {high:,}, got {value}")
+
+
+def check_seed(seed: int | None) -> int | None:
+    """The seed, as a callback of its option."""
+    if seed is not None:
+        check_range("seed", seed, 0, LARGEST_SEED)
+    return seed
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """`UnicodeError` for text that was typed in another encoding than the terminal's."""
+    for text in texts:
+        text.encode("utf-8")
+
+
+Model = Annotated[str, option("Shipped weights by name, a run's folder, or a .safetensors file.")]
+Device = Annotated[str, option("cpu, cuda, cuda:1, …")]
+Seed = Annotated[int, option("Seed of every random choice.", callback=check_seed)]
+OptionalSeed = Annotated[int | None, option("Seed, if not the preset's.", callback=check_seed)]
+Json = Annotated[bool, option("Print JSON and nothing else.", "--json")]
+Out = Annotated[Path, option("Picture to write: .png or .jpg.")]
+
+
+def check_device(name: str) -> str:
+    """The device name, or `ValueError` if this machine cannot compute on it."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except Exception:  # each kind of device has its own way to say no
+        raise ValueError(f"device {name!r} is not available here; use --device cpu") from None
+    return str(device)
+
+
+def check_finished(name: str) -> None:
+    """`ValueError`, with what to do, for the folder of a run that was stopped."""
+    folder = Path(name)
+    if checkpoint.shipped(name) or (folder / "weights.safetensors").exists():
+        return
+    snapshots = sorted(folder.glob("step-*.safetensors")) if folder.is_dir() else []
+    state = folder / "state.safetensors"
+    if not snapshots and not state.exists():
+        return
+    advice = f"finish it with `minillada train PRESET --out {name} --resume`"
+    if snapshots:
+        advice += f", or take a snapshot: {snapshots[-1]}"
+    reached = f"it was stopped after step {saved_step(state)}" if state.exists() else "no weights"
+    raise ValueError(f"the run in {name} is not finished ({reached}); {advice}")
+
+
+def saved_step(state: Path) -> str:
+    """The step of a saved state, as its file says; a damaged file does not."""
+    try:
+        with safe_open(state, "pt") as file:
+            return (file.metadata() or {}).get("step", "?")
+    except SafetensorError:
+        return "?"
+
+
+def load_finished(name: str, device: str) -> Uni:
+    """The model of a name, on a device that is there."""
+    device = check_device(device)
+    check_finished(name)
+    return load(name, device)
+
+
+@contextmanager
+def picture_file(out: Path) -> Iterator[tuple[Path, str]]:
+    """A temporary path to save a picture to, and its format; it becomes `out` at the end."""
+    if out.suffix.lower() not in FORMATS:
+        raise ValueError(f"cannot write {out}: a picture's name ends in {' or '.join(FORMATS)}")
+    with atomic(out) as temporary:
+        yield temporary, FORMATS[out.suffix.lower()]
+
+
+def save_images(images: Tensor, columns: int, file: tuple[Path, str]) -> None:
+    """Save images `[B, C, H, W]` in rows of `columns`, three times enlarged."""
+    picture = grids.to_pil(grids.tile(images, columns))
+    picture = picture.resize((picture.width * 3, picture.height * 3), 0)
+    path, kind = file
+    picture.save(path, kind)
+
+
+def check_writable(path: Path) -> None:
+    """`ValueError` unless new files can be made beside `path`."""
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(
+            f"cannot write to the folder {path.parent}; copy it, or leave --record out"
+        )
+
+
+def escaped(text: object) -> str:
+    """Text without characters that would move a terminal's cursor or hide something."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+def print_texts(names: Sequence[object], texts: list[str], as_json: bool) -> None:
+    """One text for each name, as lines or as a JSON list."""
+    if as_json:
+        print_json([{"name": str(name), "text": text} for name, text in zip(names, texts)])
+        return
+    for name, text in zip(names, texts):
+        print(f"{escaped(name)}: {escaped(text)}")
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def print_report(report: dict, as_json: bool) -> None:
+    """A flat report as JSON or as lines."""
+    if as_json:
+        print_json(report)
+        return
+    for name, value in report.items():
+        print(f"{escaped(name)}: {escaped(value)}")

@@ -1,0 +1,233 @@
+"""Commands that use a model: demo, draw, describe, answer, edit, think, interleave."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from .. import layout
+from ..datasets import captions, mnist
+from ..datasets.pictures import read as read_picture
+from ..measure.judge import load_judge
+from ..show import grids, strips
+from ..uni import DRAW, EDIT, load
+from .common import (
+    MOST_PICTURES,
+    Device,
+    Json,
+    Model,
+    Out,
+    Seed,
+    argument,
+    check_device,
+    check_range,
+    check_texts,
+    escaped,
+    load_finished,
+    option,
+    picture_file,
+    print_texts,
+    save_images,
+)
+
+PictureFiles = Annotated[list[Path], argument("Picture files of digits, of any size: PNG, JPEG, …")]
+Together = Annotated[
+    bool,
+    option(
+        "All pictures are about one question, in this order; else each is about its own.",
+        "--together",
+    ),
+]
+
+
+def demo(out: Out = Path("outputs/demo.png"), device: Device = "cpu", seed: Seed = 0) -> None:
+    """Draw ten digits from captions, describe ten real test images, save one picture of both."""
+    began = time.perf_counter()
+    device = check_device(device)
+    with picture_file(out) as (path, kind):
+        tell("loading the shipped weights …")
+        uni = load("mnist", device)
+        test = mnist.load_mnist("test")
+
+        tell("drawing ten digits …")
+        style = torch.Generator().manual_seed(seed)
+        prompts = []
+        for digit in range(10):
+            thickness = int(torch.randint(2, (1,), generator=style))
+            slant = int(torch.randint(3, (1,), generator=style))
+            prompts.append(captions.caption(digit, thickness, slant))
+        traced = uni.draw_traced(prompts, seed=seed)
+
+        tell("describing ten test images …")
+        chosen = torch.randperm(len(test.labels), generator=style)[:10]
+        real = test.floats(chosen)
+        written = uni.describe(real)
+        true = captions.describe_pixels(real, test.labels[chosen])
+
+        frames = strips.film_frames(uni, traced)
+        figure = grids.demo_figure(prompts, traced.images, frames, real, written)
+        figure.savefig(path, format=kind)
+
+    read = load_judge().classify(traced.images).tolist()
+    print("asked for                             the judge sees")
+    for digit, prompt in enumerate(prompts):
+        remark = "" if read[digit] == digit else "   (not what was asked)"
+        print(f"  {prompt:36s}{mnist.DIGITS[read[digit]]}{remark}")
+    print("\nthe model wrote                       measured from the pixels")
+    for got, want in zip(written, true):
+        print(f"  {escaped(got):36s}{want}{'' if got == want else '   (differs)'}")
+    print(f"\nsaved {out} after {time.perf_counter() - began:.0f} s.", end=" ")
+    print("Next: `make lab` (or `jupyter lab notebooks`) opens the notebooks.")
+
+
+def tell(text: str) -> None:
+    """What is being done, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def draw(
+    caption: Annotated[
+        list[str], argument("What to draw, for example 'a thick seven leaning right'.")
+    ],
+    count: Annotated[int, option(f"How many of each, {MOST_PICTURES} at most.")] = 8,
+    steps: Annotated[int, option("Denoising steps per block.")] = DRAW.steps,
+    guidance: Annotated[float, option("Guidance scale; 1 is none.")] = DRAW.guidance,
+    temperature: Annotated[float, option("0 takes the most likely code.")] = DRAW.temperature,
+    out: Out = Path("outputs/draw.png"),
+    model: Model = "mnist",
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Draw captions; one row of the picture for each."""
+    check_range("count", count, 1, MOST_PICTURES)
+    check_range("the number of captions", len(caption), 1, MOST_PICTURES)
+    check_texts(caption)
+    asked = [text for text in caption for _ in range(count)]
+    sampling = {"steps": steps, "guidance": guidance, "temperature": temperature}
+    uni = load_finished(model, device)
+    with picture_file(out) as file:
+        save_images(uni.draw(asked, seed=seed, **sampling), count, file)
+    print(f"saved {out}")
+
+
+def describe(
+    pictures: Annotated[
+        list[Path] | None,
+        argument("Picture files of digits, of any size: PNG, JPEG, …"),
+    ] = None,
+    test: Annotated[int, option("Describe this many random test images, too.")] = 0,
+    question: Annotated[str, option("What to ask.")] = layout.DESCRIBE_QUESTION,
+    model: Model = "mnist",
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Write a caption for each picture."""
+    check_range("test", test, 0, 10_000)
+    check_texts([question])
+    if not pictures and not test:
+        raise ValueError("nothing to describe; give picture files or --test N")
+    names = [str(path) for path in pictures or []]
+    images = [read_picture(path)[None] for path in pictures or []]
+    if test:
+        digits = mnist.load_mnist("test")
+        order = torch.randperm(len(digits.labels), generator=torch.Generator().manual_seed(seed))
+        names += [f"test image {index}" for index in order[:test].tolist()]
+        images.append(digits.floats(order[:test]))
+    uni = load_finished(model, device)
+    print_texts(names, uni.describe(torch.cat(images), question=question), as_json)
+
+
+def read_pictures(paths: list[Path], together: bool) -> list[Tensor | tuple[Tensor, ...]]:
+    """What `Uni.answer` and `Uni.edit` take: single images, or one tuple of all."""
+    images = [read_picture(path) for path in paths]
+    return [tuple(images)] if together else list(images)
+
+
+def answer(
+    pictures: PictureFiles,
+    question: Annotated[str, option("What to ask.")] = "what digit is this?",
+    together: Together = False,
+    model: Model = "mnist-uni",
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Answer a question about each picture, or about all of them together."""
+    check_texts([question])
+    images = read_pictures(pictures, together)
+    names = [" + ".join(map(str, pictures))] if together else [str(path) for path in pictures]
+    answers = load_finished(model, device).answer(images, question)
+    print_texts(names, answers, as_json)
+
+
+def edit(
+    pictures: PictureFiles,
+    instruction: Annotated[
+        str,
+        option("For example 'make it thicker', 'mirror it' or 'turn it into a four'."),
+    ],
+    together: Together = False,
+    guidance_text: Annotated[float, option("Scale of (instruction - none).")] = EDIT.guidance,
+    guidance_image: Annotated[
+        float, option("Scale of (image - none); 0 leaves it out.")
+    ] = EDIT.guidance_image,
+    out: Out = Path("outputs/edit.png"),
+    model: Model = "mnist-uni",
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Edit each picture, or all of them together into one."""
+    check_range("the number of pictures", len(pictures), 1, MOST_PICTURES)
+    check_texts([instruction])
+    images = read_pictures(pictures, together)
+    scales = {"guidance_text": guidance_text, "guidance_image": guidance_image}
+    uni = load_finished(model, device)
+    with picture_file(out) as file:
+        edited = uni.edit(images, instruction, seed=seed, **scales)
+        save_images(edited, len(edited), file)
+    print(f"saved {out}")
+
+
+def think(
+    prompt: Annotated[
+        list[str],
+        argument("What to draw, for example 'draw the sum of two and five'."),
+    ],
+    out: Out = Path("outputs/think.png"),
+    model: Model = "mnist-uni",
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Think in words, then draw."""
+    check_range("the number of prompts", len(prompt), 1, MOST_PICTURES)
+    check_texts(prompt)
+    uni = load_finished(model, device)
+    with picture_file(out) as file:
+        texts, images = uni.think_and_draw(prompt, seed=seed)
+        save_images(images, len(images), file)
+    print_texts(prompt, texts, as_json=False)
+    print(f"saved {out}")
+
+
+def interleave(
+    prompt: Annotated[str, argument("What to show, for example 'count from three to six'.")],
+    out: Out = Path("outputs/interleave.png"),
+    model: Model = "mnist-uni",
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Text and images in turn."""
+    check_texts([prompt])
+    story = load_finished(model, device).interleave(prompt, seed=seed)
+    images = [part for part in story if isinstance(part, Tensor)]
+    if images:
+        with picture_file(out) as file:
+            save_images(torch.stack(images), len(images), file)
+    print(" ".join("[image]" if isinstance(part, Tensor) else escaped(part) for part in story))
+    print(f"saved {out}" if images else "no image in this answer, so no picture was saved")

@@ -1,0 +1,180 @@
+"""Commands that measure and look: evaluate, info, and the group bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+
+from .. import checkpoint
+from ..evaluation import bench, suite
+from ..evaluation import evaluate as measures
+from ..files import DATA_DIR, WEIGHTS_DIR
+from ..measure.intervals import interval_of
+from ..measure.judge import load_judge
+from ..presets import PRESETS
+from ..show import grids
+from .common import (
+    Device,
+    Json,
+    Seed,
+    argument,
+    check_device,
+    check_finished,
+    check_range,
+    check_writable,
+    load_finished,
+    option,
+    picture_file,
+    print_json,
+    print_report,
+)
+
+
+def evaluate(
+    model: Annotated[str, argument("Shipped weights by name, or a run's folder.")] = "mnist",
+    samples: Annotated[
+        int,
+        option("Test images to describe, or examples a task (at most 500); fewer is less precise."),
+    ] = 10_000,
+    choice: Annotated[
+        str, option("`model`: what --only lists; `tasks`: every task.", "--suite")
+    ] = "model",
+    only: Annotated[
+        list[str] | None,
+        option(f"Some of {', '.join(measures.MEASURES)} (or tasks); repeatable, or with commas."),
+    ] = None,
+    pictures: Annotated[
+        Path | None, option("Folder for one page of examples a task (--suite tasks).")
+    ] = None,
+    record: Annotated[
+        bool, option("Store the result in the JSON beside the weights.", "--record")
+    ] = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure a model on the MNIST test set."""
+    # 1. everything that can be refused is refused before the work
+    if choice not in ("model", "tasks"):
+        raise ValueError(f"there is no suite {choice!r}; choose model or tasks")
+    check_range("samples", samples, 1, 10_000)
+    device = check_device(device)
+    check_finished(model)
+    path = checkpoint.resolve(model)
+    if record:
+        check_writable(path)
+    names = [name for text in only or [] for name in text.split(",")] or None
+    # 2. the result is printed before it is stored
+    if choice == "model":
+        report = measures.evaluate(model, samples, seed, device, names)
+        print_json(report) if as_json else print_metrics(report)
+        if record:
+            info = checkpoint.read_info(path)
+            known = info.get("metrics", {}) if names else {}
+            checkpoint.write_info(path, info | {"metrics": known | report})
+        return
+    pool = suite.unseen_pool()
+    marked = suite.run(
+        load_finished(model, device), load_judge(), pool, min(samples, 500), seed, names
+    )
+    scores = suite.scores(marked)
+    print_json(scores) if as_json else print_scores(scores)
+    for task, result in marked.items() if pictures else ():
+        with picture_file(pictures / f"{task}.png") as (file, kind):
+            grids.task_page(pool, task, result).savefig(file, format=kind)
+    if record:
+        info = checkpoint.read_info(path)
+        known = info.get("tasks", {}) if names else {}
+        checkpoint.write_info(path, info | {"tasks": known | scores})
+
+
+def print_scores(scores: dict[str, dict]) -> None:
+    """One line a task: its share with both ends, and the passes an answer took."""
+    for task, score in scores.items():
+        share = interval_of(score, "accuracy").percent()
+        print(f"{task:32s}{share:40s}{score['passes']:6.1f} passes an answer")
+
+
+def print_metrics(report: dict) -> None:
+    """One line a number, with both ends where there are some."""
+    for name, value in report.items():
+        if not isinstance(value, float) or name.endswith(("_low", "_high")):
+            continue
+        measured = interval_of(report, name)
+        ends = f"   ({measured.low:.4f} to {measured.high:.4f})" if measured.n else ""
+        print(f"{name:32s}{value:10.4f}{ends}")
+    if "timing" in report:
+        speed = report["timing"]
+        seconds = f"{speed['cached']['median']:.2f} s ({speed['cached']['clock']})"
+        print(f"drawing {speed['batch']} digits: {seconds}, ", end="")
+        print(f"cache speed-up {speed['cache_speedup']:.2f}")
+
+
+def info(
+    name: Annotated[str | None, argument("Preset or weights to look at; all if left out.")] = None,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """What is installed, which presets exist, which weights are shipped, how they were made."""
+    if name is not None:
+        check_finished(name)
+        print_report(checkpoint.read_info(checkpoint.resolve(name)), as_json)
+        return
+    shipped = {}
+    for path in sorted(WEIGHTS_DIR.glob("*.safetensors")):
+        about = checkpoint.read_info(path)
+        shipped[path.stem] = {"kind": about["kind"], "parameters": about["parameters"]}
+    report = {
+        "torch": torch.__version__,
+        "cuda": torch.cuda.is_available(),
+        "device": check_device(device),
+        "data": str(DATA_DIR),
+        "presets": sorted(PRESETS),
+        "shipped": shipped,
+    }
+    print_report(report, as_json)
+
+
+Pairs = Annotated[int, option("Pairs of runs, one of each, for the median.", min=1)]
+Rows = Annotated[int, option("Rows.", min=1)]
+
+
+def bench_sampler(
+    length: Annotated[int, option("New tokens a row.", min=32)] = 512,
+    batch: Rows = 8,
+    pairs: Pairs = 3,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Cached decoding against diffusers' LLaDA2Pipeline, which recomputes the prefix.
+
+    Needs `pip install -e ".[bench]"`.
+    """
+    setting = bench.Setting(check_device(device), seed, pairs)
+    print_report(bench.bench_sampler(setting, length, batch), as_json)
+
+
+def bench_train(
+    length: Annotated[int, option("Tokens a row, a multiple of 16.", min=16)] = 512,
+    batch: Rows = 4,
+    views: Annotated[int, option("Pairs of complementary views a row.", min=1)] = 2,
+    pairs: Pairs = 3,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """A training step with shared clean pass and tiled attention, against a dense step a view."""
+    setting = bench.Setting(check_device(device), seed, pairs)
+    print_report(bench.bench_train(setting, length, batch, views), as_json)
+
+
+def bench_moe(
+    pairs: Pairs = 15, device: Device = "cpu", seed: Seed = 0, as_json: Json = False
+) -> None:
+    """The grouped experts against the formula over all experts, and against a sparse loop."""
+    setting = bench.Setting(check_device(device), seed, pairs)
+    print_report(bench.bench_moe(setting), as_json)

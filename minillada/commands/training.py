@@ -1,0 +1,109 @@
+"""Commands that make weights: train and merge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from .. import checkpoint
+from ..evaluation import likelihood
+from ..extras import merging
+from ..model import Backbone
+from ..presets import PRESETS, get_preset
+from ..settings import changed, read_settings
+from ..training import train as training
+from ..training.run import Run
+from .common import Device, Json, OptionalSeed, Seed, argument, check_device, option, print_json
+
+
+def train(
+    preset: Annotated[str, argument("One of: " + ", ".join(sorted(PRESETS)))],
+    out: Annotated[Path | None, option("Folder of the run; default runs/PRESET.")] = None,
+    steps: Annotated[int | None, option("Training steps, if not the preset's.")] = None,
+    learning_rate: Annotated[
+        float | None, option("Peak learning rate, if not the preset's.")
+    ] = None,
+    resume: Annotated[
+        bool, option("Continue a stopped run; the result is bit-identical.", "--resume")
+    ] = False,
+    overwrite: Annotated[
+        bool, option("Replace the run that is in the folder.", "--overwrite")
+    ] = False,
+    save_every: Annotated[
+        int | None, option("Steps between saved states; default a tenth of the run, at most 500.")
+    ] = None,
+    bf16: Annotated[
+        bool, option("bfloat16: faster where the processor supports it.", "--bf16")
+    ] = False,
+    tokenizer: Annotated[
+        str | None, option("Image tokenizer weights, if not the preset's.")
+    ] = None,
+    start: Annotated[
+        str | None, option("Weights to start from: a shipped name or a run's folder.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        option(
+            "Any other setting as NAME=VALUE: objective=uniform, views=2, …; repeatable.", "--set"
+        ),
+    ] = None,
+    snapshot_every: Annotated[
+        int | None,
+        option("Keep the weights every so many steps too, for `minillada merge`."),
+    ] = None,
+    device: Device = "cpu",
+    seed: OptionalSeed = None,
+    as_json: Json = False,
+) -> None:
+    """Train a preset on MNIST: text pieces, judge, image tokenizer or backbone."""
+    changes = {
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "bfloat16": bf16 or None,
+        "tokenizer": tokenizer,
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    chosen = changed(get_preset(preset), **read_settings(setting or []), **given)
+    out = out or Path("runs") / preset
+    run = Run(out, resume, overwrite, save_every, snapshot_every)
+    _, records = training.train(chosen, run, check_device(device), start)
+    last = records[-1] if records else {}
+    if as_json:
+        print_json({"out": str(out), **last})
+    else:
+        print(f"finished in {out}; last step: {last or 'none left to do'}")
+
+
+def merge(
+    weights: Annotated[
+        list[str],
+        argument("Runs' folders (all their snapshots), .safetensors files or names."),
+    ],
+    top: Annotated[int, option("How many of the best to average.", min=2)] = 3,
+    samples: Annotated[int, option("Validation images that choose them.", min=2, max=1000)] = 500,
+    out: Annotated[Path, option("Folder of the result.")] = Path("runs/merged"),
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Average the best checkpoints of a backbone, chosen by the bound on held-out images."""
+    device = check_device(device)
+    paths = [path for name in weights for path in merging.snapshots(name)]
+    if len(paths) < top:
+        raise ValueError(
+            f"{len(paths)} checkpoints are too few to choose the best {top}; "
+            "keep more with `minillada train … --snapshot-every N`"
+        )
+    images, texts = likelihood.validation_images(samples)
+    ranked = likelihood.rank_checkpoints(paths, images, texts, device, seed=seed)
+    merged, info = merging.merge([path for path, _ in ranked[:top]], Backbone)
+    checkpoint.save_model(out / "weights.safetensors", merged, info)
+    [(_, bits)] = likelihood.rank_checkpoints([out], images, texts, device, seed=seed)
+    if as_json:
+        by_path = {str(path): value for path, value in ranked}
+        print_json({"out": str(out), "merged_bits": bits, "top": top, "bits": by_path})
+        return
+    for place, (path, value) in enumerate(ranked):
+        print(f"{value:8.4f} bits per token  {path}{'  averaged' if place < top else ''}")
+    print(f"{bits:8.4f} bits per token  {out}, their mean")

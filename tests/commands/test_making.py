@@ -1,0 +1,214 @@
+"""The commands that use a model do what the functions do, and save before they print."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import mnist_test_images, tiny_judge, tiny_uni
+from PIL import Image
+
+import minillada
+import minillada.uni as uni_module
+from minillada.commands import common, making
+from minillada.commands.common import escaped
+from minillada.datasets import mnist
+from minillada.datasets.pictures import read
+from minillada.show import grids
+
+
+def saved(path: Path) -> bytes:
+    with Image.open(path) as image:
+        return image.tobytes()
+
+
+def expected(images: torch.Tensor, columns: int) -> bytes:
+    small = grids.to_pil(grids.tile(images, columns))
+    return small.resize((small.width * 3, small.height * 3), 0).tobytes()
+
+
+def test_draw_saves_one_row_a_caption(call, run, tmp_path):
+    captions = ["a seven", "a thick eight"]
+    settings = ["--count", 3, "--steps", 2, "--seed", 4]
+    code, out, _ = call("draw", *captions, *settings, "--model", run)
+    assert code == 0 and out == "saved outputs/draw.png\n"
+    images = minillada.load(run).draw(["a seven"] * 3 + ["a thick eight"] * 3, seed=4, steps=2)
+    assert saved(tmp_path / "outputs" / "draw.png") == expected(images, 3)
+    with Image.open(tmp_path / "outputs" / "draw.png") as image:
+        assert image.size == (3 * (3 * 34 - 2), 3 * (2 * 34 - 2))
+    assert [p.name for p in (tmp_path / "outputs").iterdir()] == ["draw.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.jpg", "JPEG"), ("b.JPEG", "JPEG"), ("c.png", "PNG")]
+)
+def test_the_ending_decides_what_is_written(call, run, tmp_path, name, kind):
+    code, out, _ = call("draw", "a two", "--steps", 1, "--count", 1, "--out", name, "--model", run)
+    assert code == 0 and out == f"saved {name}\n"
+    with Image.open(tmp_path / name) as image:
+        assert image.format == kind
+
+
+def test_describe_reads_pictures_and_test_images(call, run, picture):
+    names = [str(picture(f"{size}.png", size)) for size in (28, 32)]
+    code, out, _ = call("describe", *names, "--test", 3, "--seed", 1, "--model", run, "--json")
+    report = json.loads(out)
+    chosen = torch.randperm(10_000, generator=torch.Generator().manual_seed(1))[:3]
+    assert code == 0
+    assert [entry["name"] for entry in report] == [
+        *names, *(f"test image {index}" for index in chosen.tolist())
+    ]  # fmt: skip
+    images = [read(Path(name))[None] for name in names] + [mnist_test_images().floats(chosen)]
+    texts = [entry["text"] for entry in report]
+    assert texts == minillada.load(run).describe(torch.cat(images))
+    code, out, _ = call("describe", names[0], "--model", run)
+    assert code == 0 and out == f"{names[0]}: {escaped(texts[0])}\n"
+
+
+def test_a_picture_given_twice_is_described_twice(call, run, picture):
+    name = picture("x.png")
+    _, out, _ = call("describe", name, name, "--model", run, "--json")
+    assert [entry["name"] for entry in json.loads(out)] == [str(name)] * 2
+
+
+def test_answers(call, run, picture):
+    names = [picture(f"{level}.png", level=level) for level in (100, 200)]
+    a, b = (read(name) for name in names)
+    uni = minillada.load(run)
+    code, out, _ = call("answer", *names, "--question", "why?", "--model", run)
+    answers = uni.answer([a, b], "why?")
+    assert code == 0
+    assert out.splitlines() == [f"{n}: {escaped(text)}" for n, text in zip(names, answers)]
+    asked = ["--together", "--question", "why?", "--model", run, "--json"]
+    code, out, _ = call("answer", *names, *asked)
+    [entry] = json.loads(out)
+    assert code == 0 and entry["name"] == f"{names[0]} + {names[1]}"
+    assert [entry["text"]] == uni.answer([(a, b)], "why?")
+
+
+def test_edits(call, run, picture, tmp_path):
+    names = [picture(f"{level}.png", level=level) for level in (100, 200)]
+    images = [read(name) for name in names]
+    scales = ["--guidance-text", 3, "--guidance-image", 1]
+    code, out, _ = call("edit", *names, "--instruction", "mirror it", *scales, "--model", run)
+    assert code == 0 and out == "saved outputs/edit.png\n"
+    edited = minillada.load(run).edit(images, "mirror it", guidance_text=3.0, guidance_image=1.0)
+    assert saved(tmp_path / "outputs" / "edit.png") == expected(edited, 2)
+
+
+@pytest.fixture
+def short_stories(monkeypatch):
+    """Random weights never stop, and their context is short."""
+    monkeypatch.setattr(uni_module, "THINKING_LENGTH", 30)
+    monkeypatch.setattr(uni_module, "MAX_IMAGES", 2)
+
+
+def test_thoughts_and_stories(call, run, short_stories):
+    uni = minillada.load(run)
+    code, out, _ = call("think", "draw one", "--model", run)
+    [thought], _ = uni.think_and_draw(["draw one"])
+    assert code == 0
+    assert out.splitlines() == [f"draw one: {escaped(thought)}", "saved outputs/think.png"]
+    code, out, _ = call("interleave", "count", "--model", run)
+    told = [escaped(p) if isinstance(p, str) else "[image]" for p in uni.interleave("count")]
+    assert code == 0 and out.splitlines()[0] == " ".join(told)
+
+
+def test_a_picture_is_saved_before_anything_is_printed(call, run, monkeypatch, tmp_path):
+    """Whatever the terminal does, the work is not lost."""
+    seen = []
+    monkeypatch.setattr(
+        making, "print_texts", lambda *_, **__: seen.append((tmp_path / "t.png").exists())
+    )
+    monkeypatch.setattr(uni_module, "THINKING_LENGTH", 30)
+    assert call("think", "draw one", "--out", "t.png", "--model", run)[0] == 0
+    assert seen == [True]
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # a random model writes control characters
+def test_demo_saves_its_picture(call, monkeypatch, tmp_path):
+    monkeypatch.setattr(making, "load", lambda name, device: tiny_uni())
+    monkeypatch.setattr(making, "load_judge", tiny_judge)
+    code, out, err = call("demo", "--seed", 1)
+    assert code == 0 and "saved outputs/demo.png" in out and "notebooks" in out
+    assert all(f" {word}" in out for word in mnist.DIGITS)
+    with Image.open(tmp_path / "outputs" / "demo.png") as image:
+        assert image.width > 300 and len(set(image.convert("L").tobytes())) > 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["draw", ""], "the caption is empty"),
+        (["draw", "a seven", "   "], "the caption is empty"),
+        (["draw", "a seven", "--steps", "0"], "steps must be at least 1, got 0"),
+        (["draw", "a seven", "--guidance", "nan"], "guidance must be a finite number, got nan"),
+        (["draw", "a seven", "--guidance", "inf"], "guidance must be a finite number, got inf"),
+        (["draw", "a seven", "--temperature", "-1"], "temperature must be"),
+        (["draw", "seven " * 300], "exceed the context"),
+        (["describe", "--test", "2", "--question", "why? " * 300], "exceed the context"),
+    ],
+)
+def test_what_the_model_refuses(refuse, run, arguments, sentence):
+    assert sentence in refuse(*arguments, "--model", run)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["draw", "a", "--count", "0"], "count must be at least 1 and at most 500, got 0"),
+        (["draw", "a", "--count", "1000000000"], "at most 500, got 1000000000"),
+        (["draw", *["a"] * 501], "the number of captions must be at least 1 and at most 500"),
+        (["draw", "a", "--seed", "100000000000000"], "at most 1,000,000,000, got 1000000000000"),
+        (["draw", "a", "--seed", "-1"], "seed must be at least 0"),
+        (["draw", "a", "--device", "nonsense"], "device 'nonsense' is not available here"),
+        (["draw", "a", "--device", "cuda:99"], "device 'cuda:99' is not available here"),
+        (["draw", "a", "--device", "meta"], "device 'meta' is not available here"),
+        (["draw", "a", "--model", "mnits"], "no weights called 'mnits'"),
+        (["think", "a", "--model", "mnist-unicorn"], "no weights called 'mnist-unicorn'"),
+        (["draw", "a \udcff"], "some text is not valid UTF-8"),
+        (["describe"], "nothing to describe; give picture files or --test N"),
+        (["describe", "--test", "-1"], "test must be at least 0"),
+        (["describe", "nowhere.png"], "no picture at nowhere.png"),
+        (["describe", "."], ". is not a file; give a picture"),
+        (["answer", "nowhere.png"], "no picture at nowhere.png"),
+    ],
+)
+def test_what_is_refused_before_a_model_is_loaded(refuse, monkeypatch, arguments, sentence):
+    real = common.load
+
+    def load(name, device):
+        assert name in ("mnits", "mnist-unicorn"), "a model was loaded in vain"
+        return real(name, device)
+
+    monkeypatch.setattr(common, "load", load)
+    assert sentence in refuse(*arguments)
+
+
+@pytest.mark.parametrize("command", [["draw", "a"], ["think", "a"], ["demo"]])
+def test_endings_that_cannot_be_written(refuse, run, command, monkeypatch):
+    monkeypatch.setattr(uni_module.Uni, "draw", None)  # no work is done before
+    model = [] if command == ["demo"] else ["--model", run]
+    assert "a picture's name ends in .png" in refuse(*command, "--out", "x.gif", *model)
+
+
+def test_tasks_that_cannot_be_done(refuse, run, picture):
+    one = picture("one.png")
+    edit = ["edit", one, "--model", run, "--instruction"]
+    assert "instruction is empty" in refuse(*edit, "")
+    bad = ["mirror it", "--guidance-text", "nan"]
+    assert "guidance must be a finite number" in refuse(*edit, *bad)
+    assert "exceed the context" in refuse("answer", *[one] * 9, "--together", "--model", run)
+
+
+def test_bad_pictures(refuse, run, picture, tmp_path):
+    def sentence(name):
+        return refuse("describe", name, "--model", run)
+
+    Image.new("L", (40, 40), 255).save(tmp_path / "blank.png")
+    assert "blank.png shows no digit" in sentence("blank.png")
+    (tmp_path / "text.png").write_text("I am a picture")
+    assert "text.png is not a picture that can be read" in sentence("text.png")
+    whole = picture("cut.png", 28).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    assert "cut.png is not a picture that can be read" in sentence("cut.png")
