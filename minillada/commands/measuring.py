@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 
 from .. import checkpoint
+from ..datasets.pool import Pool
 from ..evaluation import bench, suite
 from ..evaluation import evaluate as measures
 from ..files import DATA_DIR, WEIGHTS_DIR
@@ -15,6 +16,8 @@ from ..measure.intervals import interval_of
 from ..measure.judge import load_judge
 from ..presets import PRESETS
 from ..show import grids
+from ..tasks.base import Marked
+from ..uni import load
 from .common import (
     Device,
     Json,
@@ -24,7 +27,6 @@ from .common import (
     check_finished,
     check_range,
     check_writable,
-    load_finished,
     option,
     picture_file,
     print_json,
@@ -56,7 +58,6 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a model on the MNIST test set."""
-    # 1. everything that can be refused is refused before the work
     if choice not in ("model", "tasks"):
         raise ValueError(f"there is no suite {choice!r}; choose model or tasks")
     check_range("samples", samples, 1, 10_000)
@@ -66,28 +67,30 @@ def evaluate(
     if record:
         check_writable(path)
     names = [name for text in only or [] for name in text.split(",")] or None
-    # 2. the result is printed before it is stored
+
+    # Results are printed before anything is stored: no full disk can cost them.
     if choice == "model":
         report = measures.evaluate(model, samples, seed, device, names)
         print_json(report) if as_json else print_metrics(report)
-        if record:
-            info = checkpoint.read_info(path)
-            known = info.get("metrics", {}) if names else {}
-            checkpoint.write_info(path, info | {"metrics": known | report})
-        return
-    pool = suite.unseen_pool()
-    marked = suite.run(
-        load_finished(model, device), load_judge(), pool, min(samples, 500), seed, names
-    )
-    scores = suite.scores(marked)
-    print_json(scores) if as_json else print_scores(scores)
-    for task, result in marked.items() if pictures else ():
-        with picture_file(pictures / f"{task}.png") as (file, kind):
-            grids.task_page(pool, task, result).savefig(file, format=kind)
+    else:
+        pool, count = suite.unseen_pool(), min(samples, 500)
+        marked = suite.run(load(model, device), load_judge(), pool, count, seed, names)
+        report = suite.scores(marked)
+        print_json(report) if as_json else print_scores(report)
+        if pictures is not None:
+            save_pages(pictures, pool, marked)
     if record:
-        info = checkpoint.read_info(path)
-        known = info.get("tasks", {}) if names else {}
-        checkpoint.write_info(path, info | {"tasks": known | scores})
+        key = "metrics" if choice == "model" else "tasks"
+        about = checkpoint.read_info(path)
+        known = about.get(key, {}) if names else {}  # what was not measured now stays
+        checkpoint.write_info(path, about | {key: known | report})
+
+
+def save_pages(folder: Path, pool: Pool, marked: dict[str, Marked]) -> None:
+    """One page of examples a task."""
+    for task, result in marked.items():
+        with picture_file(folder / f"{task}.png") as (file, kind):
+            grids.task_page(pool, task, result).savefig(file, format=kind)
 
 
 def print_scores(scores: dict[str, dict]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -104,7 +105,7 @@ class Decoding:
         self.mask_id = load_vocabulary(512).mask_id
         with torch.no_grad():
             self.backbone.lm_head.weight[self.mask_id] = 0
-        self.pipeline = LLaDA2Pipeline(
+        self.pipeline: Any = LLaDA2Pipeline(
             model=PipelineModel(self.backbone, self.block_size),
             scheduler=BlockRefinementScheduler(block_length=self.block_size),
         )

@@ -123,7 +123,7 @@ def take_other_weights(weights, about):
         (lambda w, j: w.unlink(), "no weights"),
         (lambda w, j: j.unlink(), "weights.json is missing"),
         (lambda w, j: j.write_text("{"), "is not a valid JSON object"),
-        (lambda w, j: j.write_text("[" * 100_000), "nested too deeply"),
+        (lambda w, j: j.write_text("[" * 100_000), "is not a valid JSON object"),
         (lambda w, j: j.write_bytes(b"\xff\xfe"), "is not a valid JSON object"),
         (rename_a_field, "was changed after"),
         (take_other_weights, "do not belong together"),
