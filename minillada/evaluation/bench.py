@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -105,10 +105,9 @@ class Decoding:
         self.mask_id = load_vocabulary(512).mask_id
         with torch.no_grad():
             self.backbone.lm_head.weight[self.mask_id] = 0
-        self.pipeline: Any = LLaDA2Pipeline(
-            model=PipelineModel(self.backbone, self.block_size),
-            scheduler=BlockRefinementScheduler(block_length=self.block_size),
-        )
+        scheduler = BlockRefinementScheduler(block_length=self.block_size)
+        model = PipelineModel(self.backbone, self.block_size)
+        self.pipeline = cast(Any, LLaDA2Pipeline(model=model, scheduler=scheduler))
         self.pipeline.set_progress_bar_config(disable=True)
 
     def ours(self) -> None:
