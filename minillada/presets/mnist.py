@@ -24,12 +24,7 @@ LARGE = changed(SMALL, hidden_size=160, num_hidden_layers=5, intermediate_size=4
 # Two routed experts and the shared one are about as wide together as the dense layer: much the
 # same work a token, several times the weights.
 EXPERTS = changed(
-    LARGE,
-    num_experts=16,
-    num_experts_per_tok=2,
-    n_group=4,
-    topk_group=2,
-    moe_intermediate_size=160,
+    LARGE, num_experts=16, num_experts_per_tok=2, n_group=4, topk_group=2, moe_intermediate_size=160
 )
 
 # Both directions in equal parts; a fifth of the captions to draw is incomplete (`varied`).

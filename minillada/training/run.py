@@ -33,7 +33,7 @@ from ..config import TrainingConfig
 from ..extras import merging
 from ..files import atomic, checksum
 from ..settings import to_dict
-from .state import STATE, Learner, State, check_finite, differences, read_state, save_state
+from .state import STATE, Learner, State, differences, read_state, save_state
 
 LOG, WEIGHTS, TEXT = "metrics.jsonl", "weights.safetensors", "text.json"
 # The parts of the JSON beside the weights that decide what a run computes.
@@ -163,9 +163,8 @@ class Run:
     # --- afterwards ------------------------------------------------------------------------------
 
     def save_weights(self, path: Path, more: dict[str, Any]) -> None:
-        """Write the weights and their JSON. `FloatingPointError` if a weight is not finite."""
+        """Write the weights and their JSON. `ValueError` if a weight is not finite."""
         assert self.learner is not None
-        check_finite(self.learner.module, f"for {path.name}")
         checkpoint.save_model(path, self.learner.module, self.info | more)
 
     def is_complete(self) -> bool:

@@ -64,26 +64,16 @@ def digest(tensors: dict[str, Tensor], settings: dict[str, str]) -> str:
     return total.hexdigest()
 
 
-def check_finite(module: nn.Module, when: str) -> None:
-    """`FloatingPointError` if a weight is infinite or not a number."""
-    for name, tensor in module.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise FloatingPointError(
-                f"{name} is not finite {when}, so nothing was saved; lower the learning rate or "
-                "resume from the last state"
-            )
-
-
 def save_state(
     folder: Path, learner: Learner, step: int, story: dict[str, Any], seconds: float
 ) -> None:
-    """Write the state after `step` steps. `FloatingPointError` if a weight is not finite."""
-    check_finite(learner.module, f"after step {step}")
+    """Write the state after `step` steps. `ValueError` if a number in it is not finite."""
     tensors = {f"model.{key}": value for key, value in learner.module.state_dict().items()}
     for number, optimizer in enumerate(learner.optimizers):
         for index, moments in optimizer.state_dict()["state"].items():
             for key, value in moments.items():
                 tensors[f"optimizer.{number}.{index}.{key}"] = value
+    checkpoint.check_finite(tensors, folder / STATE)
     settings = {
         "step": str(step),
         "story": json.dumps(story, sort_keys=True),

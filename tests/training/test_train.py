@@ -112,6 +112,15 @@ def test_a_new_backbone_starts_its_image_rows_at_the_codebook():
         assert torch.linalg.matrix_rank(a[384:]) <= tokenizer.config.code_dim
 
 
+def test_a_run_finds_its_tokenizer_from_every_working_folder(preset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    near = changed(preset, tokenizer="given/tokenizer")
+    train.train(near, tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert minillada.load(tmp_path / "run").draw(["a one"], steps=1).shape == (1, 1, 32, 32)
+
+
 # --- going on ------------------------------------------------------------------------------------
 
 
