@@ -1,6 +1,6 @@
 """Every preset by name. A preset is data, not code: a model, a training run and what it reads.
 
-`minillada train mnist` needs no further flags, and a checkpoint stores its preset beside its weights.
+`minillada train mnist` needs no further flags. A checkpoint stores its preset beside its weights.
 """
 
 from __future__ import annotations
