@@ -12,12 +12,15 @@ Notable choices
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from .config import SamplingConfig, Strategy
+
+LARGEST_SEED = 2**31
 
 # One for each row of a batch; None for a row that needs no random numbers now.
 Generators = Sequence[torch.Generator | None]
@@ -129,3 +132,17 @@ def exponential_noise(shape: torch.Size, generators: Generators) -> Tensor:
         if generator is not None:
             row.exponential_(generator=generator)
     return noise
+
+
+def row_generators(seed: int, rows: int) -> list[torch.Generator]:
+    """A generator for each row: row r uses seed + r, so that it can be repeated alone.
+
+    `ValueError` unless the seed is a whole number from 0 to `LARGEST_SEED`.
+    """
+    try:
+        number = operator.index(seed)  # NumPy's integers count, too
+    except TypeError:
+        number = -1
+    if not 0 <= number <= LARGEST_SEED:
+        raise ValueError(f"a seed is a whole number from 0 to {LARGEST_SEED}, got {seed!r}")
+    return [torch.Generator().manual_seed(number + row) for row in range(rows)]

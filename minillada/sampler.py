@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,12 +25,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .commit import choose_commits, choose_edits, choose_tokens, commit_score, quota
+from .commit import (
+    choose_commits,
+    choose_edits,
+    choose_tokens,
+    commit_score,
+    quota,
+    row_generators,
+)
 from .config import SamplingConfig
 from .guidance import Branches, Pruner, guided_logits, needed_branches
 from .model import Backbone, KVCache
-
-LARGEST_SEED = 2**31
 
 
 @dataclass(frozen=True)
@@ -146,20 +150,6 @@ class Rows:
         return said.masked_fill(ends.cumsum(1) - ends > 0, self.tokens.eos)
 
 
-def row_generators(seed: int, rows: int) -> list[torch.Generator]:
-    """A generator for each row: row r uses seed + r, so that it can be repeated alone.
-
-    `ValueError` unless the seed is a whole number from 0 to `LARGEST_SEED`.
-    """
-    try:
-        number = operator.index(seed)  # NumPy's integers count, too
-    except TypeError:
-        number = -1
-    if not 0 <= number <= LARGEST_SEED:
-        raise ValueError(f"a seed is a whole number from 0 to {LARGEST_SEED}, got {seed!r}")
-    return [torch.Generator().manual_seed(number + row) for row in range(rows)]
-
-
 def plan(
     backbone: Backbone, prompt: Tensor, length: int, config: SamplingConfig
 ) -> tuple[int, int]:
@@ -167,13 +157,13 @@ def plan(
 
     `ValueError` if prompt and settings do not fit the model.
     """
-    backbone.check_ids(prompt)
     if length < 0:
         raise ValueError(f"length must be at least 0, got {length}")
-    blocks = math.ceil((prompt.shape[1] + length) / config.block_size)
+    blocks = math.ceil((prompt.shape[-1] + length) / config.block_size)
     total, room = blocks * config.block_size, backbone.config.max_position_embeddings
     if total > room:
         raise ValueError(f"{total} tokens exceed the context of {room}; shorten prompt or length")
+    backbone.check_ids(prompt)
     steps = min(config.steps, length // config.minimal_topk)
     if length and steps < 1:
         raise ValueError(

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillada import checkpoint, layout
-from minillada.commit import quota
+from minillada.commit import LARGEST_SEED, quota, row_generators
 from minillada.config import STRATEGIES, SamplingConfig
 from minillada.datasets.captions import all_captions
 from minillada.model import Backbone
-from minillada.sampler import LARGEST_SEED, Tokens, generate, row_generators
+from minillada.sampler import Tokens, generate
 from minillada.uni import DESCRIBE, load
 
 ANY = Tokens(MASK)

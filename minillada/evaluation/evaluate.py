@@ -28,7 +28,8 @@ from ..measure.frechet import frechet_distance
 from ..measure.intervals import fraction, mean_interval
 from ..measure.judge import Judge, load_judge
 from ..model import Backbone
-from ..uni import BATCH_SIZE, Uni, load
+from ..uni import Uni, load
+from ..writer import BATCH_SIZE
 from .likelihood import bits_per_image
 
 FEWEST_SAMPLES = 20

@@ -22,8 +22,9 @@ from ..datasets import captions, mnist
 from ..diffusion import nll_bound
 from ..measure.intervals import Interval, mean_interval
 from ..model import Backbone
-from ..uni import BATCH_SIZE, load
+from ..uni import load
 from ..vocab import Vocabulary
+from ..writer import BATCH_SIZE
 
 # Test images that choose among checkpoints. The reported bound is measured on the first 2,000.
 VALIDATION = slice(8000, 9000)

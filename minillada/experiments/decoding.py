@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import layout
+from ..commit import row_generators
 from ..config import STRATEGIES, SamplingConfig
 from ..datasets import captions, mnist
 from ..evaluation import evaluate
@@ -27,7 +28,7 @@ from ..measure.intervals import Interval, Z, fraction
 from ..measure.judge import Judge
 from ..model import KVCache
 from ..presets import get_preset
-from ..sampler import Tokens, generate, row_generators
+from ..sampler import Tokens, generate
 from ..settings import changed
 from ..uni import ANSWER_LENGTH, DESCRIBE, DRAW, Uni
 from .runner import Experiment, Lab, Point, main

@@ -1,0 +1,147 @@
+"""What users ask of a model, checked and brought into one form: texts, images and codes.
+
+Notable choices
+- Texts are lower-cased and trimmed, because our models have read lower-case texts only. (The
+  official model reads capitals; `layout` and `vocab` leave texts as they are.)
+- Words are never replaced. A text without any known word is used as it is, with a warning.
+- Picture files are not read here: `datasets.pictures.read` prepares them as MNIST was made.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import numpy
+import torch
+from torch import Tensor
+
+from .layout import DESCRIBE_QUESTION
+from .vocab import Vocabulary
+from .vq import Tokenizer
+
+# --- the model ---------------------------------------------------------------------------------
+
+
+def check_learned(info: dict) -> None:
+    """`ValueError` if the JSON of a model says that it learned captions and drawings alone."""
+    learned: set[str] = set()
+    while isinstance(info, dict) and "training" in info:
+        training = info["training"]
+        mixture = training.get("data", training).get("mixture")
+        learned |= {name for name, _ in mixture or [("draw", 1), ("describe", 1)]}
+        info = info.get("start", {})  # the run before, from whose weights this one went on
+    if learned and learned <= {"draw", "describe"}:
+        raise ValueError(
+            "this model has learned to draw and to describe, nothing else; load 'mnist-uni', "
+            "or a model whose mixture holds more tasks"
+        )
+
+
+# --- texts ---------------------------------------------------------------------------------------
+
+
+def read_texts(texts: list[str], vocab: Vocabulary) -> list[str]:
+    """The texts as models read them; a warning once a call if a text has no known word.
+
+    `ValueError` unless it is a list of strings with something in each of them.
+    """
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        example = [texts] if isinstance(texts, str) and texts.strip() else ["a thick seven"]
+        raise ValueError(f"texts must be a list of strings, for example {example}, got {texts!r}")
+    read = []
+    for text in texts:
+        if not text.strip():
+            raise ValueError("a text is empty; say what you want, for example 'a thick seven'")
+        text = text.strip().lower()
+        # The one text with a capital that models have learned.
+        read.append(DESCRIBE_QUESTION if text == DESCRIBE_QUESTION.lower() else text)
+    strange = [text for text in read if not knows_a_word(vocab, text)]
+    if strange:
+        message = f"this model knows no word of {strange[0]!r}: what it makes of it means nothing"
+        warnings.warn(message, stacklevel=3)
+    return read
+
+
+def read_each(texts: str | list[str], rows: int, vocab: Vocabulary) -> list[str]:
+    """One text for each row of images; a single string serves all rows."""
+    if isinstance(texts, str):
+        return read_texts([texts], vocab) * rows
+    read = read_texts(texts, vocab)
+    if len(read) != rows:
+        raise ValueError(
+            f"{len(read)} texts for {rows} images; give one for each, or a single string for all"
+        )
+    return read
+
+
+def knows_a_word(vocab: Vocabulary, text: str) -> bool:
+    """Whether the vocabulary writes a word of more than two letters as one piece."""
+    for word in re.findall(r"[^\W\d_]{3,}", text):
+        if min(len(vocab.encode(word)), len(vocab.encode(" " + word))) == 1:
+            return True
+    return False
+
+
+# --- images and codes ----------------------------------------------------------------------------
+
+
+def read_image(image: Tensor | numpy.ndarray) -> Tensor:
+    """Pixels of any float type, or bytes, as float32."""
+    if isinstance(image, numpy.ndarray) and image.dtype.kind in "uif":
+        image = torch.from_numpy(numpy.ascontiguousarray(image))
+    if isinstance(image, Tensor) and image.dtype == torch.uint8:
+        return image.float() / 255
+    if isinstance(image, Tensor) and image.is_floating_point():
+        return image.float()
+    kind = getattr(image, "dtype", type(image).__name__)
+    raise ValueError(
+        f"images are tensors or arrays of floats in [0, 1] or of bytes, got {kind}; "
+        "`minillada.datasets.pictures.read` reads picture files"
+    )
+
+
+def read_images(images: Tensor | numpy.ndarray | list, tokenizer: Tokenizer) -> Tensor:
+    """A batch, or a list of images `[C, H, W]`, as float32 `[B, C, H, W]`.
+
+    `ValueError` for another size, for NaN and for values outside [0, 1].
+    """
+    if isinstance(images, list | tuple) and images:
+        batch = [read_image(image) for image in images]
+        sizes = sorted({tuple(image.shape) for image in batch})
+        if len(sizes) > 1:
+            raise ValueError(
+                f"images of different sizes cannot be read together, got {sizes}; resize them first"
+            )
+        pixels = torch.stack(batch)
+    elif isinstance(images, list | tuple):
+        pixels = torch.zeros(0, *tokenizer.image_shape)
+    else:
+        pixels = read_image(images)
+    if pixels.ndim != 4 or len(pixels):
+        tokenizer.check_images(pixels)
+    return pixels
+
+
+def read_groups(images: Tensor | numpy.ndarray | list, tokenizer: Tokenizer) -> list[Tensor]:
+    """The images `[n, C, H, W]` that each row is about: one image, or a tuple of several."""
+    if not isinstance(images, list | tuple):
+        return list(read_images(images, tokenizer).split(1))
+    groups = [item if isinstance(item, list | tuple) else (item,) for item in images]
+    if not all(groups):
+        raise ValueError("a row has no image; give one, or a tuple of several, for each text")
+    flat = read_images([image for group in groups for image in group], tokenizer)
+    return list(flat.split([len(group) for group in groups]))
+
+
+def read_codes(codes: Tensor, tokenizer: Tokenizer) -> Tensor:
+    """Codes `[B, h, w]`; `ValueError` unless they form grids of this tokenizer's codes."""
+    grid, count = tokenizer.grid, len(tokenizer.embedding)
+    if not isinstance(codes, Tensor) or codes.dtype != torch.long or codes.ndim != 3:
+        raise ValueError(f"codes must be int64 of shape [B, {grid}, {grid}]; `encode` makes them")
+    if codes.shape[1:] != (grid, grid):
+        raise ValueError(f"codes must form a [B, {grid}, {grid}] grid, got {list(codes.shape)}")
+    if codes.numel() and not (codes.min() >= 0 and codes.max() < count):
+        low, high = int(codes.min()), int(codes.max())
+        raise ValueError(f"image codes must lie in [0, {count}), got {low} to {high}")
+    return codes

@@ -1,0 +1,185 @@
+"""Prompts of any length -> ids, images and texts: what all tasks of `uni` have in common.
+
+Notable choices
+- Prompts of equal lengths run together, with all their guidance branches. Blocks are counted from
+  position 0, so padding the prompts of a batch would move them.
+- Every row has its own random generator, so results do not depend on how rows are grouped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .commit import row_generators
+from .config import SamplingConfig
+from .layout import Story
+from .model import Backbone
+from .sampler import Generation, Tokens, generate
+from .settings import changed
+from .vocab import BOI, IMAGE, Vocabulary
+from .vq import ImageTokenizer
+
+BATCH_SIZE = 250
+
+Row = tuple[list[int], ...]  # a prompt, then the prompts that guidance compares it with
+
+
+class Writer(nn.Module):
+    """Backbone, image tokenizer and vocabulary that were trained together.
+
+    `info` is the JSON that belongs to the backbone.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        tokenizer: ImageTokenizer,
+        vocab: Vocabulary,
+        info: dict | None = None,
+    ):
+        super().__init__()
+        ids = backbone.config.vocab_size
+        if ids != vocab.size:
+            raise ValueError(
+                f"the backbone has {ids} token ids but text and image codes make {vocab.size}; "
+                "load a tokenizer and a backbone that were trained together"
+            )
+        self.backbone, self.tokenizer, self.vocab, self.info = (
+            backbone,
+            tokenizer,
+            vocab,
+            info or {},
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.backbone.lm_head.weight.device
+
+    def sampling(self, base: SamplingConfig, **changes) -> SamplingConfig:
+        """`base` with this backbone's block size and every change that is not None."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        return changed(base, **{"block_size": self.backbone.config.block_size, **given})
+
+    def tokens(self, allowed: Tensor | None = None, stop: int | None = None) -> Tokens:
+        """The special ids for `sampler.generate`, and which ids (bool `[V]`) may be written."""
+        return Tokens(self.vocab.mask_id, self.vocab.eos_id, stop, allowed)
+
+    def write(
+        self,
+        rows: Sequence[Row],
+        length: int,
+        config: SamplingConfig,
+        tokens: Tokens,
+        generators: Sequence[torch.Generator] | None = None,
+        cache: bool = True,
+    ) -> tuple[list[list[int]], Generation]:
+        """`length` ids after the prompt of each row, and the record of the first batch.
+
+        `generators` are those of the rows; without them row r uses seed r.
+        """
+        if generators is None:
+            generators = row_generators(0, len(rows))
+        written: list[list[int]] = [[] for _ in rows]
+        records = []
+        for batch in equal_lengths(rows, BATCH_SIZE):
+            # One tensor [rows, length] for the prompts, and one for each branch.
+            columns = zip(*[rows[i] for i in batch])
+            prompt, *branches = [torch.tensor(column, device=self.device) for column in columns]
+            source = [generators[i] for i in batch]
+            records.append(
+                generate(self.backbone, prompt, length, config, tokens, branches, source, cache)
+            )
+            for i, ids in zip(batch, records[-1].ids.tolist()):
+                written[i] = ids
+        nothing = Generation(torch.zeros(0, length, dtype=torch.long), 0, [])
+        return written, records[0] if records else nothing
+
+    def fill_images(
+        self,
+        rows: Sequence[Row],
+        config: SamplingConfig,
+        generators: Sequence[torch.Generator],
+        cache: bool = True,
+    ) -> tuple[Tensor, Generation]:
+        """The codes `[B, h, w]` after prompts that end with an image's header, and the record."""
+        grid, allowed = self.tokenizer.grid, self.vocab.is_image()
+        written, record = self.write(
+            rows, grid * grid, config, self.tokens(allowed), generators, cache
+        )
+        ids = torch.tensor(written, dtype=torch.long).view(len(rows), grid, grid)
+        if not allowed[ids].all():
+            # Only logits that are no numbers let the sampler choose a forbidden token.
+            raise ValueError("the model predicts no numbers (NaN), so its weights are damaged")
+        return self.vocab.codes(ids).to(self.device), record
+
+    def reply(self, prompts: list[list[int]], length: int, config: SamplingConfig) -> list[str]:
+        """A text of at most `length` tokens after each prompt, without image codes."""
+        tokens = self.tokens(self.vocab.is_text())
+        written, _ = self.write([(prompt,) for prompt in prompts], length, config, tokens)
+        texts = []
+        for row in written:
+            texts.append(self.vocab.decode(i for i in row if i != self.vocab.eos_id))
+        return texts
+
+    def write_until_image(
+        self, prompts: list[list[int]], length: int, config: SamplingConfig
+    ) -> tuple[list[list[int]], list[bool]]:
+        """At most `length` ids of text after each prompt, and whether an image begins there.
+
+        Every token may be chosen: in the block in which a text ends, the image's first codes are
+        being filled in as well.
+        """
+        begin, image = (self.vocab.markup(token)[0] for token in (BOI, IMAGE))
+        ends = {begin, image, self.vocab.eos_id}
+        rows, _ = self.write(
+            [(prompt,) for prompt in prompts],
+            length,
+            self.sampling(config),
+            self.tokens(stop=begin),
+        )
+        texts = []
+        for row in rows:
+            text = []
+            for token in row:
+                if token in ends or token >= self.vocab.image_token_offset:
+                    break
+                text.append(token)
+            texts.append(text)
+        return texts, [begin in row for row in rows]
+
+    def continue_stories(
+        self, stories: list[Story], length: int, config: SamplingConfig
+    ) -> list[bool]:
+        """Add a text to each story; returns which of them go on with an image."""
+        prompts = [story.prompt() for story in stories]
+        texts, begins = self.write_until_image(prompts, length, config)
+        for story, text in zip(stories, texts):
+            story.parts.append(text)
+        return begins
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Codes `[B, h, w]` of images `[B, C, H, W]`, in batches."""
+        parts = [self.tokenizer.encode(part.to(self.device)) for part in images.split(BATCH_SIZE)]
+        return torch.cat(parts)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Images `[B, C, H, W]` on the CPU from codes `[B, h, w]`, in batches."""
+        parts = [self.tokenizer.decode(part.to(self.device)) for part in codes.split(BATCH_SIZE)]
+        return torch.cat(parts).float().cpu()
+
+
+def equal_lengths(rows: Sequence[Row], batch_size: int) -> list[list[int]]:
+    """Indices of rows in batches in which prompts, and branches, have equal lengths."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, row in enumerate(rows):
+        lengths = tuple(len(prompt) for prompt in row)
+        groups.setdefault(lengths, []).append(index)
+    batches = []
+    for group in groups.values():
+        for first in range(0, len(group), batch_size):
+            batches.append(group[first : first + batch_size])
+    return batches

@@ -1,0 +1,164 @@
+"""What users type and show: every form that is read, and one sentence for every other."""
+
+import math
+import warnings
+
+import numpy
+import pytest
+import torch
+from helpers import real_images, tiny_tokenizer
+from PIL import Image
+
+from minillada.asking import (
+    check_learned,
+    knows_a_word,
+    read_codes,
+    read_each,
+    read_groups,
+    read_images,
+    read_texts,
+)
+from minillada.layout import DESCRIBE_QUESTION
+from minillada.vocab import load_vocabulary
+
+VOCAB, TOKENIZER = load_vocabulary(16), tiny_tokenizer()
+PIXELS = real_images(3).floats()
+
+# --- texts ---------------------------------------------------------------------------------------
+
+
+def test_texts_are_lower_cased_and_trimmed_but_never_replaced():
+    assert read_texts([" A THICK seven\n"], VOCAB) == ["a thick seven"]
+    assert read_texts(["the thicc sevn"], VOCAB) == ["the thicc sevn"]
+    assert read_texts([], VOCAB) == []
+    assert read_texts(["describe THE image. "], VOCAB) == [DESCRIBE_QUESTION]
+
+
+def test_a_single_text_serves_all_rows():
+    assert read_each("A seven", 3, VOCAB) == ["a seven"] * 3
+    assert read_each(["a seven", "a two"], 2, VOCAB) == ["a seven", "a two"]
+    with pytest.raises(ValueError, match="2 texts for 3 images"):
+        read_each(["a seven", "a two"], 3, VOCAB)
+
+
+def test_one_warning_a_call_where_no_word_is_known():
+    with pytest.warns(UserWarning, match="knows no word of 'xyzzy 7'") as seen:
+        read_texts(["a seven", "XYZZY 7", "hello"], VOCAB)
+    assert len(seen) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_texts(["a seven, please", DESCRIBE_QUESTION], VOCAB)
+
+
+def test_words_are_letters_and_at_least_three():
+    assert knows_a_word(VOCAB, "seven") and knows_a_word(VOCAB, "draw a seven!")
+    # Two letters are a piece of many words that a model does not know.
+    assert not knows_a_word(VOCAB, "an an an") and not knows_a_word(VOCAB, "7 777")
+    assert not knows_a_word(VOCAB, "七七七")
+
+
+# --- images --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        PIXELS.double(),
+        PIXELS.numpy(),
+        PIXELS.numpy().astype(numpy.float64),
+        list(PIXELS),
+        [image.numpy() for image in PIXELS],
+        tuple(PIXELS.double()),
+    ],
+)
+def test_every_float_form_of_images_is_read(images):
+    read = read_images(images, TOKENIZER)
+    assert read.dtype == torch.float32 and torch.equal(read, PIXELS)
+
+
+def test_bytes_are_divided_by_255():
+    data = (PIXELS * 255).round().byte()
+    for images in (data, data.numpy(), list(data)):
+        assert torch.equal(read_images(images, TOKENIZER), data.float() / 255)
+
+
+def test_half_precision_is_read():
+    assert torch.allclose(read_images(PIXELS.half(), TOKENIZER), PIXELS, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        (PIXELS[..., 2:30, 2:30], "images must have shape"),
+        (PIXELS[0], "images must have shape"),
+        (PIXELS[0, 0], "images must have shape"),
+        (PIXELS.repeat(1, 3, 1, 1), "images must have shape"),
+        (torch.tensor(0.5), "images must have shape"),
+        (PIXELS * 255, r"finite values in \[0, 1\]"),
+        (PIXELS - 1, r"finite values in \[0, 1\]"),
+        (PIXELS + math.nan, r"finite values in \[0, 1\]"),
+        (PIXELS.long(), "of floats in .* or of bytes, got torch.int64"),
+        (PIXELS > 0.5, "of floats in .* or of bytes, got torch.bool"),
+        (numpy.array(["a"]), "of floats in .* or of bytes, got <U1"),
+        (Image.new("L", (32, 32)), "got Image; `minillada.datasets.pictures.read`"),
+        ([Image.new("L", (32, 32))], "got Image; `minillada.datasets.pictures.read`"),
+        ("seven.png", "got str; `minillada.datasets.pictures.read`"),
+        (None, "got NoneType"),
+        ([PIXELS[0], PIXELS[0, :, :28]], "images of different sizes cannot be read together"),
+    ],
+)
+def test_images_that_cannot_be_read(images, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        read_images(images, TOKENIZER)
+
+
+def test_groups_of_images():
+    a, b, c = PIXELS
+    groups = read_groups([a, (b.numpy(), c.double())], TOKENIZER)
+    assert [len(group) for group in groups] == [1, 2]
+    assert torch.equal(torch.cat(groups), PIXELS)
+    assert [len(group) for group in read_groups(PIXELS, TOKENIZER)] == [1, 1, 1]
+    assert read_groups([], TOKENIZER) == []
+    with pytest.raises(ValueError, match="a row has no image"):
+        read_groups([a, ()], TOKENIZER)
+
+
+@pytest.mark.parametrize(
+    ("codes", "sentence"),
+    [
+        (torch.zeros(1, 3, 3, dtype=torch.long), r"grid, got \[1, 3, 3\]"),
+        (torch.zeros(4, 4, dtype=torch.long), r"int64 of shape \[B, 4, 4\]"),
+        (torch.zeros(1, 4, 4), r"int64 of shape \[B, 4, 4\]"),
+        ([[0]], r"int64 of shape \[B, 4, 4\]"),
+        (torch.full((1, 4, 4), 16), r"image codes must lie in \[0, 16\), got 16 to 16"),
+        (torch.full((1, 4, 4), -1), r"image codes must lie in \[0, 16\)"),
+    ],
+)
+def test_codes_that_cannot_be_read(codes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        read_codes(codes, TOKENIZER)
+
+
+# --- what a model has learned --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("training", "refused"),
+    [
+        ({"steps": 9}, True),
+        ({"mixture": []}, True),
+        ({"mixture": [["draw", 1.0], ["describe", 1.0]]}, True),
+        ({"data": {"mixture": [["draw", 1.0]]}}, True),
+        ({"mixture": [["draw", 1.0], ["digit", 1.0]]}, False),
+        ({"data": {"mixture": [["edit_turn", 1.0]]}}, False),
+    ],
+)
+def test_a_model_of_captions_alone_is_refused(training, refused):
+    before = {"training": {"mixture": [["parity", 1.0]]}}
+    check_learned({})  # nothing is said about it
+    check_learned({"training": training, "start": before})  # an earlier stage counts as well
+    if refused:
+        with pytest.raises(ValueError, match="to draw and to describe, nothing else"):
+            check_learned({"training": training})
+    else:
+        check_learned({"training": training})
