@@ -112,11 +112,7 @@ class Sprint:
 
         The first `padding` `[R, 1]` places of a row of the cache `full` are no tokens.
         """
-        layers = []
-        for number in range(len(full.lengths)):
-            key, value = full.stored(number)
-            assert key is not None and value is not None  # the warm-up has filled the cache
-            layers.append((key, value))  # [R, heads, T, head_dim] each
+        layers = [full.stored(number) for number in range(len(full.lengths))]  # [R, h, T, d] each
 
         # 1. The importance of every place: [R, T].
         norms = torch.stack([key.float().norm(dim=-1).mean(1) for key, _ in layers]).mean(0)
@@ -129,7 +125,7 @@ class Sprint:
         width = int(kept.sum(1).max()) if kept.numel() else 0
         index = kept.int().argsort(dim=1, descending=True, stable=True)[:, :width]  # [R, width]
         short = KVCache(len(layers))
-        for layer, (key, value) in enumerate(layers):
+        for layer, (key, value) in enumerate(layers if width else []):
             places = index[:, None, :, None].expand(-1, key.shape[1], -1, key.shape[3])
             short.extend(layer, key.gather(2, places), value.gather(2, places), keep=width)
         return short, ~kept.gather(1, index)
