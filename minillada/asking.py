@@ -76,9 +76,14 @@ def read_each(texts: str | list[str], rows: int, vocab: Vocabulary) -> list[str]
 
 
 def knows_a_word(vocab: Vocabulary, text: str) -> bool:
-    """Whether the vocabulary writes a word of more than two letters as one piece."""
+    """Whether a word of three letters or more is written in pieces of two letters or more each.
+
+    Pieces are learned from training texts, so a strange word falls apart into single letters.
+    Two letters a piece, on average, tell all training texts from strange ones, but for a few.
+    """
     for word in re.findall(r"[^\W\d_]{3,}", text):
-        if min(len(vocab.encode(word)), len(vocab.encode(" " + word))) == 1:
+        pieces = min(len(vocab.encode(word)), len(vocab.encode(" " + word)))
+        if len(word) >= 2 * pieces:
             return True
     return False
 

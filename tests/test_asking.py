@@ -2,11 +2,12 @@
 
 import math
 import warnings
+from random import Random
 
 import numpy
 import pytest
 import torch
-from helpers import real_images, tiny_tokenizer
+from helpers import mnist_test_images, real_images, tiny_tokenizer
 from PIL import Image
 
 from minillada.asking import (
@@ -18,7 +19,10 @@ from minillada.asking import (
     read_images,
     read_texts,
 )
+from minillada.datasets.pool import mnist_pool
 from minillada.layout import DESCRIBE_QUESTION
+from minillada.tasks.base import Source
+from minillada.tasks.table import TASKS
 from minillada.vocab import load_vocabulary
 
 VOCAB, TOKENIZER = load_vocabulary(16), tiny_tokenizer()
@@ -55,6 +59,26 @@ def test_words_are_letters_and_at_least_three():
     # Two letters are a piece of many words that a model does not know.
     assert not knows_a_word(VOCAB, "an an an") and not knows_a_word(VOCAB, "7 777")
     assert not knows_a_word(VOCAB, "七七七")
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return mnist_pool(mnist_test_images())
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_was_trained_gives_no_warning(name, pool):
+    vocab, rng = load_vocabulary(512, "mnist-uni-text"), Random(0)
+    for _ in range(100):
+        text = TASKS[name].make(Source(pool, rng, varied=True)).user[-1]
+        # "ten" is as strange to the pieces as "cat"; only a drill says nothing else.
+        assert knows_a_word(vocab, text) or text == "repeat ten, ten"
+
+
+@pytest.mark.parametrize("text", ["hello world", "a cat", "banana", "qwerty", "sieben", "ein haus"])
+def test_strange_texts_are_found(text):
+    for pieces in ("mnist-text", "mnist-uni-text"):
+        assert not knows_a_word(load_vocabulary(512, pieces), text)
 
 
 # --- images --------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def test_every_control_reaches_the_sampler(explorer):
 def test_an_empty_caption_is_answered(explorer, capsys):
     controls, _ = explorer
     controls["caption"].value = "  "
-    assert "the caption is empty" in capsys.readouterr().out
+    assert "a text is empty" in capsys.readouterr().out
 
 
 def test_old_pictures_stay_until_all_new_ones_are_rendered(explorer, monkeypatch, capsys):
