@@ -161,7 +161,7 @@ def test_python_dash_m(tmp_path, run):
     """The installed entry, warnings and imports included."""
     bad = process(["draw", "", "--model", run], tmp_path)
     assert bad.returncode == 2 and bad.stdout == b""
-    assert bad.stderr.startswith(b"minillada: the caption is empty; say what to draw")
+    assert bad.stderr.startswith(b"minillada: a text is empty; say what you want")
     good = process(drawing(run, "--out", "one.png"), tmp_path)
     assert good.returncode == 0 and good.stdout.strip() == b"saved one.png"
     assert b"Traceback" not in good.stderr
