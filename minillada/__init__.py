@@ -1,7 +1,7 @@
 """minillada: learn, teach and experiment with unified discrete diffusion language models.
 
-`minillada.load("mnist")` returns a model that draws digits from captions and describes images. The modules are meant to
-be read in the order of the table "The package" in the README.
+`minillada.load("mnist")` returns a model that draws digits from captions and describes images. The
+files are meant to be read in the order of the table "The package" in the README.
 """
 
 from .config import SamplingConfig

@@ -20,6 +20,8 @@ from .layout import DESCRIBE_QUESTION
 from .vocab import Vocabulary
 from .vq import Tokenizer
 
+Images = Tensor | numpy.ndarray | list  # a batch, or a list of images
+
 # --- the model ---------------------------------------------------------------------------------
 
 
@@ -106,7 +108,7 @@ def read_image(image: Tensor | numpy.ndarray) -> Tensor:
     )
 
 
-def read_images(images: Tensor | numpy.ndarray | list, tokenizer: Tokenizer) -> Tensor:
+def read_images(images: Images, tokenizer: Tokenizer) -> Tensor:
     """A batch, or a list of images `[C, H, W]`, as float32 `[B, C, H, W]`.
 
     `ValueError` for another size, for NaN and for values outside [0, 1].
@@ -128,7 +130,7 @@ def read_images(images: Tensor | numpy.ndarray | list, tokenizer: Tokenizer) -> 
     return pixels
 
 
-def read_groups(images: Tensor | numpy.ndarray | list, tokenizer: Tokenizer) -> list[Tensor]:
+def read_groups(images: Images, tokenizer: Tokenizer) -> list[Tensor]:
     """The images `[n, C, H, W]` that each row is about: one image, or a tuple of several."""
     if not isinstance(images, list | tuple):
         return list(read_images(images, tokenizer).split(1))

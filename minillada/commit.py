@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,6 +25,36 @@ LARGEST_SEED = 2**31
 
 # One for each row of a batch; None for a row that needs no random numbers now.
 Generators = Sequence[torch.Generator | None]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The ids that the loop must know, and the ids that may be written (bool `[V]`; None: all)."""
+
+    mask: int
+    eos: int | None = None
+    stop: int | None = None  # ends a row as well, for example where a text turns into an image
+    allowed: Tensor | None = None
+
+    def is_end(self, ids: Tensor) -> Tensor:
+        """Which of the ids end a row."""
+        end = torch.zeros_like(ids, dtype=torch.bool)
+        for token in (self.eos, self.stop):
+            if token is not None:
+                end |= ids == token
+        return end
+
+    def ended(self, ids: Tensor) -> Tensor:
+        """Rows `[B]` of `ids` `[B, n]` that contain an end with no mask before it."""
+        masks_before = (ids == self.mask).cumsum(1)
+        return (self.is_end(ids) & (masks_before == 0)).any(1)
+
+    def restrict(self, logits: Tensor) -> Tensor:
+        """Logits `[B, n, V]` that leave only allowed tokens to choose, and never the mask."""
+        logits[..., self.mask] = -math.inf
+        if self.allowed is not None:
+            logits = logits.masked_fill(~self.allowed.to(logits.device), -math.inf)
+        return logits
 
 
 def quota(block_size: int, steps: int, step: int) -> int:

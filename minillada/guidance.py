@@ -199,3 +199,20 @@ class Branches:
         """Ids `[R, last − begin]`: each branch has its own prompt, and all share the answer."""
         answer = canvas[:, self.start : last].repeat(self.count, 1)
         return torch.cat([self.prefix, answer], 1)[:, begin:last]
+
+
+def open_branches(
+    backbone: Backbone,
+    prompt: Tensor,
+    config: SamplingConfig,
+    pad_id: int,
+    guidance: Sequence[Tensor],
+    cache: bool | Pruner,
+) -> Branches:
+    """The prompt and the branches that the scales need, with an empty cache if there is one."""
+    prompts = [prompt, *needed_branches(guidance, config)]
+    pruner = None if isinstance(cache, bool) else cache
+    if pruner and len(prompts) > 2:
+        raise ValueError("a pruned cache holds at most two branches; leave guidance_image at 0")
+    kept = KVCache(backbone.config.num_hidden_layers) if cache else None
+    return Branches(backbone, prompts, config.block_size, pad_id, kept, pruner)

@@ -19,13 +19,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .commit import (
+    Tokens,
     choose_commits,
     choose_edits,
     choose_tokens,
@@ -34,38 +34,8 @@ from .commit import (
     row_generators,
 )
 from .config import SamplingConfig
-from .guidance import Branches, Pruner, guided_logits, needed_branches
-from .model import Backbone, KVCache
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """The ids that the loop must know, and the ids that may be written (bool `[V]`; None: all)."""
-
-    mask: int
-    eos: int | None = None
-    stop: int | None = None  # ends a row as well, for example where a text turns into an image
-    allowed: Tensor | None = None
-
-    def is_end(self, ids: Tensor) -> Tensor:
-        """Which of the ids end a row."""
-        end = torch.zeros_like(ids, dtype=torch.bool)
-        for token in (self.eos, self.stop):
-            if token is not None:
-                end |= ids == token
-        return end
-
-    def ended(self, ids: Tensor) -> Tensor:
-        """Rows `[B]` of `ids` `[B, n]` that contain an end with no mask before it."""
-        masks_before = (ids == self.mask).cumsum(1)
-        return (self.is_end(ids) & (masks_before == 0)).any(1)
-
-    def restrict(self, logits: Tensor) -> Tensor:
-        """Logits `[B, n, V]` that leave only allowed tokens to choose, and never the mask."""
-        logits[..., self.mask] = -math.inf
-        if self.allowed is not None:
-            logits = logits.masked_fill(~self.allowed.to(logits.device), -math.inf)
-        return logits
+from .guidance import Pruner, guided_logits, open_branches
+from .model import Backbone
 
 
 class Step(NamedTuple):
@@ -199,12 +169,7 @@ def generate(
         generators = row_generators(0, len(prompt))
     if len(generators) != len(prompt):
         raise ValueError(f"{len(generators)} generators for {len(prompt)} rows; give one for each")
-    prompts = [prompt, *needed_branches(guidance, config)]
-    pruner = None if isinstance(cache, bool) else cache
-    if pruner and len(prompts) > 2:
-        raise ValueError("a pruned cache holds at most two branches; leave guidance_image at 0")
-    kept = KVCache(backbone.config.num_hidden_layers) if cache else None
-    branches = Branches(backbone, prompts, config.block_size, tokens.mask, kept, pruner)
+    branches = open_branches(backbone, prompt, config, tokens.mask, guidance, cache)
     steps: list[Step] = []
 
     # 2. Block after block, from the one in which the prompt ends.

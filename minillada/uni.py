@@ -12,11 +12,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy
 import torch
 from torch import Tensor
 
 from . import asking, checkpoint, layout
+from .asking import Images
 from .commit import row_generators
 from .config import SamplingConfig
 from .layout import Story
@@ -44,8 +44,6 @@ ANSWER_LENGTH = 16  # the longest caption has 12 tokens with its end
 THINKING_LENGTH = 96  # the longest thought counts nine numbers
 MAX_IMAGES = 10  # of a story, as officially
 
-Images = Tensor | numpy.ndarray | list
-
 
 class Traced(NamedTuple):
     """A drawing with the generation it came from: images `[B, C, H, W]`, codes `[B, h, w]`."""
@@ -61,8 +59,6 @@ class Uni(Writer):
     Every task takes the fields of `SamplingConfig` by name (`steps`, `temperature`, …), and raises
     `ValueError`, in one sentence, for texts, images or settings that it cannot use.
     """
-
-    # --- drawing and describing ------------------------------------------------------------------
 
     def draw(self, captions: list[str], *, seed: int = 0, **sampling) -> Tensor:
         """An image for each caption, `[B, C, H, W]` in [0, 1]; float32 on the CPU."""
@@ -93,8 +89,6 @@ class Uni(Writer):
         [text] = asking.read_texts([question], self.vocab)
         prompts = [layout.describe_prompt(self.vocab, grid, text) for grid in grids]
         return self.reply(prompts, ANSWER_LENGTH, self.sampling(DESCRIBE, **sampling))
-
-    # --- tasks about several parts ---------------------------------------------------------------
 
     def answer(self, images: Images, questions: str | list[str], **sampling) -> list[str]:
         """An answer to each question; a row of `images` is an image or a tuple of images.
@@ -178,8 +172,6 @@ class Uni(Writer):
                 story.parts.append(image)
         return [self.told(story) for story in stories]
 
-    # --- what the tasks share --------------------------------------------------------------------
-
     def shown(self, images: Images) -> list[list[Tensor]]:
         """Codes `[h, w]` of the image, or of each image of the tuple, that every row is about."""
         groups = asking.read_groups(images, self.tokenizer)
@@ -191,8 +183,7 @@ class Uni(Writer):
     def stories(self, task: str, prompts: list[str]) -> list[Story]:
         """A story, still empty, for each prompt."""
         asking.check_learned(self.info)
-        texts = asking.read_texts(prompts, self.vocab)
-        return [Story(self.vocab, task, text) for text in texts]
+        return [Story(self.vocab, task, text) for text in asking.read_texts(prompts, self.vocab)]
 
     def told(self, story: Story) -> list[str | Tensor]:
         """The parts of a story as texts and images `[C, H, W]`, without empty texts."""

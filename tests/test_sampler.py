@@ -17,7 +17,7 @@ from minillada.commit import LARGEST_SEED, quota, row_generators
 from minillada.config import STRATEGIES, SamplingConfig
 from minillada.datasets.captions import all_captions
 from minillada.model import Backbone
-from minillada.sampler import Tokens, generate
+from minillada.sampler import generate
 from minillada.uni import DESCRIBE, load
 
 ANY = Tokens(MASK)
