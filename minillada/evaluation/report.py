@@ -1,0 +1,152 @@
+"""The README's tables of numbers, written from what is recorded beside the weights.
+
+Notable choices
+- Bars stand here once. They were fixed before anything was measured.
+- `python -m minillada.evaluation.report` writes the tables into the README, after
+  `minillada evaluate mnist --record` and `minillada evaluate mnist-uni --suite tasks --record`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import checkpoint
+from ..measure.intervals import interval_of
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+PLACE = re.compile(r"(<!-- numbers:begin -->\n)(.*?)(<!-- numbers:end -->)", re.S)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a number says, and how large it has to be at least or at most."""
+
+    what: str
+    least: float | None = None
+    most: float | None = None
+    words: str = ""  # a bar that is another number
+    unit: str = "%"
+
+    def __str__(self) -> str:
+        limit = self.least if self.least is not None else self.most
+        if limit is None:
+            return self.words or "reported"
+        number = f"{100 * limit:g} %" if self.unit == "%" else f"{limit:g} {self.unit}".strip()
+        return f"{'≤' if self.least is None else '≥'} {number}"
+
+    def reached(self, value: float) -> bool:
+        """Whether a value is on the right side; True where there is no limit."""
+        value = round(value, 6)  # some values went through float32
+        low, high = self.least, self.most
+        return (low is None or value >= low) and (high is None or value <= high)
+
+
+# A number of `evaluate` -> its bar
+MODEL_BARS = {
+    "judge_accuracy": Bar("judge right on real test images", 0.993),
+    "reconstruction_accuracy": Bar("judge right on their reconstructions", 0.985),
+    "reconstruction_psnr_db": Bar("reconstruction", 22, unit="dB"),
+    "draw_digit_accuracy": Bar("drawn digit is the asked one", 0.99),
+    "draw_thickness_accuracy": Bar("thickness as asked", 0.9),
+    "draw_slant_accuracy": Bar("slant as asked", 0.9),
+    "frechet_ratio": Bar(
+        "Fréchet distance of drawings to the test set, over that of reconstructions",
+        most=3,
+        unit="",
+    ),
+    "caption_digit_accuracy": Bar("caption names the right digit", 0.985),
+    "caption_exact_accuracy": Bar("whole caption right, word for word", 0.85),
+    "bits_per_token": Bar("bits per token, block diffusion (upper bound)"),
+    "bits_per_token_ar": Bar("bits per token, autoregressive model of the same size (exact)"),
+}
+
+# A score of `suite` -> its bar
+TASK_BARS = {
+    "digit": Bar("what digit is this?", 0.985),
+    "thickness": Bar("is it thick or thin?", 0.93),
+    "slant": Bar("which way does it lean?", 0.93),
+    "parity": Bar("is it even or odd?", 0.975),
+    "arithmetic": Bar("what is this digit plus …? (0 to 18, in words)", 0.95),
+    "compare": Bar("which of the two is larger?", 0.96),
+    "edit_operation": Bar("exact edit: right operation done and digit kept", 0.92),
+    "edit_digit": Bar("turned into another digit", 0.92),
+    "edit_digit_attributes": Bar("… with thickness and slant kept, both", 0.8),
+    "multi_reference": Bar("digit of the first image, thickness of the second"),
+    "sum_direct": Bar("draw the sum of two numbers"),
+    "sum_direct_unseen": Bar("… pairs never trained"),
+    "sum_thinking": Bar("the same, thinking first", 0.95),
+    "sum_thinking_unseen": Bar("… pairs never trained", words="15 points more than direct"),
+    "interleave": Bar("counting in texts and images, all of them right", 0.9),
+    "draw": Bar("drawn digit is the asked one", words="within 1 point of `mnist`"),
+    "describe": Bar("caption names the right digit", words="within 1 point of `mnist`"),
+}
+
+
+def numbers() -> str:
+    """Both tables, with the sentences above them."""
+    metrics = checkpoint.read_info(checkpoint.resolve("mnist"))["metrics"]
+    scores = checkpoint.read_info(checkpoint.resolve("mnist-uni"))["tasks"]
+    seed = metrics["seed"]
+    return (
+        f"`minillada evaluate mnist` measures these, here with seed {seed}. In brackets stand both "
+        "ends of a 95 % interval and the number of samples. Passes are forward passes of one row "
+        "that an answer took; a branch of guidance is a row, too.\n\n"
+        f"{model_table(metrics)}\n"
+        "`minillada evaluate mnist-uni --suite tasks` measures these, on test images:\n\n"
+        f"{tasks_table(scores)}"
+    )
+
+
+def table(head: str, rows: list[tuple]) -> str:
+    lines = [head, "|---" * (head.count("|") - 1) + "|"]
+    lines += [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def passes_of(count: float | None) -> str:
+    """How a number of passes stands behind a share; records of older versions have none."""
+    return f", {count:.1f} passes" if count else ""
+
+
+def model_table(metrics: dict) -> str:
+    """One row for each of `MODEL_BARS`, and the time of a drawing."""
+    rows = []
+    for name, bar in MODEL_BARS.items():
+        measured, what = interval_of(metrics, name), bar.what
+        if name == "reconstruction_psnr_db":
+            what += f", {metrics['tokens_per_image']} tokens an image"
+            text = f"{measured.value:.2f} dB PSNR"
+        elif name == "frechet_ratio":
+            parts = f"{metrics['frechet_distance']:.2f} / {metrics['frechet_floor']:.2f}"
+            text = f"{measured.value:.2f} ({parts})"
+        elif name.startswith("bits"):
+            text = f"{measured.value:.3f} ({measured.low:.3f} to {measured.high:.3f})"
+        else:
+            text = measured.percent() + passes_of(metrics.get(f"{name.split('_')[0]}_passes"))
+        rows.append((what, bar, text))
+    speed = metrics["timing"]
+    what = f"drawing {speed['batch']} digits on {speed['device']}, {speed['cached']['clock']}"
+    uncached = f"without the cache {speed['cache_speedup']:.2f} times as long"
+    rows.append((what, "reported", f"{speed['cached']['median']:.2f} s; {uncached}"))
+    return table("| what | to reach | measured |", rows)
+
+
+def tasks_table(scores: dict) -> str:
+    """One row for each of `TASK_BARS`."""
+    rows = []
+    for name, bar in TASK_BARS.items():
+        share = interval_of(scores[name], "accuracy").percent(1)
+        rows.append((bar.what, bar, share + passes_of(scores[name].get("passes"))))
+    return table("| task | to reach | measured |", rows)
+
+
+def main() -> None:
+    text = README.read_text(encoding="utf-8")
+    written = PLACE.sub(lambda found: found[1] + numbers() + found[3], text)
+    README.write_text(written, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
