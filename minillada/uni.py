@@ -36,8 +36,7 @@ DESCRIBE = SamplingConfig(steps=16, temperature=0.0, threshold=0.95, fill_tail=F
 # add. A story needs guidance more than a drawing. Chosen on training images (docs/log.md).
 EDIT = SamplingConfig(steps=8, temperature=0.0, threshold=1.0, fill_tail=False)
 INTERLEAVE = SamplingConfig(steps=8, temperature=0.5, threshold=1.0, guidance=2.0, fill_tail=False)
-# A thought is written in order: by confidence, a conclusion may be committed before what it should
-# follow from (docs/log.md).
+# A thought is written in order: by confidence, a conclusion may come too early (docs/log.md).
 THINK = changed(DESCRIBE, threshold=1.0, strategy="left_to_right")
 
 ANSWER_LENGTH = 16  # the longest caption has 12 tokens with its end
