@@ -4,6 +4,7 @@ merge | evaluate | bench | info, the same as python -m minillada."""
 from __future__ import annotations
 
 import sys
+import warnings
 
 import torch
 import typer
@@ -60,18 +61,9 @@ app = typer.Typer(
     help=__doc__,
 )
 for command in (
-    making.demo,
-    making.draw,
-    making.describe,
-    making.answer,
-    making.edit,
-    making.think,
-    making.interleave,
-    training.train,
-    training.merge,
-    measuring.evaluate,
-    measuring.info,
-):
+    making.demo, making.draw, making.describe, making.answer, making.edit, making.think,
+    making.interleave, training.train, training.merge, measuring.evaluate, measuring.info,
+):  # fmt: skip
     app.command()(command)
 
 benchmarks = typer.Typer(
@@ -85,8 +77,20 @@ benchmarks.command("moe")(measuring.bench_moe)
 app.add_typer(benchmarks, name="bench")
 
 
+def one_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A warning as a user reads it: the place in the code tells them nothing."""
+    return f"minillada: {message}\n"
+
+
 def main() -> None:
     """Run the command line."""
+    warnings.formatwarning = one_line
     for stream in (sys.stdout, sys.stderr):
         # What a terminal cannot show becomes "?": no output is worth losing the work.
         if hasattr(stream, "reconfigure"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from .. import checkpoint
 from ..evaluation import likelihood
@@ -19,50 +19,26 @@ from .common import Device, Json, OptionalSeed, Seed, argument, check_device, op
 def train(
     preset: Annotated[str, argument("One of: " + ", ".join(sorted(PRESETS)))],
     out: Annotated[Path | None, option("Folder of the run; default runs/PRESET.")] = None,
-    steps: Annotated[int | None, option("Training steps, if not the preset's.")] = None,
-    learning_rate: Annotated[
-        float | None, option("Peak learning rate, if not the preset's.")
-    ] = None,
-    resume: Annotated[
-        bool, option("Continue a stopped run; the result is bit-identical.", "--resume")
-    ] = False,
-    overwrite: Annotated[
-        bool, option("Replace the run that is in the folder.", "--overwrite")
-    ] = False,
-    save_every: Annotated[
-        int | None, option("Steps between saved states; default a tenth of the run, at most 500.")
-    ] = None,
-    bf16: Annotated[
-        bool, option("bfloat16: faster where the processor supports it.", "--bf16")
-    ] = False,
-    tokenizer: Annotated[
-        str | None, option("Image tokenizer weights, if not the preset's.")
-    ] = None,
-    start: Annotated[
-        str | None, option("Weights to start from: a shipped name or a run's folder.")
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        option(
-            "Any other setting as NAME=VALUE: objective=uniform, views=2, …; repeatable.", "--set"
-        ),
-    ] = None,
-    snapshot_every: Annotated[
-        int | None,
-        option("Keep the weights every so many steps too, for `minillada merge`."),
-    ] = None,
+    steps: Annotated[int | None, option("Training steps.")] = None,
+    learning_rate: Annotated[float | None, option("Peak learning rate.")] = None,
+    resume: Annotated[bool, option("Go on with a stopped run, to the bit.", "--resume")] = False,
+    overwrite: Annotated[bool, option("Replace the run in the folder.", "--overwrite")] = False,
+    save_every: Annotated[int | None, option("Steps between saved states.")] = None,
+    bf16: Annotated[bool, option("Compute in bfloat16.", "--bf16")] = False,
+    tokenizer: Annotated[str | None, option("Image tokenizer to read with.")] = None,
+    start: Annotated[str | None, option("Weights to start from, by name or folder.")] = None,
+    setting: Annotated[list[str] | None, option("NAME=VALUE; repeatable.", "--set")] = None,
+    snapshot_every: Annotated[int | None, option("Steps between weights kept for `merge`.")] = None,
     device: Device = "cpu",
     seed: OptionalSeed = None,
     as_json: Json = False,
 ) -> None:
-    """Train a preset on MNIST: text pieces, judge, image tokenizer or backbone."""
-    changes = {
-        "steps": steps,
-        "learning_rate": learning_rate,
-        "seed": seed,
-        "bfloat16": bf16 or None,
-        "tokenizer": tokenizer,
-    }
+    """Train a preset on MNIST: text pieces, judge, image tokenizer or backbone.
+
+    What is not given is the preset's. Any other setting is changed by --set, such as views=2.
+    """
+    changes: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate, "seed": seed}
+    changes |= {"bfloat16": bf16 or None, "tokenizer": tokenizer}
     given = {name: value for name, value in changes.items() if value is not None}
     chosen = changed(get_preset(preset), **read_settings(setting or []), **given)
     out = out or Path("runs") / preset

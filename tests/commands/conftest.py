@@ -1,6 +1,7 @@
 """Running the command line in this process, on a tiny model."""
 
 import sys
+import warnings
 
 import pytest
 from helpers import save_tiny_uni
@@ -24,6 +25,7 @@ def run(run_folder):
 def call(monkeypatch, capsys, tmp_path):
     """Run the command line in an empty folder: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # `main` sets it
     for name, value in {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}.items():
         monkeypatch.setenv(name, value)
 

@@ -165,6 +165,9 @@ def test_python_dash_m(tmp_path, run):
     good = process(drawing(run, "--out", "one.png"), tmp_path)
     assert good.returncode == 0 and good.stdout.strip() == b"saved one.png"
     assert b"Traceback" not in good.stderr
+    warned = process(["draw", "zebra", *drawing(run)[2:], "--out", "z.png"], tmp_path)
+    assert warned.returncode == 0
+    assert warned.stderr.startswith(b"minillada: this model knows no word of 'zebra'")
     assert (tmp_path / "one.png").stat().st_size > 100
 
 

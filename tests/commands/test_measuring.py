@@ -13,6 +13,12 @@ from minillada.datasets.pool import mnist_pool
 from minillada.evaluation import bench, evaluate, suite
 from minillada.presets import PRESETS
 
+# A random model writes control characters, and its text pieces know few words.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Glyph"),
+    pytest.mark.filterwarnings("ignore:this model knows no word"),
+]
+
 SPEED = {"batch": 16, "cached": {"median": 1.0, "clock": "wall clock"}, "cache_speedup": 2.0}
 REPORT = {
     "model": "x",
@@ -158,6 +164,13 @@ def test_info_lists_and_looks_up(call, run):
     assert report["shipped"]["mnist-judge"]["kind"] == "judge"
     code, out, _ = call("info", run, "--json")
     assert code == 0 and json.loads(out) == checkpoint.read_info(checkpoint.resolve(run))
+    code, out, _ = call("info", "mnist-judge")
+    assert code == 0 and "kind: judge" in out
+
+
+def test_a_shipped_name_means_the_shipped_weights_in_every_folder(call, tmp_path):
+    """`data/` itself holds a folder that is called `mnist`."""
+    (tmp_path / "mnist-judge").mkdir()
     code, out, _ = call("info", "mnist-judge")
     assert code == 0 and "kind: judge" in out
 
