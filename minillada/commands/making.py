@@ -55,6 +55,7 @@ def demo(out: Out = Path("outputs/demo.png"), device: Device = "cpu", seed: Seed
         test = mnist.load_mnist("test")
 
         tell("drawing ten digits …")
+        # Thickness and slant of each digit are drawn by lot.
         style = torch.Generator().manual_seed(seed)
         prompts = []
         for digit in range(10):
@@ -73,6 +74,7 @@ def demo(out: Out = Path("outputs/demo.png"), device: Device = "cpu", seed: Seed
         figure = grids.demo_figure(prompts, traced.images, frames, real, written)
         figure.savefig(path, format=kind)
 
+    # The picture is safe; only now is anything printed.
     read = load_judge().classify(traced.images).tolist()
     print("asked for                             the judge sees")
     for digit, prompt in enumerate(prompts):
@@ -107,6 +109,7 @@ def draw(
     check_range("count", count, 1, MOST_PICTURES)
     check_range("the number of captions", len(caption), 1, MOST_PICTURES)
     check_texts(caption)
+    # One row of the picture is `count` drawings of one caption.
     asked = [text for text in caption for _ in range(count)]
     sampling = {"steps": steps, "guidance": guidance, "temperature": temperature}
     uni = load_finished(model, device)
@@ -224,6 +227,7 @@ def interleave(
 ) -> None:
     """Text and images in turn."""
     check_texts([prompt])
+    # How many images there will be is known at the end, so their file is opened late.
     story = load_finished(model, device).interleave(prompt, seed=seed)
     images = [part for part in story if isinstance(part, Tensor)]
     if images:

@@ -66,6 +66,7 @@ def evaluate(
     path = checkpoint.resolve(model)
     if record:
         check_writable(path)
+    # `--only a,b --only c` names three.
     names = [name for text in only or [] for name in text.split(",")] or None
 
     # Results are printed before anything is stored: no full disk can cost them.
@@ -105,6 +106,7 @@ def print_metrics(report: dict) -> None:
     for name, value in report.items():
         if not isinstance(value, float) or name.endswith(("_low", "_high")):
             continue
+        # Numbers without a count, such as a ratio of distances, have no interval.
         measured = interval_of(report, name)
         ends = f"   ({measured.low:.4f} to {measured.high:.4f})" if measured.n else ""
         print(f"{name:32s}{value:10.4f}{ends}")

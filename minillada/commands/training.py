@@ -39,6 +39,7 @@ def train(
     """
     changes: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate, "seed": seed}
     changes |= {"bfloat16": bf16 or None, "tokenizer": tokenizer}
+    # An option that was not given leaves the preset as it is.
     given = {name: value for name, value in changes.items() if value is not None}
     chosen = changed(get_preset(preset), **read_settings(setting or []), **given)
     out = out or Path("runs") / preset
@@ -75,6 +76,7 @@ def merge(
     ranked = likelihood.rank_checkpoints(paths, images, texts, device, seed=seed)
     merged, info = merging.merge([path for path, _ in ranked[:top]], Backbone)
     checkpoint.save_model(out / "weights.safetensors", merged, info)
+    # The mean is measured like its parts: on the same images, with the same masks.
     [(_, bits)] = likelihood.rank_checkpoints([out], images, texts, device, seed=seed)
     if as_json:
         by_path = {str(path): value for path, value in ranked}

@@ -172,6 +172,7 @@ class TrainingStep:
 
     def gradient(self, loss: Tensor) -> Tensor:
         """Of all parameters, in one vector."""
+        # Gradients are returned, not added to the parameters: steps do not touch each other.
         gradients = torch.autograd.grad(loss, list(self.backbone.parameters()))
         return torch.cat([gradient.flatten() for gradient in gradients])
 
@@ -186,6 +187,7 @@ class TrainingStep:
     def theirs(self) -> None:
         """Each view, and then its inverse, is a step of its own."""
         source = self.setting.source()
+        # The same random numbers in the same order as ours, so that the masks are the same.
         ids, targets = (part.repeat_interleave(self.views, 0) for part in (self.ids, self.targets))
         blocks = ids.shape[1] // self.block_size
         rates = diffusion.sample_mask_rates(len(ids), blocks, *self.objective.mask_rate, source)
@@ -262,6 +264,7 @@ class Experts:
         torch.manual_seed(setting.seed)
         self.setting = setting
         self.layer = moe.MixtureOfExperts(self.config).to(setting.device).eval()
+        # Only the experts are timed: what the router chooses is computed once.
         self.x = torch.randn(tokens, self.config.hidden_size, device=setting.device)
         with torch.no_grad():
             self.chosen, self.weights = self.layer.gate(self.x)  # each [tokens, 8]

@@ -48,6 +48,7 @@ def evaluate_tokenizer(uni: Uni, judge: Judge, images: Tensor, labels: Tensor) -
     """Judge on originals and on reconstructions, their signal-to-noise ratio, codebook use."""
     codes = uni.encode(images)
     again = uni.decode(codes)
+    # Peak signal-to-noise ratio: the peak of pixels in [0, 1] is 1.
     error = (again - images).square().mean()
     share, perplexity = vq.codebook_usage(codes.cpu(), len(uni.tokenizer.embedding))
     return {
@@ -64,6 +65,7 @@ def evaluate_drawing(uni: Uni, judge: Judge, n: int, seed: int, **sampling) -> d
     """Is the drawn digit the asked one, and are its thickness and slant? `n` balanced prompts."""
     asked = torch.tensor(balanced_prompts(n))  # [n, 3]
     texts = [captions.caption(*row) for row in asked.tolist()]
+    # Drawing takes a fixed number of steps; with guidance each pass has two rows an image.
     with timing.counted(uni.backbone) as passes:
         drawn = uni.draw(texts, seed=seed, **sampling)
     style = captions.attributes(drawn)  # [n, 2]
@@ -87,6 +89,7 @@ def evaluate_variety(
     images = test.floats(chosen)
     texts = captions.describe_pixels(images, test.labels[chosen])
     drawn = uni.draw(texts, seed=seed + 1, **sampling)
+    # Distances to the same set are comparable only at the same number of samples.
     everything = judge.features(test.floats())
     distance = frechet_distance(judge.features(drawn), everything)
     floor = frechet_distance(judge.features(uni.decode(uni.encode(images))), everything)
@@ -104,6 +107,7 @@ def evaluate_describing(uni: Uni, images: Tensor, labels: Tensor) -> dict:
         for part in tqdm(images.split(BATCH_SIZE), desc="describing", leave=False):
             answers += uni.describe(part)
     hits, exact = [], []
+    # A word that is missing reads as None, which no true class is.
     for answer, classes in zip(answers, truth):
         said = captions.parse(answer)
         hits.append([said[k] == classes[k] for k in range(3)])
@@ -182,6 +186,7 @@ class Subject:
     def likelihood(self) -> dict:
         images, labels = self.images(2000)
         texts = captions.describe_pixels(images, labels)
+        # The autoregressive model of the same size, where it is shipped.
         rival = None
         if checkpoint.shipped("mnist-ar"):
             rival, _ = checkpoint.load_model("mnist-ar", Backbone, self.uni.device)
@@ -224,6 +229,7 @@ def evaluate(
         raise ValueError(f"{samples} samples say nothing; ask for at least {FEWEST_SAMPLES}")
     check_measures(only or ())
     test = mnist.load_mnist("test")
+    # All that every measure needs is loaded once.
     samples = min(samples, len(test.labels))
     subject = Subject(load(name, device), load_judge(), test, samples, seed)
     report = {"model": str(name), "seed": seed, "device": device}

@@ -114,6 +114,7 @@ def model_table(metrics: dict) -> str:
     """One row for each of `MODEL_BARS`, and the time of a drawing."""
     rows = []
     for name, bar in MODEL_BARS.items():
+        # Decibels, ratios and bits are no shares: each is printed in its own way.
         measured, what = interval_of(metrics, name), bar.what
         if name == "reconstruction_psnr_db":
             what += f", {metrics['tokens_per_image']} tokens an image"
