@@ -1,4 +1,7 @@
-"""What all tests share: one thread, fixed seeds, no progress bars, no windows; and a table of how long each notebook took."""
+"""What all tests share: one thread, fixed seeds, no progress bars, no windows.
+
+At the end, a table says how long each notebook took.
+"""
 
 import os
 import random
@@ -8,14 +11,18 @@ from itertools import chain
 import pytest
 
 os.environ["TQDM_DISABLE"] = "1"  # inherited by notebook kernels and by commands that tests start
-if "PYTEST_XDIST_WORKER" in os.environ:  # several workers with several threads each would only wait for one another
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # several workers with several threads each would only wait for one another
     os.environ["OMP_NUM_THREADS"] = "1"
 # The variable MPLBACKEND is left alone on purpose: kernels would inherit it and show no figures.
 import matplotlib  # noqa: E402
 import torch  # noqa: E402
 
 matplotlib.use("Agg")
-torch.set_num_threads(1)  # tiny models: threads cost more than they bring, and one thread adds in a fixed order
+torch.set_num_threads(
+    1
+)  # tiny models: threads cost more than they bring, and one thread adds in a fixed order
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Tiny random models and data that several test files share. Everything is small enough for one processor core."""
+"""Tiny random models and data that several test files share, small enough for one core."""
 
 from __future__ import annotations
 
@@ -33,19 +33,23 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def tiny_config(**changes) -> ModelConfig:
     values = dict(
-        vocab_size=24, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
-        intermediate_size=24, initializer_range=0.4, max_position_embeddings=64, block_size=4, rope_theta=100.0,
+        vocab_size=24, hidden_size=16, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, intermediate_size=24, initializer_range=0.4,
+        max_position_embeddings=64, block_size=4, rope_theta=100.0,
     )  # fmt: skip
     return ModelConfig(**values | changes)
 
 
 def storable(module):
-    """The module in evaluation mode with values that float16, and so a weights file, holds exactly."""
+    """The module in evaluation mode, with values that a weights file (float16) holds exactly."""
     return module.half().float().eval()
 
 
 def tiny_backbone(seed: int = 0, **changes) -> Backbone:
-    """A random backbone with confident, varied predictions; norm weights are random too, so that a skipped one shows."""
+    """A random backbone with confident, varied predictions.
+
+    Norm weights are random, too, so that a skipped norm shows.
+    """
     torch.manual_seed(seed)
     backbone = Backbone(tiny_config(**changes))
     with torch.no_grad():
@@ -63,7 +67,9 @@ def random_ids(batch: int, length: int, vocab_size: int = 24, seed: int = 0) -> 
 @functools.cache
 def tiny_vocab(codebook_size: int = 16) -> Vocabulary:
     """Bytes, special tokens and three merges, then the image codes."""
-    return Vocabulary(train_bpe(["the thin thing"] * 9, 256 + len(SPECIAL_TOKENS) + 3), codebook_size)
+    return Vocabulary(
+        train_bpe(["the thin thing"] * 9, 256 + len(SPECIAL_TOKENS) + 3), codebook_size
+    )
 
 
 def tiny_tokenizer(seed: int = 0, **changes) -> ImageTokenizer:
@@ -76,22 +82,36 @@ def tiny_uni(seed: int = 0, block_size: int = 16) -> Uni:
     """32 px images, 16 codes an image, and the shipped text pieces."""
     tokenizer = tiny_tokenizer(seed)
     vocab = load_vocabulary(tokenizer.config.codebook_size)
-    backbone = tiny_backbone(seed, vocab_size=vocab.size, block_size=block_size, max_position_embeddings=128)
+    backbone = tiny_backbone(
+        seed, vocab_size=vocab.size, block_size=block_size, max_position_embeddings=128
+    )
     return Uni(backbone, tokenizer, vocab).eval()
 
 
 def save_tiny_uni(folder: Path) -> Path:
     """Weights of `tiny_uni` as the command line expects them; returns the run's folder."""
     uni = tiny_uni()
-    checkpoint.save_model(folder / "tokenizer" / "weights.safetensors", uni.tokenizer, describe("tokenizer", uni.tokenizer))
+    checkpoint.save_model(
+        folder / "tokenizer" / "weights.safetensors",
+        uni.tokenizer,
+        describe("tokenizer", uni.tokenizer),
+    )
     about = json.loads((folder / "tokenizer" / "weights.json").read_text())
     extra = {"tokenizer": str(folder / "tokenizer"), "tokenizer_sha256": about["sha256"]}
-    checkpoint.save_model(folder / "run" / "weights.safetensors", uni.backbone, describe("backbone", uni.backbone) | extra)
+    checkpoint.save_model(
+        folder / "run" / "weights.safetensors",
+        uni.backbone,
+        describe("backbone", uni.backbone) | extra,
+    )
     return folder / "run"
 
 
 def describe(kind: str, module) -> dict:
-    return {"kind": kind, "config": to_dict(module.config), "parameters": sum(p.numel() for p in module.parameters())}
+    return {
+        "kind": kind,
+        "config": to_dict(module.config),
+        "parameters": sum(p.numel() for p in module.parameters()),
+    }
 
 
 def tiny_judge(seed: int = 0) -> Judge:

@@ -1,6 +1,7 @@
-"""What the shipped models say and draw, and the first losses of a few runs, are those of the golden file.
+"""The shipped models say and draw, and a few runs lose, what the golden file holds.
 
-The file was stored before the package was rearranged: it holds short digests of tokens and texts, and losses in digits.
+The file was stored before the package was rearranged. It holds short digests of tokens and texts,
+and losses in digits. Sampled drawings were stored again when every row got its own generator.
 `python tests/test_golden.py` stores a new one, after a change that is meant to change results.
 """
 
@@ -43,7 +44,9 @@ EXAMPLES_OF = (
     "sum_direct", "sum_thinking", "count_on", "repeat", "go_on", "interleave",
 )  # fmt: skip
 MIX = dict(mixture=(("draw", 1.0), ("describe", 1.0)), varied=True)
-VIEWS = dict(views=2, complementary=True, mask_rate=(0.1, 0.9), objective="count", confidence_weight=2.0)
+VIEWS = dict(
+    views=2, complementary=True, mask_rate=(0.1, 0.9), objective="count", confidence_weight=2.0
+)
 # name -> preset and what is changed of its training settings
 RUNS = {
     "mnist-judge": ("mnist-judge", {}),
@@ -83,7 +86,10 @@ def first_drawings(**sampling) -> list[str]:
 
 
 def first_descriptions() -> list[str]:
-    return [digest(text) for text in loaded("mnist").describe(load_mnist("test").floats(slice(0, COUNT)))]
+    return [
+        digest(text)
+        for text in loaded("mnist").describe(load_mnist("test").floats(slice(0, COUNT)))
+    ]
 
 
 def examples_of(task: str) -> tuple[list, list]:
@@ -114,7 +120,10 @@ def answers(task: str) -> list[str]:
         said, images = uni.think_and_draw(texts, temperature=0.0)
         return [digest(text, uni.encode(image[None])[0]) for text, image in zip(said, images)]
     stories = uni.interleave_all(texts, temperature=0.0)
-    return [digest(*[p if isinstance(p, str) else uni.encode(p[None])[0] for p in story]) for story in stories]
+    return [
+        digest(*[p if isinstance(p, str) else uni.encode(p[None])[0] for p in story])
+        for story in stories
+    ]
 
 
 def losses(run: str) -> list[float]:
@@ -136,7 +145,9 @@ def losses(run: str) -> list[float]:
     else:
         module = train.new_model(preset, "cpu")
         loss = recipes.judge_loss(module, images, preset.training)
-    return [round(record["loss"], 4) for record in fit(module, loss, preset.training, stop_after=STEPS)]
+    return [
+        round(record["loss"], 4) for record in fit(module, loss, preset.training, stop_after=STEPS)
+    ]
 
 
 def everything() -> dict:

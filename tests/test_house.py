@@ -38,7 +38,8 @@ def listed_files() -> list[str]:
     return files
 
 
-SPINE = [place for place, _ in table_rows() if place.endswith(".py") and place != "cli.py"]
+FACES = ("cli.py", "__init__.py", "__main__.py")  # how the package is entered
+SPINE = [place for place, _ in table_rows() if place.endswith(".py") and place not in FACES]
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 # An empty file that only makes a folder a package says nothing and needs no place.
 FILES = [name for name in FILES if (PACKAGE / name).read_text(encoding="utf-8").strip()]

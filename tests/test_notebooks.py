@@ -1,4 +1,7 @@
-"""Notebooks are committed executed and readable. That their cells still run and still print the same is nbval's part."""
+"""Notebooks are committed executed and readable.
+
+That their cells still run and still print the same is nbval's part.
+"""
 
 import copy
 import re
@@ -28,7 +31,9 @@ def read(path):
 @every_notebook
 def test_every_code_cell_was_run_in_order(path):
     _, code = read(path)
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), f"run `python notebooks/refresh.py {path.name}`"
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), (
+        f"run `python notebooks/refresh.py {path.name}`"
+    )
 
 
 @every_notebook
@@ -38,7 +43,9 @@ def test_outputs_can_be_committed(path):
     assert path.stat().st_size <= refresh.MAX_BYTES
     cleaned = copy.deepcopy(notebook)
     refresh.clean(cleaned)
-    assert cleaned == notebook, f"metadata or widgets are left in it: run `python notebooks/refresh.py {path.name}`"
+    assert cleaned == notebook, (
+        f"metadata or widgets are left in it: run `python notebooks/refresh.py {path.name}`"
+    )
 
 
 @every_notebook
@@ -51,9 +58,13 @@ def test_at_least_three_cells_are_checked(path):
         text = "\n".join(map(refresh.text_of, cell.outputs))
         # nbval compares text only, and compares nothing at all where no output is stored
         assert text.strip(), f"nothing to compare:\n{cell.source}"
-        assert "<Figure" not in text and "<IPython" not in text, f"a picture is never compared:\n{cell.source}"
+        assert "<Figure" not in text and "<IPython" not in text, (
+            f"a picture is never compared:\n{cell.source}"
+        )
         # more digits than four differ between processors and numbers of threads
-        assert not re.search(r"\d\.\d{5,}|\d\.\d+e[-+]\d", text), f"round what is printed:\n{cell.source}\n{text}"
+        assert not re.search(r"\d\.\d{5,}|\d\.\d+e[-+]\d", text), (
+            f"round what is printed:\n{cell.source}\n{text}"
+        )
 
 
 @every_notebook
@@ -71,9 +82,15 @@ def test_begins_with_a_title(path):
 
 BAD_OUTPUTS = {
     "standard error": nbformat.v4.new_output("stream", name="stderr", text="careful"),
-    "raised ValueError": nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[]),
-    "a path of this machine": nbformat.v4.new_output("stream", name="stdout", text=f"saved {NOTEBOOKS}/x.png"),
-    "a memory address": nbformat.v4.new_output("execute_result", data={"text/plain": "<object at 0x7f3a>"}),
+    "raised ValueError": nbformat.v4.new_output(
+        "error", ename="ValueError", evalue="no", traceback=[]
+    ),
+    "a path of this machine": nbformat.v4.new_output(
+        "stream", name="stdout", text=f"saved {NOTEBOOKS}/x.png"
+    ),
+    "a memory address": nbformat.v4.new_output(
+        "execute_result", data={"text/plain": "<object at 0x7f3a>"}
+    ),
     "at most": nbformat.v4.new_output("display_data", data={"image/png": "A" * refresh.MAX_BYTES}),
 }
 
@@ -81,7 +98,9 @@ BAD_OUTPUTS = {
 @pytest.mark.parametrize("complaint", BAD_OUTPUTS)
 def test_refresh_refuses_what_should_not_be_committed(complaint):
     good = nbformat.v4.new_output("stream", name="stdout", text="[8, 1, 32, 32]\n")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[good], execution_count=1)])
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("x", outputs=[good], execution_count=1)]
+    )
     assert refresh.problems(notebook) == []
     notebook.cells[0].outputs.append(BAD_OUTPUTS[complaint])
     (problem,) = refresh.problems(notebook)
@@ -108,8 +127,15 @@ def test_a_text_stays_before_its_picture():
 
 def test_refresh_twice_gives_the_same_bytes(tmp_path):
     path = tmp_path / "good.ipynb"
-    sources = ["import sys\nprint(len(sys.argv) > 0)", "import ipywidgets\nipywidgets.IntSlider()", "print('once')\nprint('twice')"]
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources]), path)
+    sources = [
+        "import sys\nprint(len(sys.argv) > 0)",
+        "import ipywidgets\nipywidgets.IntSlider()",
+        "print('once')\nprint('twice')",
+    ]
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources]),
+        path,
+    )
     assert refresh.refresh(path, timeout=60) == []
     first = path.read_bytes()
     assert b"widget-view" not in first and b"once" in first

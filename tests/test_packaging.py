@@ -23,8 +23,16 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DEV = PROJECT["optional-dependencies"]["dev"]
 DECLARED = {canonicalize_name(r.name): r for r in map(Requirement, PROJECT["dependencies"] + DEV)}
-PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
-IMPORT_NAMES = {"pillow": "PIL", "ipython": "IPython", "pyyaml": "yaml"}  # where a package's import name is not its own
+PINS = [
+    Requirement(line)
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+IMPORT_NAMES = {
+    "pillow": "PIL",
+    "ipython": "IPython",
+    "pyyaml": "yaml",
+}  # where a package's import name is not its own
 MB = 1_000_000
 
 
@@ -42,48 +50,67 @@ def test_conda_environment_installs_exactly_the_project():
     assert "pip" in versions and "-e ." in through_pip
     # Any package named here as well would have to be a declared one with the declared range.
     named = [Requirement(d) for d in through_pip if not d.startswith("-")]
-    for requirement in [*named, *(Requirement(d) for d in plain if Requirement(d).name not in ("python", "pip"))]:
+    for requirement in [
+        *named,
+        *(Requirement(d) for d in plain if Requirement(d).name not in ("python", "pip")),
+    ]:
         assert DECLARED[canonicalize_name(requirement.name)].specifier == requirement.specifier
 
 
 def test_constraints_are_plain_pins_inside_the_declared_ranges():
     pinned = {}
     for pin in PINS:
-        assert pin.url is None and re.fullmatch(r"==[^*,+]+", str(pin.specifier)), f"{pin}: one exact public version"
+        assert pin.url is None and re.fullmatch(r"==[^*,+]+", str(pin.specifier)), (
+            f"{pin}: one exact public version"
+        )
         pinned.setdefault(canonicalize_name(pin.name), []).append(next(iter(pin.specifier)).version)
     for name, requirement in DECLARED.items():
         assert name in pinned, f"{name} is not pinned"
         assert all(requirement.specifier.contains(version) for version in pinned[name]), name
-    # Which CUDA libraries belong to a PyTorch wheel is PyTorch's to say: a pin would break other wheels.
+    # Which CUDA libraries belong to a PyTorch wheel is PyTorch's to say: a pin would break others.
     assert not [name for name in pinned if name.startswith(("nvidia-", "cuda-", "triton"))]
 
 
-@pytest.mark.parametrize("name", ["constraints.txt", "environment.yml", "pyproject.toml", "Makefile"])
+@pytest.mark.parametrize(
+    "name", ["constraints.txt", "environment.yml", "pyproject.toml", "Makefile"]
+)
 def test_set_up_files_name_no_addresses(name):
-    assert not re.search(r"://|--(extra-)?index-url|--find-links|--hash", (ROOT / name).read_text(encoding="utf-8"))
+    assert not re.search(
+        r"://|--(extra-)?index-url|--find-links|--hash", (ROOT / name).read_text(encoding="utf-8")
+    )
 
 
 def test_every_import_is_declared():
-    allowed = {IMPORT_NAMES.get(name, name) for name in DECLARED} | set(sys.stdlib_module_names) | {"minillada"}
+    allowed = (
+        {IMPORT_NAMES.get(name, name) for name in DECLARED}
+        | set(sys.stdlib_module_names)
+        | {"minillada"}
+    )
     peers = {Requirement(line).name for line in PROJECT["optional-dependencies"]["bench"]}
     for path in (ROOT / "minillada").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
-            assert {name.split(".")[0] for name in names} <= allowed | (peers if path.name == "bench.py" else set()), (
-                f"{path.name}: {names}"
-            )
+            assert {name.split(".")[0] for name in names} <= allowed | (
+                peers if path.name == "bench.py" else set()
+            ), f"{path.name}: {names}"
 
 
 def test_version_and_licence():
     assert minillada.__version__ == PROJECT["version"]
     assert PROJECT["license"] == "Apache-2.0"
     text = (ROOT / "LICENSE").read_text()
-    assert "Apache License" in text and "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text
+    assert (
+        "Apache License" in text
+        and "Version 2.0, January 2004" in text
+        and "END OF TERMS AND CONDITIONS" in text
+    )
 
 
 def test_python_range_admits_this_python():
-    assert SpecifierSet(PROJECT["requires-python"]).contains(".".join(map(str, sys.version_info[:3])))
+    assert SpecifierSet(PROJECT["requires-python"]).contains(
+        ".".join(map(str, sys.version_info[:3]))
+    )
 
 
 WEIGHTS = sorted((ROOT / "data" / "weights").glob("*.safetensors"))
@@ -93,19 +120,27 @@ WEIGHTS = sorted((ROOT / "data" / "weights").glob("*.safetensors"))
 def test_shipped_weights_say_how_they_were_made(path):
     info = checkpoint.read_info(path)
     assert info["sha256"] == checksum(path)
-    assert info["preset"] == path.stem and info["command"].startswith(f"minillada train {path.stem}")
+    assert info["preset"] == path.stem and info["command"].startswith(
+        f"minillada train {path.stem}"
+    )
     assert isinstance(info["training"]["seed"], int) and info["data_md5"] == MNIST_MD5
     text = json.dumps(info)
     assert not re.search(r'"(/|[A-Z]:\\|~)', text), "a path of the machine it was trained on"
     if info["kind"] == "backbone":
         tokenizer = path.with_name(f"{info['tokenizer']}.safetensors")
-        assert info["tokenizer_sha256"] == checksum(tokenizer), "trained on another tokenizer than the shipped one"
+        assert info["tokenizer_sha256"] == checksum(tokenizer), (
+            "trained on another tokenizer than the shipped one"
+        )
 
 
 def test_sizes():
     assert megabytes(ROOT / "data" / "mnist") <= 12
-    assert megabytes(ROOT / "data" / "weights") <= 30  # 20 for drawing and describing, the rest for every task
+    assert (
+        megabytes(ROOT / "data" / "weights") <= 30
+    )  # 20 for drawing and describing, the rest for every task
     # Without git (an unpacked archive) there is no list of what is shipped, only of what lies here.
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     shipped = [ROOT / f for f in listed.stdout.split("\0") if f] or [*(ROOT / "data").rglob("*")]
     assert not [p for p in shipped if p.is_file() and p.stat().st_size > 12 * MB]

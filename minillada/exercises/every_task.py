@@ -9,7 +9,9 @@ from ..tasks.numbers import counting_trace
 from ..vocab import END_IMAGE, EOS, load_vocabulary
 
 
-@exercise("correct: no_text lacks the instruction, no_image lacks the image; guidance compares them")
+@exercise(
+    "correct: no_text lacks the instruction, no_image lacks the image; guidance compares them"
+)
 def check_edit_branches() -> Cases:
     """`function(vocab, codes [h, w], instruction) -> (full, no_text, no_image)`: ids of prompts."""
     vocab = load_vocabulary(1024, "mnist-uni-text")
