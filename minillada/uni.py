@@ -207,10 +207,7 @@ def load(
     """
     backbone, info = checkpoint.load_model(name, Backbone, device)
     if not {"tokenizer", "tokenizer_sha256"} <= info.keys():
-        raise ValueError(
-            f"the JSON of {name} does not say which tokenizer it was trained on; "
-            "restore it or train again"
-        )
+        raise ValueError(f"the JSON of {name} does not say which tokenizer it was trained on")
     tokenizer, about = checkpoint.load_model(info["tokenizer"], ImageTokenizer, device)
     if about["sha256"] != info["tokenizer_sha256"]:
         raise ValueError(

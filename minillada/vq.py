@@ -37,9 +37,7 @@ class Tokenizer(Protocol):
     def embedding(self) -> Tensor: ...  # the vector of each code, [K, C]
 
     def check_images(self, images: Tensor) -> None: ...
-
     def encode(self, images: Tensor) -> Tensor: ...
-
     def decode(self, codes: Tensor) -> Tensor: ...
 
 
@@ -109,8 +107,8 @@ class ResidualBlock(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for _ in range(2):
-            layers += [nn.GroupNorm(8, channels), nn.SiLU()]
-            layers += [nn.Conv2d(channels, channels, 3, padding=1)]
+            convolution = nn.Conv2d(channels, channels, 3, padding=1)
+            layers += [nn.GroupNorm(8, channels), nn.SiLU(), convolution]
         self.net = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,8 +128,7 @@ class CaptionTower(nn.Module):
         )
         self.pieces = nn.EmbeddingBag(config.caption_vocab_size, 128, mode="mean")
         self.text = nn.Sequential(nn.SiLU(), nn.Linear(128, width))
-        # SigLIP's first temperature and bias
-        self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+        self.log_scale = nn.Parameter(torch.tensor(10.0).log())  # first values as in SigLIP
         self.bias = nn.Parameter(torch.tensor(-10.0))
 
     def forward(self, vectors: Tensor, caption_ids: Tensor, caption_index: Tensor) -> Tensor:
@@ -142,8 +139,7 @@ class CaptionTower(nn.Module):
         image = F.normalize(self.image(vectors.flatten(1)), dim=-1)  # [B, width]
         text = F.normalize(self.text(self.pieces(caption_ids)), dim=-1)  # [N, width]
         logits = image @ text.T * self.log_scale.exp() + self.bias  # [B, N]
-        # +1 for the right caption, −1 for every other
-        sign = 2 * F.one_hot(caption_index, len(text)) - 1
+        sign = 2 * F.one_hot(caption_index, len(text)) - 1  # +1: the right caption, −1: others
         return -F.logsigmoid(sign * logits).sum(1).mean()
 
 
@@ -190,17 +186,11 @@ class ImageTokenizer(nn.Module):
     def check_images(self, images: Tensor) -> None:
         """`ValueError` unless images are `[B, C, H, W]` of this size, finite and in [0, 1]."""
         if images.ndim != 4 or images.shape[1:] != self.image_shape:
-            wanted = ", ".join(str(n) for n in self.image_shape)
-            raise ValueError(
-                f"images must have shape [B, {wanted}], got {list(images.shape)}; "
-                "pad or resize them first"
-            )
+            wanted, shape = ", ".join(map(str, self.image_shape)), list(images.shape)
+            raise ValueError(f"images must have shape [B, {wanted}], got {shape}; resize them")
         # A comparison with NaN is false.
         if not images.is_floating_point() or not ((images >= 0) & (images <= 1)).all():
-            raise ValueError(
-                "images must be floating point with finite values in [0, 1]; "
-                "divide bytes by 255 and remove NaN first"
-            )
+            raise ValueError("images must be floats, finite and in [0, 1]; divide bytes by 255")
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -220,34 +210,6 @@ class ImageTokenizer(nn.Module):
             low, high = int(codes.min()), int(codes.max())
             raise ValueError(f"codes must lie in [0, {size}), got {low} to {high}")
         return self.decoder(rearrange(self.embedding[codes], "b h w c -> b c h w"))
-
-    def loss(
-        self, images: Tensor, captions: Tensor, caption_index: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, dict]:
-        """Training loss of a batch, and its parts as floats; in training mode the codebook moves.
-
-        `captions` and `caption_index` as in `CaptionTower`.
-        """
-        quantised = self.codebook(self.encoder(images))
-        output = self.decoder(quantised.vectors)
-        # Squared error alone blurs, and blur reads as thickness: differences of neighbours count.
-        squared = F.mse_loss(output, images)
-        edges = sum(F.l1_loss(output.diff(dim=d), images.diff(dim=d)) for d in (2, 3))
-        # Commitment: features stay near their codes.
-        vectors = rearrange(self.embedding[quantised.codes], "b h w c -> b c h w")
-        commit = F.mse_loss(quantised.features, vectors)
-        total = squared + self.config.edge_weight * edges + commit
-        psnr = -10 * squared.detach().log10()
-        parts = {"psnr_db": float(psnr), "commit": float(commit.detach())}
-        # Alignment: caption and tokens agree.
-        if self.config.alignment_weight > 0:
-            alignment = self.tower(quantised.vectors, captions, caption_index)
-            total = total + self.config.alignment_weight * alignment
-            parts["alignment"] = float(alignment.detach())
-        if self.training:
-            features = quantised.features.detach()
-            parts["revived"] = self.codebook.update(features, quantised.codes, generator)
-        return total, parts
 
 
 def codebook_usage(codes: Tensor, codebook_size: int) -> tuple[float, float]:

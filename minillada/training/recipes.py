@@ -6,6 +6,8 @@ Each function makes the loss of a kind: a function from the step to the number t
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from .. import layout
@@ -64,6 +66,42 @@ def judge_loss(module: Judge, images: mnist.Images, config: TrainingConfig) -> L
     return loss
 
 
+def image_tokenizer_loss(
+    tokenizer: ImageTokenizer,
+    images: Tensor,
+    caption_ids: Tensor,
+    caption_index: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, dict[str, float]]:
+    """Training loss of a batch, and its parts; in training mode the codebook moves as well.
+
+    `caption_ids` `[N, T]` and `caption_index` `[B]` as in `vq.CaptionTower`.
+    """
+    config = tokenizer.config
+    quantised = tokenizer.codebook(tokenizer.encoder(images))
+    output = tokenizer.decoder(quantised.vectors)
+    # 1. Squared error alone blurs, and blur reads as thickness: differences of neighbours count.
+    squared = F.mse_loss(output, images)
+    edges = torch.zeros_like(squared)
+    for side in (2, 3):
+        edges = edges + F.l1_loss(output.diff(dim=side), images.diff(dim=side))
+    # 2. Commitment: features stay near their codes.
+    vectors = rearrange(tokenizer.embedding[quantised.codes], "b h w c -> b c h w")
+    commit = F.mse_loss(quantised.features, vectors)
+    total = squared + config.edge_weight * edges + commit
+    psnr = -10 * squared.detach().log10()
+    parts = {"psnr_db": float(psnr), "commit": float(commit.detach())}
+    # 3. Alignment: caption and tokens agree.
+    if config.alignment_weight > 0:
+        alignment = tokenizer.tower(quantised.vectors, caption_ids, caption_index)
+        total = total + config.alignment_weight * alignment
+        parts["alignment"] = float(alignment.detach())
+    if tokenizer.training:
+        features = quantised.features.detach()
+        parts["revived"] = tokenizer.codebook.update(features, quantised.codes, generator)
+    return total, parts
+
+
 def tokenizer_loss(
     module: ImageTokenizer, images: mnist.Images, text: Vocabulary, config: TrainingConfig
 ) -> Loss:
@@ -82,7 +120,7 @@ def tokenizer_loss(
         white_on_black = torch.where(dark, shown, 1 - shown)
         classes = captions.caption_classes(white_on_black, images.labels[index])  # [B, 3]
         right = caption_index(classes).to(device)
-        return module.loss(shown.to(device), table, right, generator)
+        return image_tokenizer_loss(module, shown.to(device), table, right, generator)
 
     return loss
 
