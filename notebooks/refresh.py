@@ -1,11 +1,14 @@
-"""Run notebooks from a clean kernel and store their outputs: `python notebooks/refresh.py notebooks/04_*.ipynb` (default: all).
+"""Run notebooks from a clean kernel and store their outputs.
+
+`python notebooks/refresh.py notebooks/04_*.ipynb`; without an argument, all of them.
 
 Notable choices
-- The kernel is the interpreter that runs this script, whatever kernels are installed elsewhere, started in the notebook's folder.
-- What changes between two runs of the same code (timestamps, widget state, the Python version) is dropped, so a refresh
-  that changes nothing leaves the file byte-identical.
-- A notebook whose outputs should not be committed is reported and left as it was: errors, standard error (warnings and
-  progress bars), paths of this machine, memory addresses, more than 1 MB.
+- The kernel is the interpreter that runs this script, whatever kernels are installed elsewhere. It
+  is started in the notebook's folder.
+- What changes between two runs of the same code (timestamps, widget state, the Python version) is
+  dropped. So a refresh that changes nothing leaves the file as it was, byte for byte.
+- A notebook whose outputs should not be committed is reported and left as it was: errors, standard
+  error (warnings and progress bars), paths of this machine, memory addresses, more than 1 MB.
 """
 
 import argparse
@@ -23,9 +26,11 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 
 FOLDER = Path(__file__).resolve().parent
 MAX_BYTES = 1_000_000
+WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 # A path that only exists here: this clone, a home or temporary folder, a Windows drive.
-MACHINE_PATH = re.compile(re.escape(str(FOLDER.parent)) + r"|/home/\w|/root/|/Users/\w|/tmp/|/var/folders/|\b[A-Z]:\\\w")
+ELSEWHERE = r"/home/\w|/root/|/Users/\w|/tmp/|/var/folders/|\b[A-Z]:\\\w"
+MACHINE_PATH = re.compile(re.escape(str(FOLDER.parent)) + "|" + ELSEWHERE)
 
 
 class ThisInterpreter(AsyncKernelManager):
@@ -33,15 +38,17 @@ class ThisInterpreter(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        # Only errors are logged: a hint about unencrypted local sockets is not for the reader of this script's output.
-        return KernelSpec(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=40"], **KERNEL)
+        # Only errors are logged: a hint about unencrypted local sockets is not for our reader.
+        command = "-m ipykernel_launcher -f {connection_file} --log-level=40"
+        return KernelSpec(argv=[sys.executable, *command.split()], **KERNEL)
 
 
 def text_of(output: dict) -> str:
     """What an output says in words; pictures are left out."""
     if output["output_type"] == "stream":
         return output["text"]
-    return "\n".join(str(value) for kind, value in output.get("data", {}).items() if not kind.startswith("image/"))
+    data = output.get("data", {})
+    return "\n".join(str(data[kind]) for kind in data if not kind.startswith("image/"))
 
 
 def joined(outputs: list[dict]) -> list[dict]:
@@ -57,13 +64,14 @@ def joined(outputs: list[dict]) -> list[dict]:
 
 
 def clean(notebook: nbformat.NotebookNode) -> None:
-    """Drop, in place, everything that differs from run to run or needs a live kernel to be shown."""
-    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    """Drop, in place, what differs from run to run or needs a live kernel to be shown."""
+    metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    notebook.metadata = nbformat.from_dict(metadata)
     for number, cell in enumerate(notebook.cells):
         cell.setdefault("id", f"cell-{number}")
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})]
+            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
             cell.outputs = joined(cell.outputs)
 
 
@@ -75,17 +83,20 @@ def problems(notebook: nbformat.NotebookNode) -> list[str]:
             if output["output_type"] == "error":
                 found.append(f"cell {number} raised {output['ename']}: {output['evalue']}")
             elif output.get("name") == "stderr":
-                found.append(f"cell {number} wrote to standard error: {output['text'].strip()[:300]}")
+                text = output["text"].strip()[:300]
+                found.append(f"cell {number} wrote to standard error: {text}")
             elif match := MACHINE_PATH.search(text_of(output)):
                 found.append(f"cell {number} shows a path of this machine: {match.group()}")
             elif match := re.search(r"<[^<>]* at 0x[0-9a-f]+>", text_of(output)):
                 found.append(f"cell {number} shows a memory address: {match.group()}")
     size = len(nbformat.writes(notebook).encode())
-    return found + ([f"{size} bytes; at most {MAX_BYTES} (fewer or smaller pictures)"] if size > MAX_BYTES else [])
+    if size > MAX_BYTES:
+        found.append(f"{size} bytes; at most {MAX_BYTES} (fewer or smaller pictures)")
+    return found
 
 
 def refresh(path: Path, timeout: int) -> list[str]:
-    """Execute one notebook and replace it; the list of problems that kept it from being replaced is empty on success."""
+    """Execute one notebook and replace it, unless there are problems, which are returned."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook,
@@ -111,10 +122,10 @@ def refresh(path: Path, timeout: int) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebooks", nargs="*", type=Path, help="default: every notebook of this folder")
-    parser.add_argument("--timeout", type=int, default=300, help="seconds a cell may take (default: 300)")
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: every notebook here")
+    parser.add_argument("--timeout", type=int, default=300, help="seconds a cell may take (300)")
     args = parser.parse_args()
-    os.environ["TQDM_DISABLE"] = "1"  # the kernel inherits it; a progress bar is noise in a stored output
+    os.environ["TQDM_DISABLE"] = "1"  # inherited by the kernel: progress bars are noise when stored
     os.environ.pop("MPLBACKEND", None)  # leaves the kernel its inline backend
     failed = 0
     for path in args.notebooks or sorted(FOLDER.glob("*.ipynb")):
@@ -122,7 +133,9 @@ def main() -> int:
         found = refresh(path.resolve(), args.timeout)
         failed += bool(found)
         kibibytes = path.stat().st_size / 1024
-        print(f"{path}: " + ("NOT refreshed" if found else f"refreshed in {time.perf_counter() - began:.0f} s, {kibibytes:.0f} KiB"))
+        seconds = time.perf_counter() - began
+        done = "NOT refreshed" if found else f"refreshed in {seconds:.0f} s, {kibibytes:.0f} KiB"
+        print(f"{path}: {done}")
         print(*(f"  {line}" for line in found), sep="\n", end="\n" if found else "")
     return min(failed, 1)
 

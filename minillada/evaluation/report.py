@@ -112,7 +112,7 @@ def passes_of(count: float | None) -> str:
 
 def model_table(metrics: dict) -> str:
     """One row for each of `MODEL_BARS`, and the time of a drawing."""
-    rows = []
+    rows: list[tuple] = []
     for name, bar in MODEL_BARS.items():
         # Decibels, ratios and bits are no shares: each is printed in its own way.
         measured, what = interval_of(metrics, name), bar.what
