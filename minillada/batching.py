@@ -1,10 +1,10 @@
 """Sequences of different lengths -> padded or packed batches.
 
 Notable choices
-- A sequence is filled up with end-of-text to whole blocks, and training asks for this padding, as
-  the official training does: a model must know that nothing follows the end.
-- Packing puts several sequences into one row, so that less of a batch is padding. `documents` says
-  which tokens belong together; attention does not cross from one to another.
+- A sequence is filled up with end-of-text to whole blocks. The model is trained to predict this
+  padding, too, as in the official training: it must know that nothing follows the end.
+- Packing puts several sequences into one row, so that less of a batch is padding. There, each
+  sequence is called a document. Attention does not cross from one document to another.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ class Batch(NamedTuple):
     """Rows of tokens; every field is `[B, L]`."""
 
     ids: Tensor
-    targets: Tensor  # what training may mask: response and padding, never a prompt
-    real: Tensor  # the targets without padding: what accuracies count
-    documents: Tensor | None = None  # number of the sequence in a packed row; −1 behind the last
+    # bool: True where training may mask a token (response and padding, never a prompt)
+    targets: Tensor
+    # bool: True for the response without padding; only these tokens count in accuracies
+    real: Tensor
+    # which document of its packed row a token is in: 0, 1, …; −1 behind the last. None: not packed
+    documents: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -33,12 +36,16 @@ class Batch(NamedTuple):
 
 
 def padded(length: int, multiple: int) -> int:
-    """The next multiple that is not below a length."""
+    """The smallest multiple of `multiple` that is not below `length`."""
     return (length + multiple - 1) // multiple * multiple
 
 
 def collate(sequences: list[Sequence], vocab: Vocabulary, multiple: int) -> Batch:
-    """Pad to one length, the next multiple of `multiple` (normally the block size)."""
+    """Pad to one length, the next multiple of `multiple`.
+
+    `multiple` is the block size; if training changes the block size, a multiple of all of them.
+    """
+    # The tensors begin as padding, and each sequence is written into its row.
     length = padded(max(len(s.ids) for s in sequences), multiple)
     ids = torch.full((len(sequences), length), vocab.eos_id)
     targets = torch.zeros(len(sequences), length, dtype=torch.bool)
@@ -46,6 +53,7 @@ def collate(sequences: list[Sequence], vocab: Vocabulary, multiple: int) -> Batc
     for row, sequence in enumerate(sequences):
         end = len(sequence.ids)
         ids[row, :end] = torch.tensor(sequence.ids)
+        # Targets go on behind the end: the padding is learned, too.
         targets[row, sequence.prompt_length :] = True
         real[row, sequence.prompt_length : end] = True
     return Batch(ids, targets, real)
@@ -54,21 +62,25 @@ def collate(sequences: list[Sequence], vocab: Vocabulary, multiple: int) -> Batc
 def by_shape(sequences: list[Sequence], vocab: Vocabulary, multiple: int) -> list[Batch]:
     """`collate` for sequences of many tasks, those of equal shapes together.
 
-    A shape is the padded length and the block in which the response begins. In one batch, all
-    sequences would be as long as the longest, and be asked over the range of all responses.
+    A shape is the padded length and the block (of `multiple` tokens) in which the response begins.
+    In one single batch, every sequence would be padded to the longest, and every block from the
+    earliest response on would be computed for all.
     """
+    # shape -> its sequences
     groups: dict[tuple[int, int], list[Sequence]] = {}
     for sequence in sequences:
         shape = padded(len(sequence.ids), multiple), sequence.prompt_length // multiple
         groups.setdefault(shape, []).append(sequence)
+    # Sorted, so that the order of the batches does not depend on the order of the sequences.
     return [collate(groups[shape], vocab, multiple) for shape in sorted(groups)]
 
 
 def pack(sequences: list[Sequence], vocab: Vocabulary, length: int, block_size: int) -> Batch:
     """Sequences of any lengths in few rows of `length` tokens.
 
-    What fills up a sequence to whole blocks is a target, as in `collate`; what fills up a row is
-    not. `ValueError` for a sequence longer than a row, or rows that are not whole blocks.
+    Padding at the end of a sequence, to whole blocks, is a target, as in `collate`. Padding at the
+    end of a row is not. `ValueError` for a sequence longer than a row, or rows that are not whole
+    blocks.
     """
     if length % block_size:
         raise ValueError(
@@ -76,7 +88,7 @@ def pack(sequences: list[Sequence], vocab: Vocabulary, length: int, block_size: 
         )
     # 1. the longest first, each into the first row that has room for it
     rows: list[list[Sequence]] = []
-    free: list[int] = []  # tokens of each row
+    free: list[int] = []  # number of free tokens in each row
     for sequence in sorted(sequences, key=lambda s: -len(s.ids)):
         size = padded(len(sequence.ids), block_size)
         if size > length:
@@ -84,6 +96,7 @@ def pack(sequences: list[Sequence], vocab: Vocabulary, length: int, block_size: 
                 f"a sequence of {size} tokens does not fit into rows of {length}; "
                 "make the rows longer"
             )
+        # Look for room; without any, a new row begins.
         row = 0
         while row < len(rows) and free[row] < size:
             row += 1
@@ -93,11 +106,12 @@ def pack(sequences: list[Sequence], vocab: Vocabulary, length: int, block_size: 
         rows[row].append(sequence)
         free[row] -= size
 
-    # 2. each sequence is written behind the one before it
+    # 2. all begins as the padding of a row: no target, and no document (−1)
     ids = torch.full((len(rows), length), vocab.eos_id)  # [B, L]
     targets = torch.zeros(len(rows), length, dtype=torch.bool)
     real = torch.zeros(len(rows), length, dtype=torch.bool)
     documents = torch.full((len(rows), length), -1)
+    # 3. each sequence, padded to whole blocks, is written behind the one before it
     for row, together in enumerate(rows):
         begin = 0
         for number, sequence in enumerate(together):

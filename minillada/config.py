@@ -5,7 +5,7 @@ Notable choices
   the command line or from a JSON file. Types and limits stand beside the defaults.
 - `TrainingConfig` is made of an optimiser, an objective and the data, each a class of its own.
   `changed(preset, steps=10, mask_rate=(0.1, 1.0))` finds the class that holds a field.
-- Field names follow the official configuration where it has one (`hidden_size`, …).
+- Fields have their official names where there are some. Official: of the released LLaDA2.0-Uni.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class TokenizerConfig(Config):
     codebook_size: int = Field(512, ge=2, le=1_000_000)
     code_dim: int = Field(32, ge=1, le=65_536)
     width: int = Field(24, ge=8, le=65_536)  # channels after the first convolution
-    caption_vocab_size: int = Field(TEXT_VOCAB_SIZE, ge=1)  # ids the alignment tower embeds
-    alignment_weight: float = Field(0.015, ge=0)  # 0 trains for pixels alone
-    edge_weight: float = Field(0.3, ge=0)  # of the L1 loss on image gradients: sharp strokes
+    caption_vocab_size: int = Field(TEXT_VOCAB_SIZE, ge=1)  # text ids that `vq.CaptionTower` reads
+    alignment_weight: float = Field(0.015, ge=0)  # of the caption loss; 0: learn pixels only
+    edge_weight: float = Field(0.3, ge=0)  # of an extra loss on image edges; keeps strokes sharp
 
     @property
     def grid(self) -> int:
@@ -103,29 +103,33 @@ class OptimizerConfig(Config):
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[Share, Share] = (0.9, 0.99)
     grad_clip: float = Field(1.0, gt=0)
-    balance_rate: float = Field(0.001, ge=0)  # u of the router's bias update after each step
+    balance_rate: float = Field(0.001, ge=0)  # step size that balances experts (moe.py)
 
 
 class ObjectiveConfig(Config):
-    """What is masked, and how the nats of masked tokens are weighed (`objectives`)."""
+    """What is masked, and how the nats (−log p, natural logarithm) of masked tokens count."""
 
+    # Weights (`objectives`). bound: 1/t at mask rate t. count: the same on average, less noise.
+    # uniform: all alike. reweighted: the fewer masks a row has, the more each of its tokens counts.
     objective: Literal["bound", "count", "uniform", "reweighted"] = "bound"
-    # Mask rates are uniform on this interval. A block of 16 never shows the sampler a rate below
-    # 1/16, and the 1/t weight of such rates is mostly variance.
+    # Mask rates are uniform on this interval. While a block of 16 is decoded, at least 1 of 16
+    # tokens is masked, so rates far below 1/16 never occur. Their weight 1/t makes the loss noisy.
     mask_rate: tuple[Share, Share] = (0.05, 1.0)
-    mask_rate_per: Literal["block", "sequence"] = "block"  # who shares a rate
+    mask_rate_per: Literal["block", "sequence"] = "block"  # what has one rate
     views: int = Field(1, ge=1, le=1000)  # noisy copies of a row that share its clean copy
-    complementary: bool = False  # add to every view its inverse
-    confidence_weight: float = Field(0.0, ge=0)  # of the CAP term; the released code suggests 2
-    edit_noise: Share = 0.0  # share of visible tokens replaced (LLaDA2.1)
-    planted_errors: Share = 0.0  # in drafts (Levenshtein editing)
+    complementary: bool = False  # add to every noisy copy its inverse
+    confidence_weight: float = Field(0.0, ge=0)  # of `objectives.right_entropy`; official 2
+    edit_noise: Share = 0.0  # share of visible tokens replaced, to be corrected (LLaDA2.1)
+    planted_errors: Share = 0.0  # share of wrong tokens in drafts (`extras/levenshtein.py`)
     text_weight: float = Field(1.0, gt=0)  # weight of a text token; an image code has 1
 
     @model_validator(mode="after")
     def check_interval(self) -> Self:
         low, high = self.mask_rate
         if low > high or high == 0:
-            raise ValueError(f"mask_rate is an interval within (0, 1], got {low} to {high}")
+            raise ValueError(
+                f"mask_rate is an interval within [0, 1] that ends above 0, got {low} to {high}"
+            )
         if self.complementary and low == 1:
             raise ValueError(
                 "at mask rate 1 the complement masks nothing; lower the first number of mask_rate "
@@ -140,9 +144,9 @@ class DataConfig(Config):
     mixture: tuple[tuple[str, float], ...] = ()  # shares of the tasks (`tasks.table.TRAINED`)
     varied: bool = False  # vary the wording of what is asked
     held_out: int = Field(9, ge=0)  # pairs of `tasks.numbers.HELD_OUT` that are not learned
-    unconditional_rate: Share = 0.1  # prompts dropped, for guidance
+    unconditional_rate: Share = 0.1  # share of prompts without their words, for guidance
     pack_length: int = Field(0, ge=0)  # pack sequences into rows of so many tokens; 0: do not
-    operation_share: Share = 0.0  # of a tokenizer's images: edited first
+    operation_share: Share = 0.0  # share of a tokenizer's images that are edited first
 
 
 class TrainingConfig(Config):
@@ -169,36 +173,38 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
 class SamplingConfig(Config):
-    """Decoding defaults. The official text decoder: block 32, 32 steps, threshold 0.95, greedy."""
+    """Settings of decoding. A step commits (fixes) tokens; the quota says how many at least.
+
+    For comparison, the official text decoder: block 32, 32 steps, threshold 0.95, greedy.
+    """
 
     block_size: int = Field(16, ge=1)
     steps: int = Field(8, ge=1)  # denoising steps per block
-    threshold: Share = 0.95  # commit every position at least this confident
+    threshold: Share = 0.95  # commit every position more confident than this; 1: quota alone
     temperature: float = Field(0.0, ge=0, le=1e6)  # 0 takes the most likely token
     top_k: int | None = Field(None, ge=1)
     top_p: float | None = Field(None, gt=0, le=1)
-    guidance: float = Field(1.0, ge=-1e4, le=1e4)  # scale of (cond. − uncond.); 1 is none
-    guidance_image: float = Field(0.0, ge=-1e4, le=1e4)  # of (no text − no image); 0 is none
-    rescale: Share = 0.0  # back to the spread before guidance; official 0.7
-    minimal_topk: int = Field(1, ge=1)  # tokens a step at least: bounds steps by length / this
-    edit_threshold: Share = 1.0  # rewrite where another token is likelier
-    post_steps: int = Field(16, ge=0)  # passes over a block without masks, while they rewrite
-    strategy: Strategy = "low_confidence"  # what the quota ranks by
-    adaptive: bool = False  # quota = what is still masked over the steps left (SPRINT)
-    fill_tail: bool = True  # also decode the last block beyond the length, as released
+    guidance: float = Field(1.0, ge=-1e4, le=1e4)  # factor of (with words − without); 1 is none
+    guidance_image: float = Field(0.0, ge=-1e4, le=1e4)  # (no text − no image); 0 is none
+    rescale: Share = 0.0  # 1: logits spread as widely as without guidance; official 0.7
+    minimal_topk: int = Field(1, ge=1)  # official name; steps <= length of the answer / this
+    edit_threshold: Share = 1.0  # rewrite a token if another is more probable than this; 1: off
+    post_steps: int = Field(16, ge=0)  # most passes that only rewrite, after a block has no mask
+    strategy: Strategy = "low_confidence"  # how the quota ranks positions (`commit.commit_score`)
+    adaptive: bool = False  # quota = masks left / steps left (SPRINT, `extras/sprint.py`)
+    fill_tail: bool = True  # also decode the last block beyond the length, as in the official code
 
     @model_validator(mode="after")
     def check_temperature(self) -> Self:
         if 0 < self.temperature < 1e-3:
             raise ValueError(
-                "temperature must be 0 (the most likely token) or at least 0.001, "
-                f"got {self.temperature}"
+                f"temperature must be 0 (greedy) or at least 0.001, got {self.temperature}"
             )
         return self
 
 
 class Preset(Config):
-    """One thing to train. `kind` is `text`, `judge`, `tokenizer` or `backbone`."""
+    """One thing to train; `kind` says what it is, and so which configuration `model` has."""
 
     name: str
     kind: Literal["text", "judge", "tokenizer", "backbone"]

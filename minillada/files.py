@@ -1,9 +1,10 @@
-"""Where files live, and how they are written so that nobody ever meets half of one.
+"""Where files live, and how to write a file so that no reader ever sees it half written.
 
 Notable choices
 - A file is written under a temporary name and renamed when it is complete.
-- Its permissions are those of any new file (the umask), whichever library wrote it.
-- The system holds the lock of a folder, so the lock ends with its process, killed or not.
+- Its permissions are the usual ones of a new file, whichever library wrote it.
+- The operating system keeps the lock of a folder. So the lock disappears when its process ends,
+  even if the process is killed.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# A clone has its data beside the package; an environment variable names another place.
 DATA_DIR = Path(os.environ.get("MINILLADA_DATA", Path(__file__).resolve().parent.parent / "data"))
 WEIGHTS_DIR = DATA_DIR / "weights"
 RESULTS_DIR = DATA_DIR / "results"
 
 
 def need_data() -> None:
-    """`FileNotFoundError`, with the cure, where the package was installed without its data."""
+    """Raise `FileNotFoundError`, and say how to fix it, if there is no data folder.
+
+    A package that was installed without a clone has none.
+    """
     if not DATA_DIR.is_dir():
         raise FileNotFoundError(
             f"there is no data folder at {DATA_DIR}; install a clone with `pip install -e .`, or "
@@ -31,35 +36,40 @@ def need_data() -> None:
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:
-    """Hex digest of a file."""
+    """Digest of a file in hexadecimal; equal files have equal digests."""
+    # `file_digest` reads piece by piece, so a file may be larger than the memory.
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yields a temporary path in the same folder, and renames it to `path` on success.
+    """Give a temporary path in the same folder, and rename it to `path` on success.
 
-    Nothing is left on failure, and the old file stays. `ValueError` if `path` is something else
-    than a file: a link, a folder, a pipe or a device.
+    On failure the temporary file is removed and the old file stays. `ValueError` if `path` is
+    something else than a file: a link, a folder, a pipe or a device.
     """
+    # Renaming would replace the link itself, or the device, and not what is behind it.
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise ValueError(
             f"{path} is not a regular file, so it is not replaced; choose another name"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Files of writers that were killed are removed here: nobody else would.
+    # 1. Remove what killed writers left behind; no other code does.
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        number = leftover.name.split(".")[-2]
-        if number.isdigit() and not is_alive(int(number)):
+        process = leftover.name.split(".")[-2]  # the name is .NAME.PROCESS.part
+        if process.isdigit() and not is_alive(int(process)):
             leftover.unlink(missing_ok=True)
+    # 2. The number of the process is in the name, so two writers never share a temporary file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        # Some libraries make files that nobody else may read; an empty file has the usual mode.
+        # 3. Some libraries create files that only their owner may read. So we make an empty file
+        # first, remember its usual permissions, and set them again afterwards.
         temporary.touch()
-        mode = temporary.stat().st_mode
+        permissions = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(mode)
+        temporary.chmod(permissions)
+        # 4. A rename is one step: a reader sees the old file or the complete new one.
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -68,27 +78,29 @@ def atomic(path: Path) -> Iterator[Path]:
 def is_alive(process: int) -> bool:
     """Whether a process with this number runs on this machine."""
     if sys.platform == "win32":
-        return True  # unknown: `os.kill` would end the process there
+        return True  # not known: there, `os.kill` would end the process
     try:
-        os.kill(process, 0)  # signal 0 does nothing but look
+        os.kill(process, 0)  # signal 0 only asks whether the process exists
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
-        return True
+        return True  # a process of another user, or a number that cannot be tested: keep the file
     return True
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Makes a folder belong to this process. `ValueError` if another process has it.
+    """Lock a folder for this process. `ValueError` if another process has locked it.
 
-    The file `.lock` names the process. It stays when the lock is gone: deleting it would let
-    two processes lock two different files of the same name.
+    The file `.lock` holds the number of the process. The file stays when the lock is gone. If it
+    were deleted, two processes could lock two different files of this name: one opened before the
+    deletion, one made after it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # Mode a+ keeps the text that is there, because it names the process that has the lock.
     with open(folder / ".lock", "a+", encoding="utf-8") as file:
         try:
-            hold(file.fileno())
+            lock_file(file.fileno())
         except (BlockingIOError, PermissionError):
             file.seek(0)
             owner = f"process {file.read() or '(unknown)'}"
@@ -96,6 +108,7 @@ def lock(folder: Path) -> Iterator[None]:
                 f"the folder {folder} is in use by {owner}; wait until it has ended, "
                 "or choose another folder"
             ) from None
+        # The lock is ours: write our number, so that others can say who has it.
         file.seek(0)
         file.truncate()
         file.write(str(os.getpid()))
@@ -103,15 +116,20 @@ def lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def hold(descriptor: int) -> None:
-    """Lock an open file until it is closed; `BlockingIOError` or `PermissionError` if it is."""
+def lock_file(descriptor: int) -> None:
+    """Lock the open file with this number (`file.fileno()`); closing the file ends the lock.
+
+    If another process has locked it: `BlockingIOError` (Linux, macOS), `PermissionError` (Windows).
+    """
     if sys.platform == "win32":
         import msvcrt
 
-        # A byte far behind the end, so that others can still read who holds the file.
+        # Windows also stops readers of a locked byte. So we lock a byte far behind the end, and
+        # others can still read which process has the lock.
         os.lseek(descriptor, 2**30, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
     else:
         import fcntl
 
+        # EX: for one process alone. NB: raise an error at once instead of waiting.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,8 +8,9 @@ Notable choices
 - A prompt that asks for an image ends with the header, so a model has only codes to fill in.
 - Each text is tokenised by itself, as in the official code: no piece spans a text and its
   neighbour.
-- Guidance compares a prompt with the same prompt without its words or without its images. These
-  prompts are called branches.
+- Guidance (`guidance.py`) runs the model on a prompt and on the same prompt without its words or
+  without its images, and strengthens the difference. These prompts are called branches.
+- Official means: as in the released LLaDA2.0-Uni.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from .vocab import BOI, END_IMAGE, EOS, IMAGE, ROLES, UNCONDITION, Vocabulary
 
+# The official sentences, letter by letter, so that a released model meets what it has learned.
 SYSTEM_PROMPTS = {
     "draw": "You are a text-to-image generation assistant.",
     "describe": "You are a multimodal understanding assistant.",
@@ -30,21 +32,23 @@ SYSTEM_PROMPTS = {
 }
 DESCRIBE_QUESTION = "Describe the image."
 
-Part = str | Tensor | None  # a text, the codes [h, w] of an image, or what a branch leaves out
+# A text, the codes [h, w] of an image, or None: words that a branch leaves out.
+Part = str | Tensor | None
 
 
 class Sequence(NamedTuple):
-    """Token ids, and how many of the first belong to the prompt."""
+    """One training example: token ids, and how many of the first belong to the prompt."""
 
     ids: list[int]
-    prompt_length: int
+    prompt_length: int  # the ids behind it are the response
 
 
 # --- parts ---------------------------------------------------------------------------------------
 
 
 def image_header(vocab: Vocabulary, height: int, width: int) -> list[int]:
-    """The tokens before an image's codes; sizes in tokens."""
+    """The tokens before an image's codes; `height` and `width` in codes."""
+    # A size may need several ids: the official BPE splits some size tokens.
     sizes = vocab.size_ids(height) + vocab.size_ids(width)
     return vocab.markup(IMAGE) + sizes + vocab.markup(BOI)
 
@@ -60,6 +64,7 @@ def ids_of(vocab: Vocabulary, parts: list[Part]) -> list[int]:
     ids = []
     for part in parts:
         if part is None:
+            # The mark tells the model that words are missing; an empty text would be a request.
             ids += vocab.markup(UNCONDITION)
         elif isinstance(part, str):
             ids += vocab.encode(part)
@@ -76,6 +81,8 @@ def prompt(vocab: Vocabulary, task: str, user: list[Part], grid: int | None = No
 
     With `grid` it goes on with the header of an image of `grid` x `grid` tokens.
     """
+    # Only this sentence is markup. What the user gives is plain text (`ids_of`), so nobody can
+    # type a special token.
     before = vocab.markup(f"{ROLES['SYSTEM']} {SYSTEM_PROMPTS[task]} {ROLES['HUMAN']}")
     ids = before + ids_of(vocab, user) + vocab.markup(ROLES["ASSISTANT"])
     if grid is not None:
@@ -88,11 +95,14 @@ def sequence(
 ) -> Sequence:
     """Training sequence of any task; the first `given` parts of the response count as prompt.
 
-    The header of an image belongs to the prompt if the rest of the response begins with it.
+    `given` is smaller than the number of parts: something is left to learn. If the first part to
+    learn is an image, its header counts as prompt as well, and only what follows is masked.
     """
+    # 1. All ids: the prompt, the given parts, the parts to learn, the end.
     begin = prompt(vocab, task, user) + ids_of(vocab, response[:given])
     ids = begin + ids_of(vocab, response[given:]) + vocab.markup(EOS)
     prompt_length = len(begin)
+    # 2. A prompt that asks for an image ends with the header, so training does the same.
     first = response[given]
     if isinstance(first, Tensor):
         height, width = first.shape
@@ -105,6 +115,7 @@ def sequence(
 
 def draw_prompt(vocab: Vocabulary, caption: str | None, grid: int) -> list[int]:
     """Text-to-image prompt with the header. Without a caption it is the unconditional branch."""
+    # Without words, the model would draw anything. `None` says that this is meant.
     if caption is not None and not caption.strip():
         raise ValueError(
             "the caption is empty; say what to draw, for example 'a thick seven leaning right'"
@@ -119,9 +130,10 @@ def draw_branches(vocab: Vocabulary, caption: str, grid: int) -> tuple[list[int]
 
 def draw_sequence(vocab: Vocabulary, caption: str | None, codes: Tensor) -> Sequence:
     """Text-to-image training sequence for codes `[h, w]`; `ValueError` unless h = w."""
+    # A header could name any height and width, but `draw_prompt` asks only for square images.
     if codes.shape[0] != codes.shape[1]:
         raise ValueError(
-            f"codes to draw must form a square grid, as the header says, got {list(codes.shape)}"
+            f"codes to draw must form a square grid, as in `draw_prompt`, got {list(codes.shape)}"
         )
     return sequence(vocab, "draw", [caption], [codes])
 
@@ -142,17 +154,20 @@ def edit_branches(
     vocab: Vocabulary, images: list[Tensor], instruction: str, grid: int
 ) -> tuple[list[int], list[int], list[int]]:
     """Prompts for one edit of one or several images: (full, no instruction, no images)."""
+    # Left-out words leave the mark <uncondition>; left-out images leave none.
     full = prompt(vocab, "edit", [*images, instruction], grid)
     no_text = prompt(vocab, "edit", [*images, None], grid)
     no_image = prompt(vocab, "edit", [instruction], grid)
     return full, no_text, no_image
 
 
+# eq=False: parts are tensors, and comparing two of them gives a tensor, not yes or no.
 @dataclass(eq=False)
 class Story:
     """What was asked for, and the answer so far: texts as ids, images as codes `[h, w]`.
 
-    For tasks whose answer is written in several turns: `think` and `interleave`.
+    For tasks whose answer is written in several turns: `think` (a plan in words, then the image)
+    and `interleave` (texts and images by turns).
     """
 
     vocab: Vocabulary
@@ -161,7 +176,11 @@ class Story:
     parts: list[list[int] | Tensor] = field(default_factory=list)
 
     def prompt(self, words: bool = True, images: bool = True, grid: int | None = None) -> list[int]:
-        """Ids of everything so far, or of its words or images alone; `grid` as in `prompt`."""
+        """Ids of everything so far; without `words` or without `images`, the rest of it.
+
+        With `grid`, the header of the next image follows, as in the function `prompt`.
+        """
+        # The request becomes <uncondition>; the words and images of the answer leave no mark.
         ids = prompt(self.vocab, self.task, [self.asked if words else None])
         for part in self.parts:
             if isinstance(part, Tensor):
@@ -173,9 +192,13 @@ class Story:
         return ids
 
     def branches(self, grid: int) -> tuple[list[int], ...]:
-        """Prompts for the next image: (full, no words), and (…, no images) once there are some."""
+        """Prompts for the next image: (full, no words) if it is the first, then with a third one.
+
+        The third has no images: (full, no words, no images).
+        """
         full = self.prompt(grid=grid)
         no_words = self.prompt(words=False, grid=grid)
+        # Before the first image, a prompt without images would be equal to the full one.
         if not any(isinstance(part, Tensor) for part in self.parts):
             return full, no_words
         return full, no_words, self.prompt(images=False, grid=grid)

@@ -2,8 +2,9 @@
 
 Notable choices
 - pydantic checks types and limits. `sentence` turns its report into one sentence for a reader.
-- Configurations hold configurations. `changed` finds a field at any depth, so a setting can be
-  named alone: `changed(preset, steps=10)`.
+- A configuration may hold others, its parts. `changed` finds a field at any depth, so a setting
+  can be named alone: `changed(preset, steps=10)`. Field names are unique over all parts of a preset
+  (`tests/test_settings.py` checks it). Were a name in two parts, both fields would change.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 class Config(BaseModel):
     """What all configurations share: no unknown fields, no silent conversion, no changes later."""
 
+    # frozen: no changes later. strict: no conversion, so "3" is not taken for 3.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
+            # `from None` hides pydantic's report of many lines.
             raise ValueError(sentence(error)) from None
 
 
-# pydantic's name of a complaint -> our words, and where pydantic keeps the limit
+# type of pydantic's error -> (our words, key of the limit in the error's `ctx`)
 LIMITS = {
     "greater_than_equal": ("be at least", "ge"),
     "greater_than": ("be larger than", "gt"),
@@ -38,12 +41,14 @@ LIMITS = {
 def sentence(error: ValidationError) -> str:
     """The first complaint of pydantic as one sentence that names the field."""
     first = error.errors()[0]
+    # Numbers are places in a tuple; the name of the field is enough.
     name = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
     if first["type"] == "extra_forbidden":
         return f"{error.title} has no field {name!r}; was it written by another version?"
     if first["type"] == "missing":
         return f"{error.title} needs the field {name!r}, which is missing"
-    if not name:  # a rule about several fields says by itself what is wrong
+    # An error of our own `model_validator` has no field name; its message is already a sentence.
+    if not name:
         return first["msg"].removeprefix("Value error, ")
     if first["type"] in LIMITS:
         words, key = LIMITS[first["type"]]
@@ -53,11 +58,15 @@ def sentence(error: ValidationError) -> str:
     return f"{name} {complaint}, got {first['input']!r}"
 
 
+# So that a type checker knows: `changed` of a TrainingConfig is a TrainingConfig.
 C = TypeVar("C", bound=Config)
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """The value of every field by name; fields of a configuration inside another count as well."""
+    """All plain fields as one flat dict, name -> value.
+
+    A configuration inside is replaced by its own fields and is no entry itself.
+    """
     found: dict[str, Any] = {}
     for name in type(config).model_fields:
         value = getattr(config, name)
@@ -70,25 +79,28 @@ def settings(config: Config) -> dict[str, Any]:
 
 def changed(config: C, **values: Any) -> C:
     """A copy with some fields changed, wherever they stand. `ValueError` for an unknown name."""
-    fields = type(config).model_fields
-    known = settings(config)
+    fields = type(config).model_fields  # of this class: plain fields and whole parts
+    known = settings(config)  # plain fields at any depth
+    # 1. Every name must be one of these.
     for name in values:
         if name not in known and name not in fields:
             names = ", ".join(sorted(known))
             raise ValueError(f"there is no setting {name!r}; choose one of {names}")
-    parts = {}
+    # 2. Each field takes its new value or keeps the old one.
+    new = {}
     for name in fields:
-        part = values.get(name, getattr(config, name))
-        if isinstance(part, Config):
-            # A field of this part is changed inside it.
-            inside = settings(part)
-            part = changed(part, **{key: values[key] for key in values if key in inside})
-        parts[name] = part
-    return type(config)(**parts)
+        value = values.get(name, getattr(config, name))
+        if isinstance(value, Config):
+            # A part also takes the new values of its own fields, even if the part itself is new.
+            inside = settings(value)
+            value = changed(value, **{key: values[key] for key in values if key in inside})
+        new[name] = value
+    # 3. Making a new object checks the values like the first ones.
+    return type(config)(**new)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """A configuration as plain JSON types."""
+    """A configuration as plain JSON types: parts become dicts, tuples become lists."""
     return config.model_dump(mode="json")
 
 
@@ -96,14 +108,17 @@ def from_dict(cls: type[C], values: dict[str, Any]) -> C:
     """The inverse of `to_dict`. `ValueError` names a field that is unknown, missing or wrong."""
     if not isinstance(values, dict):
         raise ValueError(f"{cls.__name__} is made of fields by name, got {values!r}")
-    parts = {}
+    fields = {}
     for name, value in values.items():
+        # An unknown name stays, so that pydantic's report can name it.
         inner = cls.model_fields[name].annotation if name in cls.model_fields else None
+        # A part is made by its own class. A union of classes is no `type`: pydantic itself picks
+        # the class that has these fields.
         if isinstance(inner, type) and issubclass(inner, Config) and isinstance(value, dict):
-            parts[name] = from_dict(inner, value)
+            fields[name] = from_dict(inner, value)
         else:
-            parts[name] = frozen(value)
-    return cls(**parts)
+            fields[name] = frozen(value)
+    return cls(**fields)
 
 
 def read_settings(texts: list[str]) -> dict[str, Any]:
@@ -116,10 +131,14 @@ def read_settings(texts: list[str]) -> dict[str, Any]:
         try:
             values[name] = frozen(json.loads(value))
         except (json.JSONDecodeError, RecursionError):
-            values[name] = value  # a word without quotation marks
+            # No JSON: a word without quotation marks, for example optimizer=muon.
+            values[name] = value
     return values
 
 
 def frozen(value: Any) -> Any:
-    """A JSON value as a configuration holds it: lists become tuples, at any depth."""
+    """A JSON value as a configuration holds it: lists, also lists in lists, become tuples.
+
+    Tuples cannot be changed, so a configuration that holds them cannot, either.
+    """
     return tuple(map(frozen, value)) if isinstance(value, list) else value

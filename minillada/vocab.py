@@ -2,11 +2,11 @@
 
 Notable choices
 - Image code k is id `image_token_offset + k`, as in the official model (offset 157,184 there).
-- Text is cut by byte-level BPE. Bytes are the alphabet, so every string has ids, and they give the
-  string back exactly.
+- Text is cut into pieces by byte-level BPE (byte pair encoding: frequent neighbours are merged).
+  Bytes are the alphabet, so every string has ids, and they give the string back exactly.
 - What a user types is always plain text: the characters `<|image|>` in a caption become ordinary
   pieces. Only `markup` makes special tokens of such strings. It may return several ids for one
-  string, because the official BPE splits some of them.
+  string, because the BPE of the official model (the released LLaDA2.0-Uni) splits some of them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as TextTokenizer
+from tokenizers import decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from .files import WEIGHTS_DIR, checksum, need_data
 
 # The end of a text is the padding token, too, as in the official model.
 EOS, MASK = "<|endoftext|>", "<|mask|>"
+# An image begins with IMAGE, then come its height and width. BOI ("begin of image") stands directly
+# before its codes, END_IMAGE behind them (`layout.image_block`).
 IMAGE, END_IMAGE, BOI = "<|image|>", "<|/image|>", "<boi>"
-UNCONDITION = "<uncondition>"
+UNCONDITION = "<uncondition>"  # in the place of words that are left out
+# Who speaks: the system prompt, the user, the model.
 ROLES = {role: f"<role>{role}</role>" for role in ("SYSTEM", "HUMAN", "ASSISTANT")}
 
 
@@ -41,14 +45,16 @@ def special_tokens(max_grid: int = 16) -> list[str]:
 SPECIAL_TOKENS = special_tokens()  # those of the shipped pieces
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int, max_grid: int = 16) -> Tokenizer:
+def train_bpe(texts: Iterable[str], vocab_size: int, max_grid: int = 16) -> TextTokenizer:
     """Byte-level BPE with the special tokens of images up to `max_grid` codes a side.
 
     `ValueError` if the texts do not yield exactly `vocab_size` entries.
     """
-    tokenizer = Tokenizer(models.BPE())
+    # 1. A space before a word belongs to its piece; none is put before the first word.
+    tokenizer = TextTokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    # 2. Ids in this order: special tokens, the 256 bytes, then merges until `vocab_size` is full.
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=special_tokens(max_grid),
@@ -56,6 +62,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, max_grid: int = 16) -> Toke
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    # 3. Few texts hold few pairs to merge, and then there are fewer entries.
     size = tokenizer.get_vocab_size()
     if size != vocab_size:
         raise ValueError(
@@ -67,17 +74,19 @@ def train_bpe(texts: Iterable[str], vocab_size: int, max_grid: int = 16) -> Toke
 class Vocabulary:
     """Text and image codes as integers: the pieces of a BPE, then `codebook_size` image codes."""
 
-    def __init__(self, tokenizer: Tokenizer, codebook_size: int):
+    def __init__(self, tokenizer: TextTokenizer, codebook_size: int):
         self._markup = tokenizer
-        self._plain = Tokenizer.from_str(tokenizer.to_str())
-        # The library's name for: special strings are ordinary text.
+        self._plain = TextTokenizer.from_str(tokenizer.to_str())
+        # In the library, this flag means: special strings are encoded as ordinary text.
         self._plain.encode_special_tokens = True
         self.image_token_offset = tokenizer.get_vocab_size()
         self.codebook_size = codebook_size
         self.size = self.image_token_offset + codebook_size
+        # In our pieces each of these two is one id. The official vocabulary sets its own mask id.
         self.eos_id, self.mask_id = self.markup(EOS)[0], self.markup(MASK)[0]
-        # No UTF-8 text contains the bytes 0xFE and 0xFF, so these two pieces are free. Levenshtein
-        # editing takes them for its operations.
+        # No UTF-8 text contains the bytes 0xFE and 0xFF, so these two pieces are free. They serve
+        # as the operations "delete" and "insert" of `extras/levenshtein.py`, which corrects a
+        # draft. (BPE writes every byte as a letter; these two as chr(0xFE) and chr(0xFF).)
         self.delete_id = tokenizer.token_to_id(chr(0xFE))
         self.insert_id = tokenizer.token_to_id(chr(0xFF))
 
@@ -94,13 +103,15 @@ class Vocabulary:
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids. Nothing is hidden: special tokens have names, image codes are `<code k>`."""
         text = ""
-        pieces: list[int] = []  # that stand together: a letter may consist of several
-        for i in [int(i) for i in ids]:
+        # Text pieces in a row are decoded together, because one letter may need several.
+        pieces: list[int] = []
+        for i in map(int, ids):
             if not 0 <= i < self.size:
                 raise ValueError(f"token id {i} is outside the vocabulary of {self.size}")
             if i < self.image_token_offset:
                 pieces.append(i)
                 continue
+            # An image code ends the row of pieces.
             text += self._markup.decode(pieces, skip_special_tokens=False)
             text += f"<code {i - self.image_token_offset}>"
             pieces = []
@@ -117,6 +128,7 @@ class Vocabulary:
     def size_ids(self, n: int) -> list[int]:
         """Ids that say an image side of `n` codes; `ValueError` if these pieces have none."""
         if self.token_id(size_token(n)) is None:
+            # The message says which sizes there are.
             known = [m for m in range(1, 1025) if self.token_id(size_token(m)) is not None]
             raise ValueError(
                 f"an image side of {n} tokens has no size token here: this vocabulary has sizes "
@@ -147,11 +159,11 @@ class Vocabulary:
         return codes
 
     def is_image(self) -> Tensor:
-        """Boolean `[V]`: which ids are image codes."""
+        """Boolean `[V]`: True for the ids that are image codes."""
         return torch.arange(self.size) >= self.image_token_offset
 
     def is_text(self) -> Tensor:
-        """Boolean `[V]`: which ids a text may consist of, so no image codes and no operations."""
+        """Boolean `[V]`: every id but image codes and operations; special tokens count as text."""
         text = ~self.is_image()
         text[[self.delete_id, self.insert_id]] = False
         return text
@@ -162,6 +174,7 @@ class Vocabulary:
 
 def text_path(text: str | Path = "mnist-text") -> Path:
     """Where text pieces are: a shipped name, a .json file, or the folder of a run."""
+    # A name without a folder means the shipped pieces, if there are some of this name.
     path, shipped = Path(text), WEIGHTS_DIR / f"{text}.json"
     if path.name == text and shipped.is_file():
         return shipped
@@ -169,8 +182,12 @@ def text_path(text: str | Path = "mnist-text") -> Path:
 
 
 def text_info(text: str) -> dict[str, str]:
-    """How the JSON of a backbone names its text pieces: right from every working folder."""
+    """The two fields of a backbone's JSON that say which text pieces it uses.
+
+    `text` is a shipped name or a path, `text_sha256` the checksum of the file.
+    """
     path = text_path(text)
+    # An absolute path is right from every working folder.
     name = text if path == WEIGHTS_DIR / f"{text}.json" else str(path.absolute())
     return {"text": name, "text_sha256": checksum(path)}
 
@@ -180,20 +197,21 @@ def load_vocabulary(
 ) -> Vocabulary:
     """Text pieces by name or path, with `codebook_size` image codes behind them.
 
-    `ValueError` if the file holds none, or, with `sha256`, others than the expected ones.
+    `ValueError` if the file is no file of text pieces, or if its checksum is not `sha256`.
     """
     path = text_path(text)
     if not path.is_file():
-        need_data()
+        need_data()  # if the whole data folder is missing, this says so
         raise FileNotFoundError(
             f"no text pieces at {path}; restore shipped ones with `git checkout -- data`"
         )
+    # Other pieces would load without an error, but every id would mean something else.
     if sha256 is not None and checksum(path) != sha256:
         raise ValueError(
             f"{path} holds other text pieces than those the model was trained on; restore them"
         )
     try:
-        return Vocabulary(Tokenizer.from_file(str(path)), codebook_size)
+        return Vocabulary(TextTokenizer.from_file(str(path)), codebook_size)
     except Exception as error:  # the library raises bare Exception on malformed JSON
         raise ValueError(
             f"{path} is not a file of text pieces ({error}); restore it with `git checkout -- data`"

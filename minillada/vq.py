@@ -1,6 +1,6 @@
 """Image tokenizer: pixels -> a small grid of discrete semantic codes -> pixels.
 
-The counterpart of LLaDA2.0-Uni's SigLIP-VQ (arXiv 2604.20796), with a few convolutions for its ViT.
+Like LLaDA2.0-Uni's SigLIP-VQ (arXiv 2604.20796), with convolutions instead of its ViT.
 
 Notable choices
 - Cosine lookup as in the official quantiser: features and code vectors have length 1, and the
@@ -10,8 +10,8 @@ Notable choices
 - The codes are *semantic*: a sigmoid contrastive loss (SigLIP, Zhai et al. 2023) asks the tokens of
   an image to match its caption and no other. Models read such codes better, and draw with them
   better after the same training, than with codes for pixels alone (notebook 02).
-- Encoder and lookup run in float32 even under autocast: features rounded to bfloat16 give other
-  codes in 7 to 11 % of the places.
+- `encode` runs encoder and lookup in float32 even under autocast (training: the lookup alone).
+  Features rounded to bfloat16 give other codes in 7 to 11 % of the places.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from .config import TokenizerConfig
 from .settings import Config
 
 
-class Tokenizer(Protocol):
+class Tokenizer(Protocol):  # of images; for texts see `vocab`
     """What every image tokenizer has. Its images are square, and so is the grid of codes."""
 
     grid: int  # codes along one side
     image_shape: tuple[int, int, int]  # channels, height and width in pixels
 
     @property
-    def embedding(self) -> Tensor: ...  # the vector of each code, [K, C]
+    def embedding(self) -> Tensor: ...  # the vectors of K codes, D numbers each: [K, D]
 
     def check_images(self, images: Tensor) -> None: ...
     def encode(self, images: Tensor) -> Tensor: ...
@@ -42,7 +42,7 @@ class Tokenizer(Protocol):
 
 
 class Quantised(NamedTuple):
-    """What a lookup gives: vectors and features `[B, C, h, w]`, codes `[B, h, w]`."""
+    """What a lookup gives: vectors and features `[B, D, h, w]`, codes `[B, h, w]`."""
 
     vectors: Tensor  # of the codes, with the gradient of the features
     codes: Tensor
@@ -50,12 +50,12 @@ class Quantised(NamedTuple):
 
 
 class Codebook(nn.Module):
-    """K vectors of length 1; lookup by cosine, learning by moving average."""
+    """K vectors of D numbers and length 1; lookup by cosine, learning by moving average."""
 
     decay = 0.99
     revival_threshold = 0.02  # a code used less than this share of the average use is dead
-    embedding: Tensor  # [K, C]
-    sums: Tensor  # moving average of the sum of a code's features, [K, C]
+    embedding: Tensor  # [K, D]
+    sums: Tensor  # moving average of the sum of a code's features, [K, D]
     counts: Tensor  # moving average of their number, [K]
 
     def __init__(self, codebook_size: int, code_dim: int):
@@ -66,18 +66,19 @@ class Codebook(nn.Module):
         self.register_buffer("counts", torch.ones(codebook_size))
 
     def forward(self, features: Tensor) -> Quantised:
-        """Nearest code of every feature vector; features `[B, C, h, w]` may have any length."""
+        """Nearest code of every feature vector; features `[B, D, h, w]` may have any length."""
         with torch.autocast(features.device.type, enabled=False):
             unit = F.normalize(features.to(self.embedding.dtype), dim=1)
-            codes = torch.einsum("bchw,kc->bhwk", unit, self.embedding).argmax(-1)
-            vectors = rearrange(self.embedding[codes], "b h w c -> b c h w")
-            # Straight through: the value of the code, the gradient of the feature.
+            codes = torch.einsum("bdhw,kd->bhwk", unit, self.embedding).argmax(-1)
+            vectors = rearrange(self.embedding[codes], "b h w d -> b d h w")
+            # Straight-through estimator: the value is `vectors`. `argmax` has no gradient, so the
+            # gradient goes to `unit`, as if nothing had been looked up.
             return Quantised(unit + (vectors - unit).detach(), codes, unit)
 
     @torch.no_grad()
     def update(self, features: Tensor, codes: Tensor, generator: torch.Generator) -> int:
         """Move each code towards the mean of its features; returns how many dead ones restart."""
-        flat = rearrange(features, "b c h w -> (b h w) c").float()  # [N, C]
+        flat = rearrange(features, "b d h w -> (b h w) d").float()  # [N, D]
         index = codes.flatten()  # [N]
 
         # 1. the moving averages take in this batch
@@ -95,7 +96,7 @@ class Codebook(nn.Module):
             self.sums[dead] = flat[chosen] * average_use
             self.counts[dead] = average_use
 
-        # 3. the direction of a sum is that of the mean, so it needs no division
+        # 3. the mean, sums / counts, would have the same direction, and only the direction is kept
         self.embedding.copy_(F.normalize(self.sums, dim=-1))
         return len(dead)
 
@@ -118,7 +119,7 @@ class ResidualBlock(nn.Module):
 class CaptionTower(nn.Module):
     """Both sides of the alignment loss: an image's tokens and a caption's pieces.
 
-    SigLIP contrasts a batch with its own captions. Captions repeat here, so it is all of them.
+    SigLIP compares an image with the captions of its batch. Ours repeat: it meets each once.
     """
 
     def __init__(self, config: TokenizerConfig, width: int = 64):
@@ -128,11 +129,11 @@ class CaptionTower(nn.Module):
         )
         self.pieces = nn.EmbeddingBag(config.caption_vocab_size, 128, mode="mean")
         self.text = nn.Sequential(nn.SiLU(), nn.Linear(128, width))
-        self.log_scale = nn.Parameter(torch.tensor(10.0).log())  # first values as in SigLIP
+        self.log_scale = nn.Parameter(torch.tensor(10.0).log())  # initial values as in SigLIP
         self.bias = nn.Parameter(torch.tensor(-10.0))
 
     def forward(self, vectors: Tensor, caption_ids: Tensor, caption_index: Tensor) -> Tensor:
-        """The loss of tokens `[B, C, h, w]` with N distinct captions `[N, T]`.
+        """The loss of tokens `[B, D, h, w]` with N distinct captions `[N, T]`.
 
         `caption_index` `[B]` says which caption is the right one of each image.
         """
@@ -167,10 +168,10 @@ class ImageTokenizer(nn.Module):
         down += [ResidualBlock(channels), nn.Conv2d(channels, config.code_dim, 1)]
         self.encoder = nn.Sequential(*down)
         self.codebook = Codebook(config.codebook_size, config.code_dim)
-        # The decoder doubles it as often: four channels become 2 x 2 pixels.
+        # The decoder is the mirror. PixelShuffle makes 2 x 2 pixels of 4 channels.
         up: list[nn.Module] = [nn.Conv2d(config.code_dim, channels, 3, padding=1)]
         up += [ResidualBlock(channels)]
-        for width in [*widths[-2::-1], config.width]:
+        for width in [*widths[-2::-1], config.width]:  # backwards; the last step keeps its width
             up += [ResidualBlock(channels), nn.Conv2d(channels, 4 * width, 1), nn.PixelShuffle(2)]
             channels = width
         up += [nn.SiLU(), nn.Conv2d(channels, config.channels, 3, padding=1), nn.Sigmoid()]
@@ -180,7 +181,7 @@ class ImageTokenizer(nn.Module):
 
     @property
     def embedding(self) -> Tensor:
-        """The vector of each code, `[K, C]`."""
+        """The vector of each code, `[K, D]`."""
         return self.codebook.embedding
 
     def check_images(self, images: Tensor) -> None:
@@ -195,7 +196,7 @@ class ImageTokenizer(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Codes `[B, h, w]`, int64 in [0, K)."""
-        if len(images):
+        if len(images):  # an empty batch has nothing to check
             self.check_images(images)
         with torch.autocast(images.device.type, enabled=False):
             return self.codebook(self.encoder(images.to(self.embedding.dtype))).codes
@@ -209,11 +210,11 @@ class ImageTokenizer(nn.Module):
         if codes.numel() and not (codes.min() >= 0 and codes.max() < size):
             low, high = int(codes.min()), int(codes.max())
             raise ValueError(f"codes must lie in [0, {size}), got {low} to {high}")
-        return self.decoder(rearrange(self.embedding[codes], "b h w c -> b c h w"))
+        return self.decoder(rearrange(self.embedding[codes], "b h w d -> b d h w"))
 
 
 def codebook_usage(codes: Tensor, codebook_size: int) -> tuple[float, float]:
-    """Share of codes that occur, and perplexity exp(H) of their distribution (at most K)."""
+    """Share of codes that occur, and perplexity exp(entropy) of their distribution (at most K)."""
     share = torch.bincount(codes.flatten(), minlength=codebook_size).float() / codes.numel()
     entropy = -(share * share.clamp_min(1e-12).log()).sum()
     return float((share > 0).float().mean()), float(entropy.exp())

@@ -80,17 +80,18 @@ def image_tokenizer_loss(
     config = tokenizer.config
     quantised = tokenizer.codebook(tokenizer.encoder(images))
     output = tokenizer.decoder(quantised.vectors)
-    # 1. Squared error alone blurs, and blur reads as thickness: differences of neighbours count.
+    # 1. Squared error alone gives blurred strokes, and a blurred stroke looks thick. So the
+    # differences of neighbouring pixels, the edges, must match, too.
     squared = F.mse_loss(output, images)
     edges = torch.zeros_like(squared)
     for side in (2, 3):
         edges = edges + F.l1_loss(output.diff(dim=side), images.diff(dim=side))
-    # 2. Commitment: features stay near their codes.
+    # 2. Commitment pulls each feature towards its code. The codes have no gradient.
     vectors = rearrange(tokenizer.embedding[quantised.codes], "b h w c -> b c h w")
-    commit = F.mse_loss(quantised.features, vectors)
-    total = squared + config.edge_weight * edges + commit
+    commitment = F.mse_loss(quantised.features, vectors)
+    total = squared + config.edge_weight * edges + commitment
     psnr = -10 * squared.detach().log10()
-    parts = {"psnr_db": float(psnr), "commit": float(commit.detach())}
+    parts = {"psnr_db": float(psnr), "commit": float(commitment.detach())}
     # 3. Alignment: caption and tokens agree.
     if config.alignment_weight > 0:
         alignment = tokenizer.tower(quantised.vectors, caption_ids, caption_index)
