@@ -55,17 +55,17 @@ def demo(out: Out = Path("outputs/demo.png"), device: Device = "cpu", seed: Seed
         test = mnist.load_mnist("test")
 
         tell("drawing ten digits …")
-        # Thickness and slant of each digit are drawn by lot.
-        style = torch.Generator().manual_seed(seed)
+        # Thickness and slant of each digit are random, and so are the test images below.
+        generator = torch.Generator().manual_seed(seed)
         prompts = []
         for digit in range(10):
-            thickness = int(torch.randint(2, (1,), generator=style))
-            slant = int(torch.randint(3, (1,), generator=style))
+            thickness = int(torch.randint(2, (1,), generator=generator))
+            slant = int(torch.randint(3, (1,), generator=generator))
             prompts.append(captions.caption(digit, thickness, slant))
         traced = uni.draw_traced(prompts, seed=seed)
 
         tell("describing ten test images …")
-        chosen = torch.randperm(len(test.labels), generator=style)[:10]
+        chosen = torch.randperm(len(test.labels), generator=generator)[:10]
         real = test.floats(chosen)
         written = uni.describe(real)
         true = captions.describe_pixels(real, test.labels[chosen])
@@ -82,7 +82,8 @@ def demo(out: Out = Path("outputs/demo.png"), device: Device = "cpu", seed: Seed
         print(f"  {prompt:36s}{mnist.DIGITS[read[digit]]}{remark}")
     print("\nthe model wrote                       measured from the pixels")
     for got, want in zip(written, true):
-        print(f"  {escaped(got):36s}{want}{'' if got == want else '   (differs)'}")
+        remark = "" if got == want else "   (differs)"
+        print(f"  {escaped(got):36s}{want}{remark}")
     print(f"\nsaved {out} after {time.perf_counter() - began:.0f} s.", end=" ")
     print("Next: `make lab` (or `jupyter lab notebooks`) opens the notebooks.")
 

@@ -6,8 +6,8 @@ Notable choices
 - The Fréchet distance is taken in the judge's 64 features. It is never 0, because the tokenizer
   loses detail and the sample is finite. The tokenizer's own reconstructions of equally many test
   images give the floor to compare with.
-- Every share comes with both ends of its 95 % interval (Wilson) and the sample count; beside what
-  depends on decoding stands how many forward passes an answer took.
+- Every accuracy comes with both ends of its 95 % interval (Wilson) and the sample count. Beside
+  accuracies of drawings and captions stands how many forward passes an answer took.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ Notable choices
 - A check prints exactly one diagnosis and never raises, so a notebook with open exercises runs from
   top to bottom. It returns True only for a correct answer.
 - The student's function gets copies of the inputs. Changing them in place is reported.
-- A hint is printed only if the function gave the named wrong answer in every case. One case alone
-  may agree by chance, and a wrong hint costs a student more time than no hint.
+- A hint is printed only if the function gave the named wrong answer in every case: one case alone
+  may agree by chance, and a wrong hint costs a student more time than no hint. For an answer of
+  several parts, it is enough that the hint explains the first wrong part.
 - Without a hint, the first place that differs is named, but never the right value.
 """
 
@@ -128,7 +129,9 @@ def copied(value: Any) -> Any:
 def explanation(tries: list[Try], first: Try) -> str | None:
     """The hint that explains the answers of all cases, or at least the first wrong part."""
     for hint in first.case.mistakes:
-        if not any(difference(t.answer, t.case.mistakes.get(hint, t.case.right)) for t in tries):
+        # A case without this mistake must have been answered right.
+        named = [(t.answer, t.case.mistakes.get(hint, t.case.right)) for t in tries]
+        if all(difference(mine, wrong) is None for mine, wrong in named):
             return hint
     # An answer of several parts may hold several mistakes: then the first wrong part is explained.
     mine, right = first.answer, first.case.right

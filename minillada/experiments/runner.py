@@ -168,7 +168,10 @@ def make_parser(experiment: Experiment) -> argparse.ArgumentParser:
 
 
 def choose(experiment: Experiment, parts: list[str], only: list[str] | None) -> list[Point]:
-    """The points of some parts, or those called `only`. `ValueError` for an unknown name."""
+    """The points of some parts, or of all; with `only`, of these the named ones.
+
+    `ValueError` for an unknown name.
+    """
     known_parts = list(dict.fromkeys(point.at[0] for point in experiment.points))
     known = [point.name for point in experiment.points]
     for kind, names, choices in (("part", parts, known_parts), ("point", only or [], known)):

@@ -75,7 +75,7 @@ def sweep(
 ) -> Figure:
     """One panel a quantity: `{ylabel: {line: points}}`.
 
-    `x` is a dict where it differs by line. A dashed `line` marks a bar in the first panel.
+    `x` is a dict where it differs by line. `line` is a level to reach, dashed, in the first panel.
     """
     figure, axes = panels(len(by_quantity), 4, 3.1)
     for panel, (ylabel, lines) in zip(axes, by_quantity.items()):
@@ -107,8 +107,10 @@ def bars(
     line: float | None = None,
     marks: Sequence[bool] | None = None,
 ) -> Figure:
-    """One bar a name, with its interval; `marks` darkens the chosen, a dashed `line` is a bar to
-    reach."""
+    """One bar a name, with its interval.
+
+    `marks` darkens the chosen bars; `line` is a level to reach, dashed.
+    """
     values, ends = whiskers(points)
     figure, (axes,) = panels(1, width_for(names), 2.9)
     colours = [BLUE if mark else PALE for mark in marks] if marks is not None else BLUE

@@ -1,9 +1,9 @@
 """Tasks: edits by pixels, such as `mirror it`, and edits by label, such as `turn it into a four`.
 
 Notable choices
-- An edit by pixels has one right result. It is done if that result is nearer to the drawing than
-  the result of any other operation, or of none; and the judge, after the edit is undone, still
-  reads the digit.
+- An edit by pixels has one right result. It is done if the drawing is nearer to that result than
+  to the result of any other operation, and than to the unchanged image. It is right if, in
+  addition, the judge still reads the digit after the edit is undone.
 - For a round zero, mirroring is nearly no change: operations whose exact results are within
   `ALIKE` of each other are not told apart.
 - An edit by label takes any image of the wanted digit and style as right.
@@ -28,7 +28,7 @@ EDIT_DIGIT = ("turn it into {digit}", "make it {digit}")
 # The two operations that move every code to another place are the hardest to learn.
 TURNS = ("mirror it", "rotate it")
 
-# Only thin digits are thickened, and only thick ones thinned: thin strokes would vanish.
+# Only thin digits (0) are thickened and only thick ones (1) thinned: a thin stroke would vanish.
 THICKNESS_BEFORE = {"make it thicker": 0, "make it thinner": 1}
 
 ALIKE = 0.01  # mean squared difference; a thick digit and its mirror image differ by about 0.1
@@ -94,6 +94,7 @@ def mark_operations(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], se
     # The judge knows ordinary digits only, so a mirrored digit is mirrored back first.
     read = judge.classify(edits.undo(instructions, drawn))
     kept = (read == wanted(pool, asked)).tolist()
+    # end of a score's name -> right or wrong for each example; "" is the task itself
     right = {"": both(done, kept), "_done": done, "_digit_kept": kept}
     return Marked(asked, [[image] for image in drawn], right)
 
@@ -104,7 +105,7 @@ def mark_edits(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: i
     drawn = uni.edit(images, instructions, seed=seed)
     # The style is measured on the drawing, with the same thresholds as for captions.
     digits = judge.classify(drawn) == wanted(pool, asked)
-    measured = captions.attributes(drawn)  # [N, 2]
+    measured = captions.attributes(drawn)  # [N, 2]: thickness, slant
     thickness = measured[:, 0] == wanted(pool, asked, "thickness")
     slant = measured[:, 1] == wanted(pool, asked, "slant")
     right = {

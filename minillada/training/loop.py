@@ -1,9 +1,10 @@
 """One training loop for judge, tokenizer and backbone, resumable to the bit.
 
 Notable choices
-- Every random number of step n comes from a generator seeded with (seed, n). Nothing depends on
-  what was drawn before. So a run that is stopped after any step and resumed ends with
-  bit-identical weights, without storing generator states.
+- Every random number of step n comes from a generator seeded with (seed, n), and the order of an
+  epoch from one seeded with (seed, epoch). Nothing depends on earlier random numbers. So a run that
+  is stopped after any step and resumed ends with bit-identical weights, without storing generator
+  states.
 - Loss and gradient are checked before a step is taken: one number that is not finite would spoil
   all weights.
 """
@@ -34,7 +35,10 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 
 
 def batch_indices(count: int, batch_size: int, step: int, seed: int) -> Tensor:
-    """Indices `[batch_size]` of step `step`: slices of a permutation that is new in every epoch."""
+    """Indices `[batch_size]` of step `step`, or all `[count]` if there are fewer.
+
+    Steps take slices of a permutation that is new in every epoch; what fills no batch is left out.
+    """
     per_epoch = max(count // batch_size, 1)
     epoch, slot = divmod(step, per_epoch)
     # Steps count from 0, so that negative numbers are free to seed the epochs.
@@ -71,7 +75,7 @@ def fit(
                 records.append(record)
                 if step % 10 == 0:
                     bar.set_postfix(loss=f"{record['loss']:.3f}", refresh=False)
-                # The process is about to end after a signal, so this state is the last.
+                # After a signal the process is about to end: this state is saved as the last one.
                 stopped = stop.received is not None
                 if run:
                     run.record(record, last=stopped or step + 1 == end)
@@ -79,6 +83,7 @@ def fit(
                     after_step(step + 1)
                 if stopped:
                     break
+            # Ends the process if there was a signal; otherwise nothing happens.
             stop.leave(f"stopped after {start + len(records)} of {config.steps} steps")
     finally:
         bar.close()

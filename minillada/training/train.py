@@ -94,7 +94,8 @@ def train(
     # Another process may have begun since the folder was checked; `fit` checks it again.
     with lock(run.folder):
         records = fit(module, loss, preset.training, run, stop_after, description=preset.name)
-        # 4. the result; a finished run that is complete stays as it is
+        # 4. the result. Finished: all steps are done. Complete: the weights are stored, too. They
+        # are written if something was trained now, or if they are missing.
         finished = stop_after is None or stop_after >= preset.training.steps
         if finished and (records or not run.is_complete()):
             run.save_weights(run.folder / WEIGHTS, {"seconds": round(run.seconds)})
@@ -159,8 +160,9 @@ def start_from(
 ) -> dict[str, Any]:
     """Load weights called `start` into `module`, and say what they are.
 
-    A larger codebook keeps the old codes. Under another vocabulary, rows of embedding and head
-    move with their pieces (`transfer`). `ValueError` if the weights do not fit.
+    If the new codebook is larger, the old codes keep their rows. If the vocabulary is another one,
+    the rows of embedding and head move to where their pieces stand now (`extras/transfer.py`).
+    `ValueError` if the weights do not fit.
     """
     other, info = checkpoint.load_model(start, MODULES[preset.kind])
     tensors = transfer.grown(other.state_dict(), module.state_dict())
@@ -176,7 +178,7 @@ def start_from(
         vocabs = old_vocab, materials.vocab
         tensors = transfer.translated(tensors, new_tensors, vocabs, codebooks)
     checkpoint.load_tensors(module, tensors, checkpoint.resolve(start))
-    # The whole way there: the start has a start of its own.
+    # The history is nested: the start may itself have started from another run.
     history = {key: info[key] for key in ("command", "training", "start") if key in info}
     return {"start": history, "start_sha256": info["sha256"]}
 
