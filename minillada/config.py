@@ -144,7 +144,7 @@ class DataConfig(Config):
     mixture: tuple[tuple[str, float], ...] = ()  # shares of the tasks (`tasks.table.TRAINED`)
     varied: bool = False  # vary the wording of what is asked
     held_out: int = Field(9, ge=0)  # pairs of `tasks.numbers.HELD_OUT` that are not learned
-    unconditional_rate: Share = 0.1  # share of prompts without their words, for guidance
+    unconditional_rate: Share = 0.1  # share of image prompts made a branch, for guidance
     pack_length: int = Field(0, ge=0)  # pack sequences into rows of so many tokens; 0: do not
     operation_share: Share = 0.0  # share of a tokenizer's images that are edited first
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .vocab import BOI, END_IMAGE, EOS, IMAGE, ROLES, UNCONDITION, Vocabulary
 
-# The official sentences, letter by letter, so that a released model meets what it has learned.
+# The wording is part of the format: a model must meet the sentences it has learned.
 SYSTEM_PROMPTS = {
     "draw": "You are a text-to-image generation assistant.",
     "describe": "You are a multimodal understanding assistant.",
