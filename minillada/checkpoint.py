@@ -1,12 +1,11 @@
 """Weights on disk: a safetensors file and, beside it, a JSON that says how they came to be.
 
 Notable choices
-- The JSON holds the module's configuration, the SHA-256 of the weights and a digest of itself, so a
-  damaged, altered or exchanged file is noticed.
+- The JSON holds the module's configuration, the SHA-256 (a checksum) of the weights file and one of
+  its own content, the `digest`. So a damaged, altered or exchanged file is noticed.
 - Shapes are compared before memory is taken: the module is built on torch's `meta` device first,
   where tensors have shapes but no numbers.
-- Floats are stored as float16: half the bytes, and 11 significant bits are more than a trained
-  weight holds.
+- Floats are stored as float16: half the bytes of float32, and 11 significant bits (3 digits).
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ from torch import Tensor, nn
 from .files import WEIGHTS_DIR, atomic, checksum, need_data
 from .settings import Config, from_dict
 
-M = TypeVar("M", bound=nn.Module, covariant=True)
-Name = str | Path
-Tensors = dict[str, Tensor]
-RESTORE = "restore it with `git checkout -- data` or train again"
+M = TypeVar("M", bound=nn.Module, covariant=True)  # the class of a module
+Name = str | Path  # what `resolve` understands
+Tensors = dict[str, Tensor]  # as in a state dict
+RESTORE = "restore it with `git checkout -- data` or train again"  # the end of many messages
 
 
-class Stored(Protocol[M]):
-    """A class whose modules can be stored: its kind by name, and the class of its configuration."""
+class Stored(Protocol[M]):  # only for the type checker, and never made
+    """A class whose modules can be stored, for example `Backbone`."""
 
-    kind: str
-    config_class: type[Config]
+    kind: str  # "backbone", the name in the JSON
+    config_class: type[Config]  # `ModelConfig`
 
-    def __call__(self, config: Any, /) -> M: ...
+    def __call__(self, config: Any, /) -> M: ...  # `Backbone(config)` makes a module
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -84,7 +83,7 @@ def save_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None =
             save_file(tensors, temporary, metadata)
         except SafetensorError as error:  # a full disk, for example
             raise OSError(f"{path} cannot be written: {error}") from None
-        # Before the file gets its name: later, another process may have put one in its place.
+        # Taken before the file gets its name: afterwards another process may replace the file.
         return checksum(temporary)
 
 
@@ -92,7 +91,7 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     """Tensors and metadata of a safetensors file, on the CPU."""
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}; {RESTORE}")
-    path.open("rb").close()  # `PermissionError`, where the library says that there is no file
+    path.open("rb").close()  # raises PermissionError; the library would call the file missing
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
@@ -111,9 +110,10 @@ def check_finite(tensors: Tensors, path: Path) -> None:
 def check_fit(expected: Tensors, tensors: Tensors, path: Path) -> None:
     """`ValueError` names the first tensor whose name, shape or type is not the expected one."""
     problem = f"{path} does not fit its configuration: "
-    for key in sorted(expected.keys() ^ tensors.keys()):  # names that only one of them has
-        state = "missing" if key in expected else "unexpected"
-        raise ValueError(f"{problem}tensor {key!r} is {state}")
+    different = sorted(expected.keys() ^ tensors.keys())  # names that only one of them has
+    if different:
+        state = "missing" if different[0] in expected else "unexpected"
+        raise ValueError(f"{problem}tensor {different[0]!r} is {state}")
     for key, want in expected.items():
         have = tensors[key]
         if have.shape != want.shape:
@@ -136,15 +136,14 @@ def load_tensors(module: nn.Module, tensors: Tensors, path: Path) -> None:
 
 
 def digest(info: dict) -> str:
-    """SHA-256 of everything else in a JSON."""
+    """SHA-256 of a JSON without its own field `digest`; the order of names means nothing."""
     rest = {key: value for key, value in info.items() if key != "digest"}
-    # Sorted: the order of names means nothing.
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def write_info(path: Path, info: dict) -> None:
     """Write the JSON beside a weights file, with a digest of its content."""
-    info = json.loads(json.dumps(info))  # as it will be read: with lists, and texts for numbers
+    info = json.loads(json.dumps(info))  # as read later: tuples are lists, and keys are strings
     text = json.dumps(info | {"digest": digest(info)}, indent=2) + "\n"
     with atomic(path.with_suffix(".json")) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -188,16 +187,17 @@ def build(cls: Stored[M], config: Any) -> M:
 
 def check_sizes(cls: Stored[M], config: Any, tensors: Tensors, path: Path) -> None:
     """`ValueError`, before memory is taken, unless the configuration asks for these tensors."""
-    made = []
+    made = []  # names, to be counted
 
-    # 100,000 experts would take minutes even without numbers, so building stops early.
+    # A wrong configuration may ask for 100,000 experts, and to build them takes minutes, even on
+    # `meta`. So torch calls `count` for each parameter: building stops at more than the file has.
     def count(module: nn.Module, name: str, parameter: Any) -> None:
         made.append(name)
         if len(made) > len(tensors):
             raise ValueError(f"{path} does not fit its configuration: it holds too few tensors")
 
     hook = nn.modules.module.register_module_parameter_registration_hook(count)
-    with hook, torch.device("meta"):
+    with hook, torch.device("meta"):  # the hook is removed at the end
         expected = build(cls, config).state_dict()
     check_fit(expected, tensors, path)
 

@@ -1,12 +1,16 @@
 """Who may attend to whom in block diffusion (LLaDA2.0, arXiv 2512.15745), and attention.
 
 Notable choices
-- A mask is built from positions alone. Blocks are counted from absolute position 0: position k is
-  in block floor(k / L_B). So either half of a training input may leave out blocks nobody needs.
-- One rule, `may_attend`, is the mask, in three forms. `block_diffusion_mask` is dense, True where
-  a query sees a key: it runs everywhere and is the reference. `tiled_mask` leaves out empty tiles.
-  `flex_mask` is for FlexAttention, which leaves them out inside a GPU kernel.
-- A tile belongs to the attention kernel and not to the diffusion: 64 or 128 positions for any L_B.
+- A mask is built from positions alone. Blocks of L_B tokens (the block size) are counted from
+  absolute position 0: position k is in block floor(k / L_B).
+- A training input holds noisy copies and a clean copy of a sequence (`training_places`). Because
+  only absolute positions count, each copy may leave out blocks that are not needed.
+- The training mask is one rule, `may_attend`, in three forms. `block_diffusion_mask` is dense, True
+  where a query sees a key: it runs everywhere and is the reference. `tiled_mask` leaves out empty
+  tiles. `flex_mask` is for FlexAttention (PyTorch's attention with a mask given as a function),
+  which leaves them out inside a GPU kernel.
+- `block_causal_mask` is for decoding, where there is no noisy copy.
+- The size of a tile does not depend on L_B: it is chosen for the speed of attention.
 """
 
 from __future__ import annotations
@@ -21,9 +25,10 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 
 CLEAN = -1  # `Places.view` of the clean copy
 
-# With so many tokens, leaving tiles out saves more than it costs. The CPU's number was measured
-# (docs/log.md). On a GPU the kernel must be compiled first, and the number is a guess.
-TILE, TILES_FROM, FLEX_FROM = 64, 256, 2048
+# Leaving tiles out has a cost of its own. It pays from so many tokens on:
+TILE = 64  # queries and keys in a tile of `tiled_mask`
+TILES_FROM = 256  # on a CPU: measured (docs/log.md)
+FLEX_FROM = 2048  # on a GPU, where the kernel must be compiled first: a guess
 
 
 def check_block_size(block_size: int) -> None:
@@ -33,14 +38,14 @@ def check_block_size(block_size: int) -> None:
 
 
 def block_causal_mask(queries: Tensor, keys: Tensor, block_size: int) -> Tensor:
-    """`[1, Q, K]` for positions `[Q]` and `[K]`: the own block and all earlier ones are visible.
+    """`[1, Q, T]` for positions `[Q]` and `[T]`: the own block and all earlier ones are visible.
 
     Block size 1 gives the causal mask of autoregression, block size >= L full attention.
     """
     check_block_size(block_size)
     query_block = queries[:, None] // block_size  # [Q, 1]
-    key_block = keys // block_size  # [K]
-    return (query_block >= key_block)[None]
+    key_block = keys // block_size  # [T]
+    return (query_block >= key_block)[None]  # [1, Q, T]
 
 
 class Places(NamedTuple):
@@ -55,7 +60,11 @@ class Places(NamedTuple):
     document: Tensor | None
 
     def at(self, *index: Any) -> Places:
-        """The same fields at some of the tokens; `index` is for the last dimensions."""
+        """The same fields at some of the tokens: `index` selects in the dimension N.
+
+        A None in it adds a dimension, as usual: `at(queries, None)` gives a column.
+        """
+        # `documents` have the dimension of the rows in front, which stays whole.
         document = None if self.document is None else self.document[:, *index]
         return Places(self.view[index], self.block[index], document)
 
@@ -63,14 +72,16 @@ class Places(NamedTuple):
 def training_places(
     noisy: Tensor, clean: Tensor, block_size: int, views: int = 1, documents: Tensor | None = None
 ) -> Places:
-    """Places of the input `[x_t¹ ; … ; x_tᴷ ; x_0]`, N = K · Q + M tokens.
+    """Places of the input `[x_t¹ ; … ; x_tᴷ ; x_0]`: x_t is noisy, x_0 clean, N = K · P + M.
 
-    It holds K `views` of the positions `noisy` `[Q]` and one clean copy of `clean` `[M]`.
-    `documents` `[B, L]` numbers the texts of packed rows.
+    It holds K `views`, which are noisy copies of the positions `noisy` `[P]`, and one clean copy of
+    the positions `clean` `[M]`. `documents` `[B, L]` numbers the texts of packed rows (several
+    short texts in one row).
     """
     check_block_size(block_size)
     position = torch.cat([noisy.repeat(views), clean])  # [N]
     number = torch.arange(views, dtype=torch.int, device=position.device)
+    # 0 … 0, 1 … 1, and so on for the noisy copies, then -1 for the clean one
     view = torch.cat([number.repeat_interleave(len(noisy)), number.new_full(clean.shape, CLEAN)])
     block = (position // block_size).int()  # [N]
     return Places(view, block, None if documents is None else documents[:, position])
@@ -79,12 +90,14 @@ def training_places(
 def may_attend(query: Places, key: Places) -> Tensor:
     """Whether a query sees a key, for places that broadcast against each other.
 
-    M_BD:  noisy sees noisy, in its own block and view   b(i) = b(j)
-    M_OBC: noisy sees clean, in strictly earlier blocks  b(i) > b(j)
-    M_BC:  clean sees clean, block-causal                b(i) >= b(j)
-    Clean never sees noisy: the context of later blocks would depend on what was masked. So all
-    views can share one clean copy. In packed rows nobody sees another text.
+    With b(i) the block of query i, b(j) that of key j, and the paper's names of the parts:
+    M_BD  (block diagonal)       noisy sees noisy, in its own block and view   b(i) = b(j)
+    M_OBC (offset block causal)  noisy sees clean, in strictly earlier blocks  b(i) > b(j)
+    M_BC  (block causal)         clean sees clean                              b(i) >= b(j)
+    Clean never sees noisy, because otherwise the context of later blocks would depend on what was
+    masked. So all views can share one clean copy. In packed rows no token sees another text.
     """
+    # `own` is M_BD and the diagonal of M_BC; `earlier` is M_OBC and the rest of M_BC.
     own = (query.view == key.view) & (query.block == key.block)
     earlier = (key.view == CLEAN) & (query.block > key.block)
     if query.document is None or key.document is None:
@@ -94,8 +107,9 @@ def may_attend(query: Places, key: Places) -> Tensor:
 
 def dense_mask(places: Places, queries: slice = slice(None)) -> Tensor:
     """The mask of some of the tokens as queries and all N as keys, `[1 or B, Q, N]`."""
+    # queries as a column [Q, 1], keys as a row [1, N]; the comparison gives [Q, N]
     mask = may_attend(places.at(queries, None), places.at(None, slice(None)))
-    return mask if mask.ndim == 3 else mask[None]
+    return mask if mask.ndim == 3 else mask[None]  # with documents it is [B, Q, N] already
 
 
 def block_diffusion_mask(
@@ -108,15 +122,16 @@ def block_diffusion_mask(
 class TiledMask(NamedTuple):
     """A mask cut into tiles of `size` x `size` entries, of which the empty ones are left out.
 
-    `rows` holds, for every row of tiles, the numbers of those key tiles which one of its queries
-    sees, and the mask `[1 or B, q, k]` over the keys of these tiles.
+    A row of tiles is `size` queries, against all keys. `rows` holds for each row of tiles
+    - the numbers of the key tiles that at least one of its queries sees,
+    - and the mask `[1 or B, q, k]` over the keys of these tiles.
     """
 
     size: int
     rows: list[tuple[list[int], Tensor]]
 
 
-Mask = Tensor | TiledMask | BlockMask | None  # None: everybody sees everything
+Mask = Tensor | TiledMask | BlockMask | None  # None: every query sees every key
 
 
 def tiled_mask(places: Places, size: int) -> TiledMask:
@@ -125,9 +140,9 @@ def tiled_mask(places: Places, size: int) -> TiledMask:
     for start in range(0, len(places.view), size):
         mask = dense_mask(places, slice(start, start + size))  # [1 or B, q, N]
         keys = mask.any(dim=1).any(dim=0).nonzero().flatten()  # keys that any query sees
-        numbers = (keys // size).unique().tolist()
+        visible_tiles = (keys // size).unique().tolist()
         tiles = mask.split(size, dim=2)  # [1 or B, q, size] each
-        rows.append((numbers, torch.cat([tiles[number] for number in numbers], dim=2)))
+        rows.append((visible_tiles, torch.cat([tiles[tile] for tile in visible_tiles], dim=2)))
     return TiledMask(size, rows)
 
 
@@ -135,11 +150,11 @@ def flex_mask(places: Places) -> BlockMask:
     """The mask as FlexAttention wants it."""
     view, block, document = places
 
-    def rule(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        """`may_attend` for the numbers of a row, a head, a query and a key."""
-        # Without documents `row` is not used: it counts the batch, and the mask has one row.
-        query_text = None if document is None else document[row, query]
-        key_text = None if document is None else document[row, key]
+    def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """`may_attend` for the numbers of a row of the batch, a head, a query and a key."""
+        # Without documents all rows share one mask, so `batch` is not used.
+        query_text = None if document is None else document[batch, query]
+        key_text = None if document is None else document[batch, key]
         here = Places(view[query], block[query], query_text)
         return may_attend(here, Places(view[key], block[key], key_text))
 
@@ -161,15 +176,18 @@ def training_mask(
 
 @functools.cache
 def flex_kernel(cuda: bool) -> Any:
-    """FlexAttention: compiled on a GPU; on a CPU its slow reference, which has no gradients."""
+    """FlexAttention: compiled on a GPU; on a CPU its slow reference, which has no gradients.
+
+    Cached, so that it is compiled once.
+    """
     return torch.compile(flex_attention) if cuda else flex_attention
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
     """Attention output `[B, heads, L, head_dim]` for queries of that shape.
 
-    `key` and `value` may have fewer heads, which are shared. `ValueError` for a tensor mask that
-    is not boolean: numbers would be added to the scores.
+    `key` and `value` `[B, n_kv, T, head_dim]` may have fewer heads, which are shared. `ValueError`
+    for a tensor mask that is not boolean: PyTorch would add its numbers to the scores.
     """
     if isinstance(mask, TiledMask):
         return attend_in_tiles(query, key, value, mask)
@@ -190,5 +208,6 @@ def attend_in_tiles(query: Tensor, key: Tensor, value: Tensor, mask: TiledMask) 
     for number, (tiles, visible) in enumerate(mask.rows):
         seen_keys = torch.cat([keys[tile] for tile in tiles], dim=2)  # [B, n_kv, k, head_dim]
         seen_values = torch.cat([values[tile] for tile in tiles], dim=2)
-        rows.append(attend(queries[number], seen_keys, seen_values, visible))  # dense, in this row
+        # `visible` is a dense mask, so this call is plain attention.
+        rows.append(attend(queries[number], seen_keys, seen_values, visible))
     return torch.cat(rows, dim=2)  # [B, heads, L, head_dim]

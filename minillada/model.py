@@ -4,7 +4,8 @@ Notable choices (arXiv 2604.20796 and its released code)
 - Same-position prediction: logits at a masked position are about that position, without a shift.
 - One matrix makes all query heads, then all keys, then all values. Several query heads share a
   key-value head (GQA). Queries and keys are RMS-normalised per head before RoPE.
-- RoPE turns only the first `partial_rotary_factor` of a head; positions are 1-D, also for images.
+- RoPE rotates pairs of dimensions by an angle that grows with the position, so attention sees
+  distances. `partial_rotary_factor` is the share of a head that turns. Images have 1-D positions.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint as recompute
 
 from .config import ModelConfig
 from .masks import Mask, attend
@@ -26,8 +27,8 @@ from .settings import Config
 class KVCache:
     """Keys and values `[B, n_kv, T, head_dim]` of the T tokens before the input, for each layer.
 
-    Tokens of a finished block stay; others are seen and then overwritten. Buffers have room to
-    spare, so that a step does not copy what is stored already.
+    Keys of a finished block stay. Those of the block being decoded change in each step, so the
+    next step overwrites them. Buffers have spare room: a step does not copy what is stored.
     """
 
     def __init__(self, layers: int):
@@ -40,14 +41,14 @@ class KVCache:
         return self.lengths[0]  # all layers store equally many between two forward passes
 
     def extend(self, layer: int, key: Tensor, value: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-        """Stored and new ones, `[B, n_kv, T + L, head_dim]`; of the L new ones `keep` stay."""
+        """Append L keys and values and return all T + L. Only the first `keep` new ones stay."""
         start, end = self.lengths[layer], self.lengths[layer] + key.shape[2]
-        keys = self.keys[layer] = with_room(self.keys[layer], key, start, end)
-        values = self.values[layer] = with_room(self.values[layer], value, start, end)
-        keys[:, :, start:end] = key  # the input, behind what is stored
-        values[:, :, start:end] = value
-        self.lengths[layer] = start + keep  # the next input overwrites the rest
-        return keys[:, :, :end], values[:, :, :end]
+        self.keys[layer] = with_room(self.keys[layer], key, start, end)
+        self.values[layer] = with_room(self.values[layer], value, start, end)
+        self.keys[layer][:, :, start:end] = key  # behind what is stored
+        self.values[layer][:, :, start:end] = value
+        self.lengths[layer] = start + keep  # the next call overwrites the rest
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]  # T + L tokens
 
     def stored(self, layer: int) -> tuple[Tensor, Tensor]:
         """Keys and values that a layer has stored."""
@@ -78,7 +79,7 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the first dimensions of `x` `[B, heads, L, head_dim]`; the others stay."""
     dims = cos.shape[-1]
     turned, rest = x[..., :dims], x[..., dims:]  # only the first dims carry the position
-    first, second = turned.chunk(2, dim=-1)  # the two parts of each pair
+    first, second = turned.chunk(2, dim=-1)  # [B, heads, L, dims / 2], the two parts of each pair
     turned = turned * cos + torch.cat([-second, first], dim=-1) * sin
     return torch.cat([turned.to(x.dtype), rest], dim=-1)
 
@@ -89,7 +90,7 @@ class Context(NamedTuple):
     rotation: tuple[Tensor, Tensor]  # cos and sin of `rotary`
     mask: Mask = None  # over the keys in the cache and those of the input
     cache: KVCache | None = None
-    keep: int = 0  # so many of the L tokens join the cache
+    keep: int = 0  # so many of the L tokens stay in the cache
 
 
 class Attention(nn.Module):
@@ -97,10 +98,11 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int = 0):
         super().__init__()
-        heads, shared = config.num_attention_heads, config.num_key_value_heads
-        if heads % shared:
-            raise ValueError(f"{heads} query heads cannot share {shared} key-value heads evenly")
-        self.layer, self.split, width = layer, [heads, shared, shared], config.head_dim
+        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+        if heads % kv_heads:
+            raise ValueError(f"{heads} query heads cannot share {kv_heads} key-value heads evenly")
+        self.layer, width = layer, config.head_dim
+        self.split = [heads, kv_heads, kv_heads]  # how many heads are queries, keys, values
         self.query_key_value = nn.Linear(config.hidden_size, sum(self.split) * width, bias=False)
         self.query_layernorm = RMSNorm(width, config.rms_norm_eps)
         self.key_layernorm = RMSNorm(width, config.rms_norm_eps)
@@ -151,8 +153,8 @@ def check_numbers(name: str, numbers: Tensor, limit: int) -> None:
         kind = f"{numbers.dtype} {list(numbers.shape)}" if isinstance(numbers, Tensor) else numbers
         raise ValueError(f"{name} must be an int64 tensor of shape [B, L], got {kind}")
     if numbers.numel() and not (numbers.min() >= 0 and numbers.max() < limit):
-        low, high = int(numbers.min()), int(numbers.max())
-        raise ValueError(f"{name} must lie in [0, {limit}), got {low} to {high}; another model's?")
+        found = f"{int(numbers.min())} to {int(numbers.max())}; do they come from another model?"
+        raise ValueError(f"{name} must lie in [0, {limit}), got {found}")
 
 
 class Backbone(nn.Module):
@@ -174,11 +176,7 @@ class Backbone(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Mask = None, position_ids: Tensor | None = None
     ) -> Tensor:
-        """Logits for every position.
-
-        `attention_mask` bool `[B or 1, L, L]`, None: all see all. `position_ids` `[B or 1, L]`,
-        None: from 0. `ValueError` for inputs of a wrong type, vocabulary or context.
-        """
+        """`hidden_states`, then `logits`; `ValueError` for bad ids or positions, or too many."""
         self.check_ids(input_ids)
         if position_ids is not None:
             check_numbers("positions", position_ids, self.config.max_position_embeddings)
@@ -201,7 +199,8 @@ class Backbone(nn.Module):
     ) -> Tensor:
         """Final hidden states `[B, L, H]`, for callers that need logits at few positions.
 
-        With a `cache` of T tokens the mask is `[B or 1, L, T + L]`; `keep` tokens join the cache.
+        `attention_mask`: a `Mask`; as a tensor bool `[B or 1, L, T + L]`, T tokens in the `cache`.
+        `position_ids` `[B or 1, L]`; None counts from 0. Inputs are not checked: `forward` does it.
         """
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
@@ -209,12 +208,13 @@ class Backbone(nn.Module):
         x = self.model.word_embeddings(input_ids)  # [B, L, H]
         for layer in self.model.layers:
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, x, context, use_reentrant=False, preserve_rng_state=False)
+                # A layer draws no random numbers, so no state of a generator needs saving.
+                x = recompute(layer, x, context, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = layer(x, context)
         return self.model.norm(x)  # [B, L, H]
 
     def logits(self, hidden: Tensor) -> Tensor:  # [..., H] to [..., V]
-        """The head, in float32: bfloat16 would blur the probabilities that decide what to keep."""
+        """The head, in float32: decoding commits tokens by probabilities that bfloat16 blurs."""
         with torch.autocast(hidden.device.type, enabled=False):
             return F.linear(hidden.float(), self.lm_head.weight.float())

@@ -1,7 +1,8 @@
 """Parts of a layer that see one token at a time: norm, SwiGLU, and the mixture of experts.
 
 A mixture of experts (LLaDA2.0, arXiv 2512.15745) has many small SwiGLUs, and a token uses few.
-Router:  s = sigmoid(x Wᵀ) in float32. The choice looks at s + b, the weights at s alone:
+Router:  s = sigmoid(x Wᵀ) in float32. The choice looks at s + b (b: a bias for each expert), the
+weights at s alone:
     keep the best `topk_group` of `n_group` groups, by the sum of a group's two best s + b;
     choose the best `num_experts_per_tok` experts inside them;
     w = scale · s_chosen / (Σ s_chosen + 1e-20).
@@ -11,7 +12,7 @@ Notable choices
 - Load balance without a loss term: after each step the bias b of busy experts falls and that of
   idle ones rises. The bias steers the choice and never enters the output: no gradient is disturbed.
 - `combine_dense` is the formula: every expert computes every token, with weight 0 where it was not
-  chosen. `combine_grouped` gives the same numbers and computes only what was chosen.
+  chosen. `combine_grouped` computes only what was chosen; the result is the same up to rounding.
   `combine_at_once` replaces its loop over experts by grouped matrix products of a GPU.
 """
 
@@ -40,7 +41,7 @@ class RMSNorm(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x))"""
+    """The feed-forward part, down(silu(gate(x)) * up(x)): the gate scales each value of `up`."""
 
     def __init__(self, hidden_size: int, intermediate_size: int):
         super().__init__()
@@ -73,9 +74,8 @@ class Router(nn.Module):
             scores = F.linear(x.float(), self.weight.float()).sigmoid()  # [T, E]
         chosen = self.choose(scores.detach() + self.expert_bias.float())  # [T, k]
         weights = scores.gather(1, chosen)  # without the bias
-        weights = (
-            self.config.routed_scaling_factor * weights / (weights.sum(1, keepdim=True) + 1e-20)
-        )
+        total = weights.sum(1, keepdim=True) + 1e-20  # never a division by 0
+        weights = self.config.routed_scaling_factor * weights / total  # [T, k]
         if self.training:
             self.received += torch.bincount(chosen.flatten(), minlength=len(self.received))
         return chosen, weights
@@ -85,15 +85,17 @@ class Router(nn.Module):
         groups = biased.unflatten(1, (self.config.n_group, -1))  # [T, groups, experts of a group]
         group_score = groups.topk(min(2, groups.shape[2]), dim=2).values.sum(2)  # [T, groups]
         best = group_score.topk(self.config.topk_group, dim=1).indices  # [T, topk_group]
+        # Experts of the other groups get −inf, so that top-k never takes them.
         closed = torch.ones_like(group_score, dtype=torch.bool).scatter(1, best, False)
         open_scores = groups.masked_fill(closed[..., None], float("-inf")).flatten(1)  # [T, E]
         return open_scores.topk(self.config.num_experts_per_tok, dim=1).indices
 
     @torch.no_grad()
     def balance(self, rate: float) -> None:
-        """b_i −= u (F_i − 1/E) / RMS(F − 1/E), F_i the share of choices that expert i received.
+        """b_i −= u (F_i − 1/E) / RMS(F − 1/E), with b = `expert_bias`, u = `rate`, E experts.
 
-        The paper prints the opposite sign, which would send still more tokens to busy experts.
+        F_i is the share of choices that expert i received. The paper prints the opposite sign,
+        which would send still more tokens to busy experts.
         """
         excess = self.received / self.received.sum().clamp_min(1) - 1 / len(self.received)
         self.expert_bias -= rate * excess / excess.square().mean().sqrt().clamp_min(1e-12)
@@ -107,18 +109,18 @@ def combine_dense(experts: Sequence[SwiGLU], x: Tensor, chosen: Tensor, weights:
     """Σ_e w_e · expert_e(x) `[T, H]` as it is written, over all experts."""
     all_weights = torch.zeros(len(x), len(experts), device=x.device).scatter(1, chosen, weights)
     out = torch.zeros_like(x)
-    for number, expert in enumerate(experts):
-        out = out + (all_weights[:, number, None] * expert(x)).to(x.dtype)
+    for index, expert in enumerate(experts):
+        out = out + (all_weights[:, index, None] * expert(x)).to(x.dtype)
     return out
 
 
-def sort_by_expert(chosen: Tensor, weights: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The T · k choices, sorted by expert: their tokens `[T·k]`, weights `[T·k, 1]`, and how many
-    choices each of the `number` experts has.
+def sort_by_expert(chosen: Tensor, weights: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The T · k choices, sorted by expert: the numbers of their tokens `[T·k]`, their weights
+    `[T·k, 1]`, and how many choices each of the E `experts` has `[E]`.
     """
     flat = chosen.flatten()  # choice i belongs to token i // k
     order = flat.argsort(stable=True)  # equal experts stay in the order of their tokens
-    counts = torch.bincount(flat, minlength=number)
+    counts = torch.bincount(flat, minlength=experts)
     return order // chosen.shape[1], weights.flatten()[order, None], counts
 
 
@@ -127,17 +129,19 @@ def combine_grouped(
 ) -> Tensor:
     """The same sum over the chosen experts alone: each takes its slice of the sorted choices."""
     tokens, sorted_weights, counts = sort_by_expert(chosen, weights, len(experts))
-    out, start = torch.zeros_like(x), 0
+    out = torch.zeros_like(x)
+    end = 0  # of the expert's slice
     for expert, count in zip(experts, counts.tolist()):
-        token, weight = tokens[start : start + count], sorted_weights[start : start + count]
-        start += count
+        start, end = end, end + count
         if count == 0:
             continue  # nobody chose this expert
-        # One product for gate and up; the weight goes in where the rows are short.
-        both = F.linear(x[token], torch.cat([expert.gate_proj.weight, expert.up_proj.weight]))
-        gate, up = both.chunk(2, dim=1)  # [choices, inner] each
-        inner = F.silu(gate) * up * weight.to(both.dtype)
-        out.index_add_(0, token, F.linear(inner, expert.down_proj.weight).to(x.dtype))
+        these_tokens, their_weights = tokens[start:end], sorted_weights[start:end]
+        # One matrix product makes gate and up. The weight of the choice is multiplied in already
+        # here, because an inner vector is usually shorter than an output.
+        gate_and_up = torch.cat([expert.gate_proj.weight, expert.up_proj.weight])
+        gate, up = F.linear(x[these_tokens], gate_and_up).chunk(2, dim=1)  # [choices, inner] each
+        inner = F.silu(gate) * up * their_weights.to(gate.dtype)
+        out.index_add_(0, these_tokens, F.linear(inner, expert.down_proj.weight).to(x.dtype))
     return out
 
 
@@ -168,8 +172,8 @@ def combine(experts: Sequence[SwiGLU], x: Tensor, chosen: Tensor, weights: Tenso
     autocast = torch.is_autocast_enabled("cuda")
     dtype = torch.get_autocast_dtype("cuda") if autocast else x.dtype
     new_enough = torch.cuda.get_device_capability(x.device) >= (8, 0)
-    even = all(width % 8 == 0 for width in experts[0].gate_proj.weight.shape)
-    if dtype != torch.bfloat16 or not new_enough or not even:
+    aligned = all(width % 8 == 0 for width in experts[0].gate_proj.weight.shape)
+    if dtype != torch.bfloat16 or not new_enough or not aligned:
         return combine_grouped(experts, x, chosen, weights)
     return combine_at_once(experts, x.to(dtype), chosen, weights).to(x.dtype)
 
@@ -181,9 +185,9 @@ class MixtureOfExperts(nn.Module):
         super().__init__()
         check_experts(config)
         hidden, inner = config.hidden_size, config.moe_intermediate_size
-        self.gate = Router(config)
+        self.gate = Router(config)  # the official name; not the gate of a SwiGLU
         self.experts: Any = nn.ModuleList(SwiGLU(hidden, inner) for _ in range(config.num_experts))
-        self.shared_experts = SwiGLU(hidden, inner * config.num_shared_experts)
+        self.shared_experts = SwiGLU(hidden, inner * config.num_shared_experts)  # all in one
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, L, H]` to `[B, L, H]`."""

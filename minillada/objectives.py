@@ -1,8 +1,11 @@
-"""How the nats of masked tokens are weighed: what a training loss divides by what.
+"""How the losses of the masked tokens become one training loss: four ways to weight them.
+
+The loss of a token is −log p of the right token, in nats (units of the natural logarithm).
 
 Notable choices
 - An objective sees nats and a `View`, the noisy copies of a batch. It does not see the model.
 - Every objective is one fraction over the whole batch; its docstring names both of its parts.
+- Letters: B rows of L tokens, blocks of L_B tokens (the block size), K noisy copies of each row.
 """
 
 from __future__ import annotations
@@ -15,7 +18,10 @@ from torch import Tensor
 
 
 class View(NamedTuple):
-    """Noisy copies of the B rows of a batch: K of each row, next to each other.
+    """What the model is shown: K noisy copies of each of the B rows, next to each other.
+
+    One `View` holds all B·K copies. K is `views` in the configuration, and the number of a copy is
+    `Places.view` in `masks`.
 
     `noisy` `[B·K, L]` holds ids of which some are masked, and `masked` `[B·K, L]` says which.
     `rates` `[B·K, L/L_B]` holds the probability t with which each block was masked.
@@ -26,7 +32,7 @@ class View(NamedTuple):
     rates: Tensor
 
     def repeat(self, rows: Tensor) -> Tensor:
-        """`rows` `[B, L]`, each as often as this view has copies of it: `[B·K, L]`."""
+        """Each of the `rows` `[B, L]` K times, in the order of the noisy copies: `[B·K, L]`."""
         return rows.repeat_interleave(len(self.masked) // len(rows), dim=0)
 
 
@@ -42,11 +48,21 @@ def hide(ids: Tensor, masked: Tensor, block_size: int, mask_id: int) -> View:
 def with_inverses(view: View, ids: Tensor, targets: Tensor, mask_id: int) -> View:
     """Every copy followed by its inverse, which masks the `targets` that the copy shows.
 
-    A pair masks every target exactly once. The rates of the inverse are 1 − t.
+    `ids` and `targets` are `[B·K, L]`, and the result has 2·K copies of a row. A pair masks every
+    target exactly once. The rates of the inverse are 1 − t.
     """
     masked = targets & ~view.masked
     inverse = View(ids.masked_fill(masked, mask_id), masked, 1 - view.rates)
-    return View(*(torch.stack(pair, 1).flatten(0, 1) for pair in zip(view, inverse)))
+    return View(
+        noisy=in_turn(view.noisy, inverse.noisy),  # [2·B·K, L]
+        masked=in_turn(view.masked, inverse.masked),
+        rates=in_turn(view.rates, inverse.rates),  # [2·B·K, L/L_B]
+    )
+
+
+def in_turn(first: Tensor, second: Tensor) -> Tensor:
+    """Rows of both, in turn: first[0], second[0], first[1], second[1], ..."""
+    return torch.stack([first, second], dim=1).flatten(0, 1)
 
 
 def counts(flags: Tensor, view: View) -> Tensor:
@@ -55,7 +71,11 @@ def counts(flags: Tensor, view: View) -> Tensor:
 
 
 def at_masked(values: Tensor, view: View) -> Tensor:
-    """One value a block, `[B·K, L/L_B]`, handed to each of the N masked tokens, `[N]`."""
+    """The value of its block for each of the N masked tokens, `[N]`.
+
+    `values` holds one value a block, `[B·K, L/L_B]`, or one a row, `[B·K, 1]`.
+    """
+    # The width of `values` tells how many tokens share one.
     block_size = view.masked.shape[1] // values.shape[1]
     return values.repeat_interleave(block_size, dim=1)[view.masked]
 
@@ -69,8 +89,10 @@ def at_masked(values: Tensor, view: View) -> Tensor:
 def weigh_bound(nats: Tensor, view: View, targets: Tensor) -> Tensor:
     """Numerator: nats / t, summed over masked tokens. Denominator: the number of targets.
 
-    With t uniform on [0, 1] its mean over masks is a bound on −log p (LLaDA2.0, section 2).
+    With t uniform on [0, 1] its mean over masks is a bound on −log p (LLaDA2.0, section 2). For
+    another interval, such as the default [0.05, 1], it is only close to one.
     """
+    # A token is masked with probability t, so with the weight 1/t it counts 1 on average.
     return (nats / at_masked(view.rates, view)).sum() / targets.sum()
 
 
@@ -78,10 +100,12 @@ def weigh_count(nats: Tensor, view: View, targets: Tensor) -> Tensor:
     """Numerator: nats · (m + 1) / n, n of the m targets of a block being masked. Denominator: the
     number of targets.
 
-    (m + 1) / n is the mean of 1/t when the mask is known and t, uniform on [0, 1], is not: given
-    n, t is Beta(n + 1, m − n + 1). So the loss has the mean of `weigh_bound`, and its variance is
-    never larger.
+    Suppose that t was uniform on [0, 1] and that we see only the mask. Given that n of m tokens are
+    masked, t has the distribution Beta(n + 1, m − n + 1), and the mean of 1/t is (m + 1) / n. So
+    the loss has the mean of `weigh_bound`, and its variance is never larger. With another
+    interval of t, such as the default [0.05, 1], both hold only approximately.
     """
+    # A block without a mask gives a division by 0, but no masked token reads its value.
     weights = (counts(targets, view) + 1) / counts(view.masked, view)  # [B·K, L/L_B]
     return (nats * at_masked(weights, view)).sum() / targets.sum()
 
@@ -89,7 +113,7 @@ def weigh_count(nats: Tensor, view: View, targets: Tensor) -> Tensor:
 def weigh_uniform(nats: Tensor, view: View, targets: Tensor) -> Tensor:
     """Numerator: nats, summed over masked tokens. Denominator: the number of masked tokens.
 
-    The released trainer does this. It bounds nothing.
+    The released trainer does this. Its mean is not a bound on −log p.
     """
     return nats.sum() / len(nats)
 
@@ -97,12 +121,13 @@ def weigh_uniform(nats: Tensor, view: View, targets: Tensor) -> Tensor:
 def weigh_reweighted(nats: Tensor, view: View, targets: Tensor) -> Tensor:
     """Numerator: Σ_j β_j L_j over the rows j. Denominator: Σ_j β_j, β_j = 1/√n_j (LLaDA2.0-Uni).
 
-    n_j is the number of masked tokens of row j. We read L_j as the *mean* of their nats, so a token
-    counts β_j / n_j. The paper's formula does not say whether L_j is a mean or a sum.
+    n_j is the number of masked tokens of row j, and L_j is its loss. We read L_j as the *mean* of
+    their nats, so a token has the weight β_j / n_j. The paper's formula does not say whether L_j is
+    a mean or a sum.
     """
-    masked = view.masked.sum(1, keepdim=True)  # n_j, [B·K, 1]
-    beta = masked**-0.5
-    return (nats * at_masked(beta / masked, view)).sum() / beta[masked > 0].sum()
+    number = view.masked.sum(1, keepdim=True)  # n_j, [B·K, 1]
+    beta = number**-0.5  # infinite for a row without masks, which is left out below
+    return (nats * at_masked(beta / number, view)).sum() / beta[number > 0].sum()
 
 
 OBJECTIVES: dict[str, Callable[[Tensor, View, Tensor], Tensor]] = {
@@ -116,8 +141,9 @@ OBJECTIVES: dict[str, Callable[[Tensor, View, Tensor], Tensor]] = {
 def right_entropy(logits: Tensor, answers: Tensor) -> Tensor:
     """Mean entropy in nats of those predictions `[N, V]` whose likeliest token is the answer `[N]`.
 
-    The confidence-aware (CAP) term of LLaDA2.0. It makes right predictions more certain and leaves
-    wrong ones alone. 0 where no prediction is right.
+    The confidence-aware (CAP) term of LLaDA2.0. The entropy Σ −p log p is 0 for a prediction that
+    is certain, so the term makes right predictions more certain. It leaves wrong ones alone, and it
+    is 0 where no prediction is right.
     """
     right = logits.argmax(-1) == answers
     log_p = logits[right].log_softmax(-1)
