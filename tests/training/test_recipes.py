@@ -25,32 +25,33 @@ def test_caption_table_and_index_agree():
         assert text.decode(table[index]) == captions.caption(*row)
 
 
-def seen_by_tokenizer(images, config, step):
+def seen_by_tokenizer(monkeypatch, images, config, step):
     """Pixels and captions that the recipe of the tokenizer shows in a step."""
     seen = []
 
-    def loss(pixels, table, right, generator):
+    def loss(module, pixels, table, right, generator):
         seen.append((pixels, [load_vocabulary(16).decode(table[row]) for row in right]))
 
-    module = SimpleNamespace(parameters=lambda: iter([torch.zeros(1)]), loss=loss)
+    monkeypatch.setattr(recipes, "image_tokenizer_loss", loss)
+    module = SimpleNamespace(parameters=lambda: iter([torch.zeros(1)]))
     recipes.tokenizer_loss(module, images, load_vocabulary(16), config)(step)
     return seen[0]
 
 
-def test_the_tokenizer_sees_each_picture_with_its_own_caption():
+def test_the_tokenizer_sees_each_picture_with_its_own_caption(monkeypatch):
     images = real_images(16)
-    pixels, written = seen_by_tokenizer(images, SHORT, 3)
+    pixels, written = seen_by_tokenizer(monkeypatch, images, SHORT, 3)
     index = batch_indices(16, 8, 3, SHORT.seed)
     assert written == captions.describe_pixels(images.floats(index), images.labels[index])
     moved = shift(images.floats(index), step_generator(SHORT.seed, 3))
     assert torch.equal(pixels, moved)
 
 
-def test_a_tokenizer_may_see_edited_images():
+def test_a_tokenizer_may_see_edited_images(monkeypatch):
     """Share 1: nothing is shown as it was; captions are measured on what is shown."""
     images = real_images(40)
     config = changed(SHORT, operation_share=1.0, batch_size=40)
-    pixels, written = seen_by_tokenizer(images, config, 0)
+    pixels, written = seen_by_tokenizer(monkeypatch, images, config, 0)
     index = batch_indices(40, 40, 0, config.seed)
     plain = shift(images.floats(index), step_generator(config.seed, 0))
     for row, shown in enumerate(pixels):
