@@ -3,8 +3,10 @@
 Notable choices
 - Texts are lower-cased and trimmed, because our models have read lower-case texts only. (The
   official model reads capitals; `layout` and `vocab` leave texts as they are.)
-- Words are never replaced. A text without any known word is used as it is, with a warning.
-- Picture files are not read here: `datasets.pictures.read` prepares them as MNIST was made.
+- A text without any known word is used as it is, with a warning.
+- "Reading" here means to check a value that is in memory and to convert it. Picture files are read
+  by `datasets.pictures.read`.
+- A row is one question: a text, with the image or the images that it is about.
 """
 
 from __future__ import annotations
@@ -26,13 +28,17 @@ Images = Tensor | numpy.ndarray | list  # a batch, or a list of images
 
 
 def check_learned(info: dict) -> None:
-    """`ValueError` if the JSON of a model says that it learned captions and drawings alone."""
+    """`ValueError` if the JSON of a model says that it learned only to draw and to describe."""
     learned: set[str] = set()
+    # Tasks that the model learned in an earlier run count, too.
     while isinstance(info, dict) and "training" in info:
         training = info["training"]
+        # Older files keep the mixture beside the other settings. A run without a mixture learned
+        # the two tasks of every model.
         mixture = training.get("data", training).get("mixture")
         learned |= {name for name, _ in mixture or [("draw", 1), ("describe", 1)]}
         info = info.get("start", {})  # the run before, from whose weights this one went on
+    # A file that says nothing about training is trusted.
     if learned and learned <= {"draw", "describe"}:
         raise ValueError(
             "this model has learned to draw and to describe, nothing else; load 'mnist-uni', "
@@ -44,10 +50,11 @@ def check_learned(info: dict) -> None:
 
 
 def read_texts(texts: list[str], vocab: Vocabulary) -> list[str]:
-    """The texts as models read them; a warning once a call if a text has no known word.
+    """The texts in the form that models know; one warning if some texts have no known word.
 
-    `ValueError` unless it is a list of strings with something in each of them.
+    `ValueError` unless `texts` is a list of strings that are not empty.
     """
+    # A single string is a usual slip: the message shows how to mend it.
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
         example = [texts] if isinstance(texts, str) and texts.strip() else ["a thick seven"]
         raise ValueError(f"texts must be a list of strings, for example {example}, got {texts!r}")
@@ -56,11 +63,12 @@ def read_texts(texts: list[str], vocab: Vocabulary) -> list[str]:
         if not text.strip():
             raise ValueError("a text is empty; say what you want, for example 'a thick seven'")
         text = text.strip().lower()
-        # The one text with a capital that models have learned.
+        # The official question is the one text with a capital that models have learned.
         read.append(DESCRIBE_QUESTION if text == DESCRIBE_QUESTION.lower() else text)
     strange = [text for text in read if not knows_a_word(vocab, text)]
     if strange:
-        message = f"this model knows no word of {strange[0]!r}: what it makes of it means nothing"
+        message = f"this model knows no word of {strange[0]!r}: its answer will be meaningless"
+        # The warning names a line near the user's call instead of this one.
         warnings.warn(message, stacklevel=3)
     return read
 
@@ -78,12 +86,14 @@ def read_each(texts: str | list[str], rows: int, vocab: Vocabulary) -> list[str]
 
 
 def knows_a_word(vocab: Vocabulary, text: str) -> bool:
-    """Whether a word of three letters or more is written in pieces of two letters or more each.
+    """Whether pieces of a word of three or more letters have two or more letters on average.
 
-    Pieces are learned from training texts, so a strange word falls apart into single letters.
-    Two letters a piece, on average, tell all training texts from strange ones, but for a few.
+    Pieces are the parts of words that the vocabulary learned from the training texts. A strange
+    word falls apart into single letters. The rule holds for nearly all training texts.
     """
+    # `\w` without digits and `_` is a letter of any alphabet.
     for word in re.findall(r"[^\W\d_]{3,}", text):
+        # Some words are whole pieces only at the start of a text, others only after a space.
         pieces = min(len(vocab.encode(word)), len(vocab.encode(" " + word)))
         if len(word) >= 2 * pieces:
             return True
@@ -94,9 +104,11 @@ def knows_a_word(vocab: Vocabulary, text: str) -> bool:
 
 
 def read_image(image: Tensor | numpy.ndarray) -> Tensor:
-    """Pixels of any float type, or bytes, as float32."""
+    """Pixels of any float type, or bytes (0 to 255), as float32."""
+    # 1. NumPy's unsigned and signed integers and floats become tensors: kinds u, i and f
     if isinstance(image, numpy.ndarray) and image.dtype.kind in "uif":
         image = torch.from_numpy(numpy.ascontiguousarray(image))
+    # 2. bytes count from 0 to 255; other integers are refused, since their range is unknown
     if isinstance(image, Tensor) and image.dtype == torch.uint8:
         return image.float() / 255
     if isinstance(image, Tensor) and image.is_floating_point():
@@ -113,6 +125,7 @@ def read_images(images: Images, tokenizer: Tokenizer) -> Tensor:
 
     `ValueError` for another size, for NaN and for values outside [0, 1].
     """
+    # 1. one tensor: images are stacked, an empty list is an empty batch
     if isinstance(images, list | tuple) and images:
         batch = [read_image(image) for image in images]
         sizes = sorted({tuple(image.shape) for image in batch})
@@ -125,18 +138,20 @@ def read_images(images: Images, tokenizer: Tokenizer) -> Tensor:
         pixels = torch.zeros(0, *tokenizer.image_shape)
     else:
         pixels = read_image(images)
+    # 2. its shape and its values; an empty batch has no values to check
     if pixels.ndim != 4 or len(pixels):
         tokenizer.check_images(pixels)
     return pixels
 
 
 def read_groups(images: Images, tokenizer: Tokenizer) -> list[Tensor]:
-    """The images `[n, C, H, W]` that each row is about: one image, or a tuple of several."""
+    """For each row its images, `[n, C, H, W]`; an item of `images` is one image or a tuple."""
     if not isinstance(images, list | tuple):
         return list(read_images(images, tokenizer).split(1))
     groups = [item if isinstance(item, list | tuple) else (item,) for item in images]
     if not all(groups):
         raise ValueError("a row has no image; give one, or a tuple of several, for each text")
+    # All images are checked as one batch, and then go back to their rows.
     flat = read_images([image for group in groups for image in group], tokenizer)
     return list(flat.split([len(group) for group in groups]))
 
@@ -148,6 +163,7 @@ def read_codes(codes: Tensor, tokenizer: Tokenizer) -> Tensor:
         raise ValueError(f"codes must be int64 of shape [B, {grid}, {grid}]; `encode` makes them")
     if codes.shape[1:] != (grid, grid):
         raise ValueError(f"codes must form a [B, {grid}, {grid}] grid, got {list(codes.shape)}")
+    # An empty tensor has no smallest code.
     if codes.numel() and not (codes.min() >= 0 and codes.max() < count):
         low, high = int(codes.min()), int(codes.max())
         raise ValueError(f"image codes must lie in [0, {count}), got {low} to {high}")

@@ -1,10 +1,12 @@
-"""Which tokens a decoding step chooses, and which of them are kept (LLaDA2.0, arXiv 2512.15745).
+"""Which tokens a decoding step picks, and which of them it commits (LLaDA2.0, arXiv 2512.15745).
 
 Notable choices
-- Choosing a token and keeping it are two decisions: every position gets a token, the rule of
-  `choose_commits` keeps some of them.
-- The threshold always looks at the confidence, the probability of the chosen token. The strategies
-  change only the order in which the quota takes positions.
+- Picking and committing are two decisions. `choose_tokens` picks a token for every position. Then
+  `choose_commits` says which of them are committed: written, and never masked again. A masked
+  position that is not committed stays masked, and its token is forgotten.
+- The confidence of a position is the probability of its token. The threshold always looks at it.
+  The quota is the number of positions that a step commits at least. A strategy changes only the
+  order in which the quota takes positions.
 - Random numbers are drawn on the CPU, so that every device gets the same ones, and from one
   generator a row, so that what a row gets does not depend on the other rows of its batch.
 """
@@ -23,18 +25,18 @@ from .config import SamplingConfig, Strategy
 
 LARGEST_SEED = 2**31
 
-# One for each row of a batch; None for a row that needs no random numbers now.
+# One for each row of a batch; None for a row that samples nothing in this step.
 Generators = Sequence[torch.Generator | None]
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The ids that the loop must know, and the ids that may be written (bool `[V]`; None: all)."""
+    """The special ids that the loop in `sampler.py` must know, and which ids may be written."""
 
     mask: int
-    eos: int | None = None
-    stop: int | None = None  # ends a row as well, for example where a text turns into an image
-    allowed: Tensor | None = None
+    eos: int | None = None  # the end of a text; without it no row ends early
+    stop: int | None = None  # a second end, used only together with `eos`: an image begins
+    allowed: Tensor | None = None  # bool [V]; None: all
 
     def is_end(self, ids: Tensor) -> Tensor:
         """Which of the ids end a row."""
@@ -46,11 +48,16 @@ class Tokens:
 
     def ended(self, ids: Tensor) -> Tensor:
         """Rows `[B]` of `ids` `[B, n]` that contain an end with no mask before it."""
+        # While a mask stands before the end, that part of the answer is not written yet.
         masks_before = (ids == self.mask).cumsum(1)
         return (self.is_end(ids) & (masks_before == 0)).any(1)
 
     def restrict(self, logits: Tensor) -> Tensor:
-        """Logits `[B, n, V]` that leave only allowed tokens to choose, and never the mask."""
+        """Logits `[B, n, V]` with −inf for the mask and for every id that is not allowed.
+
+        The argument changes, too; use the result only.
+        """
+        # In place: a copy of [B, n, V] costs memory, and nobody needs the old values.
         logits[..., self.mask] = -math.inf
         if self.allowed is not None:
             logits = logits.masked_fill(~self.allowed.to(logits.device), -math.inf)
@@ -58,8 +65,10 @@ class Tokens:
 
 
 def quota(block_size: int, steps: int, step: int) -> int:
-    """How many positions step `step` commits at least; the first steps take the remainder."""
-    return block_size // steps + (step < block_size % steps)
+    """How many positions step `step` commits at least."""
+    # 16 positions in 6 steps: 3, 3, 3, 3, 2, 2. The first steps take the remainder.
+    extra = 1 if step < block_size % steps else 0
+    return block_size // steps + extra
 
 
 def choose_commits(
@@ -71,15 +80,19 @@ def choose_commits(
 ) -> Tensor:
     """The official commit rule, for each row of `confidence` `[B, n]`; returns bool `[B, n]`.
 
-    All `eligible` positions above `threshold` are kept if they are at least `count` (a number, or
-    `[B, 1]`). Otherwise the `count` best by `score` are kept; without `score` by the confidence.
+    Only `eligible` positions can be committed. If at least `count` (a number, or `[B, 1]`) of them
+    are more confident than `threshold`, these are committed. Otherwise the `count` best by `score`
+    are committed; without `score`, by the confidence.
     """
     if score is None:
         score = confidence
+    # 1. who is more confident than the threshold; at threshold 1 nobody is
     score = score.masked_fill(~eligible, -math.inf)
     confident = (confidence > threshold) & eligible
-    # The inverse of a sorting order is the rank of each position: 0 is the best.
+    # 2. The place of each position in the order by score, 0 for the best. The first `argsort` says
+    # which position has which place; the second turns this around. Others come last (−inf).
     rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    # 3. the official rule; `eligible` again, because fewer than `count` may be left
     enough = confident.sum(1, keepdim=True) >= count  # [B, 1]
     return torch.where(enough, confident, rank < count) & eligible
 
@@ -91,9 +104,10 @@ def choose_edits(
 
     An `editable` position is rewritten if its likeliest token is not the one in `ids` and has a
     probability above `threshold`. Returns the likeliest tokens, their probabilities and where to
-    rewrite, each `[B, n]`. Edits are never sampled, even when commits are: a sample would replace
-    good tokens by other good tokens, without an end.
+    rewrite, each `[B, n]`.
     """
+    # Edits are never sampled, even if commits are: samples would replace good tokens by other good
+    # tokens again and again, and the block would never come to rest.
     confidence, tokens = logits.softmax(-1).max(-1)
     return tokens, confidence, editable & (tokens != ids) & (confidence > threshold)
 
@@ -101,37 +115,42 @@ def choose_edits(
 def commit_score(
     strategy: Strategy, logits: Tensor, confidence: Tensor, generators: Generators
 ) -> Tensor:
-    """What the quota ranks positions by: `[B, n]`, the highest first, from logits `[B, n, V]`.
+    """The score `[B, n]` of positions, from logits `[B, n, V]`; the quota takes the highest first.
 
-    `low_confidence` is the probability of the chosen token (the least confident stay masked),
-    `top_k_margin` the lead of the best token over the second, `neg_entropy` minus the entropy, and
-    `random` prefers nothing; these four are SPRINT's (LLaDA2.0-Uni, arXiv 2604.20796).
-    `left_to_right` prefers early positions: with one token a step, nothing is said too early.
+    The first four strategies are those of SPRINT, the fast decoding of LLaDA2.0-Uni (arXiv
+    2604.20796).
     """
+    # The official name says what stays masked: the positions of low confidence.
     if strategy == "low_confidence":
         return confidence
+    # How far the best token lies in front of the second.
     if strategy == "top_k_margin":
         best = logits.softmax(-1).topk(2, dim=-1).values  # [B, n, 2]
         return best[..., 0] - best[..., 1]
+    # Minus the entropy: high where few tokens share the probability.
     if strategy == "neg_entropy":
         return -torch.special.entr(logits.softmax(-1)).sum(-1)
+    # Early positions first: a conclusion cannot be written before its reasons.
     if strategy == "left_to_right":
         places = torch.arange(confidence.shape[1], device=confidence.device)
         return -places.to(confidence.dtype).expand_as(confidence)
+    # "random"
     return exponential_noise(confidence.shape, generators).to(confidence.device)
 
 
 def filter_logits(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
     """Logits `[..., V]` with all but the best set to −inf.
 
-    `top_k` keeps so many. `top_p` keeps the smallest set that holds this probability.
+    `top_k` is the number of tokens that stay. `top_p` is a probability: the smallest set of likely
+    tokens with at least this probability stays.
     """
     if top_k is not None and top_k < logits.shape[-1]:
         smallest = logits.topk(top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < smallest, -math.inf)
     if top_p is not None and top_p < 1:
         ordered, order = logits.sort(dim=-1, descending=True)
-        # The probability in front of a token decides, so that the best token always stays.
+        # A token is dropped if the tokens better than it already hold `top_p`. Nothing is better
+        # than the best token, so this one always stays.
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
         drop = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= top_p)
         logits = logits.masked_fill(drop, -math.inf)
@@ -161,6 +180,7 @@ def exponential_noise(shape: torch.Size, generators: Generators) -> Tensor:
     noise = torch.ones(shape)
     for row, generator in zip(noise, generators, strict=True):
         if generator is not None:
+            # `row` is a view of `noise`, so this fills `noise`.
             row.exponential_(generator=generator)
     return noise
 

@@ -1,14 +1,14 @@
 """Guidance: one prompt in several branches, and how the logits of the branches mix.
 
-A branch is the prompt with something left out: the caption, the instruction or the image. What the
-branches disagree about is what was left out, and guidance exaggerates it (Ho & Salimans, arXiv
-2207.12598; editing in three ways: InstructPix2Pix, arXiv 2211.09800).
+A branch is the prompt, whole or with something left out: the caption, the instruction or the
+image. Where the logits of two branches differ, the part left out is the reason. Guidance makes this
+difference larger (Ho & Salimans, arXiv 2207.12598; for edits: InstructPix2Pix, arXiv 2211.09800).
 
 Notable choices
-- All branches run as one batch over one prefix cache.
+- All branches run as one batch over one prefix cache (keys and values of finished tokens).
 - As in the official code, shorter branches are padded on the left and longer ones are cut from the
-  left. The padding is hidden from attention, real tokens count their positions from 0, and the
-  borders of the blocks are those of the padded sequence.
+  left. Attention does not see the padding, and real tokens count their positions from 0. Blocks
+  are counted with the padding: after 2 of padding, the first block of 4 has only 2 real tokens.
 - The cache may be pruned by any object with the methods of `Pruner` (`extras/sprint.py` is one).
 """
 
@@ -26,7 +26,7 @@ from .model import Backbone, KVCache
 
 
 class Pruner(Protocol):
-    """What `Branches` asks of an object that shortens the prefix cache, for R = G · B rows."""
+    """What `Branches` needs of an object that shortens the prefix cache, for R = G · B rows."""
 
     @property
     def warmup(self) -> int:
@@ -46,9 +46,9 @@ class Pruner(Protocol):
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance: u + s (c − u); scale 1 returns the conditional logits."""
+    """Classifier-free guidance: u + s (c − u), with the initials of the parameters."""
     if scale == 1:
-        return conditional
+        return conditional  # u + (c − u) = c only up to rounding
     return unconditional + scale * (conditional - unconditional)
 
 
@@ -60,9 +60,9 @@ def guide_edit(
 
 
 def rescale(guided: Tensor, conditional: Tensor, phi: float) -> Tensor:
-    """φ z std(c) / std(z) + (1 − φ) z for logits `[B, n, V]`, std over the vocabulary.
+    """φ g std(c) / std(g) + (1 − φ) g with g = guided, c = conditional; logits `[B, n, V]`.
 
-    Guidance makes the logits spread too far; this takes the spread of the conditional ones back.
+    `std` is over the vocabulary. Guidance makes it too large, so the model looks too sure.
     """
     spread = conditional.std(-1, keepdim=True) / (guided.std(-1, keepdim=True) + 1e-6)
     return phi * guided * spread + (1 - phi) * guided
@@ -72,7 +72,7 @@ def guided_logits(branches: Sequence[Tensor], config: SamplingConfig) -> Tensor:
     """One set of logits `[B, n, V]` from those of one, two or three branches."""
     full, *others = branches
     if not others:
-        return full
+        return full  # no guidance
     if len(others) == 1:
         guided = guide(full, others[0], config.guidance)
     else:
@@ -82,11 +82,11 @@ def guided_logits(branches: Sequence[Tensor], config: SamplingConfig) -> Tensor:
 
 
 def needed_branches(guidance: Sequence[Tensor], config: SamplingConfig) -> list[Tensor]:
-    """Those of the branches (none, one, or no text and no image) that the scales make use of.
+    """The branches that the scales need: `[]`, `[unconditional]` or `[no_text, no_image]`.
 
     `ValueError` for a scale that has no branch to compare with.
     """
-    three_way = config.guidance_image != 0
+    three_way = config.guidance_image != 0  # scales of 0 here and of 1 below change nothing
     two_way = config.guidance != 1
     if two_way and not guidance:
         raise ValueError(
@@ -115,13 +115,13 @@ class Branches:
         backbone: Backbone,
         prompts: Sequence[Tensor],
         block_size: int,
-        pad_id: int,
+        pad_id: int,  # the sampler gives the mask's id; hidden, so any id would do
         cache: KVCache | None = None,
         pruner: Pruner | None = None,
     ):
         self.backbone, self.block, self.cache, self.pruner = backbone, block_size, cache, pruner
-        self.count = len(prompts)
-        rows, self.start = prompts[0].shape
+        self.count = len(prompts)  # G; `self.block` is the size of a block
+        rows, self.start = prompts[0].shape  # the answer starts where the prompt ends: B, P
         branches, padding = [], []
         for prompt in prompts:
             prompt = prompt[:, max(prompt.shape[1] - self.start, 0) :].expand(rows, -1)
@@ -138,6 +138,7 @@ class Branches:
     def visible(self, queries: Tensor, keys: Tensor) -> Tensor | None:
         """Block-causal mask without the padding, `[R or 1, Q, K]`; None if all may be seen."""
         padded = bool(self.padding.any())
+        # If all queries lie in the block of the last key, they see every key: no mask is needed.
         one_block = int(keys[-1]) // self.block == int(queries[0]) // self.block
         if one_block and not padded:
             return None
@@ -146,7 +147,7 @@ class Branches:
             real = (keys >= self.padding)[:, None, :]  # [R, 1, K]
             # A query in the padding must see something, or its softmax is 0 / 0: it sees itself.
             itself = (queries[:, None] == keys)[None]  # [1, Q, K]
-            mask = mask & real | itself
+            mask = (mask & real) | itself
         return mask
 
     def logits(self, canvas: Tensor, first: int, step: int) -> list[Tensor]:
@@ -154,7 +155,7 @@ class Branches:
 
         `canvas` `[B, ...]` holds prompt and answer so far; `step` counts the steps of the block.
         """
-        if self.pruner and step >= self.pruner.warmup:
+        if self.pruner and step >= self.pruner.warmup:  # early steps see the whole prefix
             return self.pruned_logits(canvas, first, step)
         last = first + self.block
         known = self.cache.length if self.cache else 0  # tokens that need no forward pass any more
@@ -175,23 +176,24 @@ class Branches:
         return list(self.backbone.logits(hidden[:, new:]).chunk(self.count))
 
     def pruned_logits(self, canvas: Tensor, first: int, step: int) -> list[Tensor]:
-        """The same from a shorter cache, which is chosen once a block, after the warm-up."""
+        """`logits` from a shorter cache, which is made once a block, after the warm-up."""
         assert self.pruner and self.cache
         if step == self.pruner.warmup:
             self.pruned = self.pruner.prune(self.cache, self.padding)
         assert self.pruned
         cache, empty = self.pruned  # empty: [R, kept]
-
+        # 1. The block alone is read; its tokens keep their positions in the full sequence.
         ids = self.read(canvas, first, first + self.block)  # [R, block]
         index = torch.arange(first, first + self.block, device=canvas.device)
         positions = (index - self.padding).clamp_min(0)
 
-        # The block sees every place of the short cache that holds a token, and itself.
+        # 2. The block sees every place of the short cache that holds a token, and itself.
         own = self.visible(index, index)
         if own is None:
             own = torch.ones(1, self.block, self.block, dtype=torch.bool, device=canvas.device)
         seen = ~empty[:, None].expand(-1, self.block, -1)  # [R, block, kept]
-        mask = torch.cat([seen, own.expand(len(seen), -1, -1)], 2)
+        mask = torch.cat([seen, own.expand(len(seen), -1, -1)], 2)  # [R, block, kept + block]
+        # `keep=0`: the block is not final, so nothing joins the cache.
         hidden = self.backbone.hidden_states(ids, mask, positions, cache, keep=0)
         return list(self.backbone.logits(hidden).chunk(self.count))
 
@@ -209,9 +211,9 @@ def open_branches(
     guidance: Sequence[Tensor],
     cache: bool | Pruner,
 ) -> Branches:
-    """The prompt and the branches that the scales need, with an empty cache if there is one."""
+    """The prompt and the branches that the scales need, with an empty cache unless it is False."""
     prompts = [prompt, *needed_branches(guidance, config)]
-    pruner = None if isinstance(cache, bool) else cache
+    pruner = None if isinstance(cache, bool) else cache  # it has a cache, too, to shorten it
     if pruner and len(prompts) > 2:
         raise ValueError("a pruned cache holds at most two branches; leave guidance_image at 0")
     kept = KVCache(backbone.config.num_hidden_layers) if cache else None

@@ -1,16 +1,14 @@
-"""Block decoding: append a block of masks, fill it step by step, go on.
-
-The loop is that of LLaDA2.0 (arXiv 2512.15745).
+"""Block decoding (LLaDA2.0, arXiv 2512.15745): add a block of masks, fill it in steps, go on.
 
 Notable choices
-- In each step a quota of the most confident positions is kept, or every position above the
-  threshold if those are at least as many. What is kept is never masked again.
-- With an edit threshold below 1 (LLaDA2.1, arXiv 2602.08676) every pass may also rewrite what the
-  block already says. When no mask is left, passes go on until nothing changes.
-- Finished blocks are final, so the prefix cache is exact: attention is block-causal, and keys and
-  values of finished blocks cannot change. The released loop recomputes them in every step and gets
-  the same tokens. The first step of a block forwards what was finished since the last block
-  together with the new one, the following steps forward the block alone.
+- Each step commits the most confident positions: as many as the quota says, or all above the
+  threshold if those are at least as many. A committed position is never masked again.
+- With an edit threshold below 1 (LLaDA2.1, arXiv 2602.08676) every pass may also rewrite tokens of
+  the block. When no mask is left, passes go on until nothing changes.
+- Attention is block-causal: a token sees its own block and earlier ones. So keys and values of a
+  finished block cannot change, and the prefix cache that keeps them is exact. The released code
+  computes them again in every step and gets the same tokens. The first step of a block also runs
+  the block before it (now final), so that its keys enter the cache; later steps run it alone.
 - Each row has its own random generator and stops by itself, so no row depends on the others.
 """
 
@@ -43,79 +41,84 @@ class Step(NamedTuple):
 
     start: int
     ids: Tensor
-    confidence: Tensor  # 0 where nothing was asked
+    confidence: Tensor  # 0 at positions that this step could not change
     committed: Tensor
     edited: Tensor
 
 
 class Generation(NamedTuple):
-    """`ids` `[B, length]` after the prompt (eos behind an end), forward passes, and the steps."""
+    """Ids `[B, length]` after the prompt (every id after the first end is eos), and the steps."""
 
     ids: Tensor
-    forwards: int
+    forwards: int  # forward passes, the same number as steps
     steps: list[Step]
 
     @property
     def passes(self) -> Tensor:
-        """How many forward passes each row needed, `[B]`; a row that is ready sits out the rest."""
+        """How many forward passes each row needed, `[B]`; a finished row needs no more."""
         total = torch.zeros(len(self.ids), dtype=torch.long, device=self.ids.device)
         for step in self.steps:
-            total += (step.confidence > 0).any(1)
+            total += (step.confidence > 0).any(1)  # a row of zeros had nothing left to change
         return total
 
 
 class Rows:
-    """Prompt and answer of every row, `ids` `[B, total]`, and how far the rows are."""
+    """The state of the loop: `ids` `[B, total]` of all rows, and which rows are finished."""
 
-    def __init__(self, prompt: Tensor, length: int, total: int, tokens: Tokens, c: SamplingConfig):
-        self.tokens, self.config = tokens, c
+    def __init__(
+        self, prompt: Tensor, length: int, total: int, tokens: Tokens, config: SamplingConfig
+    ):
+        self.tokens, self.config = tokens, config
         self.start, self.end = prompt.shape[1], prompt.shape[1] + length
         self.ids = torch.full((len(prompt), total), tokens.mask, device=prompt.device)
         self.ids[:, : self.start] = prompt
+        # Whole blocks can be longer than the answer; `fill_tail` fills in their rest, too.
         index = torch.arange(total, device=prompt.device)
-        self.answer = (index >= self.start) & ((index < self.end) | c.fill_tail)  # [total]
+        self.is_answer = (index >= self.start) & ((index < self.end) | config.fill_tail)  # [total]
         self.done = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
         self.enter(0)
 
     def blocks(self) -> range:
-        """Where the blocks of the answer begin; the first one also holds the end of the prompt."""
+        """Where the blocks of the answer begin; the first may also hold the end of the prompt."""
         size = self.config.block_size
-        return (
-            range(self.start // size * size, self.end, size) if self.end > self.start else range(0)
-        )
+        if self.end == self.start:
+            return range(0)  # an answer of length 0
+        return range(self.start // size * size, self.end, size)
 
     def enter(self, first: int) -> None:
         """Begin with the block at position `first`."""
         self.first, self.here = first, slice(first, first + self.config.block_size)
-        # Rows that may still be rewritten, and how many passes they made without a mask.
+        # [B]: rows that may still be rewritten, and the passes they have begun without a mask
         self.unsettled = torch.full_like(self.done, self.config.edit_threshold < 1)
-        self.post_steps = torch.zeros_like(self.done, dtype=torch.long)
+        self.passes_without_mask = torch.zeros_like(self.done, dtype=torch.long)
 
-    def asked(self) -> tuple[Tensor, Tensor]:
+    def open_positions(self) -> tuple[Tensor, Tensor]:
         """Where the block may be filled and where it may be rewritten, bool `[B, block]`."""
-        own = self.answer[self.here] & ~self.done[:, None]
+        own = self.is_answer[self.here] & ~self.done[:, None]
         masked = own & (self.ids[:, self.here] == self.tokens.mask)
         return masked, own & ~masked & self.unsettled[:, None]
 
     def write(self, step: Step) -> None:
-        """Take over what a step says, and see which rows are settled or at their end."""
-        had_masks = self.asked()[0].any(1)  # [B]
+        """Write the ids of a step, and find the rows that are settled or at their end."""
+        had_masks = self.open_positions()[0].any(1)  # [B]
         self.ids[:, self.here] = step.ids
-        # A block is settled when it has no mask and its last pass changed nothing, or after so
-        # many passes without a mask.
-        self.post_steps += ~had_masks
+        has_masks = self.open_positions()[0].any(1)
+        # A block without masks is settled when a pass changed nothing, or when it has had
+        # `post_steps` passes without a mask: two tokens may replace each other for ever.
+        self.passes_without_mask += ~had_masks
         changed = (step.committed | step.edited).any(1)
-        again = changed & (self.post_steps < self.config.post_steps)
-        self.unsettled &= self.asked()[0].any(1) | again
-        if self.tokens.eos is not None:
+        again = changed & (self.passes_without_mask < self.config.post_steps)
+        self.unsettled &= has_masks | again
+        if self.tokens.eos is not None:  # a token that may still be rewritten ends nothing
             said = self.ids[:, self.start : self.end]
             self.done |= self.tokens.ended(said) & ~self.unsettled
 
     def answers(self) -> Tensor:
-        """Ids `[B, length]`. What stands behind the first end is no answer: it becomes eos."""
+        """Ids `[B, length]`; every id after the first end becomes eos."""
         said = self.ids[:, self.start : self.end]
         if self.tokens.eos is None:
             return said
+        # The sum counts the ends up to a position, this one included, so that one is taken off.
         ends = self.tokens.is_end(said).long()
         return said.masked_fill(ends.cumsum(1) - ends > 0, self.tokens.eos)
 
@@ -123,7 +126,7 @@ class Rows:
 def plan(
     backbone: Backbone, prompt: Tensor, length: int, config: SamplingConfig
 ) -> tuple[int, int]:
-    """How many tokens there will be, in whole blocks, and in how many steps a block is filled.
+    """The number of tokens in whole blocks, prompt included, and of steps that fill a block.
 
     `ValueError` if prompt and settings do not fit the model.
     """
@@ -134,7 +137,7 @@ def plan(
     if total > room:
         raise ValueError(f"{total} tokens exceed the context of {room}; shorten prompt or length")
     backbone.check_ids(prompt)
-    steps = min(config.steps, length // config.minimal_topk)
+    steps = min(config.steps, length // config.minimal_topk)  # at least so many tokens a step
     if length and steps < 1:
         raise ValueError(
             f"minimal_topk {config.minimal_topk} leaves no step for {length} tokens; "
@@ -163,54 +166,55 @@ def generate(
     tokens may differ. `ValueError` if prompt, settings and model do not fit together.
     """
     # 1. Lay out whole blocks: the prompt, then masks.
-    total, number_of_steps = plan(backbone, prompt, length, config)
+    total, steps_per_block = plan(backbone, prompt, length, config)
     rows = Rows(prompt, length, total, tokens, config)
     if generators is None:
         generators = row_generators(0, len(prompt))
     if len(generators) != len(prompt):
         raise ValueError(f"{len(generators)} generators for {len(prompt)} rows; give one for each")
     branches = open_branches(backbone, prompt, config, tokens.mask, guidance, cache)
-    steps: list[Step] = []
+    history: list[Step] = []
 
     # 2. Block after block, from the one in which the prompt ends.
     for first in rows.blocks():
         rows.enter(first)
-        for number in itertools.count():
-            masked, editable = rows.asked()  # [B, block]
+        for step in itertools.count():
+            masked, editable = rows.open_positions()  # [B, block]
             if not (masked | editable).any():
                 break
             # 3. One forward pass for all branches, mixed by guidance.
-            logits = guided_logits(branches.logits(rows.ids, first, number), config)
+            logits = guided_logits(branches.logits(rows.ids, first, step), config)
             logits = tokens.restrict(logits)  # [B, block, V]
-            # 4. Choose tokens, keep the best of them, and write them down.
-            count: int | Tensor = quota(config.block_size, number_of_steps, number)
-            if config.adaptive:
-                left = max(number_of_steps - number, 1)
+            # 4. Pick tokens, commit some of them, and write these down.
+            count: int | Tensor = quota(config.block_size, steps_per_block, step)
+            if config.adaptive:  # share out the masks that are really left
+                left = max(steps_per_block - step, 1)
                 count = (masked.sum(1, keepdim=True) / left).ceil()  # [B, 1]
-            steps.append(decide(rows, logits, count, generators))
-            rows.write(steps[-1])
+            history.append(decide(rows, logits, count, generators))
+            rows.write(history[-1])
         # 5. Rows that are at their end need no further block.
         if rows.done.all():
             break
-    return Generation(rows.answers(), len(steps), steps)
+    return Generation(rows.answers(), len(history), history)
 
 
 def decide(
     rows: Rows, logits: Tensor, count: int | Tensor, generators: Sequence[torch.Generator]
 ) -> Step:
-    """What one pass makes of the block, from its logits `[B, n, V]`."""
+    """The step that one pass leads to, from the logits `[B, n, V]` of the block."""
     config, ids = rows.config, rows.ids[:, rows.here]
-    masked, editable = rows.asked()
-    # Rows that are ready draw no random numbers, as if they were alone.
+    masked, editable = rows.open_positions()
+    # A finished row samples nothing, so every row gets the numbers it would get alone.
     active = (masked | editable).any(1).tolist()
     source = [generator if busy else None for generator, busy in zip(generators, active)]
+    # 1. a token for every position, and which masked ones are committed
     tokens, confidence = choose_tokens(logits, config, source)
     score = commit_score(config.strategy, logits, confidence, source)
     commit = choose_commits(confidence, masked, count, config.threshold, score)
-    edit = torch.zeros_like(commit)
+    edit = torch.zeros_like(commit)  # 2. which visible ones are rewritten
     if editable.any():
         likeliest, certainty, edit = choose_edits(logits, ids, editable, config.edit_threshold)
         tokens = torch.where(edit, likeliest, tokens)
         confidence = torch.where(masked, confidence, certainty)
-    ids = torch.where(commit | edit, tokens, ids)
+    ids = torch.where(commit | edit, tokens, ids)  # 3. all others stay as they are
     return Step(rows.first, ids, confidence * (masked | editable), commit, edit)

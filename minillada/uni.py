@@ -1,8 +1,8 @@
-"""`minillada.load(…)` and what the loaded model can do: draw, describe, answer, edit, think, tell.
+"""`load`, and its `Uni`: `draw`, `describe`, `answer`, `edit`, `think_and_draw`, `interleave`.
 
 Notable choices
-- Every task is a prompt of `layout` and a call of `sampler.generate`, or several in turn. No task
-  looks at what is asked: an unknown instruction is answered as the model answers it.
+- Every task makes prompts with `layout`, and `sampler.generate` continues them, once or several
+  times. The code never interprets a request: whatever the model writes is the answer.
 - Row r of a call with seed s uses seed s + r. So `draw(8 * [text], seed=0)[3]` is
   `draw([text], seed=3)[0]`, and results do not depend on how rows are grouped.
 """
@@ -27,13 +27,13 @@ from .vocab import load_vocabulary
 from .vq import ImageTokenizer
 from .writer import Writer
 
-# Drawing samples, for variety, with guidance; describing takes the most likely word (notebook 08
-# plots both). Neither fills the tail of its last block: a picture is over when its codes are, and
-# codes behind it would only mislead those in front.
+# Drawing samples, for variety, and uses guidance; describing takes the most likely word (notebook
+# 08 plots both). The last block is not filled beyond the answer (`fill_tail`): an image has exactly
+# h · w codes, and extra codes would influence the real ones. Threshold 1 commits by quota alone.
 DRAW = SamplingConfig(steps=8, temperature=1.0, threshold=1.0, guidance=1.5, fill_tail=False)
 DESCRIBE = SamplingConfig(steps=16, temperature=0.0, threshold=0.95, fill_tail=False)
-# An exact edit has one right answer, so it takes the most likely code, and guidance has nothing to
-# add. A story needs guidance more than a drawing. Chosen on training images (docs/log.md).
+# An exact edit has one right answer, so it takes the most likely code, and needs no guidance. A
+# story needs more guidance than a drawing. Both were chosen on training images (docs/log.md).
 EDIT = SamplingConfig(steps=8, temperature=0.0, threshold=1.0, fill_tail=False)
 INTERLEAVE = SamplingConfig(steps=8, temperature=0.5, threshold=1.0, guidance=2.0, fill_tail=False)
 # A thought is written in order: by confidence, a conclusion may come too early (docs/log.md).
@@ -45,18 +45,19 @@ MAX_IMAGES = 10  # of a story, as officially
 
 
 class Traced(NamedTuple):
-    """A drawing with the generation it came from: images `[B, C, H, W]`, codes `[B, h, w]`."""
+    """Images, and how they came about."""
 
-    images: Tensor
-    codes: Tensor
-    generation: Generation
+    images: Tensor  # [B, C, H, W] in [0, 1], on the CPU
+    codes: Tensor  # [B, h, w]
+    generation: Generation  # every step, of the rows that have prompts as long as the first one
 
 
 class Uni(Writer):
     """One model for all tasks.
 
-    Every task takes the fields of `SamplingConfig` by name (`steps`, `temperature`, …), and raises
-    `ValueError`, in one sentence, for texts, images or settings that it cannot use.
+    Every task takes the fields of `SamplingConfig` by name (`steps`, `temperature`, …); `edit` has
+    `guidance_text` instead of `guidance`. In `think_and_draw` and `interleave` they hold for images
+    only. `ValueError`, in one sentence, for texts, images or settings that a task cannot use.
     """
 
     def draw(self, captions: list[str], *, seed: int = 0, **sampling) -> Tensor:
@@ -66,7 +67,7 @@ class Uni(Writer):
     def draw_traced(
         self, captions: list[str], *, seed: int = 0, use_cache: bool = True, **sampling
     ) -> Traced:
-        """`draw`, with codes and the record of every step (of captions as long as the first)."""
+        """`draw`, with codes and record; `use_cache=False` is slow, and draws the same."""
         texts = asking.read_texts(captions, self.vocab)
         rows = [layout.draw_branches(self.vocab, text, self.tokenizer.grid) for text in texts]
         config, generators = self.sampling(DRAW, **sampling), row_generators(seed, len(rows))
@@ -90,15 +91,12 @@ class Uni(Writer):
         return self.reply(prompts, ANSWER_LENGTH, self.sampling(DESCRIBE, **sampling))
 
     def answer(self, images: Images, questions: str | list[str], **sampling) -> list[str]:
-        """An answer to each question; a row of `images` is an image or a tuple of images.
-
-        A single question serves all rows.
-        """
+        """An answer for each row of images (one or a tuple); a single question serves all rows."""
         asking.check_learned(self.info)
-        shown = self.shown(images)
-        texts = asking.read_each(questions, len(shown), self.vocab)
+        groups = self.shown(images)  # the grids of codes that each question is about
+        texts = asking.read_each(questions, len(groups), self.vocab)
         prompts = []
-        for grids, text in zip(shown, texts):
+        for grids, text in zip(groups, texts):
             prompts.append(layout.prompt(self.vocab, "describe", [*grids, text]))
         return self.reply(prompts, ANSWER_LENGTH, self.sampling(DESCRIBE, **sampling))
 
@@ -107,20 +105,20 @@ class Uni(Writer):
     ) -> Tensor:
         """Edited images `[B, C, H, W]`; a row of `images` is an image or a tuple of images.
 
-        `guidance_text` scales (instruction − none), `guidance_image` (image − none).
+        `guidance_text` and `guidance_image` are the two scales of `guidance.guide_edit`.
         """
         return self.edit_traced(self.shown(images), instructions, seed=seed, **sampling).images
 
     def edit_traced(
         self,
-        shown: list[list[Tensor]],
-        instructions: str | list[str],
+        shown: list[list[Tensor]],  # from `self.shown`: for each row its grids of codes
+        instructions: str | list[str],  # a single one serves all rows
         *,
         seed: int = 0,
-        guidance_text: float | None = None,
+        guidance_text: float | None = None,  # None: that of `EDIT`
         **sampling,
     ) -> Traced:
-        """`edit` of images that are codes already, with codes and the record of every step."""
+        """`edit` of images that are codes already, with codes and record."""
         asking.check_learned(self.info)
         if "guidance" in sampling:
             raise ValueError("an edit has two scales; give guidance_text or guidance_image")
@@ -139,8 +137,9 @@ class Uni(Writer):
 
         `sampling` is that of the images.
         """
-        stories = self.stories("think", prompts)
+        stories = self.stories("think", prompts)  # a thought becomes the first part of its story
         self.continue_stories(stories, THINKING_LENGTH, THINK)
+        # The image follows, even if the model did not begin one by itself.
         rows = [story.branches(self.tokenizer.grid) for story in stories]
         config = self.sampling(DRAW, **sampling)
         codes, _ = self.fill_images(rows, config, row_generators(seed, len(rows)))
@@ -156,15 +155,16 @@ class Uni(Writer):
         """`interleave` for many prompts, a round of texts and a round of images at a time."""
         stories = self.stories("interleave", prompts)
         config = self.sampling(INTERLEAVE, **sampling)
-        # A story keeps its generator for all of its images.
+        # Pairs (story, generator): a story keeps its generator for all of its images.
         active = list(zip(stories, row_generators(seed, len(stories))))
         for _ in range(MAX_IMAGES):
-            begins = self.continue_stories([story for story, _ in active], ANSWER_LENGTH, DESCRIBE)
-            active = [pair for pair, more in zip(active, begins) if more]
+            # 1. a text for each story; those that do not begin an image after it are finished
+            goes_on = self.continue_stories([story for story, _ in active], ANSWER_LENGTH, DESCRIBE)
+            active = [pair for pair, more in zip(active, goes_on) if more]
             if not active:
                 break
-            rows = [story.branches(self.tokenizer.grid) for story, _ in active]
-            # The first image has no image before it that guidance could leave out.
+            rows = [story.branches(self.tokenizer.grid) for story, _ in active]  # 2. an image
+            # Two branches: the first image has no image before it that guidance could leave out.
             scales = changed(config, guidance_image=0.0) if len(rows[0]) == 2 else config
             codes, _ = self.fill_images(rows, scales, [generator for _, generator in active])
             for (story, _), image in zip(active, codes.cpu()):
@@ -172,7 +172,7 @@ class Uni(Writer):
         return [self.told(story) for story in stories]
 
     def shown(self, images: Images) -> list[list[Tensor]]:
-        """Codes `[h, w]` of the image, or of each image of the tuple, that every row is about."""
+        """For each row the codes `[h, w]` of its images; a row is an image or a tuple of them."""
         groups = asking.read_groups(images, self.tokenizer)
         if not groups:
             return []
@@ -186,28 +186,28 @@ class Uni(Writer):
 
     def told(self, story: Story) -> list[str | Tensor]:
         """The parts of a story as texts and images `[C, H, W]`, without empty texts."""
-        told: list[str | Tensor] = []
+        parts: list[str | Tensor] = []
         for part in story.parts:
-            if isinstance(part, Tensor):
-                told.append(self.decode(part[None])[0])
-            elif part:
-                told.append(self.vocab.decode(part))
-        return told
+            if isinstance(part, Tensor):  # codes [h, w]
+                parts.append(self.decode(part[None])[0])
+            elif part:  # ids of a text
+                parts.append(self.vocab.decode(part))
+        return parts
 
 
 def load(
     name: str | Path = "mnist",
     device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype = torch.float32,  # of the backbone
 ) -> Uni:
     """A `Uni` from shipped weights by name, a training run's folder, or a .safetensors file.
 
-    `dtype` is the backbone's. The tokenizer stays in float32, where the nearest code is sharp.
     `FileNotFoundError` or `ValueError` for weights that are missing or do not belong together.
     """
     backbone, info = checkpoint.load_model(name, Backbone, device)
     if not {"tokenizer", "tokenizer_sha256"} <= info.keys():
         raise ValueError(f"the JSON of {name} does not say which tokenizer it was trained on")
+    # The backbone's JSON names its tokenizer and its text pieces.
     tokenizer, about = checkpoint.load_model(info["tokenizer"], ImageTokenizer, device)
     if about["sha256"] != info["tokenizer_sha256"]:
         raise ValueError(
@@ -216,4 +216,5 @@ def load(
         )
     text = info.get("text", "mnist-text")
     vocab = load_vocabulary(len(tokenizer.embedding), text, info.get("text_sha256"))
+    # The tokenizer stays in float32: rounding could change which code is the nearest.
     return Uni(backbone.to(dtype), tokenizer, vocab, info).eval()

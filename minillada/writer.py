@@ -1,8 +1,8 @@
-"""Prompts of any length -> ids, images and texts: what all tasks of `uni` have in common.
+"""From prompts of any length to ids, images and texts: what the tasks of `uni.py` are made of.
 
 Notable choices
-- Prompts of equal lengths run together, with all their guidance branches. Blocks are counted from
-  position 0, so padding the prompts of a batch would move them.
+- Prompts of equal lengths run together, with their guidance branches (the same prompts with
+  something left out). Blocks are counted from position 0, so padding would move their borders.
 - Every row has its own random generator, so results do not depend on how rows are grouped.
 """
 
@@ -22,15 +22,17 @@ from .settings import changed
 from .vocab import BOI, IMAGE, Vocabulary
 from .vq import ImageTokenizer
 
-BATCH_SIZE = 250
+BATCH_SIZE = 250  # at most so many rows at once, so that memory does not grow with the number
 
+# What one answer is made from; a batch of the sampler has one row for each.
 Row = tuple[list[int], ...]  # a prompt, then the prompts that guidance compares it with
 
 
 class Writer(nn.Module):
     """Backbone, image tokenizer and vocabulary that were trained together.
 
-    `info` is the JSON that belongs to the backbone.
+    `info` is the JSON that belongs to the backbone. `write`, `fill_images` also return the record
+    (`Generation`) of how they decoded; `reply` and the methods for stories return texts only.
     """
 
     def __init__(
@@ -41,18 +43,17 @@ class Writer(nn.Module):
         info: dict | None = None,
     ):
         super().__init__()
+        # A codebook of another size would read other ids as images, without any error.
         ids = backbone.config.vocab_size
         if ids != vocab.size:
             raise ValueError(
                 f"the backbone has {ids} token ids but text and image codes make {vocab.size}; "
                 "load a tokenizer and a backbone that were trained together"
             )
-        self.backbone, self.tokenizer, self.vocab, self.info = (
-            backbone,
-            tokenizer,
-            vocab,
-            info or {},
-        )
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self.vocab = vocab
+        self.info = info or {}
 
     @property
     def device(self) -> torch.device:
@@ -61,6 +62,7 @@ class Writer(nn.Module):
 
     def sampling(self, base: SamplingConfig, **changes) -> SamplingConfig:
         """`base` with this backbone's block size and every change that is not None."""
+        # None means "not given": the value of `base` stays.
         given = {name: value for name, value in changes.items() if value is not None}
         return changed(base, **{"block_size": self.backbone.config.block_size, **given})
 
@@ -74,27 +76,31 @@ class Writer(nn.Module):
         length: int,
         config: SamplingConfig,
         tokens: Tokens,
-        generators: Sequence[torch.Generator] | None = None,
-        cache: bool = True,
+        generators: Sequence[torch.Generator] | None = None,  # one for each row
+        cache: bool = True,  # False computes everything anew in each step, for comparison
     ) -> tuple[list[list[int]], Generation]:
-        """`length` ids after the prompt of each row, and the record of the first batch.
+        """`length` ids after the prompt of each row, and the record of the first batch only.
 
-        `generators` are those of the rows; without them row r uses seed r.
+        The record is for pictures of the steps. Rows of other lengths have records of their own,
+        which nobody looks at. Without `generators` row r uses seed r.
         """
         if generators is None:
             generators = row_generators(0, len(rows))
         written: list[list[int]] = [[] for _ in rows]
         records = []
         for batch in equal_lengths(rows, BATCH_SIZE):
-            # One tensor [rows, length] for the prompts, and one for each branch.
+            # 1. `zip(*…)` turns tuples of rows into columns: all prompts, then each branch.
             columns = zip(*[rows[i] for i in batch])
+            # A column is a tensor [rows, length], because its prompts have equal lengths.
             prompt, *branches = [torch.tensor(column, device=self.device) for column in columns]
+            # 2. each row takes its own generator along, and its ids go back to its place
             source = [generators[i] for i in batch]
             records.append(
                 generate(self.backbone, prompt, length, config, tokens, branches, source, cache)
             )
             for i, ids in zip(batch, records[-1].ids.tolist()):
                 written[i] = ids
+        # Without any row there is no batch, and an empty record.
         nothing = Generation(torch.zeros(0, length, dtype=torch.long), 0, [])
         return written, records[0] if records else nothing
 
@@ -102,17 +108,18 @@ class Writer(nn.Module):
         self,
         rows: Sequence[Row],
         config: SamplingConfig,
-        generators: Sequence[torch.Generator],
+        generators: Sequence[torch.Generator],  # they move on, so the next image differs
         cache: bool = True,
     ) -> tuple[Tensor, Generation]:
         """The codes `[B, h, w]` after prompts that end with an image's header, and the record."""
+        # An image is exactly grid · grid codes, so no end has to be found.
         grid, allowed = self.tokenizer.grid, self.vocab.is_image()
         written, record = self.write(
             rows, grid * grid, config, self.tokens(allowed), generators, cache
         )
         ids = torch.tensor(written, dtype=torch.long).view(len(rows), grid, grid)
         if not allowed[ids].all():
-            # Only logits that are no numbers let the sampler choose a forbidden token.
+            # Forbidden tokens have logits of −inf. Only NaN logits let the sampler pick one.
             raise ValueError("the model predicts no numbers (NaN), so its weights are damaged")
         return self.vocab.codes(ids).to(self.device), record
 
@@ -122,6 +129,7 @@ class Writer(nn.Module):
         written, _ = self.write([(prompt,) for prompt in prompts], length, config, tokens)
         texts = []
         for row in written:
+            # The sampler fills everything after the end with eos.
             texts.append(self.vocab.decode(i for i in row if i != self.vocab.eos_id))
         return texts
 
@@ -130,20 +138,22 @@ class Writer(nn.Module):
     ) -> tuple[list[list[int]], list[bool]]:
         """At most `length` ids of text after each prompt, and whether an image begins there.
 
-        Every token may be chosen: in the block in which a text ends, the image's first codes are
-        being filled in as well.
+        A block is filled in any order. If the text ends inside it, the rest of the block already
+        belongs to the image. So no token is forbidden here. These codes are cut off afterwards,
+        and the image is drawn by `fill_images`, with guidance.
         """
         begin, image = (self.vocab.markup(token)[0] for token in (BOI, IMAGE))
+        # The first of these, or the first code, ends the text, whichever the model wrote.
         ends = {begin, image, self.vocab.eos_id}
         rows, _ = self.write(
             [(prompt,) for prompt in prompts],
             length,
             self.sampling(config),
-            self.tokens(stop=begin),
+            self.tokens(stop=begin),  # a row also ends where an image begins
         )
         texts = []
         for row in rows:
-            text = []
+            text = []  # the ids before the end
             for token in row:
                 if token in ends or token >= self.vocab.image_token_offset:
                     break
@@ -155,6 +165,7 @@ class Writer(nn.Module):
         self, stories: list[Story], length: int, config: SamplingConfig
     ) -> list[bool]:
         """Add a text to each story; returns which of them go on with an image."""
+        # The prompt of a story holds all of its parts so far.
         prompts = [story.prompt() for story in stories]
         texts, begins = self.write_until_image(prompts, length, config)
         for story, text in zip(stories, texts):
@@ -163,21 +174,24 @@ class Writer(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Codes `[B, h, w]` of images `[B, C, H, W]`, in batches."""
+        # Batches bound the memory that the encoder needs.
         parts = [self.tokenizer.encode(part.to(self.device)) for part in images.split(BATCH_SIZE)]
         return torch.cat(parts)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Images `[B, C, H, W]` on the CPU from codes `[B, h, w]`, in batches."""
         parts = [self.tokenizer.decode(part.to(self.device)) for part in codes.split(BATCH_SIZE)]
-        return torch.cat(parts).float().cpu()
+        return torch.cat(parts).float().cpu()  # what plots and files need
 
 
 def equal_lengths(rows: Sequence[Row], batch_size: int) -> list[list[int]]:
-    """Indices of rows in batches in which prompts, and branches, have equal lengths."""
+    """Indices of rows, in batches: all prompts of one have the same length, and so each branch."""
+    # 1. Rows with the same lengths are a group. The group of row 0 stays the first one.
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, row in enumerate(rows):
         lengths = tuple(len(prompt) for prompt in row)
         groups.setdefault(lengths, []).append(index)
+    # 2. large groups are cut
     batches = []
     for group in groups.values():
         for first in range(0, len(group), batch_size):
