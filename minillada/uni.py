@@ -91,7 +91,7 @@ class Uni(Writer):
         return self.reply(prompts, ANSWER_LENGTH, self.sampling(DESCRIBE, **sampling))
 
     def answer(self, images: Images, questions: str | list[str], **sampling) -> list[str]:
-        """An answer for each row of images (one or a tuple); a single question serves all rows."""
+        """Answers to questions, or to one question for all; a row is an image or a tuple."""
         asking.check_learned(self.info)
         groups = self.shown(images)  # the grids of codes that each question is about
         texts = asking.read_each(questions, len(groups), self.vocab)

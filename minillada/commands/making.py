@@ -76,11 +76,11 @@ def demo(out: Out = Path("outputs/demo.png"), device: Device = "cpu", seed: Seed
 
     # The picture is safe; only now is anything printed.
     read = load_judge().classify(traced.images).tolist()
-    print("asked for                             the judge sees")
+    print(f"{'asked for':38s}the judge sees")
     for digit, prompt in enumerate(prompts):
         remark = "" if read[digit] == digit else "   (not what was asked)"
         print(f"  {prompt:36s}{mnist.DIGITS[read[digit]]}{remark}")
-    print("\nthe model wrote                       measured from the pixels")
+    print(f"\n{'the model wrote':38s}measured from the pixels")
     for got, want in zip(written, true):
         remark = "" if got == want else "   (differs)"
         print(f"  {escaped(got):36s}{want}{remark}")
@@ -159,7 +159,7 @@ def answer(
     together: Together = False,
     model: Model = "mnist-uni",
     device: Device = "cpu",
-    seed: Seed = 0,
+    seed: Seed = 0,  # without effect: answers are not sampled
     as_json: Json = False,
 ) -> None:
     """Answer a question about each picture, or about all of them together."""

@@ -1,4 +1,4 @@
-"""How good a model is, in numbers that anyone can check: answers are compared with pixels, labels.
+"""How good a model is, in numbers: answers are compared with pixel measurements and labels.
 
 Notable choices
 - Drawn digits are marked by the judge. Thickness and slant are marked by the same pixel
@@ -36,12 +36,17 @@ FEWEST_SAMPLES = 20
 
 
 def balanced_prompts(n: int) -> list[tuple[int, int, int]]:
-    """`n` classes (digit, thickness, slant): every digit, and every style in it, equally often."""
+    """`n` classes (digit, thickness, slant) for prompts; all equally often if 60 divides `n`."""
     styles = []
     for thickness in range(len(captions.THICKNESS_WORDS)):
         for slant in range(len(captions.SLANT_WORDS)):
             styles.append((thickness, slant))
-    return [(i % 10, *styles[i // 10 % len(styles)]) for i in range(n)]
+    classes = []
+    for i in range(n):
+        # Ten digits in one style, then ten in the next.
+        thickness, slant = styles[i // 10 % len(styles)]
+        classes.append((i % 10, thickness, slant))
+    return classes
 
 
 def evaluate_tokenizer(uni: Uni, judge: Judge, images: Tensor, labels: Tensor) -> dict:
@@ -73,16 +78,17 @@ def evaluate_drawing(uni: Uni, judge: Judge, n: int, seed: int, **sampling) -> d
         **fraction("draw_digit_accuracy", judge.classify(drawn) == asked[:, 0]),
         **fraction("draw_thickness_accuracy", style[:, 0] == asked[:, 1]),
         **fraction("draw_slant_accuracy", style[:, 1] == asked[:, 2]),
-        "draw_passes": passes.rows / n,
+        "draw_passes": passes.rows / n,  # rows: one row in one forward pass counts 1
     }
 
 
 def evaluate_variety(
     uni: Uni, judge: Judge, test: mnist.Images, n: int, seed: int, **sampling
 ) -> dict:
-    """Fréchet distances to the whole test set.
+    """Two Fréchet distances to the whole test set.
 
-    That of drawings from `n` test captions, and that of `n` reconstructions: the floor.
+    One is that of drawings from `n` test captions. The other is that of `n` reconstructions: the
+    floor, because no drawing can hold more detail than the tokenizer keeps.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(test.labels), generator=generator)[:n]
@@ -128,7 +134,7 @@ def evaluate_likelihood(
     """Bits per token of the model and of an autoregressive one (`rival`), by task and averaged.
 
     Both tasks use the same images, and an image that is hard to draw may be hard to describe. So
-    the interval of the average is that of each image's own average.
+    the two tasks of each image are averaged first, and the interval is taken over images.
     """
     report: dict = {"bits_n": len(codes)}
     for suffix, backbone in (("", uni.backbone), ("_ar", rival)):

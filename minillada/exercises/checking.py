@@ -26,7 +26,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Case:
-    """One call of the student's function. The right answer may be a frozenset: a list in any order.
+    """One call of the student's function; a frozenset as right answer: texts in any order.
 
     `mistakes` maps a hint to the wrong answer it explains. A hint that a case does not name belongs
     to a mistake that does not show in this case.
@@ -157,6 +157,7 @@ def difference(mine: Any, right: Any, place: str = "") -> str | None:
     """The first difference of an answer from the right one, in words; None if there is none."""
     at = f" at {place}" if place else ""
     kind = f"your answer{at} is of type {type(mine).__name__}"
+    # 1. one value: numbers, texts, and what only Python can compare
     if isinstance(right, Tensor | int | float):
         return number_difference(mine, right, at)
     if isinstance(right, str) and isinstance(mine, str) and mine != right:
@@ -164,6 +165,7 @@ def difference(mine: Any, right: Any, place: str = "") -> str | None:
         return f"the text{at} is wrong from character {start} on: {mine!r}"
     if isinstance(right, str) or not isinstance(right, frozenset | dict | list | tuple):
         return None if type(mine) is type(right) and mine == right else f"{kind}; that is wrong"
+    # 2. several values: the right keys, the right texts in any order, or the right length
     if isinstance(right, dict):
         if not isinstance(mine, dict) or mine.keys() != right.keys():
             return f"your answer{at} should be a dictionary with the keys {', '.join(right)}"
@@ -180,6 +182,7 @@ def difference(mine: Any, right: Any, place: str = "") -> str | None:
         return f"the length{at} should be {len(right)}, yours is {len(mine)}"
     else:
         places = range(len(right))
+    # 3. the first part that differs; `place` grows by its key or index
     found = (difference(mine[p], right[p], f"{place}[{p!r}]") for p in places)
     return next((text for text in found if text), None)
 
@@ -198,9 +201,10 @@ def number_difference(mine: Any, right: Tensor | int | float, at: str) -> str | 
     if shapes[0] != shapes[1]:
         return f"the shape{at} should be {shapes[0]}, yours is {shapes[1]}"
     # A float64 answer is as good as a float32 one, but 16 bits are asked for on purpose.
-    if expected.dtype == torch.float16 != answer.dtype:
+    if expected.dtype == torch.float16 and answer.dtype != torch.float16:
         return f"the dtype{at} should be {expected.dtype}, yours is {answer.dtype}"
-    rtol = 1e-5 if expected.is_floating_point() else 0.0  # whole numbers must be equal
+    # Whole numbers must be equal. Others may differ by 1e-5 of their size, and by 1e-4 near 0.
+    rtol = 1e-5 if expected.is_floating_point() else 0.0
     close = torch.isclose(answer.double(), expected.double(), rtol, 10 * rtol, equal_nan=True)
     if close.all():
         return None

@@ -12,10 +12,11 @@ An experiment is a short file of this folder:
         main(EXPERIMENT)
 
 Notable choices
-- The file is stored after every point. A point that it holds with the same settings is skipped, so
-  an interrupted experiment goes on when it is started again.
-- Models come from a `Lab` alone. It notes the SHA-256 of every shipped weights file it opens.
-- A file whose weights were replaced is refused: old and new points could not be compared.
+- The result file (JSON) is stored after every point. A point that it holds with the same settings
+  is skipped, so an interrupted experiment goes on when it is started again.
+- Models come from a `Lab` alone. It notes the SHA-256 of every shipped weights file it opens, its
+  tokenizer's, too, and the name of a run that the experiment did not train itself.
+- A result file whose weights were replaced is refused: old and new points could not be compared.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from . import results
 class Point:
     """One measurement: what `measure(lab, **settings)` returns is stored under the keys `at`."""
 
-    at: tuple[str, ...]
+    at: tuple[str, ...]  # path in the result file; the first key is the PART of the command line
     measure: Callable[..., Any]
     settings: dict[str, Any]
 
@@ -124,7 +125,7 @@ class Lab:
         for used in (preset.tokenizer, start):
             if used:
                 self.note(used)
-        # A run that several points use is checked, or trained anew, for the first of them.
+        # If several points use a run, only the first of them trains it, or checks that it is there.
         if folder not in self.trained:
             keep = not self.overwrite
             run = Run(folder, resume=keep, overwrite=not keep, snapshot_every=snapshot_every)

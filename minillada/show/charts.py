@@ -73,7 +73,7 @@ def sweep(
     log: bool = False,
     line: float | None = None,
 ) -> Figure:
-    """One panel a quantity: `{ylabel: {line: points}}`.
+    """One panel a quantity: `{ylabel: {curve: points}}`.
 
     `x` is a dict where it differs by line. `line` is a level to reach, dashed, in the first panel.
     """
@@ -158,7 +158,7 @@ def finish_names(figure: Figure, names: list[str], ylabel: str, line: float | No
 
 
 def histogram(values: Tensor, edges: list[float], names: list[str], xlabel: str) -> Figure:
-    """A histogram of `[N]`, cut at `edges` into coloured classes called `names`."""
+    """A histogram of `[N]`, cut at `edges`, equally spaced, into coloured classes `names`."""
     low, high = values.quantile(torch.tensor([0.001, 0.999])).tolist()
     width = (high - low) / 80
     if len(edges) > 1:
@@ -180,7 +180,7 @@ def histogram(values: Tensor, edges: list[float], names: list[str], xlabel: str)
 
 def right_and_wrong(measured: dict[str, tuple[Tensor, Tensor, tuple[float, ...]]]) -> Figure:
     """One panel a measurement, `{xlabel: (values [N], wrong bool [N], edges)}`: wrong answers
-    before all answers, edges dashed."""
+    drawn over all answers, edges dashed."""
     figure, axes = panels(len(measured), 4.2, 3)
     for panel, (xlabel, (values, wrong, edges)) in zip(axes, measured.items()):
         low, high = values.quantile(torch.tensor([0.005, 0.995])).tolist()
@@ -255,7 +255,7 @@ def confidence_map(steps: list[Step], row: int = 0) -> Figure:
         place = slice(step.start - first, step.start - first + step.ids.shape[1])
         confidence[i, place] = step.confidence[row].cpu()
         committed[i, place] = step.committed[row].cpu()
-    asked = (confidence > 0).any(0)  # prompts are not asked: [positions]
+    asked = (confidence > 0).any(0)  # [positions]; False in the prompt
     rings = committed[:, asked]
     # Steps count from 1, as in `filmstrip`.
     ticks = [str(i + 1) for i in range(len(steps))], [str(i) for i in range(rings.shape[1])]

@@ -69,15 +69,15 @@ def make_edit_digit(source: Source) -> Example:
 
 
 def nearest_operation(drawn: Tensor, original: Tensor, instruction: str) -> bool:
-    """Whether what was asked comes nearer to `drawn` than any other operation on `original`.
+    """Whether the wanted result is nearer to `drawn` than that of any other operation.
 
     Both images are `[C, H, W]`.
     """
-    asked = edits.apply([instruction], original[None])[0]
-    distance = (drawn - asked).square().mean()
+    result = edits.apply([instruction], original[None])[0]
+    distance = (drawn - result).square().mean()
     for name in (*edits.OPERATIONS, None):  # None: nothing was done
         other = edits.apply([name], original[None])[0]
-        alike = (other - asked).square().mean() <= ALIKE
+        alike = (other - result).square().mean() <= ALIKE
         nearer = distance < (drawn - other).square().mean()
         if not (alike or nearer):
             return False
@@ -85,11 +85,11 @@ def nearest_operation(drawn: Tensor, original: Tensor, instruction: str) -> bool
 
 
 def mark_operations(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    """Right is an edit that was done (`_done`) and that kept the digit (`_digit_kept`)."""
+    """Right is an edit that was done (`_done`) and kept the digit (`_digit_kept`)."""
     images, instructions = inputs(pool, asked)
     drawn = uni.edit(images, instructions, seed=seed)
     done = []
-    for result, (original,), instruction in zip(drawn, images, instructions):
+    for result, (original,), instruction in zip(drawn, images, instructions):  # one image a row
         done.append(nearest_operation(result, original, instruction))
     # The judge knows ordinary digits only, so a mirrored digit is mirrored back first.
     read = judge.classify(edits.undo(instructions, drawn))

@@ -1,4 +1,4 @@
-"""One training loop for judge, tokenizer and backbone, resumable to the bit.
+"""One training loop for judge, tokenizer and backbone; a stopped run can go on exactly.
 
 Notable choices
 - Every random number of step n comes from a generator seeded with (seed, n), and the order of an
@@ -114,7 +114,7 @@ def train_step(learner: Learner, loss: Loss, config: TrainingConfig, step: int) 
     # 3. the update
     for optimizer in learner.optimizers:
         optimizer.step()
-    # Routers with experts are balanced by hand, not by gradient; others have nothing to balance.
+    # The loads of experts are balanced by a rule, not by gradient; without experts: no effect.
     balance_experts(module, config.optim.balance_rate)
     record = {"step": step, "loss": float(value.detach()), **metrics}
     return record | {"grad_norm": float(norm), "lr": rate}

@@ -61,8 +61,8 @@ def train(
 
     `start` names weights to start from instead of random ones: a second round of the same recipe,
     or another block size. `stop_after` ends early at that step, as an interruption would.
-    Writes `weights.safetensors` and its JSON when the run is complete (text pieces: `text.json`,
-    and there is no module). `ValueError` before anything is written if the run cannot be made.
+    Writes `weights.safetensors` and its JSON when the run is complete; for text pieces `text.json`,
+    with None as the module. `ValueError`, before anything is written, for a run that cannot be.
     """
     run = run if isinstance(run, Run) else Run(run)
     # 1. everything is checked that can be checked without computing
@@ -119,7 +119,7 @@ def read_materials(preset: Preset, device: str) -> Materials:
     check_pixels(preset, images)
     # 1. judge and tokenizer read pixels and captions
     if preset.kind != "backbone":
-        vocab = load_vocabulary(getattr(preset.model, "codebook_size", 0))
+        vocab = load_vocabulary(getattr(preset.model, "codebook_size", 0))  # a judge has no codes
         check_captions(preset, vocab)
         return Materials(images, vocab)
     # 2. a backbone reads the codes of a tokenizer
@@ -144,7 +144,7 @@ def new_model(
 ) -> nn.Module:
     """An untrained model of a preset, seeded.
 
-    The image rows of a backbone start from the codebook of its tokenizer.
+    In a backbone, the rows of the embedding for image codes start from the tokenizer's codebook.
     """
     torch.manual_seed(preset.training.seed)
     module = checkpoint.build(MODULES[preset.kind], to_dict(preset.model))
