@@ -44,7 +44,8 @@ def whiskers(points: Sequence[Point]) -> tuple[list[float], list[list[float]] | 
         # An interval that does not hold its value still needs lengths that are not negative.
         below.append(max(value - low, 0.0))
         above.append(max(high - value, 0.0))
-    return values, [below, above] if any(below + above) else None
+    drawn = any(length > 0 for length in below + above)  # a value that is missing has no length
+    return values, [below, above] if drawn else None
 
 
 def trailing_mean(values: Sequence[float], window: int) -> list[float]:

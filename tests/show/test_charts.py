@@ -57,6 +57,8 @@ def test_both_ends_are_drawn(figure):
 def test_without_intervals_no_error_bars_are_drawn():
     assert not charts.bars([1.0, 2.0], ["a", "b"], "right").axes[0].collections
     assert charts.whiskers([1.0, 2.0]) == ([1.0, 2.0], None)
+    _, ends = charts.whiskers([math.nan, 2.0])  # a value that is missing has no interval, either
+    assert ends is None
 
 
 def test_a_missing_point_is_left_out():
