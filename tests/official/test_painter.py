@@ -259,7 +259,9 @@ def test_the_older_name_of_the_weights(folder, tmp_path):
     place = copied(folder, tmp_path)
     weights = place / "decoder" / "model.safetensors"
     weights.rename(weights.with_name("decoder_model.safetensors"))
-    load_painter(place)
+    older, newer = load_painter(place).transformer, load_painter(folder).transformer
+    for old, new in zip(older.parameters(), newer.parameters()):
+        assert torch.equal(old, new)
 
 
 @pytest.mark.parametrize(
