@@ -45,6 +45,9 @@ def sentence(error: ValidationError) -> str:
     name = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
     if first["type"] == "extra_forbidden":
         return f"{error.title} has no field {name!r}; was it written by another version?"
+    place = first["loc"][-1] if first["loc"] else ""
+    if first["type"] == "missing" and isinstance(place, int):  # a tuple that ends too early
+        return f"{name} needs {place + 1} or more values here, got {first['input']!r}"
     if first["type"] == "missing":
         return f"{error.title} needs the field {name!r}, which is missing"
     # An error of our own `model_validator` has no field name; its message is already a sentence.
@@ -54,7 +57,8 @@ def sentence(error: ValidationError) -> str:
         words, key = LIMITS[first["type"]]
         complaint = f"must {words} {first['ctx'][key]}"
     else:
-        complaint = first["msg"].removeprefix("Input ").replace("should", "must", 1)
+        complaint = first["msg"].removeprefix("Input ").removeprefix("Tuple ")
+        complaint = complaint.replace("should", "must", 1).replace(" after validation", "")
     return f"{name} {complaint}, got {first['input']!r}"
 
 

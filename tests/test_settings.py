@@ -46,7 +46,12 @@ class Outer(Config):
         (TrainingConfig, {"batch_size": -1}, "batch_size must be at least 1, got -1"),
         (OptimizerConfig, {"learning_rate": 0.0}, "learning_rate must be larger than 0"),
         (OptimizerConfig, {"learning_rate": float("nan")}, "learning_rate must be a finite number"),
-        (OptimizerConfig, {"betas": ()}, "betas"),
+        (OptimizerConfig, {"betas": ()}, "betas needs 1 or more values here, got ()"),
+        (
+            TrainingConfig,
+            {"block_schedule": ((0.0,),)},
+            "block_schedule needs 2 or more values here",
+        ),
         (OptimizerConfig, {"optimizer": "sgd"}, "optimizer must be 'adamw' or 'muon', got 'sgd'"),
         (ObjectiveConfig, {"mask_rate": (0.9, 0.1)}, "mask_rate is an interval within"),
         (ObjectiveConfig, {"mask_rate": (1.0, 1.0), "complementary": True}, "masks nothing"),

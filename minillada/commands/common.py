@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +110,8 @@ def load_finished(name: str, device: str) -> Uni:
     """The model of a name, on a device that is there."""
     device = check_device(device)
     check_finished(name)
+    if checkpoint.shipped(name) and (Path(name) / "weights.safetensors").is_file():
+        warnings.warn(f"{name!r} is the shipped model; write ./{name} for the run in that folder")
     return load(name, device)
 
 

@@ -2,7 +2,7 @@
 
 Notable choices
 - A check prints exactly one diagnosis and never raises, so a notebook with open exercises runs from
-  top to bottom. It returns True only for a correct answer.
+  top to bottom. Its `Verdict` is true only for a correct answer.
 - The student's function gets copies of the inputs. Changing them in place is reported.
 - A hint is printed only if the function gave the named wrong answer in every case: one case alone
   may agree by chance, and a wrong hint costs a student more time than no hint. For an answer of
@@ -48,8 +48,24 @@ class Try(NamedTuple):
     problem: str | None
 
 
+class Verdict:
+    """What a check returns: true for a right answer.
+
+    It shows nothing as the last line of a cell. A bool would print False below the diagnosis.
+    """
+
+    def __init__(self, right: bool):
+        self.right = right
+
+    def __bool__(self) -> bool:
+        return self.right
+
+    def _ipython_display_(self) -> None:
+        """IPython calls this instead of printing the object."""
+
+
 class Exercise:
-    """The check of one exercise: `check_margin(my_margin)` prints a diagnosis, returns a bool."""
+    """The check of one exercise: `check_margin(my_margin)` prints a diagnosis."""
 
     def __init__(self, success: str, cases: Callable[[], Iterable[Case]]):
         self.success = success
@@ -57,8 +73,8 @@ class Exercise:
         self.__name__ = cases.__name__
         self.__doc__ = cases.__doc__  # what `check_margin?` shows
 
-    def __call__(self, function: Callable) -> bool:
-        return check(function, self.cases(), self.success)
+    def __call__(self, function: Callable) -> Verdict:
+        return Verdict(check(function, self.cases(), self.success))
 
 
 def exercise(success: str) -> Callable[[Callable[[], Iterable[Case]]], Exercise]:

@@ -20,6 +20,10 @@ def check_block_size_at() -> Cases:
     for step, right in enumerate([4, 4, 16, 16, 48, 48, 16, 16]):
         wrong = {hint: sizes[step] for hint, sizes in mistakes.items()}
         yield Case((schedule, steps, step), right, wrong)
+    # The second entry begins at step 2.4, rounded: 2.
+    hints = list(mistakes)
+    late = (hints[0], hints[3], "the start in steps is rounded: round(start * steps)")
+    yield Case(([(0.0, 4), (0.3, 16)], steps, 2), 16, dict.fromkeys(late, 4))
 
 
 @exercise("correct: noise on the masked tokens only; known tokens stay exact")

@@ -215,3 +215,12 @@ def test_bad_pictures(refuse, run, picture, tmp_path):
     whole = picture("cut.png", 28).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     assert "cut.png is not a picture that can be read" in sentence("cut.png")
+
+
+def test_a_run_named_like_shipped_weights_is_mentioned(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "mnist" / "weights.safetensors"
+    own.parent.mkdir()
+    own.touch()
+    with pytest.warns(UserWarning, match="'mnist' is the shipped model; write ./mnist for the run"):
+        common.load_finished("mnist", "cpu")

@@ -849,11 +849,11 @@ ANSWERS |= {
 
 
 def begun(schedule, steps, step):
-    return [size for start, size in schedule if start * steps <= step]
+    return [size for start, size in schedule if round(start * steps) <= step]
 
 
 def coming(schedule, steps, step):
-    return [size for start, size in schedule if start * steps > step] + [schedule[-1][1]]
+    return [size for start, size in schedule if round(start * steps) > step] + [schedule[-1][1]]
 
 
 def noisy(x, ids, mask, noise, std):
@@ -877,7 +877,12 @@ ANSWERS |= {
             "the largest size so far": lambda *a: max(begun(*a)),
             "the next entry": lambda *a: coming(*a)[0],
             "the first entry": lambda schedule, steps, step: schedule[0][1],
-            "shares of the run": lambda schedule, steps, step: begun(schedule, 1, step)[-1],
+            "is rounded": lambda schedule, steps, step: [
+                size for start, size in schedule if start * steps <= step
+            ][-1],
+            "shares of the run": lambda schedule, steps, step: [
+                size for start, size in schedule if start <= step
+            ][-1],
             "the shape should be": lambda schedule, steps, step: schedule[step],
         },
     ),
@@ -928,14 +933,14 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", sorted(CHECKS))
 def test_right_answers_pass(name, capsys):
-    assert CHECKS[name](ANSWERS[name][0]) is True, capsys.readouterr().out
+    assert CHECKS[name](ANSWERS[name][0]), capsys.readouterr().out
     assert capsys.readouterr().out == f"{CHECKS[name].success}\n"
 
 
 @pytest.mark.parametrize("name", sorted(CHECKS))
 def test_wrong_answers_are_diagnosed(name, capsys):
     for diagnosis, answer in (ANSWERS[name][1] | BROKEN).items():
-        assert CHECKS[name](answer) is False, diagnosis
+        assert not CHECKS[name](answer), diagnosis
         said = capsys.readouterr().out
         assert diagnosis in said and said.count("\n") == 1, f"{diagnosis!r} is not in {said!r}"
 
