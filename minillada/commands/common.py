@@ -111,7 +111,8 @@ def load_finished(name: str, device: str) -> Uni:
     device = check_device(device)
     check_finished(name)
     if checkpoint.shipped(name) and (Path(name) / "weights.safetensors").is_file():
-        warnings.warn(f"{name!r} is the shipped model; write ./{name} for the run in that folder")
+        text = f"{name!r} is the shipped model; write ./{name} for the run in that folder"
+        warnings.warn(text, stacklevel=2)
     return load(name, device)
 
 
