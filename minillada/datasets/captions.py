@@ -1,4 +1,4 @@
-"""Captions measured from pixels and labels, such as `a thick seven leaning right`.
+"""Captions of digits, measured from pixels and labels: `a thick seven leaning right`.
 
 Notable choices
 - Captions are measured, so every answer about an image can be checked.
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .grammar import Grammar, article
 from .mnist import DIGITS
 
 THICKNESS_WORDS = ("thin", "thick")
@@ -70,11 +71,6 @@ def attributes(images: Tensor) -> Tensor:
     return torch.stack([thickness, leaning], dim=1)
 
 
-def article(words: str) -> str:
-    """`a seven`, `an eight`: the words with their article."""
-    return f"an {words}" if words[0] == "e" else f"a {words}"
-
-
 def caption(digit: int, thickness: int | None = None, slant: int | None = None) -> str:
     """The sentence for class indices; None leaves an attribute out."""
     words = [DIGITS[digit]]
@@ -85,14 +81,9 @@ def caption(digit: int, thickness: int | None = None, slant: int | None = None) 
     return article(" ".join(words))
 
 
-def all_captions() -> list[str]:
-    """Every full caption, digit by digit: index `(digit * 2 + thickness) * 3 + slant`."""
-    texts = []
-    for digit in range(len(DIGITS)):
-        for thickness in range(len(THICKNESS_WORDS)):
-            for slant in range(len(SLANT_WORDS)):
-                texts.append(caption(digit, thickness, slant))
-    return texts
+GRAMMAR = Grammar({"digit": DIGITS, "thickness": THICKNESS_WORDS, "slant": SLANT_WORDS}, caption)
+all_captions = GRAMMAR.all_captions  # digit by digit: index `(digit * 2 + thickness) * 3 + slant`
+parse = GRAMMAR.parse  # digit, thickness and slant class named in a text
 
 
 def caption_classes(images: Tensor, labels: Tensor) -> Tensor:
@@ -103,20 +94,3 @@ def caption_classes(images: Tensor, labels: Tensor) -> Tensor:
 def describe_pixels(images: Tensor, labels: Tensor) -> list[str]:
     """The true caption of each image `[B, 1, H, W]` with digit labels `[B]`."""
     return [caption(*row) for row in caption_classes(images, labels).tolist()]
-
-
-def parse(text: str) -> tuple[int | None, int | None, int | None]:
-    """Digit, thickness and slant class named in `text`; None where a word is missing.
-
-    The inverse of `caption`.
-    """
-    words = set(text.split())
-    return find(DIGITS, words), find(THICKNESS_WORDS, words), find(SLANT_WORDS, words)
-
-
-def find(options: tuple[str, ...], words: set[str]) -> int | None:
-    """Index of the first option all of whose words are there, or None."""
-    for index, option in enumerate(options):
-        if set(option.split()) <= words:
-            return index
-    return None

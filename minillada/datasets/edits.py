@@ -18,6 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .colour import luma
+
+DIMMER = 2 / 3  # what is left of the distance to white in a brighter picture
 SHIFT = 4  # pixels, half the side of a token: a shifted digit is not a shuffle of the same codes
 
 
@@ -74,6 +77,29 @@ def shift_down(images: Tensor) -> Tensor:
     return move(images, SHIFT, 0)
 
 
+def grey(images: Tensor) -> Tensor:
+    """Red, green and blue alike, as bright as before: `[B, 3, H, W]`."""
+    return luma(images).expand_as(images)
+
+
+def brighten(images: Tensor) -> Tensor:
+    """Every pixel nearer to white: the distance to white shrinks by a third."""
+    return 1 - (1 - images) * DIMMER
+
+
+def brighten_back(images: Tensor) -> Tensor:
+    return (1 - (1 - images) / DIMMER).clamp(0, 1)
+
+
+def shift_hue(images: Tensor) -> Tensor:
+    """Hues a third of the circle further: red becomes green, green blue and blue red."""
+    return images.roll(1, -3)
+
+
+def shift_hue_back(images: Tensor) -> Tensor:
+    return images.roll(-1, -3)
+
+
 class Operation(NamedTuple):
     """What is done to images `[B, C, H, W]` in [0, 1], and what undoes it.
 
@@ -85,7 +111,7 @@ class Operation(NamedTuple):
     undo: Callable[[Tensor], Tensor] | None = None
 
 
-# instruction -> operation
+# instruction -> operation; these are for digits
 OPERATIONS = {
     "make it thicker": Operation(thicker),
     "make it thinner": Operation(thinner),
@@ -96,6 +122,15 @@ OPERATIONS = {
     "shift it right": Operation(shift_right, shift_left),
     "shift it up": Operation(shift_up, shift_down),
     "shift it down": Operation(shift_down, shift_up),
+}
+
+# The operations on colour photos.
+COLOUR_OPERATIONS = {
+    "mirror it": Operation(mirror, mirror),
+    "make it grey": Operation(grey),
+    "make it brighter": Operation(brighten, brighten_back),
+    "invert it": Operation(invert, invert),
+    "shift its hue": Operation(shift_hue, shift_hue_back),
 }
 
 
@@ -125,7 +160,8 @@ def undo(instructions: list[str], images: Tensor) -> Tensor:
 
 def operation(instruction: str) -> Operation:
     """The operation that an instruction asks for; `ValueError` if there is none."""
-    if instruction not in OPERATIONS:
-        known = ", ".join(OPERATIONS)
+    every = OPERATIONS | COLOUR_OPERATIONS  # what has one name is one operation
+    if instruction not in every:
+        known = ", ".join(every)
         raise ValueError(f"no operation is called {instruction!r}; choose one of {known}")
-    return OPERATIONS[instruction]
+    return every[instruction]

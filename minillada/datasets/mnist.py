@@ -14,13 +14,12 @@ import shutil
 import tempfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from ..files import DATA_DIR, need_data
+from .images import Images
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -30,20 +29,6 @@ MNIST_MD5 = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-
-
-class Images(NamedTuple):
-    """`pixels` uint8 `[N, C, H, W]`, `labels` int64 `[N]`."""
-
-    pixels: Tensor
-    labels: Tensor
-
-    def floats(self, index: Tensor | slice | list[int] = slice(None)) -> Tensor:
-        """Pixels as float32 in [0, 1], `[n, C, H, W]`.
-
-        They are kept as bytes until then: 60,000 images in float32 take 245 MB.
-        """
-        return self.pixels[index].float() / 255
 
 
 def load_mnist(split: str = "train", root: Path | None = None) -> Images:

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from minillada.datasets import edits
 from minillada.datasets.captions import stroke_width
+from minillada.datasets.cifar10 import load_cifar10_sample
+from minillada.datasets.colour import brightness
 
 IMAGES = real_images(40).floats()
 
@@ -86,3 +88,35 @@ def test_every_row_gets_its_own_instruction():
 def test_unknown_instructions(function):
     with pytest.raises(ValueError, match="no operation is called 'paint it'; choose one of make"):
         function(["paint it"], IMAGES[:1])
+
+
+# --- colour --------------------------------------------------------------------------------------
+
+
+def photos() -> torch.Tensor:
+    return load_cifar10_sample("test").floats(slice(0, 10))
+
+
+@pytest.mark.parametrize("name", edits.COLOUR_OPERATIONS)
+def test_a_colour_operation_changes_the_picture_and_stays_in_range(name):
+    before = photos()
+    after = edits.apply([name] * len(before), before)
+    assert after.min() >= 0 and after.max() <= 1
+    assert (after - before).abs().mean((1, 2, 3)).min() > 0.005
+
+
+@pytest.mark.parametrize("name", ["mirror it", "make it brighter", "invert it", "shift its hue"])
+def test_a_colour_operation_can_be_undone(name):
+    before = photos()
+    after = edits.undo([name] * len(before), edits.apply([name] * len(before), before))
+    assert torch.allclose(after, before, atol=1e-6)
+
+
+def test_colour_operations_do_what_they_say():
+    before = photos()
+    grey = edits.grey(before)
+    assert torch.equal(grey[:, 0], grey[:, 1]) and torch.equal(grey[:, 1], grey[:, 2])
+    assert torch.allclose(brightness(grey), brightness(before), atol=1e-6)
+    assert (brightness(edits.brighten(before)) > brightness(before)).all()
+    red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
+    assert edits.shift_hue(red).flatten().tolist() == [0, 1, 0]

@@ -1,0 +1,60 @@
+"""From classes to a sentence and back: the captions of any data set.
+
+Notable choices
+- What an image shows stands in columns, such as digit, thickness and slant. A grammar has the words
+  of each column, and a function that writes a caption from one class of each.
+- A class without a word ("") is one about which a caption says nothing, such as the colour of a
+  grey picture. It stands last in its column: `parse` takes it where no other word is said.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """The words of the columns, the label's first, and the sentence that they make."""
+
+    words: dict[str, tuple[str, ...]]  # column -> the word of each class
+    caption: Callable[..., str]  # a class or None (left out) for each column -> the sentence
+
+    def all_captions(self) -> list[str]:
+        """Every full caption; the classes of the last column change fastest."""
+        classes = itertools.product(*(range(len(words)) for words in self.words.values()))
+        return [self.caption(*row) for row in classes]
+
+    def index(self, classes: Tensor) -> Tensor:
+        """Row `[B]` in `all_captions` of classes `[B, columns]`."""
+        row = classes[:, 0]
+        for column, words in list(enumerate(self.words.values()))[1:]:
+            row = row * len(words) + classes[:, column]
+        return row
+
+    def parse(self, text: str) -> tuple[int | None, ...]:
+        """The class of each column that `text` names; None where a word is missing.
+
+        The inverse of `caption`, but for a class without a word: whether it was left out or unsaid
+        cannot be read.
+        """
+        said = set(re.findall(r"\w+", text))
+        return tuple(find(options, said) for options in self.words.values())
+
+
+def find(options: tuple[str, ...], words: set[str]) -> int | None:
+    """Index of the first option all of whose words are there, or None."""
+    for index, option in enumerate(options):
+        if set(option.split()) <= words:
+            return index
+    return None
+
+
+def article(words: str) -> str:
+    """`a seven`, `an eight`, `an airplane`: the words with their article."""
+    # Of all our words, only "one" begins with another vowel; it is spoken "won".
+    return f"an {words}" if words[0] in "ae" else f"a {words}"
