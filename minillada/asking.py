@@ -1,8 +1,8 @@
 """What users ask of a model, checked and brought into one form: texts, images and codes.
 
 Notable choices
-- Texts are lower-cased and trimmed, because our models have read lower-case texts only. (The
-  official model reads capitals; `layout` and `vocab` leave texts as they are.)
+- Texts are lower-cased and trimmed, because our models have read lower-case texts only. The
+  vocabulary says so (`small_letters`); the official model reads every text as it is.
 - A text without any known word is used as it is, with a warning.
 - "Reading" here means to check a value that is in memory and to convert it. Picture files are read
   by `datasets.pictures.read`.
@@ -18,7 +18,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from .layout import DESCRIBE_QUESTION
+from .layout import DESCRIBE_QUESTION, sides
 from .vocab import Vocabulary
 from .vq import Tokenizer
 
@@ -62,10 +62,12 @@ def read_texts(texts: list[str], vocab: Vocabulary) -> list[str]:
     for text in texts:
         if not text.strip():
             raise ValueError("a text is empty; say what you want, for example 'a thick seven'")
-        text = text.strip().lower()
-        # The official question is the one text with a capital that models have learned.
-        read.append(DESCRIBE_QUESTION if text == DESCRIBE_QUESTION.lower() else text)
-    strange = [text for text in read if not knows_a_word(vocab, text)]
+        if vocab.small_letters:
+            text = text.strip().lower()
+            # The official question is the one text with a capital that our models have learned.
+            text = DESCRIBE_QUESTION if text == DESCRIBE_QUESTION.lower() else text
+        read.append(text)
+    strange = [text for text in read if vocab.small_letters and not knows_a_word(vocab, text)]
     if strange:
         message = f"this model knows no word of {strange[0]!r}: its answer will be meaningless"
         # The warning names a line near the user's call instead of this one.
@@ -158,11 +160,11 @@ def read_groups(images: Images, tokenizer: Tokenizer) -> list[Tensor]:
 
 def read_codes(codes: Tensor, tokenizer: Tokenizer) -> Tensor:
     """Codes `[B, h, w]`; `ValueError` unless they form grids of this tokenizer's codes."""
-    grid, count = tokenizer.grid, len(tokenizer.embedding)
+    (height, width), count = sides(tokenizer.grid), len(tokenizer.embedding)
     if not isinstance(codes, Tensor) or codes.dtype != torch.long or codes.ndim != 3:
-        raise ValueError(f"codes must be int64 of shape [B, {grid}, {grid}]; `encode` makes them")
-    if codes.shape[1:] != (grid, grid):
-        raise ValueError(f"codes must form a [B, {grid}, {grid}] grid, got {list(codes.shape)}")
+        raise ValueError(f"codes must be int64 of [B, {height}, {width}]; `encode` makes them")
+    if codes.shape[1:] != (height, width):
+        raise ValueError(f"codes must form a [B, {height}, {width}] grid, got {list(codes.shape)}")
     # An empty tensor has no smallest code.
     if codes.numel() and not (codes.min() >= 0 and codes.max() < count):
         low, high = int(codes.min()), int(codes.max())

@@ -34,6 +34,7 @@ DESCRIBE_QUESTION = "Describe the image."
 
 # A text, the codes [h, w] of an image, or None: words that a branch leaves out.
 Part = str | Tensor | None
+Grid = int | tuple[int, int]  # of an image's codes: the side of a square, or height and width
 
 
 class Sequence(NamedTuple):
@@ -44,6 +45,11 @@ class Sequence(NamedTuple):
 
 
 # --- parts ---------------------------------------------------------------------------------------
+
+
+def sides(grid: Grid) -> tuple[int, int]:
+    """Height and width of a grid."""
+    return (grid, grid) if isinstance(grid, int) else grid
 
 
 def image_header(vocab: Vocabulary, height: int, width: int) -> list[int]:
@@ -76,18 +82,20 @@ def ids_of(vocab: Vocabulary, parts: list[Part]) -> list[int]:
 # --- every task ----------------------------------------------------------------------------------
 
 
-def prompt(vocab: Vocabulary, task: str, user: list[Part], grid: int | None = None) -> list[int]:
+def prompt(vocab: Vocabulary, task: str, user: list[Part], grid: Grid | None = None) -> list[int]:
     """The system prompt of a task (a key of `SYSTEM_PROMPTS`), then what the user gives.
 
-    With `grid` it goes on with the header of an image of `grid` x `grid` tokens.
+    With `grid` it goes on with the header of an image of that size.
     """
-    # Only this sentence is markup. What the user gives is plain text (`ids_of`), so nobody can
-    # type a special token.
+    # What the user gives is plain text (`ids_of`), so nobody can type a special token.
+    return wrapped(vocab, task, ids_of(vocab, user), grid)
+
+
+def wrapped(vocab: Vocabulary, task: str, user: list[int], grid: Grid | None = None) -> list[int]:
+    """`prompt`, for a user's part that has become ids already."""
     before = vocab.markup(f"{ROLES['SYSTEM']} {SYSTEM_PROMPTS[task]} {ROLES['HUMAN']}")
-    ids = before + ids_of(vocab, user) + vocab.markup(ROLES["ASSISTANT"])
-    if grid is not None:
-        ids += image_header(vocab, grid, grid)
-    return ids
+    ids = before + user + vocab.markup(ROLES["ASSISTANT"])
+    return ids if grid is None else ids + image_header(vocab, *sides(grid))
 
 
 def sequence(
@@ -113,7 +121,7 @@ def sequence(
 # --- single tasks --------------------------------------------------------------------------------
 
 
-def draw_prompt(vocab: Vocabulary, caption: str | None, grid: int) -> list[int]:
+def draw_prompt(vocab: Vocabulary, caption: str | None, grid: Grid) -> list[int]:
     """Text-to-image prompt with the header. Without a caption it is the unconditional branch."""
     # Without words, the model would draw anything. `None` says that this is meant.
     if caption is not None and not caption.strip():
@@ -123,7 +131,7 @@ def draw_prompt(vocab: Vocabulary, caption: str | None, grid: int) -> list[int]:
     return prompt(vocab, "draw", [caption], grid)
 
 
-def draw_branches(vocab: Vocabulary, caption: str, grid: int) -> tuple[list[int], list[int]]:
+def draw_branches(vocab: Vocabulary, caption: str, grid: Grid) -> tuple[list[int], list[int]]:
     """Prompts for one drawing: (with the caption, unconditional)."""
     return draw_prompt(vocab, caption, grid), draw_prompt(vocab, None, grid)
 
@@ -151,7 +159,7 @@ def describe_sequence(vocab: Vocabulary, codes: Tensor, answer: str) -> Sequence
 
 
 def edit_branches(
-    vocab: Vocabulary, images: list[Tensor], instruction: str, grid: int
+    vocab: Vocabulary, images: list[Tensor], instruction: str, grid: Grid
 ) -> tuple[list[int], list[int], list[int]]:
     """Prompts for one edit of one or several images: (full, no instruction, no images)."""
     # Left-out words leave the mark <uncondition>; left-out images leave none.
@@ -175,7 +183,9 @@ class Story:
     asked: str
     parts: list[list[int] | Tensor] = field(default_factory=list)
 
-    def prompt(self, words: bool = True, images: bool = True, grid: int | None = None) -> list[int]:
+    def prompt(
+        self, words: bool = True, images: bool = True, grid: Grid | None = None
+    ) -> list[int]:
         """Ids of everything so far; without `words` or without `images`, the rest of it.
 
         With `grid`, the header of the next image follows, as in the function `prompt`.
@@ -188,10 +198,10 @@ class Story:
             else:
                 ids += part if words else []
         if grid is not None:
-            ids += image_header(self.vocab, grid, grid)
+            ids += image_header(self.vocab, *sides(grid))
         return ids
 
-    def branches(self, grid: int) -> tuple[list[int], ...]:
+    def branches(self, grid: Grid) -> tuple[list[int], ...]:
         """Prompts for the next image: (full, no words) if it is the first, then with a third one.
 
         The third has no images: (full, no words, no images).

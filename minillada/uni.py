@@ -39,10 +39,6 @@ INTERLEAVE = SamplingConfig(steps=8, temperature=0.5, threshold=1.0, guidance=2.
 # A thought is written in order: by confidence, a conclusion may come too early (docs/log.md).
 THINK = changed(DESCRIBE, threshold=1.0, strategy="left_to_right")
 
-ANSWER_LENGTH = 16  # the longest caption has 12 tokens with its end
-THINKING_LENGTH = 96  # the longest thought counts nine numbers
-MAX_IMAGES = 10  # of a story, as officially
-
 
 class Traced(NamedTuple):
     """Images, and how they came about."""
@@ -59,6 +55,13 @@ class Uni(Writer):
     `guidance_text` instead of `guidance`. In `think_and_draw` and `interleave` they hold for images
     only. `ValueError`, in one sentence, for texts, images or settings that a task cannot use.
     """
+
+    # What the official model has otherwise (`official.calls`). Lengths are in tokens.
+    answer_length = 16  # the longest caption has 12 with its end
+    thinking = 96, THINK  # the longest thought counts nine numbers
+    telling = 16, DESCRIBE  # the texts of a story
+    max_images = 10  # of a story, as officially
+    edit_branches = staticmethod(layout.edit_branches)
 
     def draw(self, captions: list[str], *, seed: int = 0, **sampling) -> Tensor:
         """An image for each caption, `[B, C, H, W]` in [0, 1]; float32 on the CPU."""
@@ -88,7 +91,7 @@ class Uni(Writer):
         grids = asking.read_codes(codes, self.tokenizer).cpu()
         [text] = asking.read_texts([question], self.vocab)
         prompts = [layout.describe_prompt(self.vocab, grid, text) for grid in grids]
-        return self.reply(prompts, ANSWER_LENGTH, self.sampling(DESCRIBE, **sampling))
+        return self.reply(prompts, self.answer_length, self.sampling(DESCRIBE, **sampling))
 
     def answer(self, images: Images, questions: str | list[str], **sampling) -> list[str]:
         """Answers to questions, or to one question for all; a row is an image or a tuple."""
@@ -98,15 +101,12 @@ class Uni(Writer):
         prompts = []
         for grids, text in zip(groups, texts):
             prompts.append(layout.prompt(self.vocab, "describe", [*grids, text]))
-        return self.reply(prompts, ANSWER_LENGTH, self.sampling(DESCRIBE, **sampling))
+        return self.reply(prompts, self.answer_length, self.sampling(DESCRIBE, **sampling))
 
     def edit(
         self, images: Images, instructions: str | list[str], *, seed: int = 0, **sampling
     ) -> Tensor:
-        """Edited images `[B, C, H, W]`; a row of `images` is an image or a tuple of images.
-
-        `guidance_text` and `guidance_image` are the two scales of `guidance.guide_edit`.
-        """
+        """Edited images `[B, C, H, W]`; rows as in `answer`, two scales as in `guide_edit`."""
         return self.edit_traced(self.shown(images), instructions, seed=seed, **sampling).images
 
     def edit_traced(
@@ -125,7 +125,7 @@ class Uni(Writer):
         texts = asking.read_each(instructions, len(shown), self.vocab)
         rows = []
         for grids, text in zip(shown, texts):
-            rows.append(layout.edit_branches(self.vocab, grids, text, self.tokenizer.grid))
+            rows.append(self.edit_branches(self.vocab, grids, text, self.tokenizer.grid))
         config = self.sampling(EDIT, guidance=guidance_text, **sampling)
         codes, generation = self.fill_images(rows, config, row_generators(seed, len(rows)))
         return Traced(self.decode(codes), codes, generation)
@@ -138,7 +138,7 @@ class Uni(Writer):
         `sampling` is that of the images.
         """
         stories = self.stories("think", prompts)  # a thought becomes the first part of its story
-        self.continue_stories(stories, THINKING_LENGTH, THINK)
+        self.continue_stories(stories, *self.thinking)
         # The image follows, even if the model did not begin one by itself.
         rows = [story.branches(self.tokenizer.grid) for story in stories]
         config = self.sampling(DRAW, **sampling)
@@ -146,7 +146,7 @@ class Uni(Writer):
         return [self.vocab.decode(story.parts[0]) for story in stories], self.decode(codes)
 
     def interleave(self, prompt: str, *, seed: int = 0, **sampling) -> list[str | Tensor]:
-        """Texts and images `[C, H, W]` in turn, at most `MAX_IMAGES` images, sampled as asked."""
+        """Texts and images `[C, H, W]` in turn, at most `max_images` images, sampled as asked."""
         return self.interleave_all([prompt], seed=seed, **sampling)[0]
 
     def interleave_all(
@@ -157,9 +157,9 @@ class Uni(Writer):
         config = self.sampling(INTERLEAVE, **sampling)
         # Pairs (story, generator): a story keeps its generator for all of its images.
         active = list(zip(stories, row_generators(seed, len(stories))))
-        for _ in range(MAX_IMAGES):
+        for _ in range(self.max_images):
             # 1. a text for each story; those that do not begin an image after it are finished
-            goes_on = self.continue_stories([story for story, _ in active], ANSWER_LENGTH, DESCRIBE)
+            goes_on = self.continue_stories([story for story, _ in active], *self.telling)
             active = [pair for pair, more in zip(active, goes_on) if more]
             if not active:
                 break

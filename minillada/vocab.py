@@ -74,6 +74,8 @@ def train_bpe(texts: Iterable[str], vocab_size: int, max_grid: int = 16) -> Text
 class Vocabulary:
     """Text and image codes as integers: the pieces of a BPE, then `codebook_size` image codes."""
 
+    small_letters = True  # whether models with this vocabulary know small letters only
+
     def __init__(self, tokenizer: TextTokenizer, codebook_size: int):
         self._markup = tokenizer
         self._plain = TextTokenizer.from_str(tokenizer.to_str())

@@ -28,14 +28,14 @@ from .settings import Config
 
 
 class Tokenizer(Protocol):  # of images; for texts see `vocab`
-    """What every image tokenizer has. Its images are square, and so is the grid of codes."""
-
-    grid: int  # codes along one side
-    image_shape: tuple[int, int, int]  # channels, height and width in pixels
+    """What every image tokenizer has."""
 
     @property
+    def grid(self) -> int | tuple[int, int]: ...  # codes along each side, or height and width
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...  # channels, height and width in pixels
+    @property
     def embedding(self) -> Tensor: ...  # the vectors of K codes, D numbers each: [K, D]
-
     def check_images(self, images: Tensor) -> None: ...
     def encode(self, images: Tensor) -> Tensor: ...
     def decode(self, codes: Tensor) -> Tensor: ...

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .commit import row_generators
 from .config import SamplingConfig
-from .layout import Story
+from .layout import Story, sides
 from .model import Backbone
 from .sampler import Generation, Tokens, generate
 from .settings import changed
@@ -38,7 +38,7 @@ class Writer(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        tokenizer: ImageTokenizer,
+        tokenizer: ImageTokenizer,  # or whatever keeps the protocol `vq.Tokenizer`
         vocab: Vocabulary,
         info: dict | None = None,
     ):
@@ -112,12 +112,11 @@ class Writer(nn.Module):
         cache: bool = True,
     ) -> tuple[Tensor, Generation]:
         """The codes `[B, h, w]` after prompts that end with an image's header, and the record."""
-        # An image is exactly grid · grid codes, so no end has to be found.
-        grid, allowed = self.tokenizer.grid, self.vocab.is_image()
-        written, record = self.write(
-            rows, grid * grid, config, self.tokens(allowed), generators, cache
-        )
-        ids = torch.tensor(written, dtype=torch.long).view(len(rows), grid, grid)
+        # An image is exactly height · width codes, so no end has to be found.
+        (height, width), allowed = sides(self.tokenizer.grid), self.vocab.is_image()
+        tokens = self.tokens(allowed)
+        written, record = self.write(rows, height * width, config, tokens, generators, cache)
+        ids = torch.tensor(written, dtype=torch.long).view(len(rows), height, width)
         if not allowed[ids].all():
             # Forbidden tokens have logits of −inf. Only NaN logits let the sampler pick one.
             raise ValueError("the model predicts no numbers (NaN), so its weights are damaged")
@@ -135,12 +134,12 @@ class Writer(nn.Module):
 
     def write_until_image(
         self, prompts: list[list[int]], length: int, config: SamplingConfig
-    ) -> tuple[list[list[int]], list[bool]]:
-        """At most `length` ids of text after each prompt, and whether an image begins there.
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """At most `length` ids of text after each prompt, and the header of the image that begins.
 
-        A block is filled in any order. If the text ends inside it, the rest of the block already
-        belongs to the image. So no token is forbidden here. These codes are cut off afterwards,
-        and the image is drawn by `fill_images`, with guidance.
+        The header is empty if none begins. A block is filled in any order. If the text ends inside
+        it, the rest of the block already belongs to the image. So no token is forbidden here. These
+        codes are cut off afterwards, and the image is drawn by `fill_images`, with guidance.
         """
         begin, image = (self.vocab.markup(token)[0] for token in (BOI, IMAGE))
         # The first of these, or the first code, ends the text, whichever the model wrote.
@@ -151,7 +150,7 @@ class Writer(nn.Module):
             self.sampling(config),
             self.tokens(stop=begin),  # a row also ends where an image begins
         )
-        texts = []
+        texts, headers = [], []
         for row in rows:
             text = []  # the ids before the end
             for token in row:
@@ -159,7 +158,8 @@ class Writer(nn.Module):
                     break
                 text.append(token)
             texts.append(text)
-        return texts, [begin in row for row in rows]
+            headers.append(row[len(text) : row.index(begin) + 1] if begin in row else [])
+        return texts, headers
 
     def continue_stories(
         self, stories: list[Story], length: int, config: SamplingConfig
@@ -167,10 +167,10 @@ class Writer(nn.Module):
         """Add a text to each story; returns which of them go on with an image."""
         # The prompt of a story holds all of its parts so far.
         prompts = [story.prompt() for story in stories]
-        texts, begins = self.write_until_image(prompts, length, config)
+        texts, headers = self.write_until_image(prompts, length, config)
         for story, text in zip(stories, texts):
             story.parts.append(text)
-        return begins
+        return [bool(header) for header in headers]
 
     def encode(self, images: Tensor) -> Tensor:
         """Codes `[B, h, w]` of images `[B, C, H, W]`, in batches."""

@@ -15,7 +15,6 @@ from helpers import (
 )
 
 import minillada
-import minillada.uni as uni_module
 import minillada.writer as writer_module
 from minillada import checkpoint, layout
 from minillada.commit import row_generators
@@ -23,7 +22,7 @@ from minillada.datasets import captions
 from minillada.measure.judge import load_judge
 from minillada.sampler import generate
 from minillada.settings import changed
-from minillada.uni import ANSWER_LENGTH, DESCRIBE, DRAW, EDIT, INTERLEAVE, THINK, Uni
+from minillada.uni import DESCRIBE, DRAW, EDIT, INTERLEAVE, THINK, Uni
 from minillada.vocab import load_vocabulary
 
 # The tiny model knows the words of captions alone.
@@ -123,7 +122,7 @@ def test_describing_is_the_sampler_on_the_layout():
     codes = uni.tokenizer.encode(images)
     prompt = torch.tensor([layout.describe_prompt(vocab, c) for c in codes])
     tokens, config = uni.tokens(vocab.is_text()), uni.sampling(DESCRIBE)
-    answer = generate(uni.backbone, prompt, ANSWER_LENGTH, config, tokens).ids
+    answer = generate(uni.backbone, prompt, uni.answer_length, config, tokens).ids
     expected = []
     for row in answer.tolist():
         end = row.index(vocab.eos_id) if vocab.eos_id in row else len(row)
@@ -148,7 +147,7 @@ def test_describing_in_batches_keeps_the_order(monkeypatch):
 
 def test_every_caption_fits_the_answer():
     vocab = load_vocabulary(16)
-    assert max(len(vocab.encode(c)) for c in captions.all_captions()) + 1 <= ANSWER_LENGTH
+    assert max(len(vocab.encode(c)) for c in captions.all_captions()) + 1 <= uni.answer_length
 
 
 def test_an_answer_is_the_sampler_on_its_own_images():
@@ -158,7 +157,7 @@ def test_an_answer_is_the_sampler_on_its_own_images():
         layout.prompt(uni.vocab, "describe", [codes[0], "what digit is this?"]),
         layout.prompt(uni.vocab, "describe", [codes[1], codes[2], "which is larger?"]),
     ]
-    expected = uni.reply(prompts, ANSWER_LENGTH, uni.sampling(DESCRIBE))
+    expected = uni.reply(prompts, uni.answer_length, uni.sampling(DESCRIBE))
     assert uni.answer([a, (b, c)], ["what digit is this?", "which is larger?"]) == expected
     assert uni.answer(torch.stack([a, b]), "why?") == uni.answer([a, b], ["why?", "why?"])
 
@@ -182,7 +181,7 @@ def test_an_edit_is_three_way_guidance_on_the_layout(scales):
 
 def test_thinking_draws_after_its_own_text(monkeypatch):
     # Random weights never stop, and their context is short.
-    monkeypatch.setattr(uni_module, "THINKING_LENGTH", 30)
+    monkeypatch.setattr(uni, "thinking", (30, THINK))
     prompts, vocab = ["draw the sum of one and one", "three and three"], uni.vocab
     texts, images = uni.think_and_draw(prompts, seed=4, steps=2)
     begun = [layout.prompt(vocab, "think", [prompt]) for prompt in prompts]
@@ -200,7 +199,8 @@ def scripted(monkeypatch, answers):
 
     def write_until_image(prompts, length, config):
         text, more = next(turns)
-        return [uni.vocab.encode(text) for _ in prompts], [more] * len(prompts)
+        header = [1] if more else []  # any header will do: `uni` writes its own
+        return [uni.vocab.encode(text) for _ in prompts], [header] * len(prompts)
 
     monkeypatch.setattr(uni, "write_until_image", write_until_image)
 
@@ -210,7 +210,7 @@ def test_interleaving_alternates_and_ends(monkeypatch):
     story = uni.interleave("count", steps=2)
     kinds = [part if isinstance(part, str) else tuple(part.shape) for part in story]
     assert kinds == ["one", (1, 32, 32), "two", (1, 32, 32), "done"]
-    monkeypatch.setattr(uni_module, "MAX_IMAGES", 3)
+    monkeypatch.setattr(uni, "max_images", 3)
     scripted(monkeypatch, [("more", True)] * 9)
     story = uni.interleave("never stops", steps=1)
     assert [isinstance(part, str) for part in story] == [True, False] * 3

@@ -27,6 +27,6 @@ def test_a_text_phase_ends_where_an_image_begins(monkeypatch):
     code, eos = vocab.image_token_offset + 3, vocab.eos_id
     rows = [word + header + [eos], word + [eos] * 5, word + [code, *header], word * 3]
     monkeypatch.setattr(uni, "write", lambda *_, **__: (rows, None))
-    texts, begins = uni.write_until_image([[]] * 4, 9, THINK)
+    texts, headers = uni.write_until_image([[]] * 4, 9, THINK)
     assert texts == [word, word, word, word * 3]
-    assert begins == [True, False, True, False]
+    assert headers == [header, [], [code, *header], []]

@@ -30,7 +30,7 @@ from ..model import KVCache
 from ..presets import get_preset
 from ..sampler import Tokens, generate
 from ..settings import changed
-from ..uni import ANSWER_LENGTH, DESCRIBE, DRAW, Uni
+from ..uni import DESCRIBE, DRAW, Uni
 from .runner import Experiment, Lab, Point, main
 
 DRAWINGS, DECIDING, IMAGES, REPAIRS = 500, 1500, 1000, 300
@@ -160,7 +160,7 @@ def describe(
     eos = uni.vocab.eos_id
     config = uni.sampling(DESCRIBE, **settings)
     tokens = uni.tokens(uni.vocab.is_text())
-    ids, passes = decode(uni, prompts, ANSWER_LENGTH, config, sprint, tokens)
+    ids, passes = decode(uni, prompts, uni.answer_length, config, sprint, tokens)
     written = [[token for token in row if token != eos] for row in ids.tolist()]
     hits = [uni.vocab.decode(row) == text for row, text in zip(written, true)]
     lengths = torch.tensor([len(row) + 1.0 for row in written])

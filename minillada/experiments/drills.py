@@ -16,7 +16,7 @@ from ..presets import get_preset
 from ..settings import changed
 from ..tasks import thinking
 from ..tasks.numbers import NUMBERS, SUMS, counting_trace
-from ..uni import DESCRIBE, THINK, THINKING_LENGTH, Uni
+from ..uni import DESCRIBE, THINK, Uni
 from .runner import Experiment, Lab, Point, main
 
 STEPS, START = 400, "runs/mnist-uni-style"
@@ -40,7 +40,7 @@ def think(uni: Uni, order: SamplingConfig) -> dict[str, list[str]]:
     for wording in thinking.SUM:
         asked = [wording.format(a=NUMBERS[a], b=NUMBERS[b]) for a, b in SUMS]
         prompts = [layout.prompt(uni.vocab, "think", [text]) for text in asked]
-        thoughts, _ = uni.write_until_image(prompts, THINKING_LENGTH, order)
+        thoughts, _ = uni.write_until_image(prompts, uni.thinking[0], order)
         report[wording] = [uni.vocab.decode(thought) for thought in thoughts]
     return report
 

@@ -9,12 +9,12 @@ from helpers import mnist_test_images, tiny_judge, tiny_uni
 from PIL import Image
 
 import minillada
-import minillada.uni as uni_module
 from minillada.commands import common, making
 from minillada.commands.common import escaped
 from minillada.datasets import mnist
 from minillada.datasets.pictures import read
 from minillada.show import grids
+from minillada.uni import THINK, Uni
 
 # The tiny model knows the words of captions alone.
 pytestmark = pytest.mark.filterwarnings("ignore:this model knows no word")
@@ -102,8 +102,8 @@ def test_edits(call, run, picture, tmp_path):
 @pytest.fixture
 def short_stories(monkeypatch):
     """Random weights never stop, and their context is short."""
-    monkeypatch.setattr(uni_module, "THINKING_LENGTH", 30)
-    monkeypatch.setattr(uni_module, "MAX_IMAGES", 2)
+    monkeypatch.setattr(Uni, "thinking", (30, THINK))
+    monkeypatch.setattr(Uni, "max_images", 2)
 
 
 def test_thoughts_and_stories(call, run, short_stories):
@@ -123,7 +123,7 @@ def test_a_picture_is_saved_before_anything_is_printed(call, run, monkeypatch, t
     monkeypatch.setattr(
         making, "print_texts", lambda *_, **__: seen.append((tmp_path / "t.png").exists())
     )
-    monkeypatch.setattr(uni_module, "THINKING_LENGTH", 30)
+    monkeypatch.setattr(Uni, "thinking", (30, THINK))
     assert call("think", "draw one", "--out", "t.png", "--model", run)[0] == 0
     assert seen == [True]
 
@@ -190,7 +190,7 @@ def test_what_is_refused_before_a_model_is_loaded(refuse, monkeypatch, arguments
 
 @pytest.mark.parametrize("command", [["draw", "a"], ["think", "a"], ["demo"]])
 def test_endings_that_cannot_be_written(refuse, run, command, monkeypatch):
-    monkeypatch.setattr(uni_module.Uni, "draw", None)  # no work is done before
+    monkeypatch.setattr(Uni, "draw", None)  # no work is done before
     model = [] if command == ["demo"] else ["--model", run]
     assert "a picture's name ends in .png" in refuse(*command, "--out", "x.gif", *model)
 
