@@ -162,7 +162,7 @@ def read_codes(codes: Tensor, tokenizer: Tokenizer) -> Tensor:
     """Codes `[B, h, w]`; `ValueError` unless they form grids of this tokenizer's codes."""
     (height, width), count = sides(tokenizer.grid), len(tokenizer.embedding)
     if not isinstance(codes, Tensor) or codes.dtype != torch.long or codes.ndim != 3:
-        raise ValueError(f"codes must be int64 of [B, {height}, {width}]; `encode` makes them")
+        raise ValueError(f"codes must be int64 of shape [B, {height}, {width}]; see `encode`")
     if codes.shape[1:] != (height, width):
         raise ValueError(f"codes must form a [B, {height}, {width}] grid, got {list(codes.shape)}")
     # An empty tensor has no smallest code.
