@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .experts import Experts
 from .files import WEIGHTS_DIR, atomic, checksum, need_data
 from .settings import Config, from_dict
 
@@ -187,19 +188,18 @@ def build(cls: Stored[M], config: Any) -> M:
 
 def check_sizes(cls: Stored[M], config: Any, tensors: Tensors, path: Path) -> None:
     """`ValueError`, before memory is taken, unless the configuration asks for these tensors."""
-    made = []  # names, to be counted
+    made = []  # how many tensors of a file each parameter is
 
     # A wrong configuration may ask for 100,000 experts, and to build them takes minutes, even on
     # `meta`. So torch calls `count` for each parameter: building stops at more than the file has.
     def count(module: nn.Module, name: str, parameter: Any) -> None:
-        made.append(name)
-        if len(made) > len(tensors):
+        made.append(len(parameter) if isinstance(module, Experts) else 1)  # a stack is many
+        if sum(made) > len(tensors):
             raise ValueError(f"{path} does not fit its configuration: it holds too few tensors")
 
     hook = nn.modules.module.register_module_parameter_registration_hook(count)
     with hook, torch.device("meta"):  # the hook is removed at the end
-        expected = build(cls, config).state_dict()
-    check_fit(expected, tensors, path)
+        check_fit(build(cls, config).state_dict(), tensors, path)
 
 
 def load_model(name: Name, cls: Stored[M], device: str | torch.device = "cpu") -> tuple[M, dict]:

@@ -13,12 +13,12 @@ from __future__ import annotations
 from typing import ClassVar, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from .config import ModelConfig
+from .experts import Experts
 from .masks import Mask, attend
 from .moe import MixtureOfExperts, RMSNorm, SwiGLU
 from .settings import Config
@@ -70,18 +70,16 @@ def rotary(position_ids: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
     dims = int(config.head_dim * config.partial_rotary_factor)
     pair = torch.arange(0, dims, 2, device=position_ids.device, dtype=torch.float)
     frequency = config.rope_theta ** (-pair / dims)  # [dims / 2]
-    angle = position_ids[:, None, :, None].float() * frequency  # [B or 1, 1, L, dims / 2]
-    angle = torch.cat([angle, angle], dim=-1)  # "rotate-half": i is paired with i + dims/2
-    return angle.cos(), angle.sin()
+    angle = position_ids[:, None, :, None].float() * frequency.repeat(2)  # [B or 1, 1, L, dims]
+    return angle.cos(), angle.sin()  # "rotate-half": i and i + dims/2 have the same angle
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the first dimensions of `x` `[B, heads, L, head_dim]`; the others stay."""
-    dims = cos.shape[-1]
+    dims, cos, sin = cos.shape[-1], cos.to(x.dtype), sin.to(x.dtype)
     turned, rest = x[..., :dims], x[..., dims:]  # only the first dims carry the position
     first, second = turned.chunk(2, dim=-1)  # [B, heads, L, dims / 2], the two parts of each pair
-    turned = turned * cos + torch.cat([-second, first], dim=-1) * sin
-    return torch.cat([turned.to(x.dtype), rest], dim=-1)
+    return torch.cat([turned * cos + torch.cat([-second, first], dim=-1) * sin, rest], dim=-1)
 
 
 class Context(NamedTuple):
@@ -170,7 +168,9 @@ class Backbone(nn.Module):
         # Training only: backward computes the inside of each layer again, to save memory.
         self.activation_checkpointing = False
         for module in self.modules():  # norms keep their weights of 1
-            if isinstance(module, nn.Linear | nn.Embedding):
+            if isinstance(module, Experts):
+                module.start(config.initializer_range)
+            elif isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=config.initializer_range)
 
     def forward(
@@ -215,6 +215,6 @@ class Backbone(nn.Module):
         return self.model.norm(x)  # [B, L, H]
 
     def logits(self, hidden: Tensor) -> Tensor:  # [..., H] to [..., V]
-        """The head, in float32: decoding commits tokens by probabilities that bfloat16 blurs."""
-        with torch.autocast(hidden.device.type, enabled=False):
-            return F.linear(hidden.float(), self.lm_head.weight.float())
+        """The head in the type of its weights, then float32, as in the official code."""
+        with torch.autocast(hidden.device.type, enabled=False):  # float32 weights: all in float32
+            return self.lm_head(hidden.to(self.lm_head.weight.dtype)).float()

@@ -1,4 +1,4 @@
-"""Parts of a layer that see one token at a time: norm, SwiGLU, and the mixture of experts.
+"""Parts of a layer that see one token at a time: norm, SwiGLU, router and mixture of experts.
 
 A mixture of experts (LLaDA2.0, arXiv 2512.15745) has many small SwiGLUs, and a token uses few.
 Router:  s = sigmoid(x Wᵀ) in float32. The choice looks at s + b (b: a bias for each expert), the
@@ -11,21 +11,17 @@ Output:  Σ w_e · expert_e(x) + shared expert(x).
 Notable choices
 - Load balance without a loss term: after each step the bias b of busy experts falls and that of
   idle ones rises. The bias steers the choice and never enters the output: no gradient is disturbed.
-- `combine_dense` is the formula: every expert computes every token, with weight 0 where it was not
-  chosen. `combine_grouped` computes only what was chosen; the result is the same up to rounding.
-  `combine_at_once` replaces its loop over experts by grouped matrix products of a GPU.
+- The router is in float32, whatever the type of the model: near ties decide who is chosen.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
+from .experts import Experts, combine
 
 
 class RMSNorm(nn.Module):
@@ -102,82 +98,6 @@ class Router(nn.Module):
         self.received.zero_()  # the next shares are those of the next step
 
 
-# The three ways to combine take experts, tokens x [T, H], and `chosen` and `weights` [T, k].
-
-
-def combine_dense(experts: Sequence[SwiGLU], x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-    """Σ_e w_e · expert_e(x) `[T, H]` as it is written, over all experts."""
-    all_weights = torch.zeros(len(x), len(experts), device=x.device).scatter(1, chosen, weights)
-    out = torch.zeros_like(x)
-    for index, expert in enumerate(experts):
-        out = out + (all_weights[:, index, None] * expert(x)).to(x.dtype)
-    return out
-
-
-def sort_by_expert(chosen: Tensor, weights: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The T · k choices, sorted by expert: the numbers of their tokens `[T·k]`, their weights
-    `[T·k, 1]`, and how many choices each of the E `experts` has `[E]`.
-    """
-    flat = chosen.flatten()  # choice i belongs to token i // k
-    order = flat.argsort(stable=True)  # equal experts stay in the order of their tokens
-    counts = torch.bincount(flat, minlength=experts)
-    return order // chosen.shape[1], weights.flatten()[order, None], counts
-
-
-def combine_grouped(
-    experts: Sequence[SwiGLU], x: Tensor, chosen: Tensor, weights: Tensor
-) -> Tensor:
-    """The same sum over the chosen experts alone: each takes its slice of the sorted choices."""
-    tokens, sorted_weights, counts = sort_by_expert(chosen, weights, len(experts))
-    out = torch.zeros_like(x)
-    end = 0  # of the expert's slice
-    for expert, count in zip(experts, counts.tolist()):
-        start, end = end, end + count
-        if count == 0:
-            continue  # nobody chose this expert
-        these_tokens, their_weights = tokens[start:end], sorted_weights[start:end]
-        # One matrix product makes gate and up. The weight of the choice is multiplied in already
-        # here, because an inner vector is usually shorter than an output.
-        gate_and_up = torch.cat([expert.gate_proj.weight, expert.up_proj.weight])
-        gate, up = F.linear(x[these_tokens], gate_and_up).chunk(2, dim=1)  # [choices, inner] each
-        inner = F.silu(gate) * up * their_weights.to(gate.dtype)
-        out.index_add_(0, these_tokens, F.linear(inner, expert.down_proj.weight).to(x.dtype))
-    return out
-
-
-def combine_at_once(
-    experts: Sequence[SwiGLU], x: Tensor, chosen: Tensor, weights: Tensor
-) -> Tensor:
-    """The same sum with three grouped products for all experts, in the type of `x`."""
-    tokens, sorted_weights, counts = sort_by_expert(chosen, weights, len(experts))
-    ends = counts.cumsum(0).int()  # where each expert's slice ends
-    stacked = {}
-    for name in ("gate_proj", "up_proj", "down_proj"):
-        matrices = [getattr(expert, name).weight for expert in experts]
-        stacked[name] = torch.stack(matrices).to(x.dtype).transpose(1, 2)  # [E, in, out]
-    gate = F.grouped_mm(x[tokens], stacked["gate_proj"], offs=ends)
-    up = F.grouped_mm(x[tokens], stacked["up_proj"], offs=ends)
-    inner = F.silu(gate) * up * sorted_weights.to(x.dtype)  # [T·k, inner]
-    down = F.grouped_mm(inner, stacked["down_proj"], offs=ends)  # [T·k, H]
-    return torch.zeros_like(x).index_add_(0, tokens, down)
-
-
-def combine(experts: Sequence[SwiGLU], x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-    """The fastest way that works here.
-
-    Grouped products need bfloat16, a GPU of compute capability 8, and widths in multiples of 8.
-    """
-    if not x.is_cuda or not hasattr(F, "grouped_mm"):
-        return combine_grouped(experts, x, chosen, weights)
-    autocast = torch.is_autocast_enabled("cuda")
-    dtype = torch.get_autocast_dtype("cuda") if autocast else x.dtype
-    new_enough = torch.cuda.get_device_capability(x.device) >= (8, 0)
-    aligned = all(width % 8 == 0 for width in experts[0].gate_proj.weight.shape)
-    if dtype != torch.bfloat16 or not new_enough or not aligned:
-        return combine_grouped(experts, x, chosen, weights)
-    return combine_at_once(experts, x.to(dtype), chosen, weights).to(x.dtype)
-
-
 class MixtureOfExperts(nn.Module):
     """Routed experts and a shared one, with the parameter names of the official checkpoint."""
 
@@ -186,7 +106,7 @@ class MixtureOfExperts(nn.Module):
         check_experts(config)
         hidden, inner = config.hidden_size, config.moe_intermediate_size
         self.gate = Router(config)  # the official name; not the gate of a SwiGLU
-        self.experts: Any = nn.ModuleList(SwiGLU(hidden, inner) for _ in range(config.num_experts))
+        self.experts = Experts(config.num_experts, hidden, inner)
         self.shared_experts = SwiGLU(hidden, inner * config.num_shared_experts)  # all in one
 
     def forward(self, x: Tensor) -> Tensor:

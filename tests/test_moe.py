@@ -9,7 +9,7 @@ from helpers import MASK, few, generator, many, random_ids, tiny_backbone, tiny_
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillada import moe
+from minillada import experts, moe
 from minillada.config import SamplingConfig, TrainingConfig
 from minillada.extras import transfer
 from minillada.model import Backbone
@@ -96,9 +96,9 @@ def test_grouped_experts_are_the_formula_with_equal_gradients(tokens, seed, idle
         mixture.gate.expert_bias[:4] = -10.0  # some experts receive nobody
     results = []
     for combine in (
-        moe.combine_dense,
-        moe.combine_grouped,
-        *([moe.combine_at_once] if hasattr(F, "grouped_mm") else []),
+        experts.combine_dense,
+        experts.combine_grouped,
+        *([experts.combine_at_once] if hasattr(F, "grouped_mm") else []),
     ):
         mixture.zero_grad()
         inputs = x.clone().requires_grad_()
@@ -125,9 +125,9 @@ def test_grouped_products_on_a_gpu_are_the_formula_up_to_rounding():
     mixture = tiny_moe(1, hidden_size=64, moe_intermediate_size=32).cuda().bfloat16()
     x = torch.randn(50, 64, generator=generator()).cuda().bfloat16()
     chosen, weights = mixture.gate(x)
-    exact = moe.combine_dense(mixture.experts.float(), x.float(), chosen, weights)
+    exact = experts.combine_dense(mixture.experts.float(), x.float(), chosen, weights)
     assert torch.allclose(
-        moe.combine(mixture.experts.bfloat16(), x, chosen, weights).float(),
+        experts.combine(mixture.experts.bfloat16(), x, chosen, weights).float(),
         exact,
         atol=0.05 * float(exact.abs().max()),
     )
@@ -135,9 +135,8 @@ def test_grouped_products_on_a_gpu_are_the_formula_up_to_rounding():
 
 def test_mixture_adds_the_shared_expert():
     mixture, x = tiny_moe(), torch.randn(2, 3, 16, generator=generator())
-    routed = moe.combine_dense(mixture.experts, x.view(6, 16), *mixture.gate(x.view(6, 16))).view(
-        2, 3, 16
-    )
+    tokens = x.view(6, 16)
+    routed = experts.combine_dense(mixture.experts, tokens, *mixture.gate(tokens)).view(2, 3, 16)
     assert torch.allclose(mixture(x), routed + mixture.shared_experts(x), atol=1e-6)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .. import checkpoint, diffusion, moe
 from ..batching import Batch
 from ..config import ModelConfig, ObjectiveConfig, SamplingConfig
+from ..experts import Experts, combine_dense, combine_grouped
 from ..masks import block_causal_mask, block_diffusion_mask
 from ..measure import timing
 from ..model import Backbone
@@ -243,16 +244,16 @@ def bench_train(setting: Setting, length: int = 512, batch: int = 4, views: int 
 # --- experts -------------------------------------------------------------------------------------
 
 
-def sparse_loop(experts: nn.ModuleList, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+def sparse_loop(experts: Experts, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
     """What one would write next after the formula: each expert looks up its own tokens."""
     out = torch.zeros_like(x)
-    for number, expert in enumerate(experts):
+    for number, expert in enumerate(experts.apart()):
         token, slot = (chosen == number).nonzero(as_tuple=True)
         out.index_add_(0, token, expert(x[token]) * weights[token, slot, None])
     return out
 
 
-class Experts:
+class ExpertLayer:
     """The forward pass of one layer of 64 experts, top-8 in 4 of 8 groups."""
 
     config = ModelConfig(
@@ -274,10 +275,10 @@ class Experts:
         return combine(self.layer.experts, self.x, self.chosen, self.weights)
 
     def ours(self) -> Tensor:
-        return self.run(moe.combine_grouped)
+        return self.run(combine_grouped)
 
     def formula(self) -> Tensor:
-        return self.run(moe.combine_dense)
+        return self.run(combine_dense)
 
     def loop(self) -> Tensor:
         return self.run(sparse_loop)
@@ -288,11 +289,11 @@ def bench_moe(setting: Setting, tokens: int = 2048) -> dict:
 
     `ratio_sparse_loop` compares it with a loop in which each expert looks up its tokens.
     """
-    experts = Experts(setting, tokens)
-    report = setting.compare(experts.ours, experts.formula)
-    loop = setting.compare(experts.ours, experts.loop)
-    ours = experts.ours()
-    errors = [float((ours - other()).abs().max()) for other in (experts.formula, experts.loop)]
+    layer = ExpertLayer(setting, tokens)
+    report = setting.compare(layer.ours, layer.formula)
+    loop = setting.compare(layer.ours, layer.loop)
+    ours = layer.ours()
+    errors = [float((ours - other()).abs().max()) for other in (layer.formula, layer.loop)]
     return {
         "benchmark": "moe",
         **report,
@@ -300,8 +301,8 @@ def bench_moe(setting: Setting, tokens: int = 2048) -> dict:
         "equal": max(errors) < 1e-5,
         "largest_difference": max(errors),
         "tokens": tokens,
-        "experts": experts.config.num_experts,
-        "top_k": experts.config.num_experts_per_tok,
-        "hidden_size": experts.config.hidden_size,
-        "moe_intermediate_size": experts.config.moe_intermediate_size,
+        "experts": layer.config.num_experts,
+        "top_k": layer.config.num_experts_per_tok,
+        "hidden_size": layer.config.hidden_size,
+        "moe_intermediate_size": layer.config.moe_intermediate_size,
     }

@@ -5,11 +5,13 @@ Notable choices
 - Muon (arXiv 2502.16982) makes the singular values of an update alike. As its authors advise, it
   gets the matrices of the layers; embedding and head are tables of rows and stay with AdamW. Its
   steps are scaled to the size of AdamW's, so that one learning rate fits both.
+- The experts of a layer are stacked into one parameter. Muon treats each of them by itself.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,11 +39,11 @@ def make_optimizers(module: nn.Module, config: TrainingConfig) -> list[torch.opt
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        # Weights of convolutions have four dimensions; Muon takes matrices alone.
+        # Weights of convolutions have four dimensions; Muon takes matrices and stacks of them.
         is_table = any(part in name for part in TABLES)
         if parameter.ndim < 2:
             vectors.append(parameter)
-        elif optim.optimizer == "muon" and parameter.ndim == 2 and not is_table:
+        elif optim.optimizer == "muon" and parameter.ndim in (2, 3) and not is_table:
             layer_matrices.append(parameter)
         else:
             other_matrices.append(parameter)
@@ -53,11 +55,29 @@ def make_optimizers(module: nn.Module, config: TrainingConfig) -> list[torch.opt
         torch.optim.AdamW(groups, lr=optim.learning_rate, betas=optim.betas)
     ]
     if layer_matrices:
-        muon = torch.optim.Muon(
-            layer_matrices,
-            optim.learning_rate,
-            optim.weight_decay,
-            adjust_lr_fn="match_rms_adamw",
-        )
-        optimizers.append(muon)
+        optimizers.append(Muon(layer_matrices, optim.learning_rate, optim.weight_decay))
     return optimizers
+
+
+class Muon(torch.optim.Muon):
+    """Muon for matrices, and for stacks of matrices `[E, out, in]`, each of which counts alone."""
+
+    def __init__(self, parameters: list[nn.Parameter], rate: float, decay: float):
+        # PyTorch's Muon takes matrices only, so a stack is given as E views of its memory.
+        self.stacks: list[tuple[nn.Parameter, list[nn.Parameter]]] = []
+        matrices = []
+        for parameter in parameters:
+            if parameter.ndim == 2:
+                matrices.append(parameter)
+                continue
+            views = [nn.Parameter(matrix) for matrix in parameter.detach()]
+            self.stacks.append((parameter, views))
+            matrices += views
+        super().__init__(matrices, rate, decay, adjust_lr_fn="match_rms_adamw")
+
+    def step(self, closure: Any = None) -> Any:
+        """The update of PyTorch's Muon; it changes the views, and with them the stacks."""
+        for stack, views in self.stacks:
+            for number, view in enumerate(views):
+                view.grad = None if stack.grad is None else stack.grad[number]
+        return super().step(closure)

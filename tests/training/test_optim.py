@@ -7,6 +7,7 @@ from tiny_runs import SHORT
 from torch import nn
 
 from minillada.config import TrainingConfig
+from minillada.experts import Experts
 from minillada.settings import changed
 from minillada.training import optim
 
@@ -72,3 +73,38 @@ def test_muon_moves_all_directions_alike_as_far_as_adamw_does():
         size = float(step.square().mean().sqrt())
         assert size == pytest.approx(0.2 * SHORT.optim.learning_rate, rel=0.3)
     assert torch.equal(backbone.lm_head.weight, untouched)
+
+
+class Apart(nn.Module):
+    """The same matrices as the stacks of `experts`, each a parameter of its own."""
+
+    def __init__(self, stacks: Experts):
+        super().__init__()
+        matrices = [matrix for expert in stacks.apart() for matrix in expert]
+        self.matrices = nn.ParameterList(matrix.detach().clone() for matrix in matrices)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_stacked_experts_move_as_separate_matrices_do(optimizer):
+    stacks = Experts(5, 12, 8)
+    apart = Apart(stacks)
+    config = changed(SHORT, optimizer=optimizer, weight_decay=0.1)
+    ours = optim.make_optimizers(stacks, config)
+    theirs = optim.make_optimizers(apart, config)
+    before = [matrix.clone() for matrix in apart.matrices]
+    for step in range(3):
+        source = generator(step)
+        for stack in stacks.parameters():
+            stack.grad = torch.zeros_like(stack)
+        matrices = iter(apart.matrices)
+        for number in range(5):
+            for stack in stacks.parameters():
+                matrix = next(matrices)
+                matrix.grad = torch.randn(matrix.shape, generator=source)
+                stack.grad[number] = matrix.grad
+        for one in ours + theirs:
+            one.step()
+    matrices = [matrix for expert in stacks.apart() for matrix in expert]
+    for moved, matrix, old in zip(matrices, apart.matrices, before):
+        assert torch.equal(moved, matrix)
+        assert not torch.equal(moved, old)

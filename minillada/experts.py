@@ -1,0 +1,182 @@
+"""The experts of a layer: many small SwiGLUs, and the weighted sum of those a token has chosen.
+
+Notable choices
+- All experts of a projection are one parameter `[E, out, in]`. A GPU multiplies all of them at
+  once, and no forward pass copies weights to stack them.
+- A state dict names every expert by itself, as the official checkpoint does: `3.up_proj.weight`.
+  These matrices are views of the stacks.
+- Products are in the type of the weights. Their weighted sum is in float32 and then cast back, as
+  in the official code.
+- `combine_dense` is the formula: every expert computes every token, with weight 0 where it was not
+  chosen. `combine_grouped` computes only what was chosen; the result is the same up to rounding.
+  `combine_at_once` replaces its loop over experts by grouped matrix products of a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Expert(NamedTuple):
+    """The matrices of one expert, `[out, in]`."""
+
+    gate_proj: Tensor
+    up_proj: Tensor
+    down_proj: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """down(silu(gate(x)) * up(x)), from `[..., H]` to `[..., H]`."""
+        inner = F.silu(F.linear(x, self.gate_proj)) * F.linear(x, self.up_proj)
+        return F.linear(inner, self.down_proj)
+
+
+class Stock(Protocol):
+    """What `combine` needs: how many experts there are, and a list from which it takes some."""
+
+    def __len__(self) -> int: ...
+
+    def apart(self) -> Sequence[Expert]: ...
+
+
+class Experts(nn.Module):
+    """E experts, each projection in one parameter."""
+
+    def __init__(self, count: int, hidden: int, inner: int):
+        super().__init__()
+        self.gate_proj = nn.Parameter(torch.empty(count, inner, hidden))
+        self.up_proj = nn.Parameter(torch.empty(count, inner, hidden))
+        self.down_proj = nn.Parameter(torch.empty(count, hidden, inner))
+        self.start()
+
+    def __len__(self) -> int:
+        return len(self.gate_proj)
+
+    def apart(self) -> list[Expert]:
+        """The experts one by one; their matrices are views."""
+        # The gradient of `unbind` is one stack. That of an index would be a stack for each expert.
+        stacks = self.gate_proj.unbind(), self.up_proj.unbind(), self.down_proj.unbind()
+        return [Expert(*matrices) for matrices in zip(*stacks)]
+
+    @torch.no_grad()
+    def start(self, std: float | None = None) -> None:
+        """Random matrices: normally distributed, or without `std` those of a new `nn.Linear`."""
+        if self.gate_proj.is_meta:
+            return  # no memory, no numbers
+        # Expert by expert: a seed gives the numbers that separate modules would get.
+        for expert in self.apart():
+            for matrix in expert:
+                if std is None:
+                    nn.init.kaiming_uniform_(matrix, a=math.sqrt(5))
+                else:
+                    nn.init.normal_(matrix, std=std)
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        """Called by `state_dict`: one entry for each matrix of each expert."""
+        for number, expert in enumerate(self.apart()):
+            for name, matrix in expert._asdict().items():
+                key = f"{prefix}{number}.{name}.weight"
+                destination[key] = matrix if keep_vars else matrix.detach()
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *others: Any) -> None:
+        """Called by `load_state_dict`: faults are appended to the last three lists."""
+        _, strict, missing, unexpected, errors = others
+        known = {}
+        for number, expert in enumerate(self.apart()):
+            for name, matrix in expert._asdict().items():
+                known[f"{prefix}{number}.{name}.weight"] = matrix
+        missing += [key for key in known if key not in state_dict]
+        if strict:
+            ours = (key for key in state_dict if key.startswith(prefix))
+            unexpected += [key for key in ours if key not in known]
+        for key, matrix in known.items():
+            if key not in state_dict:
+                continue
+            found = state_dict[key]
+            if found.shape != matrix.shape:
+                errors.append(f"{key} has shape {list(found.shape)}, not {list(matrix.shape)}")
+                continue
+            with torch.no_grad():  # the stacks stay what they are, also with `assign=True`
+                matrix.copy_(found)
+
+
+# --- the weighted sum ----------------------------------------------------------------------------
+
+# The three ways to combine take experts, tokens x [T, H], and `chosen` and `weights` [T, k].
+
+
+def combine_dense(experts: Stock, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """Σ_e w_e · expert_e(x) `[T, H]` as it is written, over all experts."""
+    all_weights = torch.zeros(len(x), len(experts), device=x.device).scatter(1, chosen, weights)
+    out = torch.zeros_like(x, dtype=torch.float)
+    for number, expert in enumerate(experts.apart()):
+        out = out + all_weights[:, number, None] * expert(x)
+    return out.to(x.dtype)
+
+
+def sort_by_expert(chosen: Tensor, experts: int) -> tuple[Tensor, Tensor]:
+    """The T · k choices in the order of their experts `[T·k]`, and how many each expert has `[E]`.
+
+    Choice i is one of token i // k.
+    """
+    flat = chosen.flatten()
+    order = flat.argsort(stable=True)  # equal experts stay in the order of their tokens
+    return order, torch.bincount(flat, minlength=experts)
+
+
+def combine_grouped(experts: Stock, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """The same sum over the chosen experts alone: each takes its slice of the sorted choices."""
+    order, counts = sort_by_expert(chosen, len(experts))
+    tokens, sorted_weights = order // chosen.shape[1], weights.flatten()[order, None]
+    out = torch.zeros_like(x, dtype=torch.float)
+    single = experts.apart()
+    end = 0  # of the expert's slice
+    for number, count in enumerate(counts.tolist()):
+        start, end = end, end + count
+        if count == 0:
+            continue  # nobody chose this expert
+        these_tokens = tokens[start:end]
+        # float32 times any type is float32
+        weighted = sorted_weights[start:end] * single[number](x[these_tokens])
+        out.index_add_(0, these_tokens, weighted)
+    return out.to(x.dtype)
+
+
+def grouped_linear(rows: Tensor, stack: Tensor, ends: Tensor) -> Tensor:
+    """Rows `[n, in]` times the matrices of their experts, `[n, out]`; expert e ends at ends[e]."""
+    # A transposed stack [E, in, out] is a view, and `to` copies only if the types differ.
+    return F.grouped_mm(rows, stack.to(rows.dtype).transpose(1, 2), offs=ends)
+
+
+def combine_at_once(experts: Experts, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """The same sum with three grouped products for all experts, in the type of `x`."""
+    order, counts = sort_by_expert(chosen, len(experts))
+    ends = counts.cumsum(0).int()  # where each expert's slice ends
+    rows = x[order // chosen.shape[1]]  # [T·k, H]
+    gate = grouped_linear(rows, experts.gate_proj, ends)  # [T·k, inner]
+    up = grouped_linear(rows, experts.up_proj, ends)
+    outputs = grouped_linear(F.silu(gate) * up, experts.down_proj, ends)  # [T·k, H]
+    # Back in the order of the tokens. A sum over k has one order, so it can be repeated exactly.
+    outputs = outputs[order.argsort()].unflatten(0, chosen.shape)  # [T, k, H]
+    return (weights[..., None] * outputs).sum(1).to(x.dtype)
+
+
+def combine(experts: Stock, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """The fastest way that works here.
+
+    Grouped products need bfloat16, a GPU of compute capability 8, and widths in multiples of 8.
+    """
+    if not x.is_cuda or not hasattr(F, "grouped_mm") or not isinstance(experts, Experts):
+        return combine_grouped(experts, x, chosen, weights)
+    autocast = torch.is_autocast_enabled("cuda")
+    dtype = torch.get_autocast_dtype("cuda") if autocast else x.dtype
+    new_enough = torch.cuda.get_device_capability(x.device) >= (8, 0)
+    aligned = all(width % 8 == 0 for width in experts.gate_proj.shape[1:])
+    if dtype != torch.bfloat16 or not new_enough or not aligned:
+        return combine_grouped(experts, x, chosen, weights)
+    return combine_at_once(experts, x.to(dtype), chosen, weights).to(x.dtype)
