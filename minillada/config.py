@@ -43,6 +43,10 @@ class TokenizerConfig(Config):
     caption_vocab_size: int = Field(TEXT_VOCAB_SIZE, ge=1)  # text ids that `vq.CaptionTower` reads
     alignment_weight: float = Field(0.015, ge=0)  # of the caption loss; 0: learn pixels only
     edge_weight: float = Field(0.3, ge=0)  # of an extra loss on image edges; keeps strokes sharp
+    feature_weight: float = Field(0.0, ge=0)  # of a loss on the features of `Preset.teacher`
+    colour_weight: float = Field(0.0, ge=0)  # of a loss on the mean colour of every token's pixels
+    decoder_blocks: int = Field(1, ge=1, le=100)  # residual blocks on the grid of codes
+    unquantised_steps: int = Field(0, ge=0)  # first steps without a codebook, which starts then
 
     @property
     def grid(self) -> int:
@@ -61,6 +65,17 @@ class JudgeConfig(Config):
     classes: int = Field(10, ge=2, le=100_000)
     width: int = Field(32, ge=1, le=65_536)
     features: int = Field(64, ge=1, le=65_536)  # penultimate layer, where Fréchet distances live
+    whitened: bool = False  # a body for photographs (`measure/whitened.py`); features = 4 * width
+    flips: bool = False  # a mirrored image shows the same: train on both, classify by both
+    label_smoothing: Share = 0.0  # of the target that is spread over all classes
+
+    @model_validator(mode="after")
+    def check_features(self) -> Self:
+        if self.whitened and self.features != 4 * self.width:
+            raise ValueError(
+                f"a whitened body has 4 * width = {4 * self.width} features, not {self.features}"
+            )
+        return self
 
 
 class ModelConfig(Config):
@@ -210,5 +225,7 @@ class Preset(Config):
     kind: Literal["text", "judge", "tokenizer", "backbone"]
     model: TextConfig | TokenizerConfig | JudgeConfig | ModelConfig
     training: TrainingConfig = TrainingConfig()
+    dataset: Literal["mnist", "cifar10"] = "mnist"  # what it learns from (`datasets/table.py`)
     tokenizer: str | None = None  # the image tokenizer that a backbone reads
+    teacher: str | None = None  # the classifier whose features an image tokenizer must keep
     text: str = "mnist-text"  # the text pieces of a backbone's vocabulary

@@ -1,4 +1,4 @@
-"""The judge: a small convolutional classifier that marks drawn digits.
+"""The judge: a small convolutional classifier that marks drawn images.
 
 Its features also measure variety. It is trained on real images only and is never used in the
 training of another model, so no model can learn to please it.
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from ..checkpoint import load_model
 from ..config import JudgeConfig
 from ..settings import Config
+from . import whitened
+
+SHIFT = 2  # pixels by which photographs are moved at most while the judge learns
 
 
 class Judge(nn.Module):
@@ -26,18 +29,8 @@ class Judge(nn.Module):
     def __init__(self, config: JudgeConfig):
         super().__init__()
         self.config = config
-        layers: list[nn.Module] = []
-        channels = config.channels
-        # Three stages of two convolutions; each stage halves the image and doubles the channels.
-        for width in (config.width, 2 * config.width, 4 * config.width):
-            for source in (channels, width):
-                layers.append(nn.Conv2d(source, width, 3, padding=1, bias=False))
-                layers += [nn.BatchNorm2d(width), nn.ReLU()]
-            layers.append(nn.MaxPool2d(2))
-            channels = width
-        layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten()]  # [B, 4 * channels]
-        layers += [nn.Linear(4 * channels, config.features), nn.ReLU()]
-        self.body = nn.Sequential(*layers)
+        make_body = whitened.make_body if config.whitened else plain_body
+        self.body = make_body(config)
         self.head = nn.Linear(config.features, config.classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -48,17 +41,66 @@ class Judge(nn.Module):
         """Activations before the last layer `[B, features]`, in batches so that memory suffices."""
         return torch.cat([self.body(part) for part in images.split(batch_size)])
 
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """What each stage of the body makes, from fine to coarse; the last one is the features.
+
+        `ValueError` for a body of digits, of which nobody asks this.
+        """
+        if not self.config.whitened:
+            raise ValueError("a teacher must have a whitened body; train one like cifar-features")
+        return whitened.stages(self.body, images)
+
     def classify(self, images: Tensor) -> Tensor:
         """Most likely class `[B]`."""
-        return self.head(self.features(images)).argmax(1)
+        logits = self.head(self.features(images))  # [B, classes]
+        if self.config.flips:
+            logits = logits + self.head(self.features(images.flip(-1)))
+        return logits.argmax(1)
+
+    def prepare(self, images: Tensor) -> None:
+        """Set the layers that are computed from images `[N, C, H, W]` and not trained."""
+        for layer in self.body:
+            if isinstance(layer, whitened.Whitening):
+                layer.fit(images)
 
     def loss(
         self, images: Tensor, labels: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, dict]:
-        """Cross-entropy on randomly rotated, scaled and shifted copies."""
-        logits = self(augment(images, generator))
+        """Cross-entropy on copies that are changed at random, but show the same."""
+        logits = self((flip_and_shift if self.config.flips else augment)(images, generator))
         right = (logits.argmax(1) == labels).float().mean()
-        return F.cross_entropy(logits, labels), {"accuracy": float(right)}
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        return loss, {"accuracy": float(right)}
+
+
+def plain_body(config: JudgeConfig) -> nn.Sequential:
+    """Images `[B, C, H, W]` -> features `[B, F]`, for digits."""
+    layers: list[nn.Module] = []
+    channels = config.channels
+    # Three stages of two convolutions; each stage halves the image and doubles the channels.
+    for width in (config.width, 2 * config.width, 4 * config.width):
+        for source in (channels, width):
+            layers.append(nn.Conv2d(source, width, 3, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(width), nn.ReLU()]
+        layers.append(nn.MaxPool2d(2))
+        channels = width
+    layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten()]  # [B, 4 * channels]
+    layers += [nn.Linear(4 * channels, config.features), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def flip_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Half of the images mirrored, and the whole batch moved by up to `SHIFT` px.
+
+    What enters at the border is what lies inside of it, mirrored.
+    """
+    mirrored = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
+    images = torch.where(mirrored.to(images.device), images.flip(-1), images)
+    down, right = torch.randint(0, 2 * SHIFT + 1, (2,), generator=generator).tolist()
+    padded = F.pad(images, (SHIFT,) * 4, mode="reflect")
+    height, width = images.shape[-2:]
+    moved = padded[..., down : down + height, right : right + width]
+    return moved.contiguous(memory_format=torch.channels_last)
 
 
 def augment(
@@ -78,6 +120,6 @@ def augment(
     return F.grid_sample(images, grid, align_corners=False)
 
 
-def load_judge(device: str | torch.device = "cpu") -> Judge:
-    """The shipped judge."""
-    return load_model("mnist-judge", Judge, device)[0]
+def load_judge(device: str | torch.device = "cpu", name: str = "mnist-judge") -> Judge:
+    """The shipped judge of a data set."""
+    return load_model(name, Judge, device)[0]

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from ..config import Preset
+from .cifar import CIFAR
 from .mnist import MNIST
 from .uni import UNI
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (*MNIST, *UNI)}
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (*MNIST, *UNI, *CIFAR)}
 
 
 def get_preset(name: str) -> Preset:

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..config import TrainingConfig
 
-TABLES = ("embeddings", "lm_head")  # parts of the names of tables, which Muon leaves alone
+TABLES = ("embeddings", "head")  # parts of the names of tables, which Muon leaves alone
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import layout
 from ..batching import Batch
 from ..config import Preset, TrainingConfig
-from ..datasets import captions, edits, mnist
+from ..datasets import captions, edits
+from ..datasets.grammar import Grammar
+from ..datasets.images import Images
 from ..datasets.pool import Pool
+from ..datasets.table import DataSet
 from ..diffusion import block_diffusion_loss
 from ..extras.conversion import block_size_at, mask_noise_at, noisy_mask_embedding
 from ..extras.levenshtein import draft_loss
@@ -41,22 +44,19 @@ def bpe_corpus(every_task: bool = False) -> list[str]:
     return texts + all_texts() if every_task else texts
 
 
-def caption_table(text: Vocabulary) -> Tensor:
-    """Piece ids `[N, T]` of every full caption, in the order of `captions.all_captions`."""
-    return torch.tensor([text.encode(caption) for caption in captions.all_captions()])
+def caption_table(text: Vocabulary, grammar: Grammar) -> Tensor:
+    """Piece ids `[N, T]` of every full caption, in the order of `Grammar.all_captions`.
+
+    Shorter captions are filled up with the end of a text, which `vq.CaptionTower` leaves out.
+    """
+    rows = [torch.tensor(text.encode(caption)) for caption in grammar.all_captions()]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=text.eos_id)
 
 
-def caption_index(classes: Tensor) -> Tensor:
-    """Row of `caption_table` for classes `[B, 3]`: digit, thickness, slant."""
-    digit, thickness, slant = classes.unbind(1)
-    # `all_captions` counts slants fastest, then thicknesses, then digits.
-    style = thickness * len(captions.SLANT_WORDS) + slant
-    return digit * len(captions.THICKNESS_WORDS) * len(captions.SLANT_WORDS) + style
-
-
-def judge_loss(module: Judge, images: mnist.Images, config: TrainingConfig) -> Loss:
-    """Cross-entropy of the digit."""
+def judge_loss(module: Judge, images: Images, config: TrainingConfig) -> Loss:
+    """Cross-entropy of the class."""
     device = next(module.parameters()).device
+    module.prepare(images.floats(slice(0, 5000)).to(device))
 
     def loss(step: int):
         index = batch_indices(len(images.labels), config.batch_size, step, config.seed)
@@ -72,14 +72,23 @@ def image_tokenizer_loss(
     caption_ids: Tensor,
     caption_index: Tensor,
     generator: torch.Generator,
+    step: int = 0,
+    teacher: Judge | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """Training loss of a batch, and its parts; in training mode the codebook moves as well.
 
-    `caption_ids` `[N, T]` and `caption_index` `[B]` as in `vq.CaptionTower`.
+    `caption_ids` `[N, T]` and `caption_index` `[B]` as in `vq.CaptionTower`. During the first
+    `unquantised_steps` the decoder reads the features themselves. A codebook that starts from
+    features that have learned something is used in full; a random one is not.
     """
     config = tokenizer.config
-    quantised = tokenizer.codebook(tokenizer.encoder(images))
-    output = tokenizer.decoder(quantised.vectors)
+    features = tokenizer.encoder(images)
+    if config.unquantised_steps and step == config.unquantised_steps and tokenizer.training:
+        tokenizer.codebook.start(features.detach(), generator)
+    quantised = tokenizer.codebook(features)
+    free = step < config.unquantised_steps
+    shown = quantised.features if free else quantised.vectors
+    output = tokenizer.decoder(shown.contiguous(memory_format=torch.channels_last))
     # 1. Squared error alone gives blurred strokes, and a blurred stroke looks thick. So the
     # differences of neighbouring pixels, the edges, must match, too.
     squared = F.mse_loss(output, images)
@@ -89,46 +98,78 @@ def image_tokenizer_loss(
     # 2. Commitment pulls each feature towards its code. The codes have no gradient.
     vectors = rearrange(tokenizer.embedding[quantised.codes], "b h w c -> b c h w")
     commitment = F.mse_loss(quantised.features, vectors)
-    total = squared + config.edge_weight * edges + commitment
+    total = squared + config.edge_weight * edges
+    if not free:
+        total = total + commitment
     psnr = -10 * squared.detach().log10()
     parts = {"psnr_db": float(psnr), "commit": float(commitment.detach())}
     # 3. Alignment: caption and tokens agree.
     if config.alignment_weight > 0:
-        alignment = tokenizer.tower(quantised.vectors, caption_ids, caption_index)
+        alignment = tokenizer.tower(shown, caption_ids, caption_index)
         total = total + config.alignment_weight * alignment
         parts["alignment"] = float(alignment.detach())
-    if tokenizer.training:
-        features = quantised.features.detach()
-        parts["revived"] = tokenizer.codebook.update(features, quantised.codes, generator)
+    # 4. What a classifier sees stays, although pixels change; so does the colour of each token.
+    if teacher is not None and config.feature_weight > 0:
+        distance = feature_distance(teacher, output, images)
+        total = total + config.feature_weight * distance
+        parts["features"] = float(distance.detach())
+    if config.colour_weight > 0:
+        patch = config.patch_size
+        colours = F.mse_loss(F.avg_pool2d(output, patch), F.avg_pool2d(images, patch))
+        total = total + config.colour_weight * colours
+    if tokenizer.training and not free:
+        unit = quantised.features.detach()
+        parts["revived"] = tokenizer.codebook.update(unit, quantised.codes, generator)
     return total, parts
 
 
+def feature_distance(teacher: Judge, output: Tensor, images: Tensor) -> Tensor:
+    """How differently a classifier sees two batches of images; 0 if they are equal.
+
+    As LPIPS (arXiv 1801.03924), without its learned weights: at every place of every stage the
+    activations have length 1, and their squared distance is averaged.
+    """
+    with torch.no_grad():
+        wanted = teacher.stages(images)
+    total = torch.zeros((), device=images.device)
+    for seen, target in zip(teacher.stages(output), wanted):
+        difference = F.normalize(seen.float(), dim=1) - F.normalize(target.float(), dim=1)
+        total = total + difference.square().sum(1).mean()
+    return total / len(wanted)
+
+
 def tokenizer_loss(
-    module: ImageTokenizer, images: mnist.Images, text: Vocabulary, config: TrainingConfig
+    module: ImageTokenizer,
+    images: Images,
+    data: DataSet,
+    text: Vocabulary,
+    config: TrainingConfig,
+    teacher: Judge | None = None,
 ) -> Loss:
     """Reconstruction, and alignment of each image with its own caption among all captions."""
     device = next(module.parameters()).device
-    table = caption_table(text).to(device)
+    table = caption_table(text, data.grammar).to(device)
 
     def loss(step: int):
         generator = step_generator(config.seed, step)
         index = batch_indices(len(images.labels), config.batch_size, step, config.seed)
         shown = shift(images.floats(index), generator)  # [B, C, H, W]
         if config.data.operation_share:
-            shown = edit_some(shown, config.data.operation_share, generator)
-        # Thickness and slant are those of what is shown. They are measured white on black.
-        dark = shown.mean((1, 2, 3), keepdim=True) < 0.5
-        white_on_black = torch.where(dark, shown, 1 - shown)
-        classes = captions.caption_classes(white_on_black, images.labels[index])  # [B, 3]
-        right = caption_index(classes).to(device)
-        return image_tokenizer_loss(module, shown.to(device), table, right, generator)
+            names = list(data.operations)
+            shown = edit_some(shown, names, config.data.operation_share, generator)
+        # What a caption says beside the label is measured on what is shown.
+        classes = data.classes(shown, images.labels[index])  # [B, columns]
+        right = data.grammar.index(classes).to(device)
+        shown = shown.to(device, memory_format=torch.channels_last)
+        return image_tokenizer_loss(module, shown, table, right, generator, step, teacher)
 
     return loss
 
 
-def edit_some(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def edit_some(
+    images: Tensor, names: list[str], share: float, generator: torch.Generator
+) -> Tensor:
     """Images `[B, C, H, W]`, a share of them edited by a random operation."""
-    names = list(edits.OPERATIONS)
     chosen = torch.randint(len(names), (len(images),), generator=generator).tolist()
     edited = (torch.rand(len(images), generator=generator) < share).tolist()
     instructions = [names[c] if e else None for c, e in zip(chosen, edited)]

@@ -15,6 +15,7 @@ from .. import checkpoint
 from ..config import Preset, TextConfig
 from ..datasets import mnist
 from ..datasets.pool import Pool, mnist_pool
+from ..datasets.table import DATASETS
 from ..extras import transfer
 from ..files import atomic, lock
 from ..measure.judge import Judge
@@ -45,6 +46,8 @@ class Materials:
     images: mnist.Images
     vocab: Vocabulary
     about: dict[str, Any] = field(default_factory=dict)
+    # of an image tokenizer:
+    teacher: Judge | None = None
     # of a backbone:
     tokenizer: ImageTokenizer | None = None
     pool: Pool | None = None
@@ -86,7 +89,7 @@ def train(
         "command": command(preset, start),
         "config": to_dict(preset.model),
         "training": to_dict(preset.training),
-        "data_md5": mnist.MNIST_MD5,
+        "data_md5": DATASETS[preset.dataset].checksums,
         "parameters": sum(p.numel() for p in module.parameters()),
         **materials.about,
         **about_start,
@@ -115,13 +118,21 @@ def train_text(config: TextConfig, run: Run) -> None:
 
 def read_materials(preset: Preset, device: str) -> Materials:
     """Images, vocabulary and tokenizer of a preset. `ValueError` if the model does not fit them."""
-    images = mnist.load_mnist("train")
+    images = DATASETS[preset.dataset].load("train")
     check_pixels(preset, images)
     # 1. judge and tokenizer read pixels and captions
     if preset.kind != "backbone":
         vocab = load_vocabulary(getattr(preset.model, "codebook_size", 0))  # a judge has no codes
         check_captions(preset, vocab)
-        return Materials(images, vocab)
+        if not preset.teacher:
+            return Materials(images, vocab)
+        teacher, info = checkpoint.load_model(preset.teacher, Judge, device)
+        teacher = teacher.requires_grad_(False).to(memory_format=torch.channels_last)
+        about = {
+            "teacher": checkpoint.full_name(preset.teacher),
+            "teacher_sha256": info["sha256"],
+        }
+        return Materials(images, vocab, about, teacher)
     # 2. a backbone reads the codes of a tokenizer
     if not preset.tokenizer:
         raise ValueError(f"{preset.name} needs an image tokenizer; name one with --tokenizer")
@@ -136,7 +147,7 @@ def read_materials(preset: Preset, device: str) -> Materials:
         "tokenizer_sha256": info["sha256"],
         **text_info(preset.text),
     }
-    return Materials(images, vocab, about, tokenizer, pool)
+    return Materials(images, vocab, about, None, tokenizer, pool)
 
 
 def new_model(
@@ -188,7 +199,10 @@ def make_loss(module: Any, preset: Preset, materials: Materials) -> Loss:
     if preset.kind == "judge":
         return judge_loss(module, materials.images, preset.training)
     if preset.kind == "tokenizer":
-        return tokenizer_loss(module, materials.images, materials.vocab, preset.training)
+        data = DATASETS[preset.dataset]
+        return tokenizer_loss(
+            module, materials.images, data, materials.vocab, preset.training, materials.teacher
+        )
     assert materials.tokenizer and materials.pool
     return backbone_loss(module, materials.tokenizer, materials.vocab, materials.pool, preset)
 

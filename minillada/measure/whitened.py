@@ -1,0 +1,99 @@
+"""A classifier of small photographs that learns in minutes: its first layer is computed.
+
+After airbench (Keller Jordan 2024, arXiv 2404.00498): the first convolution turns patches of 2 x 2
+px into numbers that are not correlated, and is never trained. Everything behind it learns faster.
+
+Notable choices
+- A convolution keeps its weight as a matrix, one row for each output channel. So Muon, which takes
+  matrices alone, can train it.
+- Batch norms have a bias and no scale: the scale would be undone by the next layer's weight.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import JudgeConfig
+
+PATCH = 2  # pixels along the side of a patch that is whitened
+
+
+class MatrixConv(nn.Module):
+    """A 3 x 3 convolution without bias whose weight is a matrix `[out, in * 9]`."""
+
+    def __init__(self, source: int, width: int):
+        super().__init__()
+        self.shape = (width, source, 3, 3)
+        kernel = torch.empty(self.shape)
+        nn.init.kaiming_uniform_(kernel, a=5**0.5)  # as `nn.Conv2d` does
+        # The first channels begin as copies of the input, so that nothing is lost at the start.
+        copied = min(width, source)
+        nn.init.dirac_(kernel[:copied])
+        self.weight = nn.Parameter(kernel.flatten(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.weight.view(self.shape).contiguous(memory_format=torch.channels_last)
+        return F.conv2d(x, kernel, padding=1)
+
+
+class ShiftedNorm(nn.BatchNorm2d):
+    """Batch norm with a bias and without a scale; its averages follow within ten batches."""
+
+    def __init__(self, width: int):
+        super().__init__(width, momentum=0.4, eps=1e-12)
+        del self.weight
+        self.register_parameter("weight", None)
+
+
+class Whitening(nn.Module):
+    """The first layer: patches `[B, C, 2, 2]` -> numbers of variance 1 that are not correlated."""
+
+    kernel: Tensor  # [2 * C * 4, C, 2, 2]: each direction and its opposite
+
+    def __init__(self, channels: int):
+        super().__init__()
+        size = channels * PATCH**2
+        self.register_buffer("kernel", torch.zeros(2 * size, channels, PATCH, PATCH))
+        self.bias = nn.Parameter(torch.zeros(2 * size))
+
+    @torch.no_grad()
+    def fit(self, images: Tensor, eps: float = 5e-4) -> None:
+        """Set the kernel from the patches of images `[N, C, H, W]`."""
+        channels = images.shape[1]
+        patches = F.unfold(images, PATCH)  # [N, C * 4, places]
+        flat = patches.transpose(1, 2).flatten(0, 1)  # [N * places, C * 4]
+        flat = flat - flat.mean(0)
+        values, vectors = torch.linalg.eigh(flat.T @ flat / len(flat))
+        # Directions that hardly vary are noise; `eps` keeps them from being blown up.
+        rows = vectors.T / (values + eps).sqrt()[:, None]  # [C * 4, C * 4]
+        kernel = rows.view(-1, channels, PATCH, PATCH)
+        self.kernel.copy_(torch.cat([kernel, -kernel]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.conv2d(images, self.kernel.to(images.dtype), self.bias.to(images.dtype))
+
+
+def make_body(config: JudgeConfig) -> nn.Sequential:
+    """Images `[B, C, H, W]` -> features `[B, 4 * width]`."""
+    channels, width = config.channels, config.width
+    layers: list[nn.Module] = [Whitening(channels), nn.GELU()]  # [B, 24, 31, 31]
+    source = 2 * channels * PATCH**2
+    # Three stages of two convolutions; each stage halves the image and doubles the channels.
+    for stage in (width, 2 * width, 4 * width):
+        layers += [MatrixConv(source, stage), nn.MaxPool2d(2), ShiftedNorm(stage), nn.GELU()]
+        layers += [MatrixConv(stage, stage), ShiftedNorm(stage), nn.GELU()]
+        source = stage
+    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten())
+
+
+def stages(body: nn.Sequential, images: Tensor) -> list[Tensor]:
+    """The activations `[B, C, h, w]` behind each of the three stages, and the features `[B, F]`."""
+    found, x = [], images
+    for place, layer in enumerate(body):
+        x = layer(x)
+        # Two layers stand before the stages, seven form a stage, and two stand behind.
+        if place in (8, 15, 22, 24):
+            found.append(x)
+    return found

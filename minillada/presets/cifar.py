@@ -1,0 +1,67 @@
+"""Presets that learn from colour photographs: CIFAR-10, 32 x 32 px in ten classes."""
+
+from __future__ import annotations
+
+from ..config import JudgeConfig, Preset, TokenizerConfig, TrainingConfig
+from ..settings import changed
+
+JUDGE = JudgeConfig(
+    channels=3, width=64, features=256, whitened=True, flips=True, label_smoothing=0.2
+)
+# Nine rounds of the 50,000 training images, about 20 minutes on one core.
+CLASSIFYING = changed(
+    TrainingConfig(),
+    steps=900,
+    batch_size=500,
+    optimizer="muon",
+    learning_rate=1e-2,
+    weight_decay=0.3,
+    bfloat16=True,
+)
+# The tokenizer learns to keep the features of this one. It is not the judge: a tokenizer could
+# please the network that marks it with patterns that nobody sees.
+FEATURES = changed(JUDGE, width=32, features=128)
+
+
+# 64 codes an image, 4 x 4 px each. A loss on edges keeps strokes sharp; photographs have none.
+TOKENIZER = TokenizerConfig(
+    channels=3,
+    patch_size=4,
+    codebook_size=1024,
+    width=48,
+    edge_weight=0.0,
+    colour_weight=1.0,
+    feature_weight=0.1,
+    alignment_weight=0.01,
+    unquantised_steps=150,
+)
+PIXELS = changed(TOKENIZER, feature_weight=0.0, alignment_weight=0.0)
+CODING = changed(
+    TrainingConfig(), steps=2500, learning_rate=2e-3, batch_size=64, operation_share=0.15,
+    bfloat16=True,
+)  # fmt: skip
+
+
+def tokenizer(name: str, model: TokenizerConfig, training: TrainingConfig) -> Preset:
+    """An image tokenizer of photographs, which keeps what `cifar-features` sees."""
+    return Preset(
+        name=name,
+        kind="tokenizer",
+        model=model,
+        training=training,
+        dataset="cifar10",
+        teacher="cifar-features" if model.feature_weight else None,
+    )
+
+
+def classifier(name: str, model: JudgeConfig, training: TrainingConfig) -> Preset:
+    """A classifier of photographs."""
+    return Preset(name=name, kind="judge", model=model, training=training, dataset="cifar10")
+
+
+CIFAR = (
+    classifier("cifar-judge", JUDGE, CLASSIFYING),
+    classifier("cifar-features", FEATURES, changed(CLASSIFYING, steps=400, seed=1)),
+    tokenizer("cifar-tokenizer", TOKENIZER, CODING),
+    tokenizer("cifar-tokenizer-pixels", PIXELS, changed(CODING, steps=1500)),
+)
