@@ -45,7 +45,6 @@ class TokenizerConfig(Config):
     edge_weight: float = Field(0.3, ge=0)  # of an extra loss on image edges; keeps strokes sharp
     feature_weight: float = Field(0.0, ge=0)  # of a loss on the features of `Preset.teacher`
     colour_weight: float = Field(0.0, ge=0)  # of a loss on the mean colour of every token's pixels
-    decoder_blocks: int = Field(1, ge=1, le=100)  # residual blocks on the grid of codes
     unquantised_steps: int = Field(0, ge=0)  # first steps without a codebook, which starts then
 
     @property
@@ -68,14 +67,6 @@ class JudgeConfig(Config):
     whitened: bool = False  # a body for photographs (`measure/whitened.py`); features = 4 * width
     flips: bool = False  # a mirrored image shows the same: train on both, classify by both
     label_smoothing: Share = 0.0  # of the target that is spread over all classes
-
-    @model_validator(mode="after")
-    def check_features(self) -> Self:
-        if self.whitened and self.features != 4 * self.width:
-            raise ValueError(
-                f"a whitened body has 4 * width = {4 * self.width} features, not {self.features}"
-            )
-        return self
 
 
 class ModelConfig(Config):

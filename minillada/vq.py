@@ -76,17 +76,6 @@ class Codebook(nn.Module):
             return Quantised(unit + (vectors - unit).detach(), codes, unit)
 
     @torch.no_grad()
-    def start(self, features: Tensor, generator: torch.Generator) -> None:
-        """Take the code vectors from features `[B, D, h, w]`, chosen at random."""
-        flat = F.normalize(rearrange(features, "b d h w -> (b h w) d").float(), dim=-1)  # [N, D]
-        size = len(self.embedding)
-        # Few features are taken several times.
-        order = torch.randperm(len(flat), generator=generator).repeat(-(-size // len(flat)))
-        self.embedding.copy_(flat[order[:size].to(flat.device)])
-        self.sums.copy_(self.embedding)
-        self.counts.fill_(1.0)
-
-    @torch.no_grad()
     def update(self, features: Tensor, codes: Tensor, generator: torch.Generator) -> int:
         """Move each code towards the mean of its features; returns how many dead ones restart."""
         flat = rearrange(features, "b d h w -> (b h w) d").float()  # [N, D]
@@ -182,7 +171,7 @@ class ImageTokenizer(nn.Module):
         self.codebook = Codebook(config.codebook_size, config.code_dim)
         # The decoder is the mirror. PixelShuffle makes 2 x 2 pixels of 4 channels.
         up: list[nn.Module] = [nn.Conv2d(config.code_dim, channels, 3, padding=1)]
-        up += [ResidualBlock(channels) for _ in range(config.decoder_blocks)]
+        up += [ResidualBlock(channels)]
         for width in [*widths[-2::-1], config.width]:  # backwards; the last step keeps its width
             up += [ResidualBlock(channels), nn.Conv2d(channels, 4 * width, 1), nn.PixelShuffle(2)]
             channels = width

@@ -23,6 +23,7 @@ from minillada import checkpoint
 from minillada.datasets import captions
 from minillada.datasets.mnist import Images, load_mnist
 from minillada.datasets.pool import Pool, mnist_pool
+from minillada.datasets.table import MNIST
 from minillada.evaluation.evaluate import balanced_prompts
 from minillada.presets import get_preset
 from minillada.settings import changed
@@ -141,7 +142,7 @@ def losses(run: str) -> list[float]:
     elif preset.kind == "tokenizer":
         module = train.new_model(preset, "cpu")
         vocab = load_vocabulary(preset.model.codebook_size)
-        loss = recipes.tokenizer_loss(module, images, vocab, preset.training)
+        loss = recipes.tokenizer_loss(module, images, MNIST, vocab, preset.training)
     else:
         module = train.new_model(preset, "cpu")
         loss = recipes.judge_loss(module, images, preset.training)

@@ -5,6 +5,7 @@ from torch import nn
 
 from minillada.config import JudgeConfig, Preset, TokenizerConfig, TrainingConfig
 from minillada.datasets.pool import mnist_pool
+from minillada.datasets.table import MNIST
 from minillada.settings import changed
 from minillada.training import recipes, train
 from minillada.vocab import load_vocabulary
@@ -47,7 +48,8 @@ def judge_run(seed: int):
 
 def tokenizer_run(seed: int):
     module = train.new_model(changed(TOKENIZER, seed=seed), "cpu")
-    return module, recipes.tokenizer_loss(module, real_images(40), load_vocabulary(16), SHORT)
+    text = load_vocabulary(16)
+    return module, recipes.tokenizer_loss(module, real_images(40), MNIST, text, SHORT)
 
 
 def backbone_run(seed: int, preset: Preset = BACKBONE):

@@ -1,9 +1,12 @@
-"""The data sets by name, as presets name them."""
+"""The data sets by name, as presets name them: what is asked of one is asked of all.
+
+A data set is data: how it is read, what its captions say, how its images can be edited.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,14 +17,22 @@ from .grammar import Grammar
 from .images import Images
 
 
-class DataSet(NamedTuple):
+@dataclass(frozen=True)
+class DataSet:
     """How a data set is read, what its captions say, and how its images can be edited."""
 
+    name: str
     load: Callable[[str], Images]  # of "train" or "test"
     checksums: dict[str, str]
     grammar: Grammar
     classes: Callable[[Tensor, Tensor], Tensor]  # images and labels -> a class of each column
+    measures: dict[str, Callable[[Tensor], Tensor]]  # what has a nearest: images -> numbers [B]
     operations: dict[str, Operation]
+    # Mean squared difference below which results of two operations are not told apart. A thick
+    # digit and its mirror image differ by about 0.1; a photo and its grey copy by 0.002 or more,
+    # if it has any colour.
+    alike: float
+    stored: str  # file with the columns of both splits, and codes where there are some (`pool.py`)
 
 
 def digit_classes(images: Tensor, labels: Tensor) -> Tensor:
@@ -31,15 +42,35 @@ def digit_classes(images: Tensor, labels: Tensor) -> Tensor:
     return captions.caption_classes(torch.where(dark, images, 1 - images), labels)
 
 
-DATASETS = {
-    "mnist": DataSet(
-        mnist.load_mnist, mnist.MNIST_MD5, captions.GRAMMAR, digit_classes, edits.OPERATIONS
-    ),
-    "cifar10": DataSet(
-        cifar10.load_cifar10,
-        cifar10.CIFAR10_MD5,
-        colour.GRAMMAR,
-        colour.caption_classes,
-        edits.COLOUR_OPERATIONS,
-    ),
-}
+# The loaders are looked up at every call, so that a test can put others in their place.
+def load_digits(split: str) -> Images:
+    return mnist.load_mnist(split)
+
+
+def load_photos(split: str) -> Images:
+    return cifar10.load_cifar10(split)
+
+
+MNIST = DataSet(
+    name="mnist",
+    load=load_digits,
+    checksums=mnist.MNIST_MD5,
+    grammar=captions.GRAMMAR,
+    classes=digit_classes,
+    measures={"slant_degrees": captions.slant},
+    operations=edits.OPERATIONS,
+    alike=0.01,
+    stored="mnist/columns.safetensors",
+)
+CIFAR10 = DataSet(
+    name="cifar10",
+    load=load_photos,
+    checksums=cifar10.CIFAR10_MD5,
+    grammar=colour.GRAMMAR,
+    classes=colour.caption_classes,
+    measures={"luma": colour.brightness},
+    operations=edits.COLOUR_OPERATIONS,
+    alike=0.001,
+    stored="cifar10/codes.safetensors",
+)
+DATASETS = {data.name: data for data in (MNIST, CIFAR10)}

@@ -76,8 +76,10 @@ class Whitening(nn.Module):
 
 
 def make_body(config: JudgeConfig) -> nn.Sequential:
-    """Images `[B, C, H, W]` -> features `[B, 4 * width]`."""
+    """Images `[B, C, H, W]` -> features `[B, 4 * width]`, which must be `config.features`."""
     channels, width = config.channels, config.width
+    if config.features != 4 * width:
+        raise ValueError(f"a whitened body has {4 * width} features, not {config.features}")
     layers: list[nn.Module] = [Whitening(channels), nn.GELU()]  # [B, 24, 31, 31]
     source = 2 * channels * PATCH**2
     # Three stages of two convolutions; each stage halves the image and doubles the channels.

@@ -24,7 +24,7 @@ FEATURES = changed(JUDGE, width=32, features=128)
 
 
 # 64 codes an image, 4 x 4 px each. A loss on edges keeps strokes sharp; photographs have none.
-TOKENIZER = TokenizerConfig(
+FIRST = TokenizerConfig(
     channels=3,
     patch_size=4,
     codebook_size=1024,
@@ -35,7 +35,9 @@ TOKENIZER = TokenizerConfig(
     alignment_weight=0.01,
     unquantised_steps=150,
 )
-PIXELS = changed(TOKENIZER, feature_weight=0.0, alignment_weight=0.0)
+# A second round goes on from the first one (data/README.md) and asks for more meaning.
+TOKENIZER = changed(FIRST, feature_weight=0.16, alignment_weight=0.02, unquantised_steps=0)
+PIXELS = changed(FIRST, feature_weight=0.0, alignment_weight=0.0)
 CODING = changed(
     TrainingConfig(), steps=2500, learning_rate=2e-3, batch_size=64, operation_share=0.15,
     bfloat16=True,
@@ -62,6 +64,7 @@ def classifier(name: str, model: JudgeConfig, training: TrainingConfig) -> Prese
 CIFAR = (
     classifier("cifar-judge", JUDGE, CLASSIFYING),
     classifier("cifar-features", FEATURES, changed(CLASSIFYING, steps=400, seed=1)),
-    tokenizer("cifar-tokenizer", TOKENIZER, CODING),
-    tokenizer("cifar-tokenizer-pixels", PIXELS, changed(CODING, steps=1500)),
+    tokenizer("cifar-tokenizer-first", FIRST, CODING),
+    tokenizer("cifar-tokenizer", TOKENIZER, changed(CODING, steps=1500, learning_rate=1.2e-3)),
+    tokenizer("cifar-tokenizer-pixels", PIXELS, changed(CODING, steps=800)),
 )

@@ -25,7 +25,7 @@ from ..measure.judge import Judge
 from ..model import Backbone
 from ..tasks.table import all_texts
 from ..vocab import Vocabulary
-from ..vq import ImageTokenizer
+from ..vq import Codebook, ImageTokenizer
 from .loop import Loss, batch_indices, step_generator
 from .stream import mixture_batches, shift
 
@@ -84,7 +84,7 @@ def image_tokenizer_loss(
     config = tokenizer.config
     features = tokenizer.encoder(images)
     if config.unquantised_steps and step == config.unquantised_steps and tokenizer.training:
-        tokenizer.codebook.start(features.detach(), generator)
+        start_codebook(tokenizer.codebook, features.detach(), generator)
     quantised = tokenizer.codebook(features)
     free = step < config.unquantised_steps
     shown = quantised.features if free else quantised.vectors
@@ -121,6 +121,18 @@ def image_tokenizer_loss(
         unit = quantised.features.detach()
         parts["revived"] = tokenizer.codebook.update(unit, quantised.codes, generator)
     return total, parts
+
+
+@torch.no_grad()
+def start_codebook(codebook: Codebook, features: Tensor, generator: torch.Generator) -> None:
+    """Take the code vectors from features `[B, D, h, w]`, chosen at random."""
+    flat = F.normalize(rearrange(features, "b d h w -> (b h w) d").float(), dim=-1)  # [N, D]
+    size = len(codebook.embedding)
+    # If there are few features, each is taken several times.
+    order = torch.randperm(len(flat), generator=generator).repeat(-(-size // len(flat)))
+    codebook.embedding.copy_(flat[order[:size].to(flat.device)])
+    codebook.sums.copy_(codebook.embedding)
+    codebook.counts.fill_(1.0)
 
 
 def feature_distance(teacher: Judge, output: Tensor, images: Tensor) -> Tensor:
@@ -166,9 +178,7 @@ def tokenizer_loss(
     return loss
 
 
-def edit_some(
-    images: Tensor, names: list[str], share: float, generator: torch.Generator
-) -> Tensor:
+def edit_some(images: Tensor, names: list[str], share: float, generator: torch.Generator) -> Tensor:
     """Images `[B, C, H, W]`, a share of them edited by a random operation."""
     chosen = torch.randint(len(names), (len(images),), generator=generator).tolist()
     edited = (torch.rand(len(images), generator=generator) < share).tolist()

@@ -7,7 +7,9 @@ import torch
 from helpers import generator, mnist_test_images, real_images, tiny_judge
 
 from minillada import checkpoint
-from minillada.measure.judge import Judge, augment
+from minillada.config import JudgeConfig
+from minillada.measure.judge import Judge, augment, flip_and_shift
+from minillada.measure.whitened import MatrixConv, Whitening
 
 
 def test_classify_is_the_argmax_of_the_head_on_the_features():
@@ -102,3 +104,64 @@ def test_the_shipped_judge_knows_digits():
     right = model.classify(images.floats(slice(0, 1000))) == images.labels[:1000]
     assert float(right.float().mean()) >= 0.993
     assert info["parameters"] == sum(p.numel() for p in model.parameters())
+
+
+# --- photographs ---------------------------------------------------------------------------------
+
+
+def photo_judge(**changes) -> Judge:
+    torch.manual_seed(0)
+    values = dict(channels=3, width=4, features=16, whitened=True, flips=True)
+    return Judge(JudgeConfig(**values | changes)).eval()
+
+
+def test_whitening_makes_patches_uncorrelated():
+    torch.manual_seed(0)
+    images = torch.rand(40, 3, 8, 8).cumsum(-1) / 8  # neighbours are alike
+    layer = Whitening(3)
+    layer.fit(images, eps=0.0)
+    numbers = layer(images)[:, :12].transpose(0, 1).flatten(1)  # [12, N]: without the opposites
+    assert torch.allclose(numbers.cov(correction=0), torch.eye(12), atol=1e-3)
+    assert torch.equal(layer.kernel[12:], -layer.kernel[:12])
+
+
+def test_a_convolution_with_a_matrix_is_a_convolution():
+    torch.manual_seed(0)
+    ours, theirs = MatrixConv(5, 7), torch.nn.Conv2d(5, 7, 3, padding=1, bias=False)
+    theirs.weight.data = ours.weight.data.view(7, 5, 3, 3)
+    x = torch.randn(2, 5, 6, 6)
+    assert torch.allclose(ours(x), theirs(x), atol=1e-6)
+    assert ours.weight.ndim == 2  # so that Muon takes it
+
+
+def test_a_mirrored_photo_shows_the_same():
+    judge, images = photo_judge(), torch.rand(6, 3, 32, 32)
+    judge.prepare(images)
+    assert judge.features(images).shape == (6, 16)
+    assert torch.equal(judge.classify(images), judge.classify(images.flip(-1)))
+
+
+def test_stages_end_with_the_features():
+    judge, images = photo_judge(), torch.rand(2, 3, 32, 32)
+    judge.prepare(images)
+    stages = judge.stages(images)
+    assert [tuple(stage.shape) for stage in stages] == [
+        (2, 4, 15, 15), (2, 8, 7, 7), (2, 16, 3, 3), (2, 16)
+    ]  # fmt: skip
+    assert torch.equal(stages[-1], judge.features(images))
+    with pytest.raises(ValueError, match="whitened body"):
+        tiny_judge().stages(images[:, :1])
+
+
+def test_photos_are_flipped_and_moved_within_their_frame():
+    images = torch.arange(32.0).expand(16, 3, 32, 32)
+    moved = flip_and_shift(images, generator(3))
+    assert moved.shape == images.shape and torch.isin(moved, images).all()
+    # Each row is the first one or its mirror image.
+    steps = moved[:, 0, 0].diff(dim=-1)[:, 5:-5]
+    assert set(steps.mean(1).tolist()) == {1.0, -1.0}
+
+
+def test_a_whitened_body_says_how_many_features_it_has():
+    with pytest.raises(ValueError, match="has 16 features, not 5"):
+        photo_judge(features=5)

@@ -5,10 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import generator, real_images
+from helpers import generator, real_images, tiny_tokenizer
 from tiny_runs import BACKBONE, SHORT, backbone_run
 
-from minillada.datasets import captions, edits
+from minillada.config import JudgeConfig
+from minillada.datasets import captions, colour, edits
+from minillada.datasets.table import MNIST
+from minillada.measure.judge import Judge
 from minillada.settings import changed
 from minillada.training import recipes
 from minillada.training.loop import batch_indices, fit, step_generator
@@ -18,10 +21,10 @@ from minillada.vocab import load_vocabulary
 
 def test_caption_table_and_index_agree():
     text = load_vocabulary(16)
-    table = recipes.caption_table(text)
+    table = recipes.caption_table(text, captions.GRAMMAR)
     classes = [[d, t, s] for d in range(10) for t in range(2) for s in range(3)]
     mixed = torch.tensor(classes)[torch.randperm(60, generator=generator())]
-    for row, index in zip(mixed.tolist(), recipes.caption_index(mixed).tolist()):
+    for row, index in zip(mixed.tolist(), captions.GRAMMAR.index(mixed).tolist()):
         assert text.decode(table[index]) == captions.caption(*row)
 
 
@@ -29,12 +32,12 @@ def seen_by_tokenizer(monkeypatch, images, config, step):
     """Pixels and captions that the recipe of the tokenizer shows in a step."""
     seen = []
 
-    def loss(module, pixels, table, right, generator):
+    def loss(module, pixels, table, right, *rest):
         seen.append((pixels, [load_vocabulary(16).decode(table[row]) for row in right]))
 
     monkeypatch.setattr(recipes, "image_tokenizer_loss", loss)
     module = SimpleNamespace(parameters=lambda: iter([torch.zeros(1)]))
-    recipes.tokenizer_loss(module, images, load_vocabulary(16), config)(step)
+    recipes.tokenizer_loss(module, images, MNIST, load_vocabulary(16), config)(step)
     return seen[0]
 
 
@@ -119,3 +122,51 @@ def test_packed_rows_can_be_trained_on():
 def test_the_text_pieces_are_learned_from_captions_or_from_every_task():
     few, many = recipes.bpe_corpus(), recipes.bpe_corpus(every_task=True)
     assert set(captions.all_captions()) <= set(few) < set(many)
+
+
+# --- colour --------------------------------------------------------------------------------------
+
+
+def photo_classifier() -> Judge:
+    torch.manual_seed(0)
+    judge = Judge(JudgeConfig(channels=3, width=4, features=16, whitened=True)).eval()
+    judge.prepare(torch.rand(8, 3, 32, 32))
+    return judge
+
+
+def test_feature_distance_is_zero_at_equality_and_has_a_gradient_elsewhere():
+    teacher, images = photo_classifier(), torch.rand(3, 3, 32, 32)
+    assert recipes.feature_distance(teacher, images, images).item() == 0
+    output = (images * 0.5).requires_grad_()
+    distance = recipes.feature_distance(teacher, output, images)
+    distance.backward()
+    assert distance.item() > 0.01 and output.grad.abs().max() > 0
+
+
+def test_a_codebook_starts_from_real_features():
+    codebook = tiny_tokenizer().codebook
+    features = torch.randn(2, 8, 2, 2, generator=generator())  # 8 vectors for 16 codes
+    recipes.start_codebook(codebook, features, generator())
+    unit = torch.nn.functional.normalize(features, dim=1).permute(0, 2, 3, 1).reshape(8, 8)
+    near = codebook.embedding @ unit.T  # [16, 8]
+    assert torch.allclose(near.max(1).values, torch.ones(16), atol=1e-5)
+    assert near.argmax(1).bincount(minlength=8).tolist() == [2] * 8
+
+
+def test_the_first_steps_decode_the_features_themselves():
+    """Then the codebook starts: commitment is small at once, which it is not for random codes."""
+    tokenizer = tiny_tokenizer(unquantised_steps=3).train()
+    images = real_images(8).floats()
+    table, right = torch.ones(1, 4, dtype=torch.long), torch.zeros(8, dtype=torch.long)
+    before = tokenizer.codebook.embedding.clone()
+    _, parts = recipes.image_tokenizer_loss(tokenizer, images, table, right, generator(), 2)
+    assert "revived" not in parts and torch.equal(tokenizer.codebook.embedding, before)
+    _, later = recipes.image_tokenizer_loss(tokenizer, images, table, right, generator(), 3)
+    assert not torch.equal(tokenizer.codebook.embedding, before)
+    assert later["commit"] < parts["commit"]
+
+
+def test_shorter_captions_are_filled_up():
+    table = recipes.caption_table(load_vocabulary(16), colour.GRAMMAR)
+    captions_of = [load_vocabulary(16).decode(row[row > 0]) for row in table]
+    assert captions_of == colour.GRAMMAR.all_captions() and (table == 0).any()
