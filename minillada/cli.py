@@ -1,5 +1,5 @@
 """The command line: minillada demo | draw | describe | answer | edit | think | interleave | train |
-merge | evaluate | bench | info, the same as python -m minillada."""
+encode | merge | evaluate | bench | info, the same as python -m minillada."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ app = typer.Typer(
 )
 for command in (
     making.demo, making.draw, making.describe, making.answer, making.edit, making.think,
-    making.interleave, training.train, training.merge, measuring.evaluate, measuring.info,
+    making.interleave, training.train, training.encode, training.merge, measuring.evaluate,
+    measuring.info,
 ):  # fmt: skip
     app.command()(command)
 

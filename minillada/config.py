@@ -147,7 +147,7 @@ class ObjectiveConfig(Config):
 class DataConfig(Config):
     """What examples are made of."""
 
-    mixture: tuple[tuple[str, float], ...] = ()  # shares of the tasks (`tasks.table.TRAINED`)
+    mixture: tuple[tuple[str, float], ...] = ()  # shares of the tasks (`tasks.table.trained`)
     varied: bool = False  # vary the wording of what is asked
     held_out: int = Field(9, ge=0)  # pairs of `tasks.numbers.HELD_OUT` that are not learned
     unconditional_rate: Share = 0.1  # share of image prompts made a branch, for guidance

@@ -12,10 +12,13 @@ from torch import Tensor
 
 from minillada import checkpoint
 from minillada.config import JudgeConfig, ModelConfig, TokenizerConfig
+from minillada.datasets import mnist
 from minillada.datasets.mnist import Images, load_mnist
+from minillada.datasets.pool import mnist_pool
 from minillada.measure.judge import Judge
 from minillada.model import Backbone
 from minillada.settings import to_dict
+from minillada.training import train
 from minillada.uni import Uni
 from minillada.vocab import SPECIAL_TOKENS, Vocabulary, load_vocabulary, train_bpe
 from minillada.vq import ImageTokenizer
@@ -112,6 +115,12 @@ def describe(kind: str, module) -> dict:
         "config": to_dict(module.config),
         "parameters": sum(p.numel() for p in module.parameters()),
     }
+
+
+def use_digits(monkeypatch, images: Images) -> None:
+    """Train on these digits instead of the 60,000; their columns are measured, not read."""
+    monkeypatch.setattr(mnist, "load_mnist", lambda split="train", root=None: images)
+    monkeypatch.setattr(train, "stored_pool", lambda data, split: mnist_pool(images))
 
 
 def tiny_judge(seed: int = 0) -> Judge:

@@ -1,4 +1,4 @@
-"""Commands that make weights: train and merge."""
+"""Commands that make weights and codes: train, encode and merge."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from .. import checkpoint
+from ..datasets.pool import store_pools
+from ..datasets.table import DATASETS
 from ..evaluation import likelihood
 from ..extras import merging
 from ..model import Backbone
@@ -13,6 +15,7 @@ from ..presets import PRESETS, get_preset
 from ..settings import changed, read_settings
 from ..training import train as training
 from ..training.run import Run
+from ..vq import ImageTokenizer
 from .common import Device, Json, OptionalSeed, Seed, argument, check_device, option, print_json
 
 
@@ -50,6 +53,25 @@ def train(
         print_json({"out": str(out), **last})
     else:
         print(f"finished in {out}; last step: {last or 'none left to do'}")
+
+
+def encode(
+    dataset: Annotated[str, argument("One of: " + ", ".join(DATASETS))],
+    tokenizer: Annotated[
+        str | None, option("Image tokenizer whose codes are stored; none: columns alone.")
+    ] = None,
+    out: Annotated[Path | None, option("File to write; default the shipped one.")] = None,
+    device: Device = "cpu",
+    seed: Seed = 0,  # without effect: nothing is random
+) -> None:
+    """Measure every image of a data set, encode it, and store both for trainings."""
+    if dataset not in DATASETS:
+        raise ValueError(f"no data set is called {dataset!r}; choose {' or '.join(DATASETS)}")
+    module, about = None, None
+    if tokenizer is not None:
+        module, info = checkpoint.load_model(tokenizer, ImageTokenizer, check_device(device))
+        about = {"tokenizer": tokenizer, "tokenizer_sha256": info["sha256"]}
+    print(f"saved {store_pools(DATASETS[dataset], module, about, out)}")
 
 
 def merge(

@@ -2,35 +2,73 @@
 
 Notable choices
 - What an image shows stands in named columns, one class for each image. MNIST has the columns
-  digit, thickness and slant; another data set has other columns, and the class stays the same.
+  digit, thickness and slant, CIFAR-10 label, brightness and colour; the class stays the same.
 - Measures are numbers beside the classes, for what has a nearest: the slant in degrees.
+- Columns and measures of both splits are stored, because measuring 60,000 images takes seconds. For
+  CIFAR-10 the codes of all images are stored with them. So a backbone can be trained from a bare
+  clone: pixels are read when somebody asks for them, and not before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
 from random import Random
 
-from . import captions
-from .mnist import Images
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..files import DATA_DIR, atomic
+from ..vq import Tokenizer
+from .images import Images
+from .table import MNIST, DataSet
+
+BATCH = 5000  # images measured at once
 
 
 class Pool:
-    """Images with one class an image in each of the `columns`, and one number in each measure."""
+    """Images with one class an image in each of the `columns`, and one number in each measure.
+
+    `images` may be a function that loads them when they are needed. `codes` `[N, h, w]` are those
+    of a tokenizer, if they are known; `made_by` is the SHA-256 of its weights.
+    """
 
     def __init__(
         self,
-        images: Images,
+        images: Images | Callable[[], Images],
         columns: dict[str, list[int]],
         measures: dict[str, list[float]] | None = None,
+        data: DataSet = MNIST,
+        codes: Tensor | None = None,
+        made_by: str = "",
     ):
-        self.images, self.columns, self.measures = images, columns, measures or {}
+        self.source, self.columns, self.measures = images, columns, measures or {}
+        self.data, self.codes, self.made_by = data, codes, made_by
+        self.label = next(iter(columns))  # the column of the label, such as digit
         # a class of each column, such as digit 7, thickness 1, slant 2 -> indices of its images
         self.members: dict[tuple[int, ...], list[int]] = {}
         for index, kind in enumerate(zip(*columns.values())):
             self.members.setdefault(kind, []).append(index)
 
     def __len__(self) -> int:
-        return len(self.images.labels)
+        return len(self.columns[self.label])
+
+    @cached_property
+    def images(self) -> Images:
+        """The pixels. `FileNotFoundError` if they are neither here nor can be downloaded."""
+        return self.source if isinstance(self.source, Images) else self.source()
+
+    def classes(self, index: int) -> list[int]:
+        """The class of an image in each column."""
+        return [column[index] for column in self.columns.values()]
+
+    def kinds(self, **wanted: int | None) -> list[tuple[int, ...]]:
+        """The kinds of image that have the wanted class in each named column; None: any class."""
+        named = {name: value for name, value in wanted.items() if value is not None}
+        return [kind for kind in self.members if self.fits(kind, named)]
 
     def pick(self, rng: Random, **wanted: int | None) -> int:
         """Index of a random image of the wanted class in each named column; None: any class.
@@ -42,7 +80,7 @@ class Pool:
         if not named:
             return rng.randrange(len(self))
         # 2. the kinds of image that fit
-        kinds = [kind for kind in self.members if self.fits(kind, named)]
+        kinds = self.kinds(**named)
         if not kinds:
             asked = ", ".join(f"{name} {value}" for name, value in named.items())
             raise ValueError(f"no image of this split has {asked}; use a larger split")
@@ -78,14 +116,100 @@ class Pool:
         return best
 
 
-def mnist_pool(images: Images, batch_size: int = 5000) -> Pool:
-    """The pool of MNIST: digits from the labels, thickness and slant measured from the pixels."""
-    thickness, slant, degrees = [], [], []
-    for start in range(0, len(images.labels), batch_size):
-        part = images.floats(slice(start, start + batch_size))
-        classes = captions.attributes(part)  # [n, 2]
-        thickness += classes[:, 0].tolist()
-        slant += classes[:, 1].tolist()
-        degrees += captions.slant(part).tolist()
-    columns = {"digit": images.labels.tolist(), "thickness": thickness, "slant": slant}
-    return Pool(images, columns, {"slant_degrees": degrees})
+# --- measured ------------------------------------------------------------------------------------
+
+
+def measured(data: DataSet, images: Images) -> dict[str, Tensor]:
+    """Every column (int64) and every measure (float32) of images, `[N]` each, by its name."""
+    parts: dict[str, list[Tensor]] = {name: [] for name in (*data.grammar.words, *data.measures)}
+    for start in range(0, len(images.labels), BATCH):
+        rows = slice(start, start + BATCH)
+        pixels = images.floats(rows)  # [n, C, H, W]
+        classes = data.classes(pixels, images.labels[rows])  # [n, columns]
+        for name, column in zip(data.grammar.words, classes.unbind(1)):
+            parts[name].append(column)
+        for name, measure in data.measures.items():
+            parts[name].append(measure(pixels))
+    return {name: torch.cat(tensors) for name, tensors in parts.items()}
+
+
+def measured_pool(data: DataSet, images: Images) -> Pool:
+    """The pool of any images of a data set."""
+    return from_tensors(data, images, measured(data, images))
+
+
+def mnist_pool(images: Images) -> Pool:
+    """The pool of some digits: digits from the labels, thickness and slant from the pixels."""
+    return measured_pool(MNIST, images)
+
+
+def from_tensors(
+    data: DataSet,
+    images: Images | Callable[[], Images],
+    tensors: dict[str, Tensor],
+    made_by: str = "",
+) -> Pool:
+    """A pool of what `measured` gives, and of `codes` `[N, h, w]` if they are among it."""
+    columns = {name: tensors[name].tolist() for name in data.grammar.words}
+    measures = {name: tensors[name].tolist() for name in data.measures}
+    codes = tensors.get("codes")
+    return Pool(images, columns, measures, data, codes, made_by)
+
+
+# --- stored --------------------------------------------------------------------------------------
+
+
+def stored_pool(data: DataSet, split: str, path: Path | None = None) -> Pool:
+    """The pool of a split, from the shipped file; without a file, its images are measured.
+
+    `ValueError` if the file is damaged or belongs to another version of the data.
+    """
+    path = path or DATA_DIR / data.stored
+    if not path.exists():
+        return measured_pool(data, data.load(split))
+    tensors = {}
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            for key in file.keys():
+                if key.startswith(f"{split}_"):
+                    tensor = file.get_tensor(key)
+                    if not tensor.is_floating_point():
+                        tensor = tensor.long()
+                    tensors[key.removeprefix(f"{split}_")] = tensor
+    except (SafetensorError, OSError):
+        about = {}
+    if not {*data.grammar.words, *data.measures} <= tensors.keys():
+        raise ValueError(
+            f"{path} is damaged or of another version; restore it with `git checkout -- data`"
+        )
+
+    def load_images() -> Images:
+        return data.load(split)
+
+    return from_tensors(data, load_images, tensors, about.get("tokenizer_sha256", ""))
+
+
+def store_pools(
+    data: DataSet,
+    tokenizer: Tokenizer | None = None,  # None: columns and measures alone
+    about: dict[str, str] | None = None,  # the tokenizer's name and SHA-256
+    path: Path | None = None,
+) -> Path:
+    """Write what `stored_pool` reads, for both splits; returns the path of the file."""
+    tensors = {}
+    for split in ("train", "test"):
+        images = data.load(split)
+        for name, values in measured(data, images).items():
+            # Classes are small numbers; codes are below 65,536.
+            small = values if values.is_floating_point() else values.byte()
+            tensors[f"{split}_{name}"] = small
+        if tokenizer is not None:
+            device, parts = tokenizer.embedding.device, []
+            for rows in torch.arange(len(images.labels)).split(500):
+                parts.append(tokenizer.encode(images.floats(rows).to(device)).cpu())
+            tensors[f"{split}_codes"] = torch.cat(parts).to(torch.uint16)
+    path = path or DATA_DIR / data.stored
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, about)
+    return path

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from tqdm.auto import tqdm
 
-from ..datasets.mnist import load_mnist
-from ..datasets.pool import Pool, mnist_pool
+from ..datasets.pool import Pool, stored_pool
+from ..datasets.table import DATASETS
 from ..measure.intervals import share
 from ..measure.judge import Judge
 from ..measure.timing import counted
 from ..tasks.base import Marked, make_examples
-from ..tasks.table import TASKS
+from ..tasks.table import TASKS_OF
 from ..uni import Uni
 
-# Drills are trained but not marked.
-SUITE = {name: task for name, task in TASKS.items() if task.mark is not None}
+# data set -> its tasks; drills are trained but not marked
+SUITES = {
+    data: {name: task for name, task in tasks.items() if task.mark is not None}
+    for data, tasks in TASKS_OF.items()
+}
+SUITE = SUITES["mnist"]
 
 
 def run(
@@ -30,14 +34,15 @@ def run(
     seed: int = 0,
     tasks: list[str] | None = None,
 ) -> dict[str, Marked]:
-    """Every task, or the named `tasks`, on `samples` examples each."""
+    """Every task of the pool's data set, or the named `tasks`, on `samples` examples each."""
+    suite = SUITES[pool.data.name]
     if samples < 1:
         raise ValueError(f"samples is {samples}; a task needs at least 1 example to be marked")
     for name in tasks or ():
-        if name not in SUITE:
-            raise ValueError(f"no task is called {name!r}; choose from {', '.join(SUITE)}")
+        if name not in suite:
+            raise ValueError(f"no task is called {name!r}; choose from {', '.join(suite)}")
     marked = {}
-    progress = tqdm(SUITE.items())
+    progress = tqdm(suite.items())
     for number, (name, task) in enumerate(progress):
         if task.mark is None or (tasks is not None and name not in tasks):
             continue
@@ -69,6 +74,6 @@ def scores(marked: dict[str, Marked]) -> dict[str, dict]:
     return report
 
 
-def unseen_pool() -> Pool:
-    """The images nobody trained on."""
-    return mnist_pool(load_mnist("test"))
+def unseen_pool(dataset: str = "mnist") -> Pool:
+    """The images of a data set that nobody trained on."""
+    return stored_pool(DATASETS[dataset], "test")

@@ -75,8 +75,9 @@ class Source:
         """One of several ways to say the same."""
         return self.rng.choice(choices) if self.varied else choices[0]
 
-    def some_digit(self) -> int:
-        return self.rng.randrange(10)
+    def some_label(self) -> int:
+        """A class of the label's column, such as a digit; each is as likely as any other."""
+        return self.rng.randrange(len(self.pool.data.grammar.words[self.pool.label]))
 
 
 # one example from a source
@@ -123,9 +124,9 @@ def texts_of(asked: list[Example]) -> list[str]:
     return [str(example.user[-1]) for example in asked]
 
 
-def wanted(pool: Pool, asked: list[Example], column: str = "digit") -> Tensor:
-    """The class `[N]` of the last picture of each response: a column of the pool."""
-    classes = pool.columns[column]
+def wanted(pool: Pool, asked: list[Example], column: str | None = None) -> Tensor:
+    """The class `[N]` of the last picture of each response: a column of the pool, or the label."""
+    classes = pool.columns[column or pool.label]
     return torch.tensor([classes[pictures_of(example.response)[-1].index] for example in asked])
 
 

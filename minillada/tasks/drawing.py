@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..datasets import captions
 from ..datasets.pool import Pool
 from ..measure.judge import Judge
 from ..uni import Uni
@@ -13,21 +12,20 @@ def make_draw(source: Source) -> Example:
     """A caption and its image. In a fifth of the varied examples the caption is incomplete."""
     pool, rng = source.pool, source.rng
     index = pool.pick(rng)
-    thickness: int | None = pool.columns["thickness"][index]
-    slant: int | None = pool.columns["slant"][index]
+    label, first, second = pool.classes(index)
+    classes: list[int | None] = [label, first, second]
     # A user may ask for "a seven" only: the model then chooses the rest by itself.
     if source.varied and rng.random() < 0.2:
-        left_out = rng.choice(("thickness", "slant", "both"))
-        if left_out != "slant":
-            thickness = None
-        if left_out != "thickness":
-            slant = None
-    text = captions.caption(pool.columns["digit"][index], thickness, slant)
-    return Example("draw", [text], [Picture(index)])
+        left_out = rng.choice(("first", "second", "both"))
+        if left_out != "second":
+            classes[1] = None
+        if left_out != "first":
+            classes[2] = None
+    return Example("draw", [pool.data.grammar.caption(*classes)], [Picture(index)])
 
 
 def mark_drawings(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    """Right is a drawing in which the judge reads the wanted digit."""
+    """Right is a drawing in which the judge reads the wanted class."""
     images = uni.draw(texts_of(asked), seed=seed)  # [N, C, H, W]
     right = (judge.classify(images) == wanted(pool, asked)).tolist()
     return Marked(asked, [[image] for image in images], {"": right})

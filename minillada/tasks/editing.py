@@ -1,12 +1,12 @@
-"""Tasks: edits by pixels, such as `mirror it`, and edits by label, such as `turn it into a four`.
+"""Tasks: edits by pixels, such as `mirror it`, and by label, such as `turn it into a four`.
 
 Notable choices
 - An edit by pixels has one right result. It is done if the drawing is nearer to that result than
   to the result of any other operation, and than to the unchanged image. It is right if, in
   addition, the judge still reads the digit after the edit is undone.
 - For a round zero, mirroring is nearly no change: operations whose exact results are within
-  `ALIKE` of each other are not told apart.
-- An edit by label takes any image of the wanted digit and style as right.
+  `DataSet.alike` of each other are not told apart.
+- An edit by label takes any image of the wanted label and style as right.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from random import Random
 import torch
 from torch import Tensor
 
-from ..datasets import captions, edits
+from ..datasets import edits
+from ..datasets.grammar import article
 from ..datasets.mnist import DIGITS
 from ..datasets.pool import Pool
+from ..datasets.table import MNIST, DataSet
 from ..measure.judge import Judge
 from ..uni import Uni
 from .base import Example, Marked, Picture, Source, both, inputs, wanted
@@ -29,18 +31,16 @@ EDIT_DIGIT = ("turn it into {digit}", "make it {digit}")
 TURNS = ("mirror it", "rotate it")
 
 # Only thin digits (0) are thickened and only thick ones (1) thinned: a thin stroke would vanish.
-THICKNESS_BEFORE = {"make it thicker": 0, "make it thinner": 1}
+BEFORE = {"make it thicker": {"thickness": 0}, "make it thinner": {"thickness": 1}}
 
-ALIKE = 0.01  # mean squared difference; a thick digit and its mirror image differ by about 0.1
+ALIKE = MNIST.alike
 
 
-def make_edit_operation(
-    source: Source, names: tuple[str, ...] = tuple(edits.OPERATIONS)
-) -> Example:
-    """One of the exact operations on pixels."""
-    name = source.rng.choice(names)
-    thickness = THICKNESS_BEFORE.get(name)
-    index = source.pool.pick(source.rng, digit=source.some_digit(), thickness=thickness)
+def make_edit_operation(source: Source, names: tuple[str, ...] = ()) -> Example:
+    """One of the exact operations on pixels: of the named ones, or of all of the data set."""
+    name = source.rng.choice(names or tuple(source.pool.data.operations))
+    wanted = {source.pool.label: source.some_label()} | BEFORE.get(name, {})
+    index = source.pool.pick(source.rng, **wanted)
     return Example("edit", [Picture(index), name], [Picture(index, name)])
 
 
@@ -61,23 +61,38 @@ def make_edit_digit(source: Source) -> Example:
     """Another digit in the same style."""
     pool, rng = source.pool, source.rng
     # The wanted digit may be the one that is shown: then another image of it is right.
-    index, digit = pool.pick(rng), source.some_digit()
-    instruction = source.wording(EDIT_DIGIT).format(digit=captions.article(DIGITS[digit]))
+    index, digit = pool.pick(rng), source.some_label()
+    instruction = source.wording(EDIT_DIGIT).format(digit=article(DIGITS[digit]))
     thickness = pool.columns["thickness"][index]
     result = pick_leaning_alike(pool, rng, index, digit, thickness)
     return Example("edit", [Picture(index), instruction], [Picture(result)])
 
 
-def nearest_operation(drawn: Tensor, original: Tensor, instruction: str) -> bool:
+def make_edit_label(source: Source) -> Example:
+    """A photo of something else, as bright, and of the same colour if there is one."""
+    pool, rng = source.pool, source.rng
+    index, label = pool.pick(rng), source.some_label()
+    _, brightness, colour = pool.classes(index)
+    like: dict[str, int | None] = {"label": label, "brightness": brightness, "colour": colour}
+    if not pool.kinds(**like):
+        like["colour"] = None
+    word = article(pool.data.grammar.words[pool.label][label])
+    instruction = source.wording(EDIT_DIGIT).format(digit=word)
+    return Example("edit", [Picture(index), instruction], [Picture(pool.pick(rng, **like))])
+
+
+def nearest_operation(
+    drawn: Tensor, original: Tensor, instruction: str, data: DataSet = MNIST
+) -> bool:
     """Whether the wanted result is nearer to `drawn` than that of any other operation.
 
     Both images are `[C, H, W]`.
     """
     result = edits.apply([instruction], original[None])[0]
     distance = (drawn - result).square().mean()
-    for name in (*edits.OPERATIONS, None):  # None: nothing was done
+    for name in (*data.operations, None):  # None: nothing was done
         other = edits.apply([name], original[None])[0]
-        alike = (other - result).square().mean() <= ALIKE
+        alike = (other - result).square().mean() <= data.alike
         nearer = distance < (drawn - other).square().mean()
         if not (alike or nearer):
             return False
@@ -85,33 +100,35 @@ def nearest_operation(drawn: Tensor, original: Tensor, instruction: str) -> bool
 
 
 def mark_operations(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    """Right is an edit that was done (`_done`) and kept the digit (`_digit_kept`)."""
+    """Right is an edit that was done (`_done`) and kept the label (such as `_digit_kept`)."""
     images, instructions = inputs(pool, asked)
     drawn = uni.edit(images, instructions, seed=seed)
     done = []
     for result, (original,), instruction in zip(drawn, images, instructions):  # one image a row
-        done.append(nearest_operation(result, original, instruction))
-    # The judge knows ordinary digits only, so a mirrored digit is mirrored back first.
+        done.append(nearest_operation(result, original, instruction, pool.data))
+    # The judge knows ordinary images only, so a mirrored digit is mirrored back first.
     read = judge.classify(edits.undo(instructions, drawn))
     kept = (read == wanted(pool, asked)).tolist()
     # end of a score's name -> right or wrong for each example; "" is the task itself
-    right = {"": both(done, kept), "_done": done, "_digit_kept": kept}
+    right = {"": both(done, kept), "_done": done, f"_{pool.label}_kept": kept}
     return Marked(asked, [[image] for image in drawn], right)
 
 
 def mark_edits(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    """Right is the wanted digit; thickness, slant and both together are marked as parts."""
+    """Right is the wanted label; the other columns, and all of them together, are parts."""
     images, instructions = inputs(pool, asked)
     drawn = uni.edit(images, instructions, seed=seed)
+    labels = judge.classify(drawn)
     # The style is measured on the drawing, with the same thresholds as for captions.
-    digits = judge.classify(drawn) == wanted(pool, asked)
-    measured = captions.attributes(drawn)  # [N, 2]: thickness, slant
-    thickness = measured[:, 0] == wanted(pool, asked, "thickness")
-    slant = measured[:, 1] == wanted(pool, asked, "slant")
-    right = {
-        "": digits.tolist(),
-        "_attributes": torch.logical_and(thickness, slant).tolist(),
-        "_thickness": thickness.tolist(),
-        "_slant": slant.tolist(),
-    }
-    return Marked(asked, [[image] for image in drawn], right)
+    measured = pool.data.classes(drawn, labels)  # [N, columns]
+    style, parts = torch.ones(len(asked), dtype=torch.bool), {}
+    for column, name in list(enumerate(pool.columns))[1:]:
+        same = measured[:, column] == wanted(pool, asked, name)
+        style = style & same
+        parts[f"_{name}"] = same.tolist()
+    right = (labels == wanted(pool, asked)).tolist()
+    return Marked(
+        asked,
+        [[image] for image in drawn],
+        {"": right, "_attributes": style.tolist(), **parts},
+    )

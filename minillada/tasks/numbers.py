@@ -8,7 +8,7 @@ Notable choices
 
 from __future__ import annotations
 
-from ..datasets.captions import article
+from ..datasets.grammar import article
 from ..datasets.mnist import DIGITS
 
 NUMBERS = (

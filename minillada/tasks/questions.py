@@ -5,7 +5,8 @@ An answer is right if it is the right text, letter for letter.
 
 from __future__ import annotations
 
-from ..datasets import captions
+from ..datasets import captions, colour
+from ..datasets.cifar10 import CLASSES, VEHICLES
 from ..datasets.mnist import DIGITS
 from ..datasets.pool import Pool
 from ..layout import DESCRIBE_QUESTION
@@ -23,27 +24,33 @@ QUESTIONS = {
     "arithmetic": ("what is this digit plus {n}?", "add {n} to this digit."),
 }
 
+PHOTO_QUESTIONS = {
+    "label": ("what is this?", "what does the photo show?", "name what you see."),
+    "brightness": ("is it dark or bright?", "is this photo a dark or a bright one?"),
+    "colour": ("which colour is it mostly?", "what colour do you see most?"),
+    "kind": ("is it an animal or a vehicle?", "does it show a vehicle or an animal?"),
+}
+
 THICKNESS_ANSWERS = captions.THICKNESS_WORDS
 SLANT_ANSWERS = ("left", "upright", "right")
 PARITY_ANSWERS = ("even", "odd")
+KIND_ANSWERS = ("animal", "vehicle")
 
 
 def make_describe(source: Source) -> Example:
     """An image and its whole caption."""
-    columns, index = source.pool.columns, source.pool.pick(source.rng)
-    text = captions.caption(
-        columns["digit"][index], columns["thickness"][index], columns["slant"][index]
-    )
+    pool, index = source.pool, source.pool.pick(source.rng)
+    text = pool.data.grammar.caption(*pool.classes(index))
     return Example("describe", [Picture(index), DESCRIBE_QUESTION], [text])
 
 
 def make_question(kind: str, source: Source) -> Example:
-    """An image and the question `QUESTIONS[kind]` about it."""
+    """A digit and the question `QUESTIONS[kind]` about it."""
     pool, rng = source.pool, source.rng
     # Some kinds of digit are rare; even classes keep a model from answering the frequent one.
-    index = pool.pick(rng, digit=source.some_digit(), thickness=rng.randrange(2))
+    index = pool.pick(rng, digit=source.some_label(), thickness=rng.randrange(2))
     digit = pool.columns["digit"][index]
-    n = source.some_digit()  # only "arithmetic" asks for it
+    n = rng.randrange(10)  # only "arithmetic" asks for it
     answers = {
         "digit": DIGITS[digit],
         "thickness": THICKNESS_ANSWERS[pool.columns["thickness"][index]],
@@ -53,6 +60,27 @@ def make_question(kind: str, source: Source) -> Example:
     }
     # {n} stands in questions of arithmetic only; `format` leaves the others as they are.
     question = source.wording(QUESTIONS[kind]).format(n=NUMBERS[n])
+    return Example("describe", [Picture(index), question], [answers[kind]])
+
+
+def make_photo_question(kind: str, source: Source) -> Example:
+    """A photo and the question `PHOTO_QUESTIONS[kind]` about it."""
+    pool, rng = source.pool, source.rng
+    # Each answer is as likely as any other; most photos have no colour, or are brown.
+    if kind == "colour":
+        index = pool.pick(rng, colour=rng.randrange(colour.UNSAID))
+    elif kind == "brightness":
+        index = pool.pick(rng, brightness=rng.randrange(len(colour.BRIGHTNESS_WORDS)))
+    else:
+        index = pool.pick(rng, label=source.some_label())
+    label, brightness, most = pool.classes(index)
+    answers = {
+        "label": CLASSES[label],
+        "brightness": colour.BRIGHTNESS_WORDS[brightness],
+        "colour": colour.COLOUR_WORDS[most],
+        "kind": KIND_ANSWERS[CLASSES[label] in VEHICLES],
+    }
+    question = source.wording(PHOTO_QUESTIONS[kind])
     return Example("describe", [Picture(index), question], [answers[kind]])
 
 
@@ -67,11 +95,12 @@ def mark_answers(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed:
 def mark_descriptions(
     uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int
 ) -> Marked:
-    """Right is a caption with the right digit; `_exact` asks for the whole caption."""
+    """Right is a caption with the right label; `_exact` asks for the whole caption."""
     marked = mark_answers(uni, judge, pool, asked, seed)
-    # The digit can be right although the rest is not: both are read from the text.
-    right_digit = []
+    parse = pool.data.grammar.parse
+    # The label can be right although the rest is not: both are read from the text.
+    right_label = []
     for (answer,), example in zip(marked.answers, asked):
-        said, true = captions.parse(str(answer)), captions.parse(str(example.response[0]))
-        right_digit.append(said[0] == true[0])
-    return marked._replace(right={"": right_digit, "_exact": marked.right[""]})
+        said, true = parse(str(answer)), parse(str(example.response[0]))
+        right_label.append(said[0] == true[0])
+    return marked._replace(right={"": right_label, "_exact": marked.right[""]})

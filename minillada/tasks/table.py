@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 
-from ..datasets import captions, edits
+from ..datasets.grammar import article
 from ..datasets.mnist import DIGITS
+from ..datasets.table import CIFAR10, MNIST, DataSet
 from .base import Task
-from .comparing import COMPARE, COMPARE_ANSWERS, make_compare
+from .comparing import BRIGHTER, COMPARE, COMPARE_ANSWERS, make_brighter, make_compare
 from .drawing import make_draw, mark_drawings
 from .editing import (
     EDIT_DIGIT,
     make_edit_digit,
+    make_edit_label,
     make_edit_operation,
     make_edit_turn,
     mark_edits,
@@ -19,11 +21,14 @@ from .editing import (
 )
 from .numbers import NUMBERS, SUMS, UNSEEN_SUMS, counting_trace
 from .questions import (
+    KIND_ANSWERS,
     PARITY_ANSWERS,
+    PHOTO_QUESTIONS,
     QUESTIONS,
     SLANT_ANSWERS,
     THICKNESS_ANSWERS,
     make_describe,
+    make_photo_question,
     make_question,
     mark_answers,
     mark_descriptions,
@@ -68,12 +73,52 @@ TASKS: dict[str, Task] = {
     "describe": Task(make_describe, mark_descriptions),
 }
 
-# What a mixture may hold: all but the tasks that only evaluations ask.
-TRAINED = [name for name, task in TASKS.items() if task.trained]
+# The tasks of colour photos.
+PHOTO_TASKS: dict[str, Task] = {
+    "label": Task(partial(make_photo_question, "label"), mark_answers),
+    "brightness": Task(partial(make_photo_question, "brightness"), mark_answers),
+    "colour": Task(partial(make_photo_question, "colour"), mark_answers),
+    "kind": Task(partial(make_photo_question, "kind"), mark_answers),
+    "brighter": Task(make_brighter, mark_answers),
+    "edit_operation": Task(make_edit_operation, mark_operations),
+    "edit_label": Task(make_edit_label, mark_edits),
+    "draw": Task(make_draw, mark_drawings),
+    "describe": Task(make_describe, mark_descriptions),
+}
+
+# data set -> its tasks
+TASKS_OF = {MNIST.name: TASKS, CIFAR10.name: PHOTO_TASKS}
 
 
-def all_texts() -> list[str]:
-    """Texts of every task, from which the text tokenizer learns its pieces.
+def trained(dataset: str) -> list[str]:
+    """What a mixture may hold: all tasks but those that only evaluations ask."""
+    return [name for name, task in TASKS_OF[dataset].items() if task.trained]
+
+
+TRAINED = trained(MNIST.name)
+
+
+def all_texts(data: DataSet = MNIST) -> list[str]:
+    """Texts of every task of a data set, from which the text tokenizer learns its pieces."""
+    return TEXTS_OF[data.name]()
+
+
+def photo_texts() -> list[str]:
+    """Texts of the tasks of photos. What occurs in many examples is repeated."""
+    words = CIFAR10.grammar.words
+    texts = [*BRIGHTER]
+    for wordings in PHOTO_QUESTIONS.values():
+        texts += wordings
+    texts += CIFAR10.operations
+    for wording in EDIT_DIGIT:
+        texts += [wording.format(digit=article(word)) for word in words["label"]]
+    for answers in (*words.values(), KIND_ANSWERS, COMPARE_ANSWERS):
+        texts += answers
+    return texts * 5
+
+
+def digit_texts() -> list[str]:
+    """Texts of the tasks of digits.
 
     Those of the drills `count_on`, `repeat` and `go_on` use the same pieces and are left out. What
     occurs in many examples is repeated. The shipped pieces depend on this list and its order.
@@ -83,11 +128,14 @@ def all_texts() -> list[str]:
         for wording in wordings:
             texts += [wording.format(n=digit) for digit in DIGITS]
     for wording in EDIT_DIGIT:
-        texts += [wording.format(digit=captions.article(digit)) for digit in DIGITS]
+        texts += [wording.format(digit=article(digit)) for digit in DIGITS]
     counted = [(a, b) for a in range(10) for b in range(a + 1, 10)]
     for wording in SUM + COUNT:
         texts += [wording.format(a=NUMBERS[a], b=NUMBERS[b]) for a, b in SUMS + counted]
     texts += [counting_trace(a, b) for a, b in SUMS]
-    texts += [*edits.OPERATIONS, *MULTI_REFERENCE] * 5
+    texts += [*MNIST.operations, *MULTI_REFERENCE] * 5
     answers = [*NUMBERS, *SLANT_ANSWERS, *THICKNESS_ANSWERS, *PARITY_ANSWERS, *COMPARE_ANSWERS]
     return texts + answers * 5
+
+
+TEXTS_OF = {MNIST.name: digit_texts, CIFAR10.name: photo_texts}

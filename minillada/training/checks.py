@@ -11,7 +11,7 @@ from ..datasets import mnist
 from ..datasets.pool import Pool
 from ..extras.conversion import check_block_schedule, padding_multiple
 from ..tasks.base import Source, pictures_of
-from ..tasks.table import TASKS, TRAINED
+from ..tasks.table import TASKS_OF, trained
 from ..vocab import Vocabulary
 from .stream import write_example
 
@@ -39,9 +39,10 @@ def check_mixture(preset: Preset) -> None:
     mixture = preset.training.data.mixture
     if not mixture:
         raise ValueError(f"{preset.name} has an empty mixture; name tasks and their shares")
+    known = trained(preset.dataset)
     for task, share in mixture:
-        if task not in TRAINED:
-            raise ValueError(f"no task {task!r} can be trained; choose from {', '.join(TRAINED)}")
+        if task not in known:
+            raise ValueError(f"no task {task!r} can be trained; choose from {', '.join(known)}")
         if not 0 < share < float("inf"):
             raise ValueError(f"the share of {task} must be positive, got {share}")
 
@@ -83,6 +84,15 @@ def check_tokens(preset: Preset, vocab: Vocabulary) -> None:
         )
 
 
+def check_codes(pool: Pool, info: dict) -> None:
+    """`ValueError` unless the stored codes of a pool are those of the tokenizer of `info`."""
+    if pool.codes is not None and pool.made_by != info["sha256"]:
+        raise ValueError(
+            f"data/{pool.data.stored} holds the codes of another tokenizer; make them again with "
+            f"`minillada encode {pool.data.name} --tokenizer NAME`"
+        )
+
+
 def check_context(preset: Preset, vocab: Vocabulary, pool: Pool, grid: int) -> None:
     """`ValueError` unless the model has a place for every token of every sequence."""
     assert isinstance(preset.model, ModelConfig)
@@ -103,7 +113,7 @@ def longest_sequence(preset: Preset, vocab: Vocabulary, pool: Pool, grid: int) -
     blank = torch.zeros(grid, grid, dtype=torch.long)  # any codes: only their number counts
     for task, _ in data.mixture:
         for _ in range(TRIES):
-            example = TASKS[task].make(source)
+            example = TASKS_OF[pool.data.name][task].make(source)
             pictures = pictures_of(example.user) + pictures_of(example.response)
             sequence = write_example(vocab, example, dict.fromkeys(pictures, blank))
             longest = max(longest, len(sequence.ids))

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from .. import layout
 from ..batching import Batch
 from ..config import Preset, TrainingConfig
-from ..datasets import captions, edits
+from ..datasets import edits
 from ..datasets.grammar import Grammar
 from ..datasets.images import Images
 from ..datasets.pool import Pool
-from ..datasets.table import DataSet
+from ..datasets.table import MNIST, DataSet
 from ..diffusion import block_diffusion_loss
 from ..extras.conversion import block_size_at, mask_noise_at, noisy_mask_embedding
 from ..extras.levenshtein import draft_loss
@@ -30,18 +30,19 @@ from .loop import Loss, batch_indices, step_generator
 from .stream import mixture_batches, shift
 
 
-def bpe_corpus(every_task: bool = False) -> list[str]:
-    """What the text tokenizer learns its merges from.
+def bpe_corpus(every_task: bool = False, data: DataSet = MNIST) -> list[str]:
+    """What the text tokenizer of a data set learns its merges from.
 
     Captions and the fixed prompts of the layouts; with `every_task`, what any task can say too.
     """
-    partial = [captions.caption(digit) for digit in range(10)]
+    labels = next(iter(data.grammar.words.values()))
+    partial = [data.grammar.caption(label) for label in range(len(labels))]
     systems = layout.SYSTEM_PROMPTS if every_task else ("draw", "describe")
     prompts = [layout.SYSTEM_PROMPTS[name] for name in systems]
     prompts.append(layout.DESCRIBE_QUESTION)
     # Five times, so that they are as frequent as common words of captions.
-    texts = captions.all_captions() + partial + prompts * 5
-    return texts + all_texts() if every_task else texts
+    texts = data.grammar.all_captions() + partial + prompts * 5
+    return texts + all_texts(data) if every_task else texts
 
 
 def caption_table(text: Vocabulary, grammar: Grammar) -> Tensor:

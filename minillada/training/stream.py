@@ -2,7 +2,8 @@
 
 Notable choices
 - The examples of a step depend on the seed and the step alone.
-- Codes are computed while training, because every image is moved at random first.
+- Codes of digits are computed while training, because every image is moved at random first. Those
+  of photos are stored; only edited photos are computed, and nothing is moved then.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..datasets.pool import Pool
 from ..extras.conversion import padding_multiple
 from ..tasks.base import Example, Picture, Source, pictures_of
 from ..tasks.dropping import drop
-from ..tasks.table import TASKS
+from ..tasks.table import TASKS_OF
 from ..vocab import Vocabulary
 from ..vq import ImageTokenizer
 from .loop import step_generator
@@ -31,7 +32,8 @@ def shift(images: Tensor, generator: torch.Generator, most: int = 2) -> Tensor:
     Captions stay true, which rotation or scaling would not grant.
     """
     size = images.shape[-1]
-    padded = nn.functional.pad(images, (most,) * 4)
+    # What enters at the edge mirrors what is there: black for digits, more of the same for photos.
+    padded = nn.functional.pad(images, (most,) * 4, mode="reflect")
     down, right = torch.randint(0, 2 * most + 1, (2, len(images)), generator=generator).tolist()
     moved = torch.empty_like(images)
     for row, image in enumerate(padded):
@@ -67,6 +69,21 @@ def encode_pictures(
     return dict(zip(pictures, torch.cat(parts)))
 
 
+def picture_codes(
+    tokenizer: ImageTokenizer, pool: Pool, pictures: list[Picture], generator: torch.Generator
+) -> dict[Picture, Tensor]:
+    """Codes `[h, w]` of each picture: stored ones where the pool has some, else computed."""
+    if pool.codes is None:
+        return encode_pictures(tokenizer, pool.images, pictures, generator)
+    edited = [picture for picture in pictures if picture.operation is not None]
+    # Pixels are read for edits alone. Stored codes are those of images that were not moved.
+    codes = encode_pictures(tokenizer, pool.images, edited, None) if edited else {}
+    for picture in pictures:
+        if picture.operation is None:
+            codes[picture] = pool.codes[picture.index]
+    return codes
+
+
 def write_example(
     vocab: Vocabulary, example: Example, codes: dict[Picture, Tensor]
 ) -> layout.Sequence:
@@ -89,15 +106,16 @@ def mixture_batches(
     # 1. examples, some in the forms that guidance needs
     tasks = [task for task, _ in data.mixture]
     shares = [share for _, share in data.mixture]
+    known = TASKS_OF[pool.data.name]
     examples = []
     for task in rng.choices(tasks, shares, k=training.batch_size):
-        examples.append(drop(TASKS[task].make(source), rng, data.unconditional_rate))
+        examples.append(drop(known[task].make(source), rng, data.unconditional_rate))
     # 2. their pictures as codes
     pictures = []
     for example in examples:
         pictures += pictures_of(example.user) + pictures_of(example.response)
     generator = step_generator(training.seed, step)
-    codes = encode_pictures(tokenizer, pool.images, pictures, generator)
+    codes = picture_codes(tokenizer, pool, pictures, generator)
     # 3. sequences, and batches of them
     sequences = [write_example(vocab, example, codes) for example in examples]
     multiple = padding_multiple(preset)

@@ -13,9 +13,9 @@ from torch import nn
 
 from .. import checkpoint
 from ..config import Preset, TextConfig
-from ..datasets import mnist
-from ..datasets.pool import Pool, mnist_pool
-from ..datasets.table import DATASETS
+from ..datasets.images import Images
+from ..datasets.pool import Pool, stored_pool
+from ..datasets.table import DATASETS, DataSet
 from ..extras import transfer
 from ..files import atomic, lock
 from ..measure.judge import Judge
@@ -26,6 +26,7 @@ from ..vocab import Vocabulary, load_vocabulary, text_info, train_bpe
 from ..vq import ImageTokenizer
 from .checks import (
     check_captions,
+    check_codes,
     check_context,
     check_pixels,
     check_settings,
@@ -43,7 +44,7 @@ OWN_FLAGS = ("steps", "learning_rate", "seed", "tokenizer")  # the other setting
 class Materials:
     """What a model is trained on, and what `weights.json` says about it."""
 
-    images: mnist.Images
+    images: Images | None  # a backbone finds its images in a pool
     vocab: Vocabulary
     about: dict[str, Any] = field(default_factory=dict)
     # of an image tokenizer:
@@ -60,10 +61,10 @@ def train(
     start: str | None = None,
     stop_after: int | None = None,
 ) -> tuple[nn.Module | None, list[dict]]:
-    """Train a preset on MNIST into the folder of `run`; the module, and the records of `fit`.
+    """Train a preset into the folder of `run`; the module, and the records of `fit`.
 
-    `start` names weights to start from instead of random ones: a second round of the same recipe,
-    or another block size. `stop_after` ends early at that step, as an interruption would.
+    `start` names weights to start from instead of random ones: a second round, or another block
+    size. `stop_after` ends early at that step, as an interruption would.
     Writes `weights.safetensors` and its JSON when the run is complete; for text pieces `text.json`,
     with None as the module. `ValueError`, before anything is written, for a run that cannot be.
     """
@@ -75,7 +76,7 @@ def train(
     if start and checkpoint.resolve(start).parent.resolve() == run.folder.resolve():
         raise ValueError(f"{start} is the folder of the run itself; choose another with --out")
     if isinstance(preset.model, TextConfig):
-        train_text(preset.model, run)
+        train_text(preset.model, DATASETS[preset.dataset], run)
         return None, []
     materials = read_materials(preset, device)
     # 2. the module, its first weights, and its loss
@@ -89,6 +90,7 @@ def train(
         "command": command(preset, start),
         "config": to_dict(preset.model),
         "training": to_dict(preset.training),
+        "dataset": preset.dataset,
         "data_md5": DATASETS[preset.dataset].checksums,
         "parameters": sum(p.numel() for p in module.parameters()),
         **materials.about,
@@ -97,18 +99,17 @@ def train(
     # Another process may have begun since the folder was checked; `fit` checks it again.
     with lock(run.folder):
         records = fit(module, loss, preset.training, run, stop_after, description=preset.name)
-        # 4. the result. Finished: all steps are done. Complete: the weights are stored, too. They
-        # are written if something was trained now, or if they are missing.
+        # 4. the result, if something was trained now, or if the weights are missing
         finished = stop_after is None or stop_after >= preset.training.steps
         if finished and (records or not run.is_complete()):
             run.save_weights(run.folder / WEIGHTS, {"seconds": round(run.seconds)})
     return module, records
 
 
-def train_text(config: TextConfig, run: Run) -> None:
+def train_text(config: TextConfig, data: DataSet, run: Run) -> None:
     """Learn text pieces and write them to `text.json`."""
     path = run.folder / TEXT
-    corpus = bpe_corpus(config.every_task)
+    corpus = bpe_corpus(config.every_task, data)
     pieces = train_bpe(corpus, config.vocab_size, config.max_grid).to_str(pretty=True)
     if path.exists() and run.resume and path.read_text(encoding="utf-8") != pieces:
         raise ValueError(f"{path} holds other text pieces; replace them with --overwrite")
@@ -118,10 +119,11 @@ def train_text(config: TextConfig, run: Run) -> None:
 
 def read_materials(preset: Preset, device: str) -> Materials:
     """Images, vocabulary and tokenizer of a preset. `ValueError` if the model does not fit them."""
-    images = DATASETS[preset.dataset].load("train")
-    check_pixels(preset, images)
+    data = DATASETS[preset.dataset]
     # 1. judge and tokenizer read pixels and captions
     if preset.kind != "backbone":
+        images = data.load("train")
+        check_pixels(preset, images)
         vocab = load_vocabulary(getattr(preset.model, "codebook_size", 0))  # a judge has no codes
         check_captions(preset, vocab)
         if not preset.teacher:
@@ -139,15 +141,15 @@ def read_materials(preset: Preset, device: str) -> Materials:
     tokenizer, info = checkpoint.load_model(preset.tokenizer, ImageTokenizer, device)
     vocab = load_vocabulary(len(tokenizer.embedding), preset.text)
     check_tokens(preset, vocab)
-    # It measures every image, which takes some seconds; what can be checked without it comes first.
-    pool = mnist_pool(images)
+    pool = stored_pool(data, "train")
+    check_codes(pool, info)
     check_context(preset, vocab, pool, tokenizer.grid)
     about = {
         "tokenizer": checkpoint.full_name(preset.tokenizer),
         "tokenizer_sha256": info["sha256"],
         **text_info(preset.text),
     }
-    return Materials(images, vocab, about, None, tokenizer, pool)
+    return Materials(None, vocab, about, tokenizer=tokenizer, pool=pool)
 
 
 def new_model(
@@ -197,8 +199,10 @@ def start_from(
 def make_loss(module: Any, preset: Preset, materials: Materials) -> Loss:
     """The loss of the kind of model that the preset trains."""
     if preset.kind == "judge":
+        assert materials.images
         return judge_loss(module, materials.images, preset.training)
     if preset.kind == "tokenizer":
+        assert materials.images
         data = DATASETS[preset.dataset]
         return tokenizer_loss(
             module, materials.images, data, materials.vocab, preset.training, materials.teacher

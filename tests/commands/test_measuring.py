@@ -96,7 +96,7 @@ def few_tasks(monkeypatch):
     small = mnist_pool(real_images(400))
     chosen = {name: suite.SUITE[name] for name in ("digit", "compare", "edit_digit", "draw")}
     monkeypatch.setattr(suite, "unseen_pool", lambda: small)
-    monkeypatch.setattr(suite, "SUITE", chosen)
+    monkeypatch.setitem(suite.SUITES, "mnist", chosen)
 
 
 def test_tasks_are_marked_and_shown_on_pages(call, few_tasks, tmp_path):

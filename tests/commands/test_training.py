@@ -4,10 +4,9 @@ import json
 
 import pytest
 import torch
-from helpers import real_images
+from helpers import real_images, use_digits
 
 from minillada import checkpoint
-from minillada.datasets import mnist
 from minillada.extras import merging
 from minillada.measure.judge import Judge
 from minillada.model import Backbone
@@ -16,7 +15,7 @@ from minillada.training import train as train_module
 
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch):
-    monkeypatch.setattr(mnist, "load_mnist", lambda split="train", root=None: real_images(200))
+    use_digits(monkeypatch, real_images(200))
 
 
 def test_train_writes_a_run_and_says_where(call, tmp_path):

@@ -1,11 +1,10 @@
 """What does not fit together is refused, in one sentence, before anything is written."""
 
 import pytest
-from helpers import real_images, save_tiny_uni
+from helpers import real_images, save_tiny_uni, use_digits
 from tiny_runs import BACKBONE, JUDGE, TOKENIZER
 
 from minillada.config import TextConfig
-from minillada.datasets import mnist
 from minillada.presets import get_preset
 from minillada.settings import changed
 from minillada.training import train
@@ -13,7 +12,7 @@ from minillada.training import train
 
 @pytest.fixture(autouse=True)
 def small_mnist(monkeypatch):
-    monkeypatch.setattr(mnist, "load_mnist", lambda split="train", root=None: real_images(40))
+    use_digits(monkeypatch, real_images(40))
 
 
 BACKBONES = {

@@ -4,7 +4,7 @@ import json
 import multiprocessing
 
 import pytest
-from helpers import real_images
+from helpers import real_images, use_digits
 from tiny_runs import JUDGE, SHORT, judge_run
 
 from minillada import checkpoint
@@ -95,7 +95,7 @@ def train_and_wait(folder, began, go_on):
 
 
 def test_two_processes_cannot_train_into_one_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(mnist, "load_mnist", lambda split="train", root=None: real_images(40))
+    use_digits(monkeypatch, real_images(40))
     context = multiprocessing.get_context("spawn")
     began, go_on = context.Event(), context.Event()
     other = context.Process(target=train_and_wait, args=(tmp_path, began, go_on))
@@ -118,7 +118,7 @@ def test_the_log_holds_one_json_object_a_step(tmp_path):
 
 
 def test_seconds_of_earlier_parts_count(tmp_path, monkeypatch):
-    monkeypatch.setattr(mnist, "load_mnist", lambda split="train", root=None: real_images(40))
+    use_digits(monkeypatch, real_images(40))
     train.train(JUDGE, tmp_path, stop_after=3)
     path = tmp_path / "state.safetensors"
     tensors, settings = checkpoint.read_tensors(path)

@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 import torch
-from helpers import real_images, save_tiny_uni, storable, tiny_tokenizer
+from helpers import real_images, save_tiny_uni, storable, tiny_tokenizer, use_digits
 from tiny_runs import BACKBONE, JUDGE, STEPS, TOKENIZER, same_bits
 
 import minillada
@@ -25,7 +25,7 @@ from minillada.vq import ImageTokenizer
 
 @pytest.fixture(autouse=True)
 def small_mnist(monkeypatch):
-    monkeypatch.setattr(mnist, "load_mnist", lambda split="train", root=None: real_images(40))
+    use_digits(monkeypatch, real_images(40))
 
 
 @pytest.fixture
@@ -320,7 +320,7 @@ def test_a_snapshot_is_written_before_its_state(preset, tmp_path, monkeypatch):
         train.train(preset, Run(killed, snapshot_every=2, save_every=1))
     monkeypatch.undo()
     mnist_images = real_images(40)
-    monkeypatch.setattr(mnist, "load_mnist", lambda split="train", root=None: mnist_images)
+    use_digits(monkeypatch, mnist_images)
     train.train(preset, Run(killed, snapshot_every=2, resume=True))
     names = [path.name for path in merging.snapshots(killed)]
     assert names == [f"step-00000{step}.safetensors" for step in (2, 4, 6)]
