@@ -89,6 +89,13 @@ def prefixed(key: str) -> str:
     return "model." + key
 
 
+def unprefixed(key: str) -> str:
+    """The inverse of `prefixed`."""
+    if key.startswith("model.language_model."):
+        return "model." + key.removeprefix("model.language_model.")
+    return key.removeprefix("model.")
+
+
 def root_config(
     config: ModelConfig, offset: int, eos_id: int, layout: Layout = "released"
 ) -> dict[str, Any]:

@@ -127,8 +127,13 @@ def check_type(found: str, key: str, path: Path) -> None:
 
 
 def check_shapes(module: nn.Module, found: Shapes, path: Path) -> None:
+    """`compare_shapes` with what a module stores."""
+    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    compare_shapes(wanted, found, path)
+
+
+def compare_shapes(wanted: Shapes, found: Shapes, path: Path) -> None:
     """`ValueError` that lists the tensors that are missing, unexpected or misshapen."""
-    wanted: Shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     misshapen = []
     for key in sorted(wanted.keys() & found.keys()):
         if wanted[key] != found[key]:

@@ -1,0 +1,161 @@
+"""The official backbone, from its files into the same class as the small one.
+
+Notable choices
+- The module is built without memory. Then it gets memory for its weights, and the numbers of the
+  files are read into it: the experts of a projection are one parameter, of which each expert of a
+  file fills its part. So weights are in memory once.
+- Names, shapes and types are compared before a number is read.
+- With `mapped=True` experts stay in their files, see `mapped.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..config import ModelConfig
+from ..experts import Expert
+from ..model import Backbone
+from ..moe import MixtureOfExperts, check_experts
+from .config import read_config
+from .mapped import Recent, StoredExperts
+from .names import Layout, backbone_entries, prefixed, unprefixed
+from .reading import Shapes, compare_shapes
+from .shards import (
+    Stored,
+    by_file,
+    check_small_files,
+    mapped_tensors,
+    read_file,
+    read_sums,
+    stored_tensors,
+)
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+ROUTED = ".mlp.experts."
+MOST_EXPERTS = 10_000  # of a layer
+
+
+def load_backbone(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = "bfloat16",
+    mapped: bool = False,
+    experts_on_gpu: int | None = None,
+) -> Backbone:
+    """The backbone of a checkpoint's folder, in evaluation mode.
+
+    `mapped`: experts are not read but mapped from their files on the CPU, so that the model runs
+    with less memory than its weights; they keep the file's type. `experts_on_gpu`: the experts
+    are mapped, too, and copied to `device` when a token needs them; so many stay there, the ones
+    used last. `ValueError` for files that are damaged, hostile or of another model.
+    """
+    folder, place, target = Path(path), torch.device(device), as_dtype(dtype)
+    if mapped and experts_on_gpu is None and place.type != "cpu":
+        raise ValueError(f"mapped experts are on the CPU; for {place} give experts_on_gpu as well")
+    # 1. what the files say, compared with each other
+    config = read_config(folder)
+    sums = read_sums(folder)
+    check_small_files(folder, sums)
+    stored = official_names(stored_tensors(folder))
+    check_against(config, stored, folder)
+
+    # 2. a module with memory for what is read
+    with torch.device("meta"):
+        backbone = Backbone(config).to(target).requires_grad_(False).eval()
+    recent = None if experts_on_gpu is None else Recent(experts_on_gpu, place, target)
+    in_files = mapped or recent is not None
+    if in_files:
+        leave_experts(backbone, stored, recent)
+    backbone.to_empty(device=place)
+    for part in backbone.modules():
+        if isinstance(part, MixtureOfExperts):
+            part.gate.expert_bias = torch.zeros(config.num_experts, device=place)
+            part.gate.received.zero_()
+
+    # 3. the numbers; those of mapped experts are only checked
+    fill(backbone, stored, sums, in_files)
+    return backbone
+
+
+def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """A type by its name. `ValueError` for one in which the model does not run."""
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found is None or found not in DTYPES.values():
+        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype!r}")
+    return found
+
+
+def official_names(stored: list[Stored]) -> dict[str, Stored]:
+    """Tensors by the released names, whichever prefix the files have."""
+    sibling = any(one.key.startswith(prefixed("model.")) for one in stored)
+    return {unprefixed(one.key) if sibling else one.key: one for one in stored}
+
+
+def check_against(config: ModelConfig, stored: dict[str, Stored], folder: Path) -> None:
+    """`ValueError` unless the files hold exactly the tensors of this configuration."""
+    check_experts(config)
+    # A wrong number of layers or experts would make the list of names endless.
+    fused = any(name.endswith(ROUTED + "gate_proj") for name in stored)
+    sparse = max(config.num_hidden_layers - config.first_k_dense_replace, 0)
+    least = config.num_hidden_layers + sparse * (3 if fused else 3 * config.num_experts)
+    if least > len(stored) or config.num_experts > MOST_EXPERTS:
+        raise ValueError(
+            f"{folder} holds {len(stored)} tensors, and its config.json asks for more than {least};"
+            " do they belong together?"
+        )
+    layout: Layout = "fused" if fused else "released"
+    wanted: Shapes = {entry.key: entry.shape for entry in backbone_entries(config, layout)}
+    compare_shapes(wanted, {name: one.shape for name, one in stored.items()}, folder)
+
+
+def leave_experts(backbone: Backbone, stored: dict[str, Stored], recent: Recent | None) -> None:
+    """Give the layers experts that are views of their files.
+
+    `ValueError` without `recent` if the files have another type than the model: nobody would
+    convert them.
+    """
+    names = {one.key: name for name, one in stored.items()}
+    dtype = backbone.lm_head.weight.dtype
+    views = {}
+    for path, inside in by_file(one for name, one in stored.items() if ROUTED in name):
+        for one in inside:
+            if recent is None and one.dtype != dtype:
+                raise ValueError(f"mapped experts keep the type of {path}, {one.dtype}; ask for it")
+        for key, view in mapped_tensors(path, inside).items():
+            views[names[key]] = view
+    for number, layer in enumerate(backbone.model.layers):
+        if isinstance(layer.mlp, MixtureOfExperts):
+            start = f"model.layers.{number}{ROUTED}"
+            experts = [expert_of(views, start, e) for e in range(backbone.config.num_experts)]
+            layer.mlp.experts = StoredExperts(experts, number, recent)  # type: ignore[assignment]
+
+
+def expert_of(views: dict[str, Tensor], start: str, number: int) -> Expert:
+    """One expert, from the matrices of either layout."""
+    matrices = []
+    for name in Expert._fields:
+        if start + name in views:
+            matrices.append(views[start + name][number])  # fused
+        else:
+            matrices.append(views[f"{start}{number}.{name}.weight"])
+    return Expert(*matrices)
+
+
+def fill(
+    backbone: Backbone, stored: dict[str, Stored], sums: dict[str, str], in_files: bool
+) -> None:
+    """Read all files into the module; numbers of mapped experts are checked and left there."""
+    # The state dict has an entry for each expert, and the parameters are those of the fused layout.
+    places = backbone.state_dict() | dict(backbone.named_parameters())
+    places = {key: tensor for key, tensor in places.items() if not (in_files and ROUTED in key)}
+    names = {one.key: name for name, one in stored.items()}
+
+    def place(one: Stored, start: int, numbers: Tensor) -> None:
+        if names[one.key] in places:
+            places[names[one.key]].view(-1)[start : start + len(numbers)].copy_(numbers)
+
+    for path, inside in by_file(stored.values()):
+        read_file(path, inside, place, sums)

@@ -1,0 +1,296 @@
+"""The official backbone from its files: every layout, every mode, and what is refused."""
+
+import json
+import warnings
+
+import pytest
+import torch
+from helpers import random_ids
+from safetensors.torch import load_file, save_file
+
+from minillada.official import load_backbone
+from minillada.official.backbone import as_dtype
+from minillada.official.config import read_config
+from minillada.official.fabricate import fabricate
+from minillada.official.mapped import Recent, StoredExperts
+from minillada.official.shards import INDEX, SUMS, write_sums
+from minillada.official.sizes import TINY
+
+FIRST, SECOND = (f"model-{number:05d}-of-00003.safetensors" for number in (1, 2))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """The same checkpoint in three layouts, with checksums."""
+    place = tmp_path_factory.mktemp("official")
+    fabricate(place / "released", parts=("backbone",))
+    fabricate(place / "fused", layout="fused", parts=("backbone",))
+    fabricate(place / "sibling", sibling=True, parts=("backbone",))
+    for folder in place.iterdir():
+        write_sums(folder)
+    return place
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A checkpoint that a test may change; there are no checksums."""
+    fabricate(tmp_path / "own", parts=("backbone",))
+    return tmp_path / "own"
+
+
+@pytest.fixture
+def quiet():
+    """No warning that checksums are missing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=f".*no {SUMS}")
+        yield
+
+
+def change(path, **values):
+    """Change a JSON file; None removes a key."""
+    content = json.loads(path.read_text())
+    for key, value in values.items():
+        content.pop(key, None)
+        if value is not None:
+            content[key] = value
+    path.write_text(json.dumps(content))
+
+
+def on_disk(folder):
+    state = {}
+    for path in sorted(folder.glob("model-*.safetensors")):
+        state |= load_file(path)
+    return state
+
+
+# --- what is loaded ------------------------------------------------------------------------------
+
+
+def test_weights_come_in_bit_for_bit(folders):
+    backbone = load_backbone(folders / "released")
+    state, stored = backbone.state_dict(), on_disk(folders / "released")
+    assert state.keys() == stored.keys()
+    assert all(torch.equal(state[key], stored[key]) for key in stored)
+    assert not backbone.training and not any(p.requires_grad for p in backbone.parameters())
+    assert backbone.model.layers[1].mlp.gate.expert_bias.dtype == torch.float32
+    assert backbone.config.max_position_embeddings == 8192 and backbone.config.block_size == 32
+
+
+@pytest.mark.parametrize("layout", ["fused", "sibling"])
+def test_every_layout_is_the_same_model(folders, layout):
+    ours, other = load_backbone(folders / "released"), load_backbone(folders / layout)
+    state = other.state_dict()
+    assert all(torch.equal(tensor, state[key]) for key, tensor in ours.state_dict().items())
+
+
+@pytest.mark.parametrize("layout", ["released", "fused", "sibling"])
+@pytest.mark.parametrize("how", [{"mapped": True}, {"experts_on_gpu": 3}, {"experts_on_gpu": 99}])
+def test_experts_in_their_files_are_the_same_model(folders, layout, how):
+    ids = random_ids(2, 24, 500)
+    ours, other = load_backbone(folders / "released"), load_backbone(folders / layout, **how)
+    assert torch.equal(other(ids), ours(ids))
+    assert other.state_dict().keys() == ours.state_dict().keys()
+    # Only what is not an expert has memory of its own.
+    routed = sum(p.numel() for name, p in ours.named_parameters() if ".experts." in name)
+    total = sum(p.numel() for p in ours.parameters())
+    assert sum(p.numel() for p in other.parameters()) == total - routed
+
+
+def test_float32_is_bfloat16_with_more_digits(folders):
+    ids = random_ids(1, 24, 500)
+    exact = load_backbone(folders / "released", dtype="float32")
+    assert exact.lm_head.weight.dtype == torch.float32
+    rounded = load_backbone(folders / "released", dtype=torch.bfloat16)
+    difference = (exact(ids) - rounded(ids)).abs()
+    assert 0 < difference.max() < 0.05 * exact(ids).abs().max()
+    # Fetched experts are converted.
+    fetched = load_backbone(folders / "released", dtype="float32", experts_on_gpu=2)
+    assert torch.equal(fetched(ids), exact(ids))
+
+
+def test_recently_used_experts_stay(folders):
+    backbone = load_backbone(folders / "released", experts_on_gpu=2)
+    experts = backbone.model.layers[1].mlp.experts
+    assert isinstance(experts, StoredExperts) and len(experts) == 8
+    recent, fetch = experts.recent, experts.apart()
+    addresses = {fetch[number].up_proj.data_ptr() for number in (0, 1, 0, 2, 0, 2)}
+    assert (recent.fetched, recent.found) == (3, 3) and list(recent.kept) == [(1, 0), (1, 2)]
+    assert len(addresses) == 2  # expert 2 took the memory of expert 1
+    assert torch.equal(fetch[1].up_proj, experts.experts[1].up_proj)
+    with pytest.raises(ValueError, match="at least one expert must have room"):
+        Recent(0, torch.device("cpu"), torch.float32)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_modes_on_a_gpu(folders):
+    ids = random_ids(1, 24, 500).cuda()
+    whole = load_backbone(folders / "released", device="cuda")
+    fetched = load_backbone(folders / "released", device="cuda", experts_on_gpu=2)
+    assert (whole(ids) - fetched(ids)).abs().max() < 0.05 * whole(ids).abs().max()
+
+
+def test_modes_that_do_not_exist(folders):
+    with pytest.raises(ValueError, match="dtype is one of bfloat16, float32, not 'float8'"):
+        load_backbone(folders / "released", dtype="float8")
+    with pytest.raises(ValueError, match=r"mapped experts keep the type of .*, torch.bfloat16"):
+        load_backbone(folders / "released", dtype="float32", mapped=True)
+    with pytest.raises(ValueError, match="give experts_on_gpu"):
+        load_backbone(folders / "released", device="cuda", mapped=True)
+    assert as_dtype("float32") == torch.float32
+
+
+def test_one_file_without_an_index(folder, tmp_path, quiet):
+    state = on_disk(folder)
+    (tmp_path / "single").mkdir()
+    save_file(state, tmp_path / "single" / "model.safetensors")
+    (tmp_path / "single" / "config.json").write_text((folder / "config.json").read_text())
+    ids = random_ids(1, 24, 500)
+    assert torch.equal(load_backbone(tmp_path / "single")(ids), load_backbone(folder)(ids))
+
+
+# --- the configuration ---------------------------------------------------------------------------
+
+
+def test_the_configuration_is_the_one_that_was_written(folder):
+    assert read_config(folder) == TINY.backbone
+    change(folder / "config.json", rope_theta=None, head_dim=None, block_size=7)
+    assert read_config(folder) == TINY.backbone  # from rope_parameters; 32 / 4 = 8
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"model_type": "llama"}, "model_type is 'llama', and only 'llada2_moe' can be computed"),
+        ({"use_qk_norm": False}, "use_qk_norm is False, and only True"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu', and only 'silu'"),
+        ({"rope_theta": 10000.0}, "rope_theta is both 10000.0 and 600000.0"),
+        ({"rope_scaling": {"type": "yarn"}}, "rope_scaling is"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type is 'yarn', and only plain RoPE"),
+        ({"rope_parameters": {"factor": 2}}, "not those of plain RoPE"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config is"),
+        ({"num_experts": None}, "does not say num_experts"),
+        ({"vocab_size": "many"}, "vocab_size must be a valid integer"),
+        ({"head_dim": None, "num_attention_heads": 0}, "must be a positive number"),
+        ({"moe_shared_expert_intermediate_size": 5}, "shared experts are 5 wide"),
+    ],
+)
+def test_contradictions_are_refused(folder, values, sentence):
+    change(folder / "config.json", **values)
+    with pytest.raises(ValueError, match=sentence):
+        read_config(folder)
+
+
+def test_unknown_settings_are_named(folder):
+    change(folder / "config.json", use_cache=True, turbo=True, warp=9)
+    with pytest.warns(UserWarning, match="unknown settings turbo, warp are left out"):
+        read_config(folder)
+
+
+def test_a_tied_head_is_not_believed(folder, quiet):
+    change(folder / "config.json", tie_word_embeddings=True)
+    backbone = load_backbone(folder)
+    assert not torch.equal(backbone.lm_head.weight, backbone.model.word_embeddings.weight)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def rewrite(path, edit):
+    """Read a shard, let `edit` change its tensors, write it again."""
+    state = load_file(path)
+    edit(state)
+    save_file(state, path)
+
+
+def refused(folder, sentence):
+    with pytest.raises(ValueError, match=sentence) as caught:
+        load_backbone(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_extra_and_misshapen_tensors_are_named(folder, quiet):
+    rewrite(folder / FIRST, lambda state: state.pop("model.layers.0.mlp.up_proj.weight"))
+    refused(folder, f"{FIRST} does not hold model.layers.0.mlp.up_proj.weight")
+    index = json.loads((folder / INDEX).read_text())["weight_map"]
+    del index["model.layers.0.mlp.up_proj.weight"]
+    change(folder / INDEX, weight_map=index, metadata=None)
+    refused(folder, "does not fit its configuration; missing: model.layers.0.mlp.up_proj.weight")
+    change(folder / "config.json", vocab_size=577, num_hidden_layers=2)
+    refused(folder, r"unexpected: model.layers.2.*misshapen: lm_head.weight \[576, 32\], not \[577")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x.safetensors", "/x.safetensors", "a\\x.safetensors", "C:x.safetensors", "x.bin", 3],
+)
+def test_an_index_that_leads_elsewhere_is_refused(folder, quiet, name):
+    where = json.loads((folder / INDEX).read_text())["weight_map"]
+    change(folder / INDEX, weight_map=where | {"lm_head.weight": name})
+    refused(folder, "is not a safetensors file beside it")
+
+
+def test_files_that_are_damaged(folder, quiet):
+    path = folder / FIRST
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-2])
+    refused(folder, "is not a complete safetensors file")
+    path.write_bytes(whole[:4])
+    refused(folder, "is not a complete safetensors file")
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=FIRST):
+        load_backbone(folder)
+    path.write_bytes(whole)
+    (folder / INDEX).write_text("{}")
+    refused(folder, "has no weight_map")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("how", [{}, {"mapped": True}])
+def test_numbers_that_are_not_finite(folder, quiet, value, how):
+    def edit(state):
+        state["model.layers.1.mlp.experts.4.up_proj.weight"][3, 5] = value
+
+    rewrite(folder / SECOND, edit)
+    with pytest.raises(ValueError, match=r"experts.4.up_proj.weight holds NaN or infinity"):
+        load_backbone(folder, **how)
+
+
+def test_fp8_is_refused_by_name(folder, quiet):
+    def edit(state):
+        key = "model.layers.1.mlp.experts.4.up_proj.weight"
+        state[key] = state[key].to(torch.float8_e4m3fn)
+
+    rewrite(folder / SECOND, edit)
+    refused(folder, r"experts.4.up_proj.weight is stored as F8_E4M3, and only")
+
+
+def test_more_experts_than_files_hold(folder, quiet):
+    change(folder / "config.json", num_experts=8_000)
+    refused(folder, "holds 82 tensors, and its config.json asks for more than 48003")
+
+
+@pytest.mark.parametrize("how", [{}, {"mapped": True}])
+def test_checksums_notice_a_flipped_bit(folder, how):
+    write_sums(folder)
+    content = bytearray((folder / FIRST).read_bytes())
+    content[-100] ^= 1
+    (folder / FIRST).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{FIRST} is not the file that {SUMS} describes"):
+        load_backbone(folder, **how)
+
+
+def test_checksums_of_small_files_and_their_lines(folder):
+    write_sums(folder)
+    assert (folder / SUMS).read_text().splitlines()[0].endswith("  config.json")
+    load_backbone(folder)
+    change(folder / "config.json", rms_norm_eps=1e-5)
+    refused(folder, "config.json is not the file that")
+    (folder / SUMS).write_text("nonsense\n")
+    refused(folder, "has a line that is no checksum: 'nonsense'")
+    (folder / SUMS).write_text(64 * "0" + " *other\n")
+    refused(folder, f"{SUMS} does not name {FIRST}; make it again")
+
+
+def test_without_checksums_it_is_said(folder):
+    with pytest.warns(UserWarning, match=f"has no {SUMS}, so flipped bits"):
+        load_backbone(folder)
