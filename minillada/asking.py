@@ -23,6 +23,7 @@ from .vocab import Vocabulary
 from .vq import Tokenizer
 
 Images = Tensor | numpy.ndarray | list  # a batch, or a list of images
+LUMA = (0.299, 0.587, 0.114)  # how bright red, green and blue look (ITU-R BT.601)
 
 # --- the model ---------------------------------------------------------------------------------
 
@@ -122,9 +123,28 @@ def read_image(image: Tensor | numpy.ndarray) -> Tensor:
     )
 
 
+def to_channels(images: Tensor, channels: int) -> Tensor:
+    """Images `[B, C, H, W]` with the channels of a model: grey made coloured, or colour grey.
+
+    Says so in a warning. Images of other channels stay as they are; the tokenizer refuses them.
+    """
+    if images.ndim != 4 or {images.shape[1], channels} != {1, 3}:
+        return images
+    if channels == 3:
+        warnings.warn(
+            "this model reads colour: red, green and blue of a grey image are alike", stacklevel=4
+        )
+        return images.expand(-1, 3, -1, -1)
+    warnings.warn("this model reads grey images: the colour of yours is left out", stacklevel=4)
+    red, green, blue = images.split(1, dim=1)
+    # The weights add up to 1. Written like this, white stays exactly 1.
+    return blue + LUMA[0] * (red - blue) + LUMA[1] * (green - blue)
+
+
 def read_images(images: Images, tokenizer: Tokenizer) -> Tensor:
     """A batch, or a list of images `[C, H, W]`, as float32 `[B, C, H, W]`.
 
+    Grey and colour are converted into each other, with a warning (`to_channels`).
     `ValueError` for another size, for NaN and for values outside [0, 1].
     """
     # 1. one tensor: images are stacked, an empty list is an empty batch
@@ -140,7 +160,8 @@ def read_images(images: Images, tokenizer: Tokenizer) -> Tensor:
         pixels = torch.zeros(0, *tokenizer.image_shape)
     else:
         pixels = read_image(images)
-    # 2. its shape and its values; an empty batch has no values to check
+    # 2. its channels, its shape and its values; an empty batch has no values to check
+    pixels = to_channels(pixels, tokenizer.image_shape[0])
     if pixels.ndim != 4 or len(pixels):
         tokenizer.check_images(pixels)
     return pixels

@@ -19,6 +19,7 @@ from minillada.asking import (
     read_images,
     read_texts,
 )
+from minillada.datasets.colour import luma
 from minillada.datasets.pool import mnist_pool
 from minillada.layout import DESCRIBE_QUESTION
 from minillada.tasks.base import Source
@@ -116,7 +117,7 @@ def test_half_precision_is_read():
         (PIXELS[..., 2:30, 2:30], "images must have shape"),
         (PIXELS[0], "images must have shape"),
         (PIXELS[0, 0], "images must have shape"),
-        (PIXELS.repeat(1, 3, 1, 1), "images must have shape"),
+        (PIXELS.repeat(1, 2, 1, 1), "images must have shape"),
         (torch.tensor(0.5), "images must have shape"),
         (PIXELS * 255, r"finite and in \[0, 1\]"),
         (PIXELS - 1, r"finite and in \[0, 1\]"),
@@ -134,6 +135,28 @@ def test_half_precision_is_read():
 def test_images_that_cannot_be_read(images, sentence):
     with pytest.raises(ValueError, match=sentence):
         read_images(images, TOKENIZER)
+
+
+def test_grey_and_colour_are_converted_and_it_is_said():
+    colour, grey = tiny_tokenizer(channels=3), tiny_tokenizer()
+    photos, digits = torch.rand(4, 3, 32, 32), torch.rand(4, 1, 32, 32)
+    with pytest.warns(UserWarning, match="reads colour") as said:
+        assert torch.equal(read_images(digits, colour), digits.expand(-1, 3, -1, -1))
+    assert len(said) == 1, "one warning a call"
+    with pytest.warns(UserWarning, match="reads grey images"):
+        converted = read_images(list(photos), grey)
+    assert torch.allclose(converted, luma(photos), atol=1e-6)
+    white = torch.ones(1, 3, 32, 32)
+    with pytest.warns(UserWarning, match="reads grey"):
+        assert (read_images(white, grey) == 1).all()
+    # What fits is not touched, and what is no picture is still refused.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(read_images(photos, colour), photos)
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="finite and in"):
+        read_images(photos * 255, grey)
+    with pytest.raises(ValueError, match="images must have shape"):
+        read_images(torch.rand(1, 2, 32, 32), grey)
 
 
 def test_groups_of_images():

@@ -116,6 +116,15 @@ def load_finished(name: str, device: str) -> Uni:
     return load(name, device)
 
 
+def channels_of(name: str) -> int:
+    """Channels of the images that a model reads, from the JSON of its tokenizer; 1 if unknown."""
+    check_finished(name)
+    info = checkpoint.read_info(checkpoint.resolve(name))
+    if "tokenizer" not in info:
+        return 1  # loading says what is wrong
+    return checkpoint.read_info(checkpoint.resolve(info["tokenizer"]))["config"]["channels"]
+
+
 @contextmanager
 def picture_file(out: Path) -> Iterator[tuple[Path, str]]:
     """A temporary path to save a picture to, and its format; it becomes `out` at the end."""

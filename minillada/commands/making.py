@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import layout
 from ..datasets import captions, mnist
+from ..datasets.cifar10 import load_cifar10_or_sample
 from ..datasets.pictures import read as read_picture
 from ..measure.judge import load_judge
 from ..show import grids, strips
@@ -24,6 +25,7 @@ from .common import (
     Out,
     Seed,
     argument,
+    channels_of,
     check_device,
     check_range,
     check_texts,
@@ -35,7 +37,7 @@ from .common import (
     save_images,
 )
 
-PictureFiles = Annotated[list[Path], argument("Picture files of digits, of any size: PNG, JPEG, …")]
+PictureFiles = Annotated[list[Path], argument("Picture files, of any size: PNG, JPEG, …")]
 Together = Annotated[
     bool,
     option(
@@ -122,7 +124,7 @@ def draw(
 def describe(
     pictures: Annotated[
         list[Path] | None,
-        argument("Picture files of digits, of any size: PNG, JPEG, …"),
+        argument("Picture files, of any size: PNG, JPEG, …"),
     ] = None,
     test: Annotated[int, option("Describe this many random test images, too.")] = 0,
     question: Annotated[str, option("What to ask.")] = layout.DESCRIBE_QUESTION,
@@ -137,19 +139,34 @@ def describe(
     if not pictures and not test:
         raise ValueError("nothing to describe; give picture files or --test N")
     names = [str(path) for path in pictures or []]
-    images = [read_picture(path)[None] for path in pictures or []]
+    images = [image[None] for image in read_files(pictures or [], model)]
     if test:
-        digits = mnist.load_mnist("test")
-        order = torch.randperm(len(digits.labels), generator=torch.Generator().manual_seed(seed))
-        names += [f"test image {index}" for index in order[:test].tolist()]
-        images.append(digits.floats(order[:test]))
+        chosen, real = some_test_images(model, test, seed)
+        names += [f"test image {index}" for index in chosen]
+        images.append(real)
     uni = load_finished(model, device)
     print_texts(names, uni.describe(torch.cat(images), question=question), as_json)
 
 
-def read_pictures(paths: list[Path], together: bool) -> list[Tensor | tuple[Tensor, ...]]:
+def read_files(paths: list[Path], model: str) -> list[Tensor]:
+    """Picture files as the model reads them, `[C, 32, 32]` each."""
+    channels = channels_of(model) if paths else 1
+    return [read_picture(path, channels) for path in paths]
+
+
+def some_test_images(model: str, count: int, seed: int) -> tuple[list[int], Tensor]:
+    """Some random test images of the data set of a model: their places, and `[N, C, H, W]`."""
+    load = load_cifar10_or_sample if channels_of(model) == 3 else mnist.load_mnist
+    images = load("test")
+    order = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(seed))
+    return order[:count].tolist(), images.floats(order[:count])
+
+
+def read_pictures(
+    paths: list[Path], together: bool, model: str
+) -> list[Tensor | tuple[Tensor, ...]]:
     """What `Uni.answer` and `Uni.edit` take: single images, or one tuple of all."""
-    images = [read_picture(path) for path in paths]
+    images = read_files(paths, model)
     return [tuple(images)] if together else list(images)
 
 
@@ -164,7 +181,7 @@ def answer(
 ) -> None:
     """Answer a question about each picture, or about all of them together."""
     check_texts([question])
-    images = read_pictures(pictures, together)
+    images = read_pictures(pictures, together, model)
     names = [" + ".join(map(str, pictures))] if together else [str(path) for path in pictures]
     answers = load_finished(model, device).answer(images, question)
     print_texts(names, answers, as_json)
@@ -189,7 +206,7 @@ def edit(
     """Edit each picture, or all of them together into one."""
     check_range("the number of pictures", len(pictures), 1, MOST_PICTURES)
     check_texts([instruction])
-    images = read_pictures(pictures, together)
+    images = read_pictures(pictures, together, model)
     scales = {"guidance_text": guidance_text, "guidance_image": guidance_image}
     uni = load_finished(model, device)
     with picture_file(out) as file:

@@ -15,12 +15,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..asking import LUMA
 from .cifar10 import CLASSES
 from .grammar import Grammar, article
 
 BRIGHTNESS_WORDS = ("dark", "bright")
 BRIGHTNESS_EDGE = 0.475  # of the mean luma: the median of the training set
-LUMA = (0.299, 0.587, 0.114)  # how bright red, green and blue look (ITU-R BT.601)
 
 COLOUR_WORDS = ("blue", "green", "brown", "")  # the last is left unsaid
 UNSAID = 3

@@ -1,9 +1,11 @@
-"""Any picture file of a digit -> what a model reads, prepared the way MNIST was made.
+"""Any picture file -> what a model reads: digits prepared the way MNIST was made, and photos.
 
 Notable choices
 - MNIST (LeCun et al. 1998): black ink on white paper, scaled into a box of 20 x 20 px with its
   proportions kept, centred by mass in 28 x 28 px, white on black. Other digits are prepared alike.
 - A picture that looks like MNIST already is not touched, so a test image keeps every pixel.
+- A photo is cut to a square around its middle and made small by averaging, as CIFAR-10 was.
+- A grey photo, or a colourful picture of a digit, is converted, and a warning says so.
 - The header is checked before pixels are decoded: a small file can hold an enormous picture.
 """
 
@@ -23,15 +25,55 @@ MEGAPIXELS = 50
 WORK = 256  # pixels of the longer side while the ink is looked for
 BOX, MNIST_SIZE, SIZE = 20, 28, 32
 BLACK = 0.1  # a border as dark as this is that of an MNIST image
+COLOURFUL = 0.2  # mean difference of the channels above which colour is more than the tint of paper
 
 
-def read(path: str | Path) -> Tensor:
-    """A picture file as `[1, 32, 32]` in [0, 1], a bright digit on black.
+def read(path: str | Path, channels: int = 1) -> Tensor:
+    """A picture file as `[channels, 32, 32]` in [0, 1]: 1 is a bright digit on black, 3 a photo.
 
     Raises `FileNotFoundError` if there is no file, and `ValueError` if it is no picture, is too
     large, or shows no ink.
     """
-    grey = to_grey(open_picture(Path(path)))
+    picture = open_picture(Path(path))
+    return read_photo(picture, path) if channels == 3 else read_digit(picture, path)
+
+
+def read_photo(picture: Image.Image, path: str | Path) -> Tensor:
+    """The middle of a photo as `[3, 32, 32]`."""
+    if picture.mode[0] in "IF":  # integers of 16 or 32 bits, or decimals
+        colours = to_grey(picture)[None].expand(3, -1, -1)
+    else:
+        # Transparent parts become white paper.
+        rgba = picture.convert("RGBA")
+        paper = Image.new("RGBA", rgba.size, "white")
+        rgb = Image.alpha_composite(paper, rgba).convert("RGB")
+        colours = torch.stack([to_tensor(channel) for channel in rgb.split()])  # [3, H, W]
+    if torch.equal(colours[0], colours[1]) and torch.equal(colours[1], colours[2]):
+        warnings.warn(f"{path} is grey; this model reads colour, so it may be unsure", stacklevel=3)
+    height, width = colours.shape[-2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = colours[:, top : top + side, left : left + side]
+    if side == SIZE:
+        return square.clone()  # every pixel of a CIFAR-10 image is kept
+    mode = "area" if side > SIZE else "bilinear"
+    return F.interpolate(square[None], (SIZE, SIZE), mode=mode)[0]
+
+
+def colourfulness(picture: Image.Image) -> float:
+    """Mean difference between the largest and the smallest channel, from 0 to 1."""
+    if picture.mode[0] in "1LIF":
+        return 0.0
+    small = picture.convert("RGB").resize((SIZE, SIZE))
+    colours = torch.stack([to_tensor(channel) for channel in small.split()])  # [3, H, W]
+    return float((colours.amax(0) - colours.amin(0)).mean())
+
+
+def read_digit(picture: Image.Image, path: str | Path) -> Tensor:
+    """A digit as `[1, 32, 32]`, bright on black. `ValueError` if there is no ink."""
+    if colourfulness(picture) > COLOURFUL:
+        warnings.warn(f"{path} is coloured; this model reads grey digits alone", stacklevel=3)
+    grey = to_grey(picture)
     if not looks_like_mnist(grey):
         ink = find_ink(grey)
         if ink is None:

@@ -12,6 +12,7 @@ from helpers import mnist_test_images
 from PIL import Image, ImageOps
 
 from minillada.datasets import pictures
+from minillada.datasets.cifar10 import load_cifar10_sample
 from minillada.measure.judge import Judge, load_judge
 
 COUNT = 20
@@ -228,3 +229,49 @@ def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="pipe is not a file"):
         pictures.read(tmp_path / "pipe")
+
+
+# --- photos --------------------------------------------------------------------------------------
+
+
+def save_photo(path, photo: torch.Tensor) -> None:
+    Image.fromarray((photo * 255).round().byte().permute(1, 2, 0).numpy(), "RGB").save(path)
+
+
+def test_a_small_photo_keeps_every_pixel(tmp_path):
+    photo = load_cifar10_sample("test").floats([3])[0]
+    save_photo(tmp_path / "cat.png", photo)
+    assert torch.equal(pictures.read(tmp_path / "cat.png", channels=3), photo)
+
+
+def test_a_large_photo_is_cut_around_its_middle_and_averaged(tmp_path):
+    photo = load_cifar10_sample("test").floats([8])[0]
+    large = photo.repeat_interleave(4, 1).repeat_interleave(4, 2)  # [3, 128, 128]
+    wide = torch.nn.functional.pad(large, (40, 41))
+    save_photo(tmp_path / "ship.png", wide)
+    assert torch.allclose(pictures.read(tmp_path / "ship.png", channels=3), photo, atol=1e-6)
+
+
+def test_transparent_parts_of_a_photo_are_white(tmp_path):
+    Image.new("RGBA", (40, 40), (200, 0, 0, 0)).save(tmp_path / "clear.png")
+    with pytest.warns(UserWarning, match="is grey"):
+        assert (pictures.read(tmp_path / "clear.png", channels=3) == 1).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGB", "1"])
+def test_a_grey_photo_is_read_and_said_to_be_grey(tmp_path, mode):
+    Image.new("L", (64, 48), 128).convert(mode).save(tmp_path / "grey.png")
+    with pytest.warns(UserWarning, match=r"grey\.png is grey; this model reads colour"):
+        image = pictures.read(tmp_path / "grey.png", channels=3)
+    assert image.shape == (3, 32, 32)
+    assert torch.equal(image[0], image[1]) and torch.equal(image[1], image[2])
+
+
+def test_a_coloured_digit_is_read_and_said_to_be_coloured(tmp_path):
+    grey = mnist_test_images().floats([0])[0]
+    colours = torch.cat([grey, 0 * grey, 0 * grey])  # red ink on black
+    red = 0.5 + 0.5 * colours - 0.5 * torch.cat([0 * grey, grey, grey])
+    paper = torch.tensor([0.9, 0.9, 0.2]).view(3, 1, 1) * torch.ones(3, 32, 32)
+    save_photo(tmp_path / "red.png", torch.where(grey > 0.3, red, paper))
+    with pytest.warns(UserWarning, match=r"red\.png is coloured; this model reads grey digits"):
+        assert pictures.read(tmp_path / "red.png").shape == (1, 32, 32)
