@@ -5,11 +5,13 @@ from random import Random
 
 import pytest
 import torch
-from helpers import mnist_test_images, real_images
+from helpers import mnist_test_images, real_images, tiny_tokenizer
 
-from minillada.datasets import captions
+from minillada.datasets import captions, cifar10, table
+from minillada.datasets.cifar10 import load_cifar10_sample
 from minillada.datasets.mnist import Images
-from minillada.datasets.pool import Pool, mnist_pool
+from minillada.datasets.pool import Pool, measured_pool, mnist_pool, store_pools, stored_pool
+from minillada.files import DATA_DIR
 
 
 @functools.cache
@@ -88,3 +90,77 @@ def test_the_nearest_of_four_is_nearer_than_chance():
         near += abs(degrees[like] - degrees[index])
         far += abs(degrees[other] - degrees[index])
     assert near < 0.5 * far
+
+
+# --- stored --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [table.MNIST, table.CIFAR10])
+def test_what_is_stored_is_what_is_measured(data):
+    """The shipped columns, on images that are in every clone."""
+    if not (DATA_DIR / data.stored).exists():
+        pytest.skip("the codes are not here yet")
+    stored = stored_pool(data, "test")
+    if data is table.MNIST:
+        images, places = mnist_test_images(), torch.arange(10_000)
+    else:
+        images = load_cifar10_sample("test")
+        # The sample holds the first 100 images of each class, the classes in turn.
+        labels = torch.tensor(stored.columns["label"])
+        rows = [(labels == label).nonzero()[:100, 0] for label in range(10)]
+        places = torch.stack(rows, dim=1).flatten()
+    again = measured_pool(data, images)
+    for name, column in again.columns.items():
+        assert [stored.columns[name][i] for i in places.tolist()] == column
+    for name, numbers in again.measures.items():
+        kept = [stored.measures[name][i] for i in places.tolist()]
+        assert kept == pytest.approx(numbers, abs=1e-4)
+
+
+def small_data(tmp_path, monkeypatch):
+    """CIFAR-10 of 30 images a split, and the path of a file for its codes."""
+    sample = {split: load_cifar10_sample(split) for split in ("train", "test")}
+    monkeypatch.setattr(
+        cifar10, "load_cifar10",
+        lambda split: Images(sample[split].pixels[:30], sample[split].labels[:30]),
+    )  # fmt: skip
+    return tmp_path / "codes.safetensors"
+
+
+def test_codes_are_stored_and_pixels_are_read_only_when_asked_for(tmp_path, monkeypatch):
+    path, tokenizer = small_data(tmp_path, monkeypatch), tiny_tokenizer(channels=3)
+    store_pools(table.CIFAR10, tokenizer, {"tokenizer_sha256": "abc"}, path)
+    images = cifar10.load_cifar10("train")
+    calls = []
+
+    def without_network(split):
+        calls.append(split)
+        raise FileNotFoundError("no pixels here")
+
+    monkeypatch.setattr(cifar10, "load_cifar10", without_network)
+    pool = stored_pool(table.CIFAR10, "train", path)
+    assert len(pool) == 30 and pool.made_by == "abc" and pool.label == "label"
+    assert torch.equal(pool.codes, tokenizer.encode(images.floats()))
+    assert pool.columns["label"] == images.labels.tolist()
+    assert pool.classes(7) == [column[7] for column in pool.columns.values()]
+    assert calls == []
+    with pytest.raises(FileNotFoundError, match="no pixels here"):
+        pool.images  # noqa: B018
+
+
+def test_without_a_file_images_are_measured(tmp_path, monkeypatch):
+    path = small_data(tmp_path, monkeypatch)
+    pool = stored_pool(table.CIFAR10, "test", path)
+    assert len(pool) == 30 and pool.codes is None
+
+
+def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
+    path = small_data(tmp_path, monkeypatch)
+    store_pools(table.CIFAR10, None, None, path)
+    assert stored_pool(table.CIFAR10, "test", path).codes is None
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match="damaged or of another version; restore it"):
+        stored_pool(table.CIFAR10, "test", path)
+    store_pools(table.CIFAR10, None, None, path)
+    with pytest.raises(ValueError, match="damaged or of another version"):
+        stored_pool(table.MNIST, "test", path)  # other columns

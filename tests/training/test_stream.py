@@ -9,13 +9,16 @@ from tiny_runs import BACKBONE, BOTH_WAYS, SHORT
 from torch import nn
 
 from minillada.datasets import captions, edits
-from minillada.datasets.pool import mnist_pool
+from minillada.datasets.cifar10 import load_cifar10_sample
+from minillada.datasets.pool import Pool, measured_pool, mnist_pool
+from minillada.datasets.table import CIFAR10
 from minillada.layout import SYSTEM_PROMPTS
 from minillada.settings import changed
 from minillada.tasks.base import Picture
 from minillada.tasks.table import TRAINED
 from minillada.training import stream
-from minillada.training.stream import encode_pictures, mixture_batches, shift
+from minillada.training.checks import check_codes
+from minillada.training.stream import encode_pictures, mixture_batches, picture_codes, shift
 from minillada.vocab import load_vocabulary
 
 
@@ -155,3 +158,26 @@ def test_packing_holds_the_same_sequences_in_rows_of_one_length():
             found.append(vocab.decode(row[document == number]).split("<|endoftext|>")[0])
     assert sorted(found) == sorted(texts)
     assert int(packed.real.sum()) == sum(int(batch.real.sum()) for batch in apart)
+
+
+def test_stored_codes_are_used_and_only_edits_are_computed(monkeypatch):
+    tokenizer = tiny_tokenizer(channels=3)
+    sample = load_cifar10_sample("train")
+    images = sample._replace(pixels=sample.pixels[:40], labels=sample.labels[:40])
+    codes = torch.randint(16, (40, 4, 4), generator=generator(3))
+    measured = measured_pool(CIFAR10, images)
+    pool = Pool(images, measured.columns, measured.measures, CIFAR10, codes)
+    pictures = [Picture(3), Picture(5), Picture(5, "mirror it")]
+    found = picture_codes(tokenizer, pool, pictures, generator())
+    assert torch.equal(found[Picture(3)], codes[3]) and torch.equal(found[Picture(5)], codes[5])
+    expected = tokenizer.encode(images.floats([5]).flip(-1))[0]
+    assert torch.equal(found[Picture(5, "mirror it")], expected)
+
+
+def test_codes_of_another_tokenizer_are_refused():
+    pool = mnist_pool(real_images(20))
+    check_codes(pool, {"sha256": "abc"})  # no codes: nothing to check
+    pool.codes, pool.made_by = torch.zeros(20, 4, 4).long(), "abc"
+    check_codes(pool, {"sha256": "abc"})
+    with pytest.raises(ValueError, match="codes of another tokenizer; make them again with `mini"):
+        check_codes(pool, {"sha256": "def"})
