@@ -993,3 +993,93 @@ def test_levenshtein_of_the_package_is_right_too():
         return [words[i] for i in apply_labels(ids, wanted, *numbers)[0].tolist()]
 
     assert CHECKS["check_round"](of_package)
+
+
+# 18 colour
+
+
+def frame_mask(image, border):
+    mask = torch.ones(image.shape[1:], dtype=torch.bool)
+    mask[border:-border, border:-border] = False
+    return mask
+
+
+def frame_rows(image, border):
+    return torch.cat([image[:, :border], image[:, -border:]], 1).flatten(1)
+
+
+def frame_columns(image, border):
+    return torch.cat([image[..., :border], image[..., -border:]], 2).flatten(1)
+
+
+def hue_parts(rgb, height=0.75**0.5):
+    red, green, blue = rgb
+    return red - (green + blue) / 2, height * (green - blue)
+
+
+def hue_of(rgb, height=0.75**0.5, sign=1):
+    x, y = hue_parts(rgb, height)
+    return torch.atan2(sign * y, x).rad2deg() % 360, torch.hypot(x, y)
+
+
+def colour_counts(labels, colours):
+    return F.one_hot(labels, 10).T @ F.one_hot(colours, 4)
+
+
+ANSWERS |= {
+    "check_frame_colour": (
+        lambda image, border: image[:, frame_mask(image, border)].mean(1),
+        {
+            "leave the inside out": lambda image, border: image.mean((1, 2)),
+            "that is the inside": lambda image, border: image[
+                :, border:-border, border:-border
+            ].mean((1, 2)),
+            "the columns at both sides": lambda image, border: frame_rows(image, border).mean(1),
+            "the rows above and below": lambda image, border: frame_columns(image, border).mean(1),
+            "the corners count twice": lambda image, border: torch.cat(
+                [frame_rows(image, border), frame_columns(image, border)], 1
+            ).mean(1),
+            "divide by the number": lambda image, border: image[:, frame_mask(image, border)].sum(
+                1
+            ),
+            "one number a channel": lambda image, border: image[
+                :, frame_mask(image, border)
+            ].mean(),
+        },
+    ),
+    "check_hue": (
+        hue_of,
+        {
+            "in radians": lambda rgb: (
+                torch.atan2(*hue_parts(rgb)[::-1]) % (2 * torch.pi),
+                hue_of(rgb)[1],
+            ),
+            "green lies at +120": lambda rgb: hue_of(rgb, sign=-1),
+            "atan2 takes y first": lambda rgb: (
+                torch.atan2(*hue_parts(rgb)).rad2deg() % 360,
+                hue_of(rgb)[1],
+            ),
+            "±√3/2, not ±1": lambda rgb: hue_of(rgb, height=1),
+            "root of x² + y²": lambda rgb: (hue_of(rgb)[0], hue_of(rgb)[1] ** 2),
+            "take the remainder": lambda rgb: (
+                torch.atan2(*hue_parts(rgb)[::-1]).rad2deg(),
+                hue_of(rgb)[1],
+            ),
+        },
+    ),
+    "check_guess_from_class": (
+        lambda labels, colours: colour_counts(labels, colours).amax(1).sum() / len(labels),
+        {
+            "one for each class": lambda labels, colours: (
+                colour_counts(labels, colours).sum(0).max() / len(labels)
+            ),
+            "do not average over classes": lambda labels, colours: (
+                colour_counts(labels, colours).amax(1) / labels.bincount(minlength=10)
+            ).mean(),
+            "that is a count": lambda labels, colours: colour_counts(labels, colours).amax(1).sum(),
+            "the other way round": lambda labels, colours: (
+                colour_counts(labels, colours).amax(0).sum() / len(labels)
+            ),
+        },
+    ),
+}

@@ -1,0 +1,87 @@
+"""Exercises of notebook 18, colour."""
+
+import torch
+import torch.nn.functional as F
+
+from ..datasets import colour
+from ..exercises.checking import Case, Cases, exercise
+
+
+@exercise("correct: it agrees with colour.frame_colour")
+def check_frame_colour() -> Cases:
+    """`function(image [3, H, W], border) -> [3]`: mean colour of the outermost pixels."""
+    generator = torch.Generator().manual_seed(2)
+    for height, width, border in ((12, 12, 2), (9, 15, 3), (32, 32, 4)):
+        image = torch.rand(3, height, width, generator=generator)
+        image[:, border:-border, border:-border] *= 0.3
+        inside = image[:, border:-border, border:-border]
+        frame = torch.ones(height, width, dtype=torch.bool)
+        frame[border:-border, border:-border] = False
+        right = image[:, frame].mean(1)
+        rows = torch.cat([image[:, :border], image[:, -border:]], 1).flatten(1)
+        columns = torch.cat([image[..., :border], image[..., -border:]], 2).flatten(1)
+        mistakes = {
+            "that is the whole image; leave the inside out": image.mean((1, 2)),
+            "that is the inside; the frame is what is left": inside.mean((1, 2)),
+            "the columns at both sides belong to the frame, too": rows.mean(1),
+            "the rows above and below belong to the frame, too": columns.mean(1),
+            "the corners count twice": torch.cat([rows, columns], 1).mean(1),
+            "divide by the number of pixels in the frame": image[:, frame].sum(1),
+            "one number a channel: do not average over red, green and blue": right.mean(),
+        }
+        yield Case((image, border), right, mistakes)
+
+
+@exercise("correct: red is at 0 degrees, green at 120, blue at 240")
+def check_hue() -> Cases:
+    """`function(rgb [3]) -> (degrees, distance)`: degrees in [0, 360), distance from grey."""
+    colours = torch.tensor(
+        [[0.9, 0.2, 0.1], [0.2, 0.7, 0.3], [0.1, 0.3, 0.8], [0.5, 0.4, 0.2], [0.4, 0.5, 0.7]]
+    )
+    for rgb in colours:
+        red, green, blue = rgb
+        x, y = red - (green + blue) / 2, 0.75**0.5 * (green - blue)
+        angle, distance = torch.atan2(y, x), torch.hypot(x, y)
+        degrees = angle.rad2deg() % 360
+        flat = torch.atan2(green - blue, x).rad2deg() % 360
+        mistakes = {
+            "that is the angle in radians; 180 degrees are π": (angle % (2 * torch.pi), distance),
+            "the other way round: green lies at +120 degrees": ((-degrees) % 360, distance),
+            "x and y are exchanged: atan2 takes y first": (
+                torch.atan2(x, y).rad2deg() % 360,
+                distance,
+            ),
+            "green and blue lie at ±120 degrees: their y is ±√3/2, not ±1": (
+                flat,
+                torch.hypot(x, green - blue),
+            ),
+            "the distance is the root of x² + y²": (degrees, x * x + y * y),
+            "between 0 and 360: take the remainder of a division by 360": (
+                angle.rad2deg(),
+                distance,
+            ),
+        }
+        yield Case((rgb,), (degrees, distance), mistakes)
+
+
+@exercise("correct: whoever knows the class knows this much about the colour")
+def check_guess_from_class() -> Cases:
+    """`function(labels [N], colours [N]) -> share`: guessing each class's most frequent colour."""
+    generator = torch.Generator().manual_seed(3)
+    for count in (60, 500):
+        labels = torch.randint(10, (count,), generator=generator)
+        # Each class has a colour of its own in 40 % of its images.
+        own = torch.rand(count, generator=generator) < 0.4
+        anything = torch.randint(len(colour.COLOUR_WORDS), (count,), generator=generator)
+        colours = torch.where(own, labels % 3, anything)
+        table = F.one_hot(labels, 10).T @ F.one_hot(colours, 4)  # [10, 4], counts
+        shares = table / table.sum(1, keepdim=True).clamp_min(1)
+        mistakes = {
+            "that is one guess for all images; take one for each class": table.sum(0).max() / count,
+            "every image counts alike, so do not average over classes": shares.amax(1).mean(),
+            "that is a count; divide it by the number of images": table.amax(1).sum(),
+            "that guesses the class from the colour; it is the other way round": (
+                table.amax(0).sum() / count
+            ),
+        }
+        yield Case((labels, colours), table.amax(1).sum() / count, mistakes)
