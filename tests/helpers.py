@@ -81,9 +81,9 @@ def tiny_tokenizer(seed: int = 0, **changes) -> ImageTokenizer:
     return storable(ImageTokenizer(TokenizerConfig(**values | changes)))
 
 
-def tiny_uni(seed: int = 0, block_size: int = 16) -> Uni:
+def tiny_uni(seed: int = 0, block_size: int = 16, channels: int = 1) -> Uni:
     """32 px images, 16 codes an image, and the shipped text pieces."""
-    tokenizer = tiny_tokenizer(seed)
+    tokenizer = tiny_tokenizer(seed, channels=channels)
     vocab = load_vocabulary(tokenizer.config.codebook_size)
     backbone = tiny_backbone(
         seed, vocab_size=vocab.size, block_size=block_size, max_position_embeddings=128
@@ -91,9 +91,9 @@ def tiny_uni(seed: int = 0, block_size: int = 16) -> Uni:
     return Uni(backbone, tokenizer, vocab).eval()
 
 
-def save_tiny_uni(folder: Path) -> Path:
+def save_tiny_uni(folder: Path, channels: int = 1) -> Path:
     """Weights of `tiny_uni` as the command line expects them; returns the run's folder."""
-    uni = tiny_uni()
+    uni = tiny_uni(channels=channels)
     checkpoint.save_model(
         folder / "tokenizer" / "weights.safetensors",
         uni.tokenizer,

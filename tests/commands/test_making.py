@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import mnist_test_images, tiny_judge, tiny_uni
+from helpers import mnist_test_images, save_tiny_uni, tiny_judge, tiny_uni
 from PIL import Image
 
 import minillada
@@ -224,3 +224,35 @@ def test_a_run_named_like_shipped_weights_is_mentioned(tmp_path, monkeypatch):
     own.touch()
     with pytest.warns(UserWarning, match="'mnist' is the shipped model; write ./mnist for the run"):
         common.load_finished("mnist", "cpu")
+
+
+# --- colour --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def colour_run(tmp_path):
+    """The path of a tiny run that reads colour."""
+    return str(save_tiny_uni(tmp_path / "colour", channels=3))
+
+
+def test_a_model_of_photos_reads_any_picture_file(call, colour_run, tmp_path):
+    red = Image.new("RGB", (90, 60), (200, 30, 20))
+    red.save(tmp_path / "red.png")
+    code, out, err = call("describe", "red.png", "--model", colour_run)
+    assert code == 0 and out.startswith("red.png: ") and err == ""
+    image = read(tmp_path / "red.png", channels=3)
+    assert image.shape == (3, 32, 32)
+    code, out, err = call("edit", "red.png", "--instruction", "mirror it", "--model", colour_run)
+    assert code == 0 and Image.open(tmp_path / "outputs/edit.png").mode == "RGB"
+
+
+def test_a_grey_picture_for_a_model_of_photos_is_said_to_be_grey(call, colour_run, tmp_path):
+    Image.new("L", (40, 40), 90).save(tmp_path / "grey.png")
+    with pytest.warns(UserWarning, match="grey.png is grey; this model reads colour"):
+        code, out, _ = call("answer", "grey.png", "--question", "why?", "--model", colour_run)
+    assert code == 0 and out.startswith("grey.png: ")
+
+
+def test_test_images_are_those_of_the_models_data(call, colour_run):
+    code, out, _ = call("describe", "--test", 2, "--model", colour_run, "--json")
+    assert code == 0 and len(json.loads(out)) == 2
