@@ -72,6 +72,11 @@ class Painter:
     def device(self) -> torch.device:
         return self.sigvq.prior_token_embedding.weight.device
 
+    def to(self, device: str | torch.device) -> None:
+        """Move all three networks."""
+        for network in (self.sigvq, self.transformer, self.vae):
+            network.to(device)
+
     @torch.no_grad()
     def paint(
         self,

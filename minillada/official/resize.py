@@ -15,7 +15,7 @@ import math
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 STEP = 32
 SMALLEST = 128**2  # pixels of a photo to understand, at least
@@ -28,6 +28,11 @@ EDIT_RATIO = 4  # of its long side to its short side, at most
 def pixels(image: Image.Image) -> Tensor:
     """Bytes to `[3, H, W]`, float32 in [0, 1]."""
     return pil_to_tensor(image.convert("RGB")).float() / 255
+
+
+def picture(image: Tensor) -> Image.Image:
+    """`[3, H, W]` in [0, 1] to bytes; the inverse of `pixels`."""
+    return to_pil_image((image * 255).round().byte())
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -136,13 +136,16 @@ def load_tokenizer(
 
 
 def check_preprocessing(path: Path, patch_size: int) -> None:
-    """`ValueError` if a checkpoint wants its pixels prepared in another way than `resize` does."""
+    """`ValueError` if a checkpoint wants its pixels prepared in another way than `resize` does.
+
+    `merge_size` is not looked at: an early file says 2, and the serving code puts 1 in its place.
+    Patches are in raster order, as `vision_config` says (`spatial_merge_size` 1).
+    """
     expected = {
         "image_mean": [0.5, 0.5, 0.5],
         "image_std": [0.5, 0.5, 0.5],
         "patch_size": patch_size,
         "temporal_patch_size": 1,
-        "merge_size": 1,  # patches in raster order
     }
     values = read_json(path)
     for key, value in expected.items():

@@ -31,6 +31,8 @@ NEEDED = (EOS, IMAGE, END_IMAGE, BOI, size_token(DEFAULT_GRID))
 class OfficialVocabulary(Vocabulary):
     """A `Vocabulary` whose image codes begin at `offset`, which leaves some text ids unused."""
 
+    small_letters = False  # the official model has read all kinds of text
+
     def __init__(self, tokenizer: Tokenizer, offset: int, codebook_size: int, mask_id: int):
         super().__init__(tokenizer, codebook_size)
         self.image_token_offset = offset

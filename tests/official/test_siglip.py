@@ -190,8 +190,8 @@ def test_contradictory_configurations(tmp_path, changes, words):
 
 
 def test_other_preprocessing_is_refused(tmp_path):
-    folder = write(tmp_path, tiny(), merge_size=2)
-    with pytest.raises(ValueError, match="merge_size must be 1, got 2"):
+    folder = write(tmp_path, tiny(), temporal_patch_size=2)
+    with pytest.raises(ValueError, match="temporal_patch_size must be 1, got 2"):
         load_tokenizer(folder)
 
 

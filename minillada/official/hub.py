@@ -1,0 +1,49 @@
+"""Where a checkpoint is: a folder, or a name on the Hugging Face hub, which is downloaded once.
+
+Notable choices
+- `huggingface_hub` does the work: it shows progress and goes on where a download stopped.
+- Only data are fetched: the two Python files of the release are never needed and never run.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from pathlib import Path
+
+from .reading import package
+
+RELEASED = "inclusionAI/LLaDA2.0-Uni"
+WANTED = ["*.json", "*.safetensors", "*.pt", "SHA256SUMS"]
+
+
+def local_folder(place: str | Path) -> Path:
+    """The folder of a checkpoint; a hub id such as `inclusionAI/LLaDA2.0-Uni` is downloaded.
+
+    `FileNotFoundError` for neither, `ValueError` if the download does not succeed.
+    """
+    folder = Path(place)
+    if folder.is_dir():
+        return folder
+    name = str(place)
+    if folder.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+        raise FileNotFoundError(
+            f"there is no folder {name}; give the folder of a download, or a name on the hub such "
+            f"as {RELEASED}"
+        )
+    return download(name)
+
+
+def download(name: str) -> Path:
+    """All data of a hub repository, in the cache of `huggingface_hub`."""
+    hub = package("huggingface_hub")
+    try:
+        return Path(hub.snapshot_download(name, allow_patterns=WANTED))
+    except Exception as error:  # the hub, its network library and the disk have their own kinds
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ValueError(
+            f"there is no folder {name}, and the hub did not give it ({reason}); check name and "
+            "connection and try again: a download goes on where it stopped"
+        ) from None

@@ -1,0 +1,102 @@
+"""Image tokenizer and painters of a checkpoint: read when first needed, then kept.
+
+Notable choices
+- A painter has 12 GB, and there are two. A user who asks questions about photos needs neither.
+- `offload`: on a small GPU a part waits in the main memory and comes to the GPU for its turn.
+- `Canvas` makes them one tokenizer for `Uni` (the protocol `vq.Tokenizer`), for one call: SigLIP-VQ
+  reads images, a painter makes them, and `grid` is the size of the image to come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+import torch
+from torch import Tensor
+
+from ..layout import Grid, sides
+from .painter import Painter, load_painter
+from .siglip import SigLIPVQ, load_tokenizer
+
+PainterName = Literal["turbo", "normal"]
+PAINTERS: tuple[PainterName, ...] = get_args(PainterName)
+
+P = TypeVar("P", SigLIPVQ, Painter)
+
+
+class Parts:
+    """The parts of a checkpoint's folder beside its backbone."""
+
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype, offload: bool):
+        self.folder, self.device, self.dtype, self.offload = folder, device, dtype, offload
+        self.kept: dict[str, SigLIPVQ | Painter] = {}
+
+    @property
+    def home(self) -> torch.device:
+        """Where a part waits."""
+        return torch.device("cpu") if self.offload else self.device
+
+    def tokenizer(self) -> SigLIPVQ:
+        if "tokenizer" not in self.kept:
+            self.kept["tokenizer"] = load_tokenizer(self.folder, self.home, self.dtype)
+        tokenizer = self.kept["tokenizer"]
+        assert isinstance(tokenizer, SigLIPVQ)
+        return tokenizer
+
+    def painter(self, name: PainterName) -> Painter:
+        """`ValueError` for a name that is none, or if `diffusers` is not installed."""
+        if name not in PAINTERS:
+            raise ValueError(f"there is no painter {name!r}; choose {' or '.join(PAINTERS)}")
+        if name not in self.kept:
+            turbo = name == "turbo"
+            self.kept[name] = load_painter(self.folder, turbo, self.home, self.dtype)
+        painter = self.kept[name]
+        assert isinstance(painter, Painter)
+        return painter
+
+    @contextmanager
+    def at_work(self, part: P) -> Iterator[P]:
+        """The part on the device that computes, for as long as it is needed."""
+        part.to(self.device)
+        try:
+            yield part
+        finally:
+            part.to(self.home)
+
+
+class Canvas:
+    """How one call reads and paints. `grid` is that of the next image and may change."""
+
+    def __init__(
+        self, parts: Parts, grid: Grid, painter: PainterName | None, steps: int, seed: int
+    ):
+        self.parts, self.grid, self.steps = parts, grid, steps
+        # Read now, so that a painter that is missing is known before an hour of decoding.
+        self.painter = parts.painter(painter) if painter else None
+        self.generator = torch.Generator().manual_seed(seed)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Of an image with this grid, as SigLIP-VQ reads it; a painted one is twice as large."""
+        height, width = sides(self.grid)
+        size = self.parts.tokenizer().patch_size
+        return 3, height * size, width * size
+
+    @property
+    def embedding(self) -> Tensor:
+        return self.parts.tokenizer().embedding
+
+    def check_images(self, images: Tensor) -> None:
+        self.parts.tokenizer().check_images(images)
+
+    def encode(self, images: Tensor) -> Tensor:
+        with self.parts.at_work(self.parts.tokenizer()) as tokenizer:
+            return tokenizer.encode(images)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        assert self.painter
+        with self.parts.at_work(self.painter) as painter:
+            return painter.paint(codes, self.steps, self.generator)

@@ -1,0 +1,76 @@
+"""Where official prompts differ from those of our small models (LLaDA2.0-Uni, released code).
+
+All others are written by `layout` as released: pieces tokenised apart, header at the end.
+
+Notable choices
+- An edit without its image keeps a lone `<|image|>` where the image was. Ours leave no mark.
+- A thought keeps the header that the model wrote itself. The branch without words has the header of
+  the size that was asked for.
+- In a story the model chooses the size of each image by the header it writes. From the second image
+  on, the branch without text keeps the whole history up to the last image, and the branch without
+  image forgets it. Ours drop all words or all images, as they were trained (`tasks.dropping`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from .. import layout
+from ..layout import Grid, Story
+from ..vocab import BOI, IMAGE, UNCONDITION, Vocabulary
+
+LARGEST_IMAGE = 4096  # codes of an image in a story, as in the serving code
+
+Branches = tuple[list[int], ...]
+
+
+def edit_branches(
+    vocab: Vocabulary, images: list[Tensor], instruction: str, grid: Grid
+) -> tuple[list[int], list[int], list[int]]:
+    """Prompts for one edit: (full, no instruction, no images)."""
+    full, no_text, _ = layout.edit_branches(vocab, images, instruction, grid)
+    lone = vocab.markup(IMAGE) + vocab.encode(instruction)
+    return full, no_text, layout.wrapped(vocab, "edit", lone, grid)
+
+
+def question(vocab: Vocabulary, images: list[Tensor], text: str, chat: bool = True) -> list[int]:
+    """A question about images. Early released code (`chat=False`) has no roles around it."""
+    parts: list[layout.Part] = [*images, text]
+    return layout.prompt(vocab, "describe", parts) if chat else layout.ids_of(vocab, parts)
+
+
+def header_grid(vocab: Vocabulary, header: list[int]) -> tuple[int, int] | None:
+    """Height and width that a header says, or None if it is no proper header."""
+    text = vocab.decode(header)
+    size = r"<\|reserved_token_(\d+)\|>"
+    found = re.fullmatch(re.escape(IMAGE) + size + size + re.escape(BOI), text)
+    if not found:
+        return None
+    height, width = int(found[1]), int(found[2])
+    return (height, width) if 0 < height * width <= LARGEST_IMAGE else None
+
+
+@dataclass(eq=False)
+class OfficialStory(Story):
+    """A `Story` with official guidance branches."""
+
+    header: list[int] = field(default_factory=list)  # of the next image, as the model wrote it
+
+    def branches(self, grid: Grid) -> Branches:
+        """Prompts for the next image, which comes after a text."""
+        header = layout.image_header(self.vocab, *layout.sides(grid))
+        full = self.prompt()
+        silent = layout.prompt(self.vocab, self.task, [None])
+        if self.task == "think":
+            return full + (self.header or header), silent + header
+        if not any(isinstance(part, Tensor) for part in self.parts):
+            return full + header, silent + header
+        # The history ends with an image; the text after it is the newest part.
+        text = self.parts[-1]
+        assert not isinstance(text, Tensor)
+        history = full[: len(full) - len(text)]
+        no_text = history + self.vocab.markup(UNCONDITION) + header
+        return full + header, no_text, silent + text + header
