@@ -4,9 +4,19 @@
 files are meant to be read in the order of the table "The package" in the README.
 """
 
+import importlib
+from types import ModuleType
+
 from .config import SamplingConfig
 from .presets import PRESETS, get_preset
 from .uni import Uni, load
 
 __version__ = "0.1.0"
 __all__ = ["PRESETS", "SamplingConfig", "Uni", "get_preset", "load"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`minillada.official` is imported when it is first named: few readers need it."""
+    if name == "official":
+        return importlib.import_module(".official", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

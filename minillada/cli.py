@@ -1,5 +1,5 @@
 """The command line: minillada demo | draw | describe | answer | edit | think | interleave | train |
-encode | merge | evaluate | bench | info, the same as python -m minillada."""
+encode | merge | evaluate | bench | info | official, the same as python -m minillada."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from safetensors import SafetensorError
 from typer.core import TyperGroup
 
-from .commands import making, measuring, training
+from .commands import making, measuring, official, training
 
 
 def sentence(error: BaseException) -> str | None:
@@ -76,6 +76,7 @@ benchmarks.command("sampler")(measuring.bench_sampler)
 benchmarks.command("train")(measuring.bench_train)
 benchmarks.command("moe")(measuring.bench_moe)
 app.add_typer(benchmarks, name="bench")
+app.add_typer(official.app, name="official")
 
 
 def one_line(

@@ -5,6 +5,7 @@ the real shapes (33 GB for the backbone, 61 GB in all), fewer with `layers`.
 
 Notable choices
 - Files are written number by number, so memory stays small at every size.
+- SHA256SUMS beside the files says what they should be (`shards.py`).
 - The text tokenizer is a real one, trained on a few sentences. Its special tokens have other ids
   than the released ones: code that assumes an id fails here.
 """
@@ -21,6 +22,7 @@ from ..files import atomic
 from ..vocab import BOI, END_IMAGE, EOS, IMAGE, MASK, size_token
 from .names import Layout, backbone_entries, prefixed, root_config
 from .painter import FORCED, VAE_WEIGHTS, SigVQ, build
+from .shards import write_sums
 from .siglip import SigLIPVQ
 from .sizes import Size, Sizes, sizes_of
 from .writing import Entry, tensors, write_json, write_safetensors
@@ -111,6 +113,7 @@ def fabricate(
         config = sizes.vae | {"_class_name": "AutoencoderKL"}
         write_json(folder / "vae" / "config.json", config)
         write_safetensors(folder / "vae" / VAE_WEIGHTS, vae_entries(sizes), seed)
+    write_sums(folder)
 
 
 def write_backbone(folder: Path, sizes: Sizes, seed: int, layout: Layout, sibling: bool) -> None:

@@ -1,6 +1,7 @@
 """Every check accepts the right answer, gives each mistake its own hint, and gives nothing away."""
 
 import importlib
+import json
 import math
 import pkgutil
 import re
@@ -914,6 +915,53 @@ ANSWERS |= {
             "the best checkpoint alone": lambda w, b, k: w[b.argmin()],
             "not weighted": weighted_merge,
             "the values are wrong": lambda w, b, k: w[b.argsort()[:k]].median(0).values,
+        },
+    ),
+}
+
+
+# 19 full weights
+
+
+def active(hidden, inner, experts, chosen, shared, matrices=3):
+    return experts * hidden + (chosen + shared) * matrices * hidden * inner
+
+
+def header(data, field="shape", skip=True):
+    length = int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8 : 8 + length])
+    if skip:
+        del entries["__metadata__"]
+    return {name: about.get(field, []) for name, about in entries.items()}
+
+
+ANSWERS |= {
+    "check_active": (
+        active,
+        {
+            "its whole matrix is used": lambda h, i, e, k, s: active(h, i, 0, k, s),
+            "shared experts see every token": lambda h, i, e, k, s: active(h, i, e, k, 0),
+            "gate, up and down": lambda *sizes: active(*sizes, matrices=2),
+            "those are all weights": lambda h, i, e, k, s: active(h, i, e, e, s),
+            "is wrong": lambda h, i, e, k, s: active(i, h, e, k, s),
+        },
+    ),
+    "check_experts_read": (
+        lambda n, e, k: 1 - (1 - k / e) ** n,
+        {
+            "that nobody chose": lambda n, e, k: (1 - k / e) ** n,
+            "it is read once": lambda n, e, k: n * k / e,
+            "are all different": lambda n, e, k: 1 - (1 - 1 / e) ** (n * k),
+            "that is for one token": lambda n, e, k: k / e,
+        },
+    ),
+    "check_header": (
+        header,
+        {
+            "the field is called shape": lambda data: header(data, "data_offsets"),
+            "how many numbers": lambda data: {n: math.prod(s) for n, s in header(data).items()},
+            "is about the file": lambda data: header(data, skip=False),
+            "JSONDecodeError": lambda data: json.loads(data[8:]),
         },
     ),
 }

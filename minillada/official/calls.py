@@ -1,0 +1,281 @@
+"""What a user asks of the official checkpoint: draw, describe, answer, edit, think, interleave.
+
+`load` returns an `OfficialModel`. Its methods take and give pictures of PIL, bring photos to the
+sizes that the model reads, and leave the work to `Uni`, the class of the small models.
+
+Notable choices
+- Settings are the released ones: blocks of 32, greedy, threshold 0.95, rescale 0.7; what differs
+  between tasks stands in the signatures. Every field of `SamplingConfig` can be given by name.
+- An image has exactly h · w codes. The released code decodes a fixed number of them and cuts; the
+  codes are the same ones, because a later block cannot change an earlier one.
+- The codes are the most likely ones, so the seed changes only the noise of the painter.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from .. import asking
+from ..config import SamplingConfig
+from ..layout import Grid, Story, sides
+from ..model import Backbone
+from ..uni import Uni
+from ..vocab import size_token
+from . import prompts
+from .backbone import as_dtype, load_backbone
+from .hub import local_folder
+from .parts import Canvas, PainterName, Parts
+from .prompts import OfficialStory
+from .resize import for_understanding, picture, pixels, released_crop, served_crop
+from .text import OfficialVocabulary, load_vocabulary
+
+CELL = 32  # pixels of a drawing for each code
+QUESTION = "Describe this image in detail."
+TEXT = SamplingConfig(block_size=32, steps=32, threshold=0.95)
+# Of every image; `fill_tail` decodes the last block to its end, as released.
+IMAGE: dict[str, Any] = {"temperature": 0.0, "threshold": 0.95, "rescale": 0.7, "fill_tail": True}
+
+Photos = Image.Image | Sequence[Image.Image]
+
+
+class Call(Uni):
+    """`Uni` with official prompts and lengths, made for one call and its canvas."""
+
+    answer_length = 2048
+    thinking = 4096, TEXT
+    telling = 8192, TEXT
+    edit_branches = staticmethod(prompts.edit_branches)
+    tokenizer: Any  # a Canvas
+
+    def shown(self, images: Any) -> list[list[Tensor]]:
+        """For each row the codes of its images `[3, H, W]`, which may have different sizes."""
+        rows = []
+        for group in images:
+            rows.append([self.tokenizer.encode(image[None])[0].cpu() for image in group])
+        return rows
+
+    def stories(self, task: str, prompts: list[str]) -> list[Story]:
+        texts = asking.read_texts(prompts, self.vocab)
+        return [OfficialStory(self.vocab, task, text) for text in texts]
+
+    def space(self, before: int) -> int:
+        """How many tokens whole blocks have left behind `before` tokens."""
+        config = self.backbone.config
+        blocks = config.max_position_embeddings // config.block_size
+        return blocks * config.block_size - before
+
+    def reply(self, prompts: list[list[int]], length: int, config: SamplingConfig) -> list[str]:
+        """As in `Writer`, at most as long as fits, and without the tag that ends a turn."""
+        longest = max(len(prompt) for prompt in prompts)
+        check_space(longest, self.space(longest))
+        texts = super().reply(prompts, min(length, self.space(longest)), config)
+        return [text.removesuffix("<|role_end|>").strip() for text in texts]
+
+    def continue_stories(
+        self, stories: list[Story], length: int, config: SamplingConfig
+    ) -> list[bool]:
+        """As in `Writer`; the header that the model writes itself counts, too."""
+        return [self.continue_story(story, length, config) for story in stories]
+
+    def continue_story(self, story: Story, length: int, config: SamplingConfig) -> bool:
+        """Add a text to a story; whether it goes on with an image."""
+        assert isinstance(story, OfficialStory)
+        prompt = story.prompt()
+        space = self.space(len(prompt))
+        if story.parts and space < 1:
+            return self.is_full()
+        check_space(len(prompt), space)
+        # Lists of one row.
+        texts, headers = self.write_until_image([prompt], min(length, space), config)
+        story.parts.append(texts[0])
+        story.header = headers[0]
+        if story.task == "interleave" and story.header:
+            own = prompts.header_grid(self.vocab, story.header)
+            self.tokenizer.grid = own or self.tokenizer.grid
+            height, width = sides(self.tokenizer.grid)
+            if 4 + height * width > space - len(texts[0]):  # four tokens of a header
+                return self.is_full()
+        return bool(story.header)
+
+    def is_full(self) -> bool:
+        """A story ends where the context does, and its reader is told so."""
+        warnings.warn("the story ends early: it fills the context of the model", stacklevel=2)
+        return False
+
+
+def check_space(tokens: int, space: int) -> None:
+    """`ValueError` for a prompt that leaves no space behind it."""
+    if space < 1:
+        raise ValueError(
+            f"the prompt has {tokens:,} tokens, which fill the context of the model; shorten the "
+            "text or show fewer photos"
+        )
+
+
+class OfficialModel:
+    """The official checkpoint. `painter_steps` says how many steps each painter takes."""
+
+    def __init__(self, backbone: Backbone, vocab: OfficialVocabulary, parts: Parts):
+        self.backbone, self.vocab, self.parts = backbone, vocab, parts
+        self.painter_steps: dict[str, int] = {"turbo": 8, "normal": 50}
+
+    def draw(
+        self,
+        prompt: str,
+        *,
+        size: int | tuple[int, int] = 1024,  # pixels: a side, or (width, height)
+        steps: int = 8,
+        guidance: float = 2.0,
+        painter: PainterName = "turbo",
+        seed: int = 0,
+        **sampling,
+    ) -> Image.Image:
+        """A picture of a text."""
+        call = self.call(self.grid(size), painter, seed)
+        given = IMAGE | {"steps": steps, "guidance": guidance} | sampling
+        return picture(call.draw([prompt], seed=seed, **given)[0])
+
+    def describe(self, photo: Image.Image, *, question: str = QUESTION, **sampling) -> str:
+        """What is to be seen."""
+        return self.answer(photo, question, **sampling)
+
+    def answer(
+        self,
+        photos: Photos,
+        question: str,
+        *,
+        length: int = 2048,  # tokens, at most
+        chat: bool = True,
+        **sampling,
+    ) -> str:
+        """The answer to a question about one photo or several.
+
+        `chat=False` leaves out the roles around the question, as early released code did.
+        """
+        call = self.call()
+        read = read_photos(photos)
+        images = [pixels(for_understanding(photo, len(read))) for photo in read]
+        [text] = asking.read_texts([question], self.vocab)
+        ids = prompts.question(self.vocab, call.shown([images])[0], text, chat)
+        [answer] = call.reply([ids], length, call.sampling(TEXT, **sampling))
+        return answer
+
+    def edit(
+        self,
+        photo: Image.Image,
+        instruction: str,
+        *,
+        steps: int = 8,
+        guidance_text: float = 4.0,
+        guidance_image: float = 0.0,
+        crop: Literal["served", "released"] = "served",  # the two functions of `resize`
+        painter: PainterName = "turbo",
+        seed: int = 0,
+        **sampling,
+    ) -> Image.Image:
+        """The photo, changed as told; its shape is that of the nearest size for edits."""
+        crops = {"served": served_crop, "released": released_crop}
+        if crop not in crops:
+            raise ValueError(f"there is no crop {crop!r}; choose {' or '.join(crops)}")
+        [photo] = read_photos(photo)
+        image = pixels(crops[crop](photo))
+        patch = self.parts.tokenizer().patch_size
+        call = self.call((image.shape[1] // patch, image.shape[2] // patch), painter, seed)
+        scales = {"guidance_text": guidance_text, "guidance_image": guidance_image}
+        given = IMAGE | {"steps": steps} | scales | sampling
+        return picture(call.edit([[image]], instruction, seed=seed, **given)[0])
+
+    def think_and_draw(
+        self,
+        prompt: str,
+        *,
+        size: int | tuple[int, int] = 1024,
+        steps: int = 8,
+        guidance: float = 2.0,
+        painter: PainterName = "turbo",
+        seed: int = 0,
+        **sampling,
+    ) -> tuple[str, Image.Image]:
+        """The model's thought in words, and the picture drawn after it."""
+        call = self.call(self.grid(size), painter, seed)
+        given = IMAGE | {"steps": steps, "guidance": guidance} | sampling
+        [text], images = call.think_and_draw([prompt], seed=seed, **given)
+        return text, picture(images[0])
+
+    def interleave(
+        self,
+        prompt: str,
+        *,
+        size: int | tuple[int, int] = 1024,  # where the model names none
+        steps: int = 32,
+        guidance: float = 7.5,
+        guidance_image: float = 1.5,
+        painter: PainterName = "turbo",
+        seed: int = 0,
+        images: int = 10,  # at most
+        **sampling,
+    ) -> list[str | Image.Image]:
+        """Texts and pictures in turn."""
+        call = self.call(self.grid(size), painter, seed)
+        call.max_images = images
+        scales = {"guidance": guidance, "guidance_image": guidance_image}
+        given = IMAGE | {"steps": steps} | scales | sampling
+        story = call.interleave(prompt, seed=seed, **given)
+        return [part if isinstance(part, str) else picture(part) for part in story]
+
+    def call(
+        self, grid: Grid = (32, 32), painter: PainterName | None = None, seed: int = 0
+    ) -> Call:
+        """A `Uni` for one call; without `painter` it cannot draw."""
+        steps = self.painter_steps.get(painter or "", 0)
+        canvas: Any = Canvas(self.parts, grid, painter, steps, seed)
+        return Call(self.backbone, canvas, self.vocab)
+
+    def grid(self, size: int | tuple[int, int]) -> tuple[int, int]:
+        """Height and width in codes of a drawing; `ValueError` for a size that is none."""
+        wide, high = (size, size) if isinstance(size, int) else size
+        for side in (wide, high):
+            known = self.vocab.token_id(size_token(side // CELL)) is not None
+            if side < CELL or side % CELL or not known:
+                raise ValueError(
+                    f"a picture of {wide} x {high} pixels cannot be drawn; both sides must be "
+                    f"multiples of {CELL}, for example 1024"
+                )
+        return high // CELL, wide // CELL
+
+
+def read_photos(photos: Photos) -> list[Image.Image]:
+    """Photos as cameras meant them (turned upright), in RGB; `ValueError` for other things."""
+    given = [photos] if isinstance(photos, Image.Image) else list(photos)
+    if not given or not all(isinstance(photo, Image.Image) for photo in given):
+        raise ValueError("photos are pictures of PIL; open a file with PIL.Image.open(path)")
+    return [(ImageOps.exif_transpose(photo) or photo).convert("RGB") for photo in given]
+
+
+def load(
+    place: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = "bfloat16",
+    *,
+    mapped: bool = False,
+    offload: bool = False,
+    **options: Any,
+) -> OfficialModel:
+    """The official checkpoint from a folder, or from the Hugging Face hub by its name.
+
+    `mapped` leaves the experts in their files and reads those that are needed. `offload` lets image
+    tokenizer and painter wait in the main memory. `options` are those of `load_backbone`.
+    `ValueError` or `FileNotFoundError`, in one sentence, for what is missing or does not fit.
+    """
+    device, dtype = torch.device(device), as_dtype(dtype)
+    folder = local_folder(place)
+    vocab = load_vocabulary(folder)  # small, so it is read first
+    backbone = load_backbone(folder, device=device, dtype=dtype, mapped=mapped, **options)
+    return OfficialModel(backbone, vocab, Parts(folder, device, dtype, offload))

@@ -1,0 +1,356 @@
+"""What a checkpoint's folder holds, whether it is complete, and which memory it needs.
+
+Notable choices
+- Only headers are read, so 61 GB take seconds. `wrong_digests` reads every byte.
+- Every fault of every file is listed, not the first one alone.
+- Memory counts weights, in the type they are loaded in. What a forward pass needs besides depends
+  on the picture's size: leave a tenth of the memory free.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
+
+from ..config import ModelConfig
+from ..files import checksum
+from ..presets.official import LLADA2_UNI
+from .config import read_config
+from .names import backbone_entries, prefixed
+from .painter import FORCED, VAE_WEIGHTS, build, diffusers_name, load_sigvq
+from .reading import Shapes, check_type, configured, find, package, read_json
+from .shards import SUMS, read_sums
+from .siglip import QuantiserConfig, SigLIPVQ
+from .text import load_vocabulary
+from .vision import VisionConfig
+from .writing import Entry
+
+INDEX = "model.safetensors.index.json"
+SPARE = 0.9  # of the free memory may be weights
+
+
+class Part(NamedTuple):
+    """One part of a checkpoint: its parameters, and one sentence for each fault."""
+
+    name: str
+    parameters: int
+    faults: list[str]
+    note: str = ""
+
+
+# --- headers -------------------------------------------------------------------------------------
+
+
+def read_header(path: Path, rename: Callable[[str], str] = str) -> Shapes:
+    """Names and shapes of a safetensors file; `ValueError` for a broken one or a type like FP8."""
+    shapes = {}
+    try:
+        with safe_open(path, "pt") as file:
+            for key in file.keys():
+                piece = file.get_slice(key)
+                check_type(piece.get_dtype(), key, path)
+                shapes[rename(key)] = tuple(piece.get_shape())
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a complete safetensors file ({error})") from None
+    return shapes
+
+
+def differences(wanted: Shapes, found: Shapes) -> list[str]:
+    """One sentence for each tensor that is missing, unexpected or misshapen."""
+    faults = [f"{key} is missing" for key in sorted(wanted.keys() - found.keys())]
+    faults += [f"{key} is unexpected" for key in sorted(found.keys() - wanted.keys())]
+    for key in sorted(wanted.keys() & found.keys()):
+        if wanted[key] != found[key]:
+            faults.append(f"{key} has shape {list(found[key])}, not {list(wanted[key])}")
+    return faults
+
+
+def shapes_of(module: torch.nn.Module) -> Shapes:
+    return {key: tuple(value.shape) for key, value in module.state_dict().items()}
+
+
+def count(shapes: Shapes) -> int:
+    """Numbers in all tensors."""
+    return sum(torch.Size(shape).numel() for shape in shapes.values())
+
+
+# --- parts ---------------------------------------------------------------------------------------
+
+
+def inspected(name: str, inspect: Callable[[Path], tuple[Shapes, list[str]]], folder: Path) -> Part:
+    """A part as `inspect` finds it; what makes it unreadable becomes its one fault."""
+    try:
+        shapes, faults = inspect(folder)
+    except (ValueError, OSError) as error:
+        return Part(name, 0, [str(error)])
+    return Part(name, count(shapes), faults)
+
+
+def inspect_backbone(folder: Path) -> tuple[Shapes, list[str]]:
+    """Shards against `config.json`, and against the index that says which file has which tensor."""
+    config = read_config(folder)
+    where = read_json(find(folder, INDEX)).get("weight_map")
+    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
+        raise ValueError(f"{INDEX} does not say which file holds which tensor; download it again")
+    faults = []
+    found: Shapes = {}
+    for name in sorted(set(where.values())):
+        if Path(name).name != name:
+            raise ValueError(f"{INDEX} points outside its folder ({name}); download it again")
+        if not (folder / name).is_file():
+            faults.append(f"{name} is missing")
+            continue
+        shard = read_header(folder / name)
+        faults += [f"{key} stands twice" for key in sorted(found.keys() & shard.keys())]
+        for key in sorted(shard.keys() - where.keys()):
+            faults.append(f"{key} of {name} is not in {INDEX}")
+        found |= shard
+    wanted = backbone_entries(config, layout_of(found))
+    if any(key.startswith("model.language_model.") for key in found):
+        wanted = [Entry(prefixed(entry.key), entry.shape) for entry in wanted]
+    return found, faults + differences({entry.key: entry.shape for entry in wanted}, found)
+
+
+def layout_of(found: Shapes):
+    """Whether experts are stored by themselves or stacked."""
+    is_fused = any(key.endswith(".experts.up_proj") for key in found)
+    return "fused" if is_fused else "released"
+
+
+def inspect_text(folder: Path) -> tuple[Shapes, list[str]]:
+    load_vocabulary(folder)  # small enough to be read
+    return {}, []
+
+
+def inspect_tokenizer(folder: Path) -> tuple[Shapes, list[str]]:
+    folder = folder / "image_tokenizer"
+    path = find(folder, "config.json")
+    values = read_json(path)
+    vision = configured(VisionConfig, values.get("vision_config"), path)
+    quantiser = configured(QuantiserConfig, values.get("vq_config"), path)
+    with torch.device("meta"):
+        wanted = shapes_of(SigLIPVQ(vision, quantiser))
+    found = read_header(find(folder, "model.safetensors", "image_tokenizer.safetensors"))
+    return found, differences(wanted, found)
+
+
+def inspect_sigvq(folder: Path) -> tuple[Shapes, list[str]]:
+    """0.4 GB without a header, so it is read as a whole, but not kept."""
+    path = find(folder / "image_tokenizer", "sigvq_embedding.pt")
+    return shapes_of(load_sigvq(path, "cpu", torch.bfloat16)), []
+
+
+def inspect_decoder(folder: Path) -> tuple[Shapes, list[str]]:
+    """One of the two diffusion transformers."""
+    path = find(folder, "config.json")
+    found = read_header(
+        find(folder, "model.safetensors", "decoder_model.safetensors"), diffusers_name
+    )
+    width = found.get("cap_embedder.1.weight", (0, 0))[-1]
+    values = read_json(path) | FORCED | {"cap_feat_dim": width}
+    wanted = shapes_of(build("ZImageTransformer2DModel", values, path))
+    return found, differences(wanted, found)
+
+
+def inspect_turbo(folder: Path) -> tuple[Shapes, list[str]]:
+    return inspect_decoder(folder / "decoder-turbo")
+
+
+def inspect_normal(folder: Path) -> tuple[Shapes, list[str]]:
+    return inspect_decoder(folder / "decoder")
+
+
+def inspect_vae(folder: Path) -> tuple[Shapes, list[str]]:
+    path = find(folder / "vae", "config.json")
+    wanted = shapes_of(build("AutoencoderKL", read_json(path), path))
+    found = read_header(find(folder / "vae", VAE_WEIGHTS))
+    return found, differences(wanted, found)
+
+
+INSPECTIONS = {
+    "backbone": inspect_backbone,
+    "text tokenizer": inspect_text,
+    "image tokenizer": inspect_tokenizer,
+    "painter's embedding": inspect_sigvq,
+    "decoder-turbo": inspect_turbo,
+    "decoder": inspect_normal,
+    "vae": inspect_vae,
+}
+NEED_DIFFUSERS = ("decoder-turbo", "decoder", "vae")
+
+
+def inspect(folder: Path) -> list[Part]:
+    """Every part of a checkpoint's folder."""
+    parts = []
+    for name, inspection in INSPECTIONS.items():
+        try:
+            if name in NEED_DIFFUSERS:
+                package("diffusers")
+        except ValueError as error:
+            parts.append(Part(name, 0, [], f"not checked: {error}"))
+            continue
+        parts.append(inspected(name, inspection, folder))
+    return parts
+
+
+def wrong_digests(folder: Path) -> list[str]:
+    """One sentence for each file that SHA256SUMS names and that is missing or another one."""
+    if not (folder / SUMS).is_file():
+        raise ValueError(f"{folder} has no {SUMS}, so its bytes cannot be checked")
+    faults = []
+    for name, digest in tqdm(read_sums(folder).items(), "digests", leave=False):
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{folder / SUMS} names {name}, which is outside the folder")
+        if not path.is_file():
+            faults.append(f"{name} is missing")
+        elif checksum(path) != digest:
+            faults.append(f"{name} is not the file that {SUMS} describes")
+    return faults
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+# Parameters of the released parts whose classes come from `diffusers`, and of the embedding.
+RELEASED = {
+    "decoder-turbo": 6_160_808_512,
+    "painter's embedding": 100_671_488,
+    "vae": 83_819_683,
+}
+CACHED = 1000  # experts on a small GPU
+GIB = 2**30 / 1e9
+
+
+class Weights(NamedTuple):
+    """Gigabytes (10⁹ bytes) of a checkpoint's parts, in one type."""
+
+    dense: float  # the backbone without its routed experts
+    experts: float  # all of them
+    expert: float  # one
+    tokenizer: float
+    painter: float  # one of them, with its embedding and VAE
+
+
+class Need(NamedTuple):
+    """Gigabytes of weights that a way to run needs."""
+
+    mode: str
+    call: str  # what to give to `load`
+    gpu: float
+    ram: float
+
+
+class Free(NamedTuple):
+    """Gigabytes free on a machine; None: no GPU, or not known."""
+
+    gpu: float | None
+    ram: float | None
+
+
+def weights_of(config: ModelConfig, parameters: dict[str, int], itemsize: int = 2) -> Weights:
+    """Sizes of the parts; `parameters` by the names of `INSPECTIONS`."""
+    sparse = max(config.num_hidden_layers - config.first_k_dense_replace, 0)
+    expert = 3 * config.hidden_size * config.moe_intermediate_size
+    experts = sparse * config.num_experts * expert
+    painter = sum(parameters.get(name, 0) for name in RELEASED)
+    dense, tokenizer = parameters["backbone"] - experts, parameters.get("image tokenizer", 0)
+    numbers = (dense, experts, expert, tokenizer, painter)
+    return Weights(*(number * itemsize / 1e9 for number in numbers))
+
+
+def released_weights() -> Weights:
+    """Sizes of the released checkpoint."""
+    with torch.device("meta"):
+        tokenizer = count(shapes_of(SigLIPVQ(VisionConfig(), QuantiserConfig())))
+    backbone = sum(entry.count for entry in backbone_entries(LLADA2_UNI))
+    parameters = RELEASED | {"backbone": backbone, "image tokenizer": tokenizer}
+    return weights_of(LLADA2_UNI, parameters)
+
+
+def needs_of(folder: Path, parts: list[Part]) -> list[Need]:
+    """`needs` of an inspected checkpoint."""
+    parameters = {part.name: part.parameters for part in parts}
+    return needs(weights_of(read_config(folder), parameters))
+
+
+def needs(weights: Weights) -> list[Need]:
+    """What each way to run needs, from the fastest to the smallest."""
+    dense, experts, expert, tokenizer, painter = weights
+    backbone, others = dense + experts, tokenizer + painter
+    turn = max(tokenizer, painter)  # on the GPU one after the other
+    cached = min(CACHED * expert, experts)
+    by_turns = f"'cuda', experts_on_gpu={CACHED}, offload=True"
+    return [
+        Need("all on the GPU", "'cuda'", backbone + others, 0),
+        Need("parts by turns on the GPU", "'cuda', offload=True", backbone + turn, others),
+        Need("experts from files to the GPU", by_turns, dense + cached + turn, others),
+        Need("all in main memory", "'cpu'", 0, backbone + others),
+        Need("experts stay in their files", "'cpu', mapped=True", 0, dense + others),
+    ]
+
+
+def free_memory() -> Free:
+    """What is free now, on the first GPU and in main memory."""
+    gpu = torch.cuda.mem_get_info()[0] / 1e9 if torch.cuda.is_available() else None
+    ram = None
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:  # Linux
+            for line in file:
+                if line.startswith("MemAvailable"):
+                    ram = int(line.split()[1]) * 1024 / 1e9
+    except OSError:
+        if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:  # macOS: all of it
+            ram = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    return Free(gpu, ram)
+
+
+def fits(need: Need, free: Free) -> bool | None:
+    """Whether weights take at most `SPARE` of what is free; None if that is not known."""
+    if need.gpu and free.gpu is None:
+        return False
+    if free.ram is None:
+        return None
+    return need.gpu <= SPARE * (free.gpu or 0) and need.ram <= SPARE * free.ram
+
+
+def memory_lines(needs: list[Need], free: Free) -> list[str]:
+    """The needs as lines, each with a word about this machine."""
+    words = {True: "fits here", False: "too large here", None: "free memory unknown"}
+    lines = []
+    for need in needs:
+        numbers = f"GPU {need.gpu:7.3f} GB, main memory {need.ram:7.3f} GB"
+        lines.append(f"{need.mode:31s}{numbers}  {words[fits(need, free)]}: load(…, {need.call})")
+    gpu = "no GPU" if free.gpu is None else f"GPU {free.gpu:.1f} GB"
+    ram = "main memory unknown" if free.ram is None else f"main memory {free.ram:.1f} GB"
+    return [*lines, f"free now: {gpu}, {ram}"] if lines else []
+
+
+# Card and main memory; the system keeps 4 GB for itself.
+MACHINES = {
+    "24 GB card, 32 GB": Free(24 * GIB, 32 * GIB - 4),
+    "48 GB card, 64 GB": Free(48 * GIB, 64 * GIB - 4),
+    "80 GB card, 128 GB": Free(80 * GIB, 128 * GIB - 4),
+    "laptop, 16 GB": Free(None, 16 * GIB - 4),
+    "laptop, 32 GB": Free(None, 32 * GIB - 4),
+}
+
+
+def memory_table() -> str:
+    """What fits where, for the released sizes, as a table in Markdown."""
+    weights = released_weights()
+    asking = needs(weights._replace(painter=0))
+    lines = [f"| {' | '.join(['`load(…)` with', 'GPU', 'memory', *MACHINES])} |"]
+    lines.append("|---" * (3 + len(MACHINES)) + "|")
+    for need, ask in zip(needs(weights), asking):
+        cells = [f"`{need.call}`", f"{need.gpu:.1f} GB", f"{need.ram:.1f} GB"]
+        for free in MACHINES.values():
+            only_asking = "no drawing" if fits(ask, free) else "–"
+            cells.append("yes" if fits(need, free) else only_asking)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -1,0 +1,369 @@
+"""The calls of a user: prompts letter by letter, settings, pictures in and out, errors."""
+
+import importlib.util
+
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+
+import minillada
+from minillada import sampler
+from minillada.commit import Tokens
+from minillada.config import SamplingConfig
+from minillada.official import calls, resize
+from minillada.official.calls import Call, load
+from minillada.official.painter import load_painter
+from minillada.official.parts import Canvas
+from minillada.vocab import size_token
+
+needs_diffusers = pytest.mark.skipif(
+    importlib.util.find_spec("diffusers") is None,
+    reason='diffusers is not installed; run pip install "minillada[official]"',
+)
+QUICK = {"turbo": 1, "normal": 2}
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    loaded = load(checkpoint, dtype="float32")
+    loaded.painter_steps = QUICK
+    return loaded
+
+
+@pytest.fixture
+def small_edits(monkeypatch):
+    """Photos to edit become 64 x 64 pixels at most, so that tests are quick."""
+    monkeypatch.setattr(resize, "EDIT_CELLS", 4)
+
+
+@pytest.fixture
+def without_painter(monkeypatch):
+    """Pictures are black squares: these tests look at what comes before."""
+
+    def canvas(parts, grid, painter, steps, seed):
+        made = Canvas(parts, grid, None, steps, seed)
+        made.decode = lambda codes: torch.zeros(len(codes), 3, 32, 32)
+        return made
+
+    monkeypatch.setattr(calls, "Canvas", canvas)
+
+
+def photo(wide=70, high=66, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return resize.picture(torch.rand(3, high, wide, generator=generator))
+
+
+class Words:
+    """The ids of the specification, made with `tokenizers` alone."""
+
+    def __init__(self, checkpoint):
+        self.tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+        self.offset = 512  # of the tiny checkpoint
+
+    def text(self, text):
+        """Plain text: no special token can be typed."""
+        plain = Tokenizer.from_str(self.tokenizer.to_str())
+        plain.encode_special_tokens = True
+        return plain.encode(text).ids
+
+    def piece(self, text):
+        return self.tokenizer.encode(text).ids
+
+    def one(self, token):
+        return [self.tokenizer.token_to_id(token)]
+
+    def header(self, high, wide):
+        sizes = self.one(size_token(high)) + self.one(size_token(wide))
+        return self.one("<|image|>") + sizes + self.one("<boi>")
+
+    def block(self, codes):
+        codes_ids = (codes.flatten() + self.offset).tolist()
+        return self.header(*codes.shape) + codes_ids + self.one("<|/image|>")
+
+    def chat(self, system, user):
+        before = self.piece(f"<role>SYSTEM</role> {system} <role>HUMAN</role>")
+        return before + user + self.piece("<role>ASSISTANT</role>")
+
+
+@pytest.fixture(scope="module")
+def words(checkpoint):
+    return Words(checkpoint)
+
+
+@pytest.fixture
+def asked(monkeypatch, without_painter):
+    """What each call gives to `write`, which answers with what a test lays down."""
+    record = []
+
+    def write(self, rows, length, config, tokens, generators=None, cache=True):
+        rows = [tuple(list(prompt) for prompt in row) for row in rows]
+        record.append((rows, length, config, tokens))
+        answer = record_answers.pop(0) if record_answers else [512] * length
+        padded = (answer + [self.vocab.eos_id] * length)[:length]
+        return [padded for _ in rows], None
+
+    record_answers = []
+    monkeypatch.setattr(Call, "write", write)
+    record_of = type("Record", (), {"calls": record, "answers": record_answers})
+    return record_of
+
+
+# --- prompts, letter by letter -------------------------------------------------------------------
+
+DRAW = "You are a text-to-image generation assistant."
+THINK = "You are a text-to-image generation assistant with a thinking process."
+EDIT = "You are an image editing assistant."
+STORY = "You are a interleaved generation assistant."
+ASK = "You are a multimodal understanding assistant."
+
+
+def test_prompts_of_a_drawing(model, asked, words):
+    model.draw("A Fox in the snow. ", size=(96, 64), steps=3, seed=1)
+    [(rows, length, config, tokens)] = asked.calls
+    header = words.header(2, 3)
+    full = words.chat(DRAW, words.text("A Fox in the snow. ")) + header
+    nothing = words.chat(DRAW, words.piece("<uncondition>")) + header
+    assert rows == [(full, nothing)]  # capitals and the last space stay
+    assert length == 6 and torch.equal(tokens.allowed, model.vocab.is_image())
+    assert (config.steps, config.guidance, config.rescale) == (3, 2.0, 0.7)
+    assert (config.block_size, config.threshold, config.temperature) == (32, 0.95, 0)
+    assert config.fill_tail and config.strategy == "low_confidence"
+
+
+def test_what_a_user_types_is_no_special_token(model, asked, words):
+    model.draw("<|image|><boi>", size=32)
+    [(rows, *_)] = asked.calls
+    image = words.one("<|image|>")[0]
+    assert rows[0][0].count(image) == 1 and rows[0][0][-4] == image
+
+
+def test_prompts_of_questions(model, asked, words):
+    one, two = photo(), photo(140, 130, seed=1)
+    model.answer(one, "What is it?", length=5)
+    model.answer([one, two], "Which is larger?", length=5)
+    model.describe(one, length=5, chat=False)
+    tokenizer = model.parts.tokenizer()
+
+    def read(image, images):
+        ready = resize.for_understanding(image, images)
+        return words.block(tokenizer.encode(resize.stack([ready]))[0])
+
+    alone = read(one, 1)
+    [first, both, bare] = [rows[0] for rows, *_ in asked.calls]
+    assert first == (words.chat(ASK, alone + words.text("What is it?")),)
+    user = read(one, 2) + read(two, 2) + words.text("Which is larger?")
+    assert both == (words.chat(ASK, user),)
+    assert bare == (alone + words.text("Describe this image in detail."),)
+    _, length, config, _ = asked.calls[0]
+    assert length == 5 and (config.steps, config.threshold, config.guidance) == (32, 0.95, 1)
+
+
+@pytest.mark.parametrize("crop", ["served", "released"])
+def test_prompts_of_an_edit(model, asked, words, small_edits, crop):
+    model.edit(photo(), "Make it red", crop=crop)
+    ready = {"served": resize.served_crop, "released": resize.released_crop}[crop](photo())
+    codes = model.parts.tokenizer().encode(resize.stack([ready]))[0]
+    assert codes.shape == (4, 4)
+    header, text, mark = words.header(4, 4), words.text("Make it red"), words.piece("<uncondition>")
+    [(rows, length, config, _)] = asked.calls
+    full = words.chat(EDIT, words.block(codes) + text) + header
+    no_text = words.chat(EDIT, words.block(codes) + mark) + header
+    no_image = words.chat(EDIT, words.one("<|image|>") + text) + header
+    assert rows == [(full, no_text, no_image)] and length == 16
+    assert (config.steps, config.guidance, config.guidance_image) == (8, 4.0, 0.0)
+    assert config.rescale == 0.7
+
+
+def test_thinking_keeps_the_header_of_the_model(model, asked, words):
+    thought, own = words.text("a cat"), words.header(7, 9)
+    asked.answers.append(thought + own + [512] * 3)
+    text, _ = model.think_and_draw("the animal that says meow", size=64)
+    begun = words.chat(THINK, words.text("the animal that says meow"))
+    [(first, length, config, tokens), (second, codes, drawing, _)] = asked.calls
+    assert text == "a cat" and first == [(begun,)] and length == 4096
+    assert (config.steps, config.threshold) == (32, 0.95)
+    assert tokens.stop == words.one("<boi>")[0] and tokens.allowed is None
+    silent = words.chat(THINK, words.piece("<uncondition>")) + words.header(2, 2)
+    assert second == [(begun + thought + own, silent)] and codes == 4
+    assert (drawing.steps, drawing.guidance) == (8, 2.0)
+
+
+def test_thinking_without_a_header_draws_what_was_asked_for(model, asked, words):
+    asked.answers.append(words.text("no image"))
+    model.think_and_draw("a cat", size=64)
+    (full, silent) = asked.calls[1][0][0]
+    assert full == words.chat(THINK, words.text("a cat")) + words.text("no image") + words.header(
+        2, 2
+    )
+    assert silent[-4:] == full[-4:]
+
+
+def test_branches_of_a_story(model, asked, words):
+    one, two = words.text("First."), words.text("Then.")
+    first, second = torch.tensor([[1, 2]]), torch.tensor([[3], [4]])
+    asked.answers += [one + words.header(1, 2), [513, 514]]
+    asked.answers += [two + words.header(2, 1), [515, 516], words.text("End.")]
+    story = model.interleave("How to plant")
+    assert [part if isinstance(part, str) else part.size for part in story] == [
+        "First.", (32, 32), "Then.", (32, 32), "End.",
+    ]  # fmt: skip
+    begun = words.chat(STORY, words.text("How to plant"))
+    silent = words.chat(STORY, words.piece("<uncondition>"))
+    history = begun + one + words.block(first)
+    rows = [call[0][0] for call in asked.calls]
+    assert rows[0] == (begun,)
+    header = words.header(1, 2)
+    assert rows[1] == (begun + one + header, silent + header)
+    assert rows[2] == (history,)
+    header = words.header(2, 1)
+    assert rows[3] == (
+        history + two + header,
+        history + words.piece("<uncondition>") + header,
+        silent + two + header,
+    )
+    assert rows[4] == (history + two + words.block(second),)
+    scales = [(c.guidance, c.guidance_image, c.steps) for _, _, c, _ in asked.calls[1::2]]
+    assert scales == [(7.5, 0.0, 32), (7.5, 1.5, 32)]
+
+
+def test_a_story_with_a_strange_header_has_the_size_that_was_asked_for(model, asked, words):
+    strange = words.one("<|image|>") + words.text("x") + words.one("<boi>")
+    asked.answers += [words.text("One.") + strange, [512] * 6, words.text("End.")]
+    model.interleave("tell", size=(96, 64))
+    assert asked.calls[1][1] == 6 and asked.calls[1][0][0][0][-4:] == words.header(2, 3)
+
+
+def test_a_story_ends_where_the_context_does(model, asked, words):
+    room = model.backbone.config.max_position_embeddings
+    asked.answers += [words.text("One.") + words.header(64, 64), [512] * 4096]
+    asked.answers += [words.text("Two.") + words.header(64, 64)]
+    with pytest.warns(UserWarning, match="fills the context"):
+        story = model.interleave("tell")
+    assert [isinstance(part, str) for part in story] == [True, False, True]
+    assert all(len(row[0]) + length <= room for (row, *_), length, *_ in asked.calls)
+    # The last text was offered what was left, not 8,192 tokens.
+    assert asked.calls[0][1] < 8192 and asked.calls[2][1] < 4096
+
+
+# --- from end to end -----------------------------------------------------------------------------
+
+
+@needs_diffusers
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_call_with_random_weights(checkpoint, small_edits, dtype):
+    model = load(checkpoint, dtype=dtype)
+    model.painter_steps = QUICK
+    assert model.backbone.lm_head.weight.dtype == getattr(torch, dtype)
+    assert model.draw("a fox", size=(64, 32), steps=2).size == (64, 32)
+    assert model.draw("a fox", size=32, painter="normal").size == (32, 32)
+    assert model.edit(photo(), "make it red", steps=2, guidance_image=1.0).size == (128, 128)
+    assert isinstance(model.answer([photo(), photo()], "what?", length=3), str)
+    assert isinstance(model.describe(photo(), length=3), str)
+    Call.thinking, kept = (40, calls.TEXT), Call.thinking
+    try:
+        text, image = model.think_and_draw("meow", size=32, steps=2)
+    finally:
+        Call.thinking = kept
+    assert isinstance(text, str) and image.size == (32, 32) and image.mode == "RGB"
+
+
+@needs_diffusers
+@pytest.mark.parametrize("name", ["turbo", "normal"])
+def test_a_drawing_is_the_sampler_and_then_the_painter(checkpoint, model, words, name):
+    drawn = model.draw("a fox", size=64, steps=4, painter=name, seed=5)
+    header = words.header(2, 2)
+    full = words.chat(DRAW, words.text("a fox")) + header
+    nothing = words.chat(DRAW, words.piece("<uncondition>")) + header
+    config = SamplingConfig(block_size=32, steps=4, guidance=2.0, rescale=0.7)
+    allowed = torch.arange(576) >= 512
+    tokens = Tokens(words.one("<|mask|>")[0], words.one("<|endoftext|>")[0], None, allowed)
+    prompt, branch = torch.tensor([full]), torch.tensor([nothing])
+    ids = sampler.generate(model.backbone, prompt, 4, config, tokens, [branch]).ids
+    painter = load_painter(checkpoint, name == "turbo", dtype=torch.float32)
+    noise = torch.Generator().manual_seed(5)
+    painted = painter.paint((ids - 512).view(1, 2, 2), QUICK[name], noise)
+    assert drawn.tobytes() == resize.picture(painted[0]).tobytes()
+
+
+@needs_diffusers
+def test_a_story_with_random_weights(model, words, monkeypatch):
+    # Random weights begin an image by chance; here they begin one each time.
+    def write_until_image(self, prompts, length, config):
+        return [words.text("so")], [words.header(1, 1)]
+
+    monkeypatch.setattr(Call, "write_until_image", write_until_image)
+    story = model.interleave("tell", steps=2, images=2)
+    assert [part if isinstance(part, str) else part.size for part in story] == [
+        "so", (32, 32), "so", (32, 32),
+    ]  # fmt: skip
+
+
+@needs_diffusers
+def test_offloaded_parts_draw_the_same(checkpoint, model):
+    other = load(checkpoint, dtype="float32", offload=True)
+    other.painter_steps = QUICK
+    assert other.draw("a fox", size=32).tobytes() == model.draw("a fox", size=32).tobytes()
+
+
+@needs_diffusers
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("offload", [False, True])
+def test_every_call_on_a_gpu(checkpoint, small_edits, offload):
+    model = load(checkpoint, "cuda", "bfloat16", offload=offload)
+    model.painter_steps = QUICK
+    assert model.draw("a fox", size=(64, 32), steps=2).size == (64, 32)
+    assert model.edit(photo(), "make it red", steps=2).size == (128, 128)
+    assert isinstance(model.answer(photo(), "what?", length=3), str)
+
+
+def test_parts_are_read_when_needed_and_kept(model, checkpoint, asked):
+    fresh = load(checkpoint)
+    assert not fresh.parts.kept
+    fresh.answer(photo(), "what?", length=2)
+    assert set(fresh.parts.kept) == {"tokenizer"}
+    assert fresh.parts.tokenizer() is fresh.parts.tokenizer()
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+def test_the_package_offers_it():
+    assert minillada.official.load is load
+    with pytest.raises(AttributeError, match="unofficial"):
+        _ = minillada.unofficial
+
+
+@pytest.mark.parametrize("size", [0, 31, 1000, (64, 40), 65 * 32, -32])
+def test_sizes_that_cannot_be_drawn(model, size):
+    with pytest.raises(ValueError, match="multiples of 32"):
+        model.draw("a fox", size=size)
+
+
+@pytest.mark.parametrize("photos", [[], "photo.png", [torch.zeros(3, 8, 8)], None])
+def test_photos_that_are_none(model, photos):
+    with pytest.raises((ValueError, TypeError), match=r"PIL|not iterable"):
+        model.answer(photos, "what?")
+
+
+def test_other_errors(model, checkpoint):
+    with pytest.raises(ValueError, match="text is empty"):
+        model.draw("  ", size=32)
+    with pytest.raises(ValueError, match="no painter 'fast'"):
+        model.draw("a fox", size=32, painter="fast")
+    with pytest.raises(ValueError, match="no crop 'middle'"):
+        model.edit(photo(), "make it red", crop="middle")
+    with pytest.raises(ValueError, match="fill the context"):
+        model.answer(photo(), "a fox " * 9000)
+    with pytest.raises(ValueError, match="one of bfloat16, float32"):
+        load(checkpoint, dtype="float8")
+    with pytest.raises(ValueError, match="no setting 'temprature'"):
+        model.draw("a fox", size=32, temprature=1.0)
+
+
+def test_photos_are_turned_upright():
+    turned = Image.new("RGB", (30, 20))
+    turned.getexif()[0x0112] = 6  # the camera was held on its side
+    read = calls.read_photos(turned)[0]
+    assert read.size in ((20, 30), (30, 20)) and read.mode == "RGB"
+    assert calls.read_photos(Image.new("RGBA", (4, 4)))[0].mode == "RGB"

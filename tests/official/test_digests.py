@@ -1,0 +1,41 @@
+"""`check --digests`: every changed byte is found, and no name leads out of the folder."""
+
+import random
+
+import pytest
+
+from minillada.official.inspection import wrong_digests
+from minillada.official.shards import SUMS, write_sums
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "part").mkdir()
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "part" / "b.bin").write_bytes(bytes(range(256)))
+    write_sums(tmp_path)
+    return tmp_path
+
+
+def test_every_flipped_bit_is_found(folder):
+    assert wrong_digests(folder) == []
+    path = folder / "part" / "b.bin"
+    whole = path.read_bytes()
+    rng = random.Random(0)
+    for _ in range(50):
+        damaged = bytearray(whole)
+        damaged[rng.randrange(256)] ^= 1 << rng.randrange(8)
+        path.write_bytes(bytes(damaged))
+        assert wrong_digests(folder) == ["part/b.bin is not the file that SHA256SUMS describes"]
+
+
+def test_missing_files_and_names_that_lead_out(folder):
+    (folder / "a.json").unlink()
+    assert wrong_digests(folder) == ["a.json is missing"]
+    for name in ("../a", "/etc/hostname"):
+        (folder / SUMS).write_text("0" * 64 + f"  {name}\n")
+        with pytest.raises(ValueError, match="outside the folder"):
+            wrong_digests(folder)
+    (folder / SUMS).unlink()
+    with pytest.raises(ValueError, match="has no SHA256SUMS"):
+        wrong_digests(folder)

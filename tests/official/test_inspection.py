@@ -1,0 +1,126 @@
+"""Headers against configurations: faults by name, and memory by arithmetic."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from minillada.official import inspection
+from minillada.official.fabricate import decoder_entries, sigvq_entries, vae_entries
+from minillada.official.inspection import Free, Need, Weights, fits, inspect, needs, weights_of
+from minillada.official.sizes import FULL, TINY
+
+
+@pytest.fixture
+def copy(checkpoint, tmp_path):
+    return shutil.copytree(checkpoint, tmp_path / "copy")
+
+
+def faults(folder, name):
+    [part] = [part for part in inspect(folder) if part.name == name]
+    return part.faults
+
+
+def test_a_complete_checkpoint_has_no_fault(checkpoint):
+    parts = {part.name: part for part in inspect(checkpoint)}
+    assert not any(part.faults for part in parts.values())
+    state = {}
+    for path in checkpoint.glob("model-*.safetensors"):
+        state |= load_file(path)
+    assert parts["backbone"].parameters == sum(tensor.numel() for tensor in state.values())
+
+
+@pytest.mark.parametrize("layout", ["fused", "sibling"])
+def test_other_layouts_have_no_fault(tmp_path, layout):
+    from minillada.official.fabricate import fabricate
+
+    kind = {"layout": "fused"} if layout == "fused" else {"sibling": True}
+    fabricate(tmp_path / "new", parts=("backbone",), **kind)
+    assert faults(tmp_path / "new", "backbone") == []
+
+
+def test_faults_are_named(copy):
+    path = copy / "model-00002-of-00003.safetensors"
+    state = load_file(path)
+    first, second, third = sorted(state)[:3]
+    state["model.extra"] = state.pop(first)
+    state[second] = state[second].flatten()[:3].clone()
+    save_file(state, path)
+    text = "\n".join(faults(copy, "backbone"))
+    assert f"{first} is missing" in text and "model.extra is unexpected" in text
+    assert f"{second} has shape [3], not" in text and third not in text
+    assert "model.extra of model-00002-of-00003.safetensors is not in" in text
+
+
+def test_missing_broken_and_hostile_files(copy):
+    (copy / "model-00001-of-00003.safetensors").unlink()
+    (copy / "image_tokenizer" / "model.safetensors").write_bytes(b"\x08" + b"\0" * 30)
+    (copy / "tokenizer.json").write_text("{}")
+    assert "model-00001-of-00003.safetensors is missing" in faults(copy, "backbone")
+    assert "not a complete safetensors file" in faults(copy, "image tokenizer")[0]
+    assert "not a tokenizer file" in faults(copy, "text tokenizer")[0]
+    index = copy / inspection.INDEX
+    for where in ({"a": "../../etc/passwd"}, {"a": 3}, None):
+        index.write_text(json.dumps({"weight_map": where}))
+        [fault] = faults(copy, "backbone")
+        assert "points outside its folder" in fault or "does not say which" in fault
+
+
+def test_fp8_is_refused_by_name(copy):
+    path = copy / "model-00001-of-00003.safetensors"
+    state = load_file(path)
+    key = sorted(state)[0]
+    state[key] = state[key].to(torch.float8_e4m3fn)
+    save_file(state, path)
+    [fault] = faults(copy, "backbone")
+    assert key in fault and "F8_E4M3" in fault and "bfloat16 release" in fault
+
+
+def test_without_diffusers_the_painter_is_not_checked(checkpoint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    notes = {part.name: part.note for part in inspect(checkpoint)}
+    assert "minillada[official]" in notes["decoder"] and not notes["backbone"]
+
+
+def test_memory_of_the_real_one():
+    weights = inspection.released_weights()
+    assert weights.experts == pytest.approx(19 * 256 * 3 * 512 * 2048 * 2 / 1e9)
+    assert weights.dense + weights.experts == pytest.approx(32.646, abs=0.001)
+    assert weights.tokenizer == pytest.approx(1_199_457_280 * 2 / 1e9)
+    whole, turns, fetched, ram, mapped = needs(weights)
+    assert whole.gpu == pytest.approx(47.7, abs=0.1)  # officially about 47 GB
+    assert turns.gpu == pytest.approx(45.3, abs=0.1) and fetched.gpu < 22
+    assert ram.ram == whole.gpu and mapped.ram < 18
+    tiny = weights_of(TINY.backbone, {"backbone": 10**6})
+    assert tiny.experts == pytest.approx(2 * 8 * 3 * 16 * 32 * 2 / 1e9)
+
+
+def test_released_counts_are_those_of_the_classes():
+    pytest.importorskip("diffusers")
+    decoder = sum(entry.count for entry in decoder_entries(FULL))
+    vae = sum(entry.count for entry in vae_entries(FULL))
+    sigvq = sum(entry.count for entry in sigvq_entries(FULL))
+    assert list(inspection.RELEASED.values()) == [decoder, sigvq, vae]
+
+
+def test_the_table_says_what_fits_where():
+    rows = [line.split(" | ") for line in inspection.memory_table().splitlines()]
+    assert len(rows) == 7 and len({len(row) for row in rows[2:]}) == 1
+    words = [row[3:] for row in rows[2:]]
+    assert words[0] == ["–", "no drawing", "yes", "–", "– |"]
+    assert words[4][3:] == ["no drawing", "yes |"]
+
+
+def test_what_fits():
+    need = Need("", "", 10, 5)
+    assert fits(need, Free(12, 8)) is True
+    assert fits(need, Free(10.5, 8)) is False  # nothing left to work with
+    assert fits(need, Free(None, 8)) is False and fits(need, Free(12, None)) is None
+    assert fits(Need("", "", 0, 5), Free(None, 8)) is True
+    lines = inspection.memory_lines(needs(Weights(1, 2, 3, 4, 5)), Free(None, 8.0))
+    assert len(lines) == 6 and lines[-1] == "free now: no GPU, main memory 8.0 GB"
+    free = inspection.free_memory()
+    assert free.ram is None or free.ram > 0
