@@ -172,3 +172,173 @@ def loss_by_formula(backbone, ids, targets, size, views, objective, confidence_w
     if confidence_weight and entropies:
         loss = loss + confidence_weight * sum(entropies) / len(entropies)
     return loss
+
+
+# --- the official backbone -----------------------------------------------------------------------
+
+# From the formulas, in float64, on weights by their released names. Nothing of the package is used.
+
+Weights = dict[str, torch.Tensor]
+
+
+def normed(x: torch.Tensor, weight: torch.Tensor, eps: float):
+    """x / sqrt(mean(x²) + eps) · weight, over the last dimension."""
+    return x / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt() * weight
+
+
+def turned(head: torch.Tensor, positions: list[int], config):
+    """RoPE of one head `[L, d]`: dimension i of the turning ones pairs with i + half of them."""
+    dims = int(config.head_dim * config.partial_rotary_factor)
+    half, out = dims // 2, head.clone()
+    for i in range(half):
+        for row, position in enumerate(positions):
+            angle = position * config.rope_theta ** (-2 * i / dims)
+            a, b = head[row, i], head[row, i + half]
+            out[row, i] = a * math.cos(angle) - b * math.sin(angle)
+            out[row, i + half] = b * math.cos(angle) + a * math.sin(angle)
+    return out
+
+
+def attention(x: torch.Tensor, w: Weights, start: str, config, visible, positions: list[int]):
+    """One attention `[L, H]`; `visible[i][j]` says whether i sees j."""
+    d, kv = config.head_dim, config.num_key_value_heads
+    rows = (x @ w[start + "query_key_value.weight"].T).split(d, dim=1)  # a head each
+    heads, eps = config.num_attention_heads, config.rms_norm_eps
+    mixed = []
+    for head in range(heads):
+        shared = head * kv // heads  # which key-value head this query head uses
+        query = normed(rows[head], w[start + "query_layernorm.weight"], eps)
+        key = normed(rows[heads + shared], w[start + "key_layernorm.weight"], eps)
+        query, key = turned(query, positions, config), turned(key, positions, config)
+        scores = torch.einsum("id,jd->ij", query, key) / math.sqrt(d)
+        powers = torch.where(visible, scores, torch.tensor(-1e9, dtype=x.dtype)).exp() * visible
+        shares = powers / powers.sum(1, keepdim=True).clamp_min(1e-300)
+        mixed.append(shares @ rows[heads + kv + shared])
+    return torch.cat(mixed, dim=1) @ w[start + "dense.weight"].T
+
+
+def swiglu(x: torch.Tensor, w: Weights, start: str):
+    gate, up = x @ w[start + "gate_proj.weight"].T, x @ w[start + "up_proj.weight"].T
+    return (gate / (1 + (-gate).exp()) * up) @ w[start + "down_proj.weight"].T
+
+
+def expert_weights(token: torch.Tensor, w: Weights, start: str, config) -> dict[int, float]:
+    """Expert -> weight for one token."""
+    scores = (1 / (1 + (-(w[start + "gate.weight"] @ token)).exp())).tolist()
+    biased = [s + b for s, b in zip(scores, w[start + "gate.expert_bias"].tolist())]
+    size = len(scores) // config.n_group
+    groups = [list(range(g * size, (g + 1) * size)) for g in range(config.n_group)]
+
+    def two_best(group: list[int]) -> float:
+        return sum(sorted((biased[e] for e in group), reverse=True)[:2])
+
+    kept = sorted(groups, key=two_best, reverse=True)[: config.topk_group]
+    inside = sorted([e for group in kept for e in group], key=lambda e: -biased[e])
+    chosen = inside[: config.num_experts_per_tok]
+    total = sum(scores[e] for e in chosen) + 1e-20
+    return {e: config.routed_scaling_factor * scores[e] / total for e in chosen}
+
+
+def mixture(x: torch.Tensor, w: Weights, start: str, config):
+    """Σ w_e expert_e(x) + shared(x), token after token."""
+    rows = []
+    for token in x:
+        row = swiglu(token, w, start + "shared_experts.")
+        for expert, weight in expert_weights(token, w, start, config).items():
+            row = row + weight * swiglu(token, w, f"{start}experts.{expert}.")
+        rows.append(row)
+    return torch.stack(rows)
+
+
+def official_logits(w: Weights, config, ids: list[int], visible, positions: list[int]):
+    """Logits `[L, V]` of one sequence."""
+    x = w["model.word_embeddings.weight"][ids]
+    for layer in range(config.num_hidden_layers):
+        start, eps = f"model.layers.{layer}.", config.rms_norm_eps
+        inner = normed(x, w[start + "input_layernorm.weight"], eps)
+        x = x + attention(inner, w, start + "attention.", config, visible, positions)
+        inner = normed(x, w[start + "post_attention_layernorm.weight"], eps)
+        sparse = config.num_experts > 0 and layer >= config.first_k_dense_replace
+        if sparse:
+            x = x + mixture(inner, w, start + "mlp.", config)
+        else:
+            x = x + swiglu(inner, w, start + "mlp.")
+    x = normed(x, w["model.norm.weight"], config.rms_norm_eps)
+    return x @ w["lm_head.weight"].T
+
+
+def padded_logits(w: Weights, config, ids: list[int], padding: int, block: int):
+    """Logits `[L, V]` of a row whose first `padding` places are padding."""
+    length = len(ids)
+    visible = torch.zeros(length, length, dtype=torch.bool)
+    for i in range(length):
+        for j in range(padding, length):
+            visible[i, j] = j // block <= i // block  # blocks are counted with the padding
+    positions = [max(i - padding, 0) for i in range(length)]
+    return official_logits(w, config, ids, visible, positions)
+
+
+def guided(rows: list[torch.Tensor], sampling: SamplingConfig):
+    """One row of logits `[V]` from those of one, two or three branches."""
+    full = rows[0]
+    if len(rows) == 1:
+        return full
+    if len(rows) == 2:
+        out = rows[1] + sampling.guidance * (full - rows[1])
+    else:
+        no_text, no_image = rows[1], rows[2]
+        out = no_text + sampling.guidance * (full - no_text)
+        out = out + sampling.guidance_image * (no_text - no_image)
+    spread = full.std() / (out.std() + 1e-6)
+    return sampling.rescale * out * spread + (1 - sampling.rescale) * out
+
+
+def official_decode(
+    w: Weights,
+    config,
+    prompts: list[list[int]],
+    length: int,
+    sampling: SamplingConfig,
+    allowed: list[int],
+    eos: int | None,
+) -> list[int]:
+    """The released loop: the whole prefix of every branch is computed again in each step.
+
+    `prompts` are the prompt and its guidance branches.
+    """
+    start, size = len(prompts[0]), sampling.block_size
+    blocks = math.ceil((start + length) / size)
+    answer = [MASK] * (blocks * size - start)
+    branches, paddings = [], []
+    for prompt in prompts:
+        kept = prompt[max(len(prompt) - start, 0) :]  # cut from the left
+        paddings.append(start - len(kept))
+        branches.append([MASK] * paddings[-1] + kept)
+    steps = min(sampling.steps, length // sampling.minimal_topk)
+    for block in range(start // size, blocks):
+        places = range(max(block * size, start), (block + 1) * size)
+        for step in range(steps):
+            masked = [i for i in places if answer[i - start] == MASK]
+            if not masked:
+                break
+            rows = []
+            for branch, padding in zip(branches, paddings):
+                ids = (branch + answer)[: (block + 1) * size]
+                rows.append(padded_logits(w, config, ids, padding, size))
+            best = {}
+            for i in masked:
+                mixed = guided([row[i] for row in rows], sampling)
+                share = mixed[allowed].softmax(0)
+                best[i] = float(share.max()), allowed[int(share.argmax())]
+            quota = size // steps + (1 if step < size % steps else 0)
+            chosen = [i for i in masked if best[i][0] > sampling.threshold]
+            if len(chosen) < quota:
+                chosen = sorted(masked, key=lambda i: -best[i][0])[:quota]
+            for i in chosen:
+                answer[i - start] = best[i][1]
+        if eos is not None and has_ended(answer[:length], eos):
+            break
+    if eos in answer[:length]:
+        end = answer.index(eos)
+        answer[end:] = [eos] * (len(answer) - end)
+    return answer[:length]

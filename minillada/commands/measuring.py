@@ -14,6 +14,7 @@ from ..evaluation import evaluate as measures
 from ..files import DATA_DIR, WEIGHTS_DIR
 from ..measure.intervals import interval_of
 from ..measure.judge import load_judge
+from ..official import memory
 from ..presets import PRESETS
 from ..show import grids
 from ..tasks.base import Marked
@@ -175,6 +176,17 @@ def bench_train(
     """A training step with shared clean pass and tiled attention, against a dense step a view."""
     setting = bench.Setting(check_device(device), seed, pairs)
     print_report(bench.bench_train(setting, length, batch, views), as_json)
+
+
+def bench_official(
+    folder: Annotated[Path, argument("Folder of an official checkpoint, or a fabricated one.")],
+    mapped: Annotated[bool, option("Leave the experts in their files.", "--mapped")] = False,
+    tokens: Annotated[int, option("Tokens of the forward pass.", min=1)] = 64,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Memory and time of loading the official backbone, and of one forward pass (Linux)."""
+    print_report(memory.measure(folder, mapped, tokens, seed), as_json)
 
 
 def bench_moe(

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..config import ModelConfig
 from ..experts import Expert
 from ..model import Backbone
-from ..moe import MixtureOfExperts, check_experts
+from ..moe import MixtureOfExperts
 from .config import read_config
 from .mapped import Recent, StoredExperts
 from .names import Layout, backbone_entries, prefixed, unprefixed
@@ -91,12 +91,17 @@ def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
 def official_names(stored: list[Stored]) -> dict[str, Stored]:
     """Tensors by the released names, whichever prefix the files have."""
     sibling = any(one.key.startswith(prefixed("model.")) for one in stored)
-    return {unprefixed(one.key) if sibling else one.key: one for one in stored}
+    named: dict[str, Stored] = {}
+    for one in stored:
+        name = unprefixed(one.key) if sibling else one.key
+        if name in named:
+            raise ValueError(f"{one.path}: {one.key} and {named[name].key} are the same tensor")
+        named[name] = one
+    return named
 
 
 def check_against(config: ModelConfig, stored: dict[str, Stored], folder: Path) -> None:
     """`ValueError` unless the files hold exactly the tensors of this configuration."""
-    check_experts(config)
     # A wrong number of layers or experts would make the list of names endless.
     fused = any(name.endswith(ROUTED + "gate_proj") for name in stored)
     sparse = max(config.num_hidden_layers - config.first_k_dense_replace, 0)

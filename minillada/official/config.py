@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ModelConfig
+from ..moe import check_experts
 from ..presets.official import LLADA2_UNI
 from .reading import find, read_json
 
@@ -101,7 +102,10 @@ def build(fields: dict[str, Any], path: Path) -> ModelConfig:
             raise ValueError(f"{path}: num_attention_heads must be a positive number, got {heads}")
         complete["head_dim"] = fields["hidden_size"] // heads
     try:
-        return ModelConfig(**complete)
+        config = ModelConfig(**complete)
+        if config.num_experts:
+            check_experts(config)
+        return config
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

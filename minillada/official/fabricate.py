@@ -18,6 +18,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 
+from ..config import ModelConfig
 from ..files import atomic
 from ..vocab import BOI, END_IMAGE, EOS, IMAGE, MASK, size_token
 from .names import Layout, backbone_entries, prefixed, root_config
@@ -122,8 +123,22 @@ def write_backbone(folder: Path, sizes: Sizes, seed: int, layout: Layout, siblin
     with atomic(folder / "tokenizer.json") as temporary:
         tokenizer.save(str(temporary))
     eos_id = tokenizer.get_vocab()[EOS]
-    write_json(folder / "config.json", root_config(sizes.backbone, sizes.offset, eos_id, layout))
-    shards = shards_of(backbone_entries(sizes.backbone, layout), sizes.shards)
+    write_weights(folder, sizes.backbone, sizes.offset, eos_id, sizes.shards, seed, layout, sibling)
+
+
+def write_weights(
+    folder: Path,
+    config: ModelConfig,
+    offset: int,
+    eos_id: int,
+    files: int,
+    seed: int,
+    layout: Layout = "released",
+    sibling: bool = False,
+) -> None:
+    """`config.json`, shards and their index of a backbone, in so many files."""
+    write_json(folder / "config.json", root_config(config, offset, eos_id, layout))
+    shards = shards_of(backbone_entries(config, layout), files)
     where = {}
     for number, shard in enumerate(shards, start=1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"

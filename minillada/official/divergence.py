@@ -1,0 +1,69 @@
+"""Where two backbones part: the outputs of all their modules, compared in the order of computation.
+
+Two files of weights, two types or two implementations should give the same numbers. Where they do
+not, the first module that differs is the place to look at: all later ones differ, too.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..model import Backbone
+
+Outputs = dict[str, Tensor]
+
+
+@torch.no_grad()
+def outputs(backbone: Backbone, ids: Tensor) -> Outputs:
+    """What every module puts out for ids `[B, L]`, by its name and in the order of computation."""
+    found: Outputs = {}
+
+    def remember(name: str, out: object) -> None:
+        # A router puts out numbers of experts and their weights.
+        for part in out if isinstance(out, tuple) else (out,):
+            if isinstance(part, Tensor) and part.is_floating_point():
+                found[name] = part.float().cpu()
+
+    def hook_of(name: str):
+        return lambda module, inputs, out: remember(name, out)
+
+    hooks = []
+    for name, module in backbone.named_modules():
+        if name and not isinstance(module, nn.ModuleList):
+            hooks.append(module.register_forward_hook(hook_of(name)))
+    try:
+        backbone(ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def divergences(a: Backbone, b: Backbone, ids: Tensor) -> dict[str, float]:
+    """Largest difference of two models at each module, as a share of the largest output there.
+
+    The order is that of computation. Infinite where shapes differ, or where only one of them is a
+    number.
+    """
+    ours, theirs = outputs(a, ids), outputs(b, ids.to(b.lm_head.weight.device))
+    shares = {}
+    for name, out in ours.items():
+        other = theirs.get(name)
+        if other is None or other.shape != out.shape:
+            shares[name] = float("inf")
+            continue
+        share = (out - other).abs().max() / out.abs().max().clamp_min(1e-30)
+        shares[name] = float(share.nan_to_num(nan=float("inf")))
+    return shares
+
+
+def first_divergence(a: Backbone, b: Backbone, ids: Tensor, tolerance: float = 1e-4) -> str | None:
+    """The first module whose outputs differ by more than `tolerance`; None if none do.
+
+    In float32 rounding makes about 1e-6, in bfloat16 1e-2: choose a tolerance above it.
+    """
+    for name, share in divergences(a, b, ids).items():
+        if share > tolerance:
+            return name
+    return None

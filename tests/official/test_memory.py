@@ -1,0 +1,30 @@
+"""What loading costs, measured on a tiny checkpoint: the numbers exist and are plausible."""
+
+import sys
+
+import pytest
+
+from minillada.official import memory
+from minillada.official.fabricate import fabricate
+from minillada.official.shards import write_sums
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks the Linux kernel")
+
+
+@linux
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_checkpoint_is_measured(tmp_path, mapped):
+    fabricate(tmp_path / "tiny", parts=("backbone",))
+    write_sums(tmp_path / "tiny")
+    report = memory.measure(tmp_path / "tiny", mapped, tokens=8)
+    files = sum(path.stat().st_size for path in (tmp_path / "tiny").glob("model-*"))
+    assert report["weights_gb"] * 1e9 == pytest.approx(files, rel=0.1)
+    assert report["finite"] and report["mapped"] == mapped and report["layers"] == 3
+    assert 0 < report["peak_anonymous_loading_gb"] < report["peak_loading_gb"]
+    assert report["seconds_loading"] > 0 and report["speed_over_reading"] > 0
+
+
+def test_other_systems_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(ValueError, match="measured on Linux only"):
+        memory.measure(tmp_path)
