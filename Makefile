@@ -24,7 +24,7 @@ help: ## list the targets
 .venv/installed: pyproject.toml constraints.txt
 	@echo "setting up .venv: about 2 minutes and 6 GB with pip, faster with uv"
 	@$(RUN) -m pip --version >/dev/null 2>&1 || $(VENV)
-	$(INSTALL) -e . -c constraints.txt
+	$(INSTALL) -e ".[ablate]" -c constraints.txt
 	@touch $@
 
 .venv/installed-dev: .venv/installed

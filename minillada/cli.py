@@ -1,5 +1,5 @@
 """The command line: minillada demo | draw | describe | answer | edit | think | interleave | train |
-encode | merge | evaluate | bench | info | official, the same as python -m minillada."""
+encode | merge | ablate | evaluate | bench | info | official, the same as python -m minillada."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from safetensors import SafetensorError
 from typer.core import TyperGroup
 
-from .commands import making, measuring, official, training
+from .commands import ablating, making, measuring, official, training
 
 
 def sentence(error: BaseException) -> str | None:
@@ -62,8 +62,8 @@ app = typer.Typer(
 )
 for command in (
     making.demo, making.draw, making.describe, making.answer, making.edit, making.think,
-    making.interleave, training.train, training.encode, training.merge, measuring.evaluate,
-    measuring.info,
+    making.interleave, training.train, training.encode, training.merge, ablating.ablate,
+    measuring.evaluate, measuring.info,
 ):  # fmt: skip
     app.command()(command)
 

@@ -21,7 +21,8 @@ from minillada.files import checksum
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DEV = PROJECT["optional-dependencies"]["dev"]
+EXTRAS = PROJECT["optional-dependencies"]
+DEV = EXTRAS["dev"] + EXTRAS["ablate"]
 DECLARED = {canonicalize_name(r.name): r for r in map(Requirement, PROJECT["dependencies"] + DEV)}
 PINS = [
     Requirement(line)

@@ -18,12 +18,12 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .. import checkpoint
 from ..files import atomic
 from ..show import grids
+from ..training.state import saved_step
 from ..uni import Uni, load
 
 
@@ -68,6 +68,9 @@ Device = Annotated[str, option("cpu, cuda, cuda:1, …")]
 Seed = Annotated[int, option("Seed of every random choice.", callback=check_seed)]
 OptionalSeed = Annotated[int | None, option("Seed, if not the preset's.", callback=check_seed)]
 Json = Annotated[bool, option("Print JSON and nothing else.", "--json")]
+Tensorboard = Annotated[
+    bool, option("Write the metrics for TensorBoard, too, into the run's folder.", "--tensorboard")
+]
 Out = Annotated[Path, option("Picture to write: .png or .jpg.")]
 
 
@@ -95,15 +98,6 @@ def check_finished(name: str) -> None:
         advice += f", or take a snapshot: {snapshots[-1]}"
     reached = f"it was stopped after step {saved_step(state)}" if state.exists() else "no weights"
     raise ValueError(f"the run in {name} is not finished ({reached}); {advice}")
-
-
-def saved_step(state: Path) -> str:
-    """The step of a saved state, as its file says; a damaged file does not."""
-    try:
-        with safe_open(state, "pt") as file:
-            return (file.metadata() or {}).get("step", "?")
-    except SafetensorError:
-        return "?"
 
 
 def load_finished(name: str, device: str) -> Uni:

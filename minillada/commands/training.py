@@ -16,7 +16,17 @@ from ..settings import changed, read_settings
 from ..training import train as training
 from ..training.run import Run
 from ..vq import ImageTokenizer
-from .common import Device, Json, OptionalSeed, Seed, argument, check_device, option, print_json
+from .common import (
+    Device,
+    Json,
+    OptionalSeed,
+    Seed,
+    Tensorboard,
+    argument,
+    check_device,
+    option,
+    print_json,
+)
 
 
 def train(
@@ -32,6 +42,7 @@ def train(
     start: Annotated[str | None, option("Weights to start from, by name or folder.")] = None,
     setting: Annotated[list[str] | None, option("NAME=VALUE; repeatable.", "--set")] = None,
     snapshot_every: Annotated[int | None, option("Steps between weights kept for `merge`.")] = None,
+    tensorboard: Tensorboard = False,
     device: Device = "cpu",
     seed: OptionalSeed = None,
     as_json: Json = False,
@@ -46,7 +57,7 @@ def train(
     given = {name: value for name, value in changes.items() if value is not None}
     chosen = changed(get_preset(preset), **read_settings(setting or []), **given)
     out = out or Path("runs") / preset
-    run = Run(out, resume, overwrite, save_every, snapshot_every)
+    run = Run(out, resume, overwrite, save_every, snapshot_every, tensorboard=tensorboard)
     _, records = training.train(chosen, run, check_device(device), start)
     last = records[-1] if records else {}
     if as_json:

@@ -179,6 +179,7 @@ class Subject:
     test: mnist.Images
     samples: int
     seed: int
+    rival: bool = True  # also measure the likelihood of the shipped autoregressive model
 
     @property
     def drawings(self) -> int:
@@ -194,7 +195,7 @@ class Subject:
         texts = captions.describe_pixels(images, labels)
         # The autoregressive model of the same size, where it is shipped.
         rival = None
-        if checkpoint.shipped("mnist-ar"):
+        if self.rival and checkpoint.shipped("mnist-ar"):
             rival, _ = checkpoint.load_model("mnist-ar", Backbone, self.uni.device)
         codes = self.uni.encode(images)
         return evaluate_likelihood(self.uni, rival, codes, texts, 4, self.seed)

@@ -3,6 +3,7 @@
     metrics.jsonl               one line a step
     state.safetensors           what the run needs to go on
     step-NNNNNN.safetensors     snapshots of the weights, where they are asked for
+    tensorboard/                the metrics again, for TensorBoard, where they are asked for
     weights.safetensors, .json  the result, when the run is complete
 
 Notable choices
@@ -31,6 +32,7 @@ from tqdm.auto import tqdm
 from .. import checkpoint
 from ..config import TrainingConfig
 from ..extras import merging
+from ..extras.packages import load_package
 from ..files import atomic, checksum
 from ..settings import to_dict
 from .state import STATE, Learner, State, differences, read_state, save_state
@@ -55,6 +57,7 @@ class Run:
     )
     snapshot_every: int | None = None  # steps from snapshot to snapshot of the weights; None: none
     info: dict[str, Any] = field(default_factory=dict)  # what the JSON beside the weights says
+    tensorboard: bool = False  # write the metrics for TensorBoard, too
 
     def __post_init__(self) -> None:
         self.folder = Path(self.folder)
@@ -64,6 +67,9 @@ class Run:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if self.resume and self.overwrite:
             raise ValueError("--resume keeps a run and --overwrite replaces it; choose one")
+        # Before anything is written: a `ValueError` if the package is missing.
+        self.board_class = board_class() if self.tensorboard else None
+        self.board: Any = None
         self.log: TextIO | None = None
         self.learner: Learner | None = None
         self.first_step, self.state_every, self.seconds_before = 0, 1, 0.0
@@ -137,7 +143,12 @@ class Run:
         if self.log is None:  # the first step of this process
             self.clear()
             self.log = open_log(self.folder / LOG, self.first_step)
+            if self.board_class:  # steps that are trained again are shown once
+                folder = str(self.folder / "tensorboard")
+                self.board = self.board_class(folder, purge_step=self.first_step)
         self.log.write(json.dumps(record) + "\n")
+        if self.board:
+            write_scalars(self.board, record)
         done = record["step"] + 1
         # A run that is killed behind the snapshot goes on before this step and writes it again;
         # behind the state it would go on after this step, without the snapshot.
@@ -159,6 +170,9 @@ class Run:
         if self.log:
             self.log.close()
             self.log = None
+        if self.board:
+            self.board.close()
+            self.board = None
 
     # --- afterwards ------------------------------------------------------------------------------
 
@@ -195,6 +209,19 @@ def open_log(path: Path, steps: int) -> TextIO:
     with atomic(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")
     return open(path, "a", encoding="utf-8")
+
+
+def board_class() -> Any:
+    """The class that writes for TensorBoard. `ValueError` if TensorBoard is not installed."""
+    load_package("tensorboard", "ablate")
+    return load_package("torch.utils.tensorboard", "ablate").SummaryWriter
+
+
+def write_scalars(board: Any, record: dict[str, Any]) -> None:
+    """The numbers of one step, as curves of their names."""
+    for name, value in record.items():
+        if name != "step":
+            board.add_scalar(name, value, record["step"])
 
 
 def step_of(line: str) -> int | None:

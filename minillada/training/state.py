@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from .. import checkpoint
@@ -123,3 +124,12 @@ def read_state(folder: Path, story: dict[str, Any]) -> State:
         )
     check_story(path, json.loads(settings["story"]), story)
     return State(path, tensors, int(settings["step"]), float(settings["seconds"]))
+
+
+def saved_step(state: Path) -> str:
+    """The step of a saved state, as its file says; a damaged file does not."""
+    try:
+        with safe_open(state, "pt") as file:
+            return (file.metadata() or {}).get("step", "?")
+    except SafetensorError:
+        return "?"

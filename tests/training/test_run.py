@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import sys
 
 import pytest
 from helpers import real_images, use_digits
@@ -128,3 +129,21 @@ def test_seconds_of_earlier_parts_count(tmp_path, monkeypatch):
     checkpoint.save_tensors(path, tensors, settings)
     train.train(JUDGE, Run(tmp_path, resume=True))
     assert checkpoint.read_info(tmp_path / "weights.json")["seconds"] >= 100
+
+
+def test_tensorboard_shows_every_step_once(tmp_path):
+    loading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for stop in (3, None):  # stopped, and gone on with
+        run = Run(tmp_path, resume=True, tensorboard=True)
+        fit(*judge_run(SHORT.seed), SHORT, run, stop_after=stop)
+    shown = loading.EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
+    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [entry.step for entry in shown] == [record["step"] for record in logged]
+    losses = [record["loss"] for record in logged]
+    assert [entry.value for entry in shown] == pytest.approx(losses)
+
+
+def test_tensorboard_that_is_not_installed_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ValueError, match=r"this needs tensorboard, .* \"minillada\[ablate\]\""):
+        Run(tmp_path, tensorboard=True)

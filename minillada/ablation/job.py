@@ -1,0 +1,246 @@
+"""One job of an ablation: train a run, or go on with it, and measure what is not measured yet.
+
+    weights.safetensors, …   the files of the run (`training/run.py`)
+    measures.json            what was measured on these weights
+    failed.json              why the run failed, if it did; a new try removes it
+
+Notable choices
+- Everything is written as soon as it is known, so a job that is killed loses at most some steps.
+- A run that fails says so in its folder and ends like any other: it does not stop the others.
+- The seed of a run is also the seed of its drawings. So intervals over seeds cover the noise of
+  training and that of drawing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..commit import quota
+from ..config import SamplingConfig
+from ..datasets import mnist
+from ..evaluation import evaluate, suite
+from ..files import atomic
+from ..layout import sides
+from ..measure.judge import load_judge
+from ..sampler import Generation
+from ..settings import changed
+from ..training.run import WEIGHTS, Run
+from ..training.state import STATE, saved_step
+from ..training.train import train
+from ..uni import Uni, load
+from ..writer import BATCH_SIZE, Row, equal_lengths
+from .plan import Measurement, Plan, Trial, read_plan
+
+MEASURES, FAILED = "measures.json", "failed.json"
+JUDGES = {"mnist": "mnist-judge", "cifar10": "cifar-judge"}
+
+
+# --- decoding as asked ---------------------------------------------------------------------------
+
+
+def count_passes(start: int, length: int, config: SamplingConfig) -> int:
+    """Forward passes of `sampler.generate` that fill `length` tokens after `start` by quota."""
+    end, size, passes = start + length, config.block_size, 0
+    steps = min(config.steps, length // config.minimal_topk)
+    for first in range(start // size * size, end, size):
+        masked, step = min(first + size, end) - max(first, start), 0
+        while masked > 0:
+            masked -= max(quota(size, steps, step), 1)
+            step += 1
+        passes += step
+    return passes
+
+
+def steps_for(passes: int, start: int, length: int, config: SamplingConfig) -> int:
+    """The steps a block with which an answer takes as many passes, or as nearly as it can be."""
+
+    def distance(steps: int) -> int:
+        return abs(count_passes(start, length, changed(config, steps=steps)) - passes)
+
+    return min(range(1, config.block_size + 1), key=distance)
+
+
+class Decoder(Uni):
+    """A model that decodes as a measurement asks, whichever task it is given."""
+
+    def prepare(self, asked: Measurement) -> Decoder:
+        """Take the settings of a measurement, and count from 0."""
+        self.asked = asked
+        self.images, self.image_passes = 0, 0
+        return self
+
+    def sampling(self, base: SamplingConfig, **changes: Any) -> SamplingConfig:
+        """The settings of the task, changed to those that are asked for."""
+        return changed(super().sampling(base, **changes), **dict(self.asked.sampling))
+
+    def fill_images(
+        self,
+        rows: Sequence[Row],
+        config: SamplingConfig,
+        generators: Sequence[torch.Generator],
+        cache: bool = True,
+    ) -> tuple[Tensor, Generation]:
+        """As ever, in the asked number of passes. The number is counted."""
+        height, width = sides(self.tokenizer.grid)
+        length = height * width
+        codes: list[Tensor] = [torch.empty(0)] * len(rows)
+        records = []
+        # How many steps lead to these passes depends on where the prompt ends.
+        for batch in equal_lengths(rows, BATCH_SIZE):
+            chosen = config
+            if self.asked.passes is not None:
+                start = len(rows[batch[0]][0])
+                steps = steps_for(self.asked.passes, start, length, config)
+                chosen = changed(config, steps=steps)
+            part, record = super().fill_images(
+                [rows[i] for i in batch], chosen, [generators[i] for i in batch], cache
+            )
+            for i, one in zip(batch, part):
+                codes[i] = one
+            self.images += len(batch)
+            self.image_passes += record.forwards * len(batch)
+            records.append(record)
+        if not records:
+            return super().fill_images(rows, config, generators, cache)
+        return torch.stack(codes), records[0]
+
+
+def measure(decoder: Decoder, asked: Measurement, seed: int) -> dict[str, Any]:
+    """All numbers of a measurement by name, and the passes of an answer where there are some.
+
+    `passes` are forward passes; `rows` are rows in them, so each branch of guidance counts.
+    """
+    decoder.prepare(asked)
+    dataset = decoder.info.get("dataset", "mnist")
+    judge = load_judge(name=JUDGES[dataset])
+    if asked.measure in suite.SUITES[dataset]:
+        pool = suite.unseen_pool(dataset)
+        marked = suite.run(decoder, judge, pool, asked.count, seed, [asked.measure])
+        report: dict[str, Any] = {}
+        for score, entry in suite.scores(marked).items():
+            report |= {score: entry["accuracy"], f"{score}_n": entry["n"]}
+            report |= {f"{score}_low": entry["low"], f"{score}_high": entry["high"]}
+            report["rows"] = entry["passes"]
+    else:
+        test = mnist.load_mnist("test")
+        subject = evaluate.Subject(decoder, judge, test, asked.count, seed, rival=False)
+        report = flat(evaluate.MEASURES[asked.measure](subject))
+        for name in ("draw_passes", "caption_passes"):
+            if name in report:
+                report["rows"] = report.pop(name)
+    if decoder.images:
+        report["passes"] = decoder.image_passes / decoder.images
+    elif "rows" in report:
+        report["passes"] = report["rows"]  # texts have no branches of guidance
+    return report
+
+
+def flat(report: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested report in one level, with names such as `timing.cached.median`."""
+    found: dict[str, Any] = {}
+    for name, value in report.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            found[prefix + name] = value
+    return found
+
+
+# --- the job -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial of the ablation in `folder`, as a process of its own can call it."""
+
+    folder: Path
+    name: str
+    device: str = "cpu"
+    threads: int | None = None  # None: as many as torch takes
+    tensorboard: bool = False
+
+    def __call__(self) -> None:
+        """Train and measure. An error is written down and not raised; an interruption is raised."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        plan = read_plan(self.folder)
+        [trial] = [trial for trial in plan.trials() if trial.name == self.name]
+        run = self.folder / self.name
+        (run / FAILED).unlink(missing_ok=True)
+        try:
+            train(
+                trial.preset,
+                Run(run, resume=True, tensorboard=self.tensorboard),
+                self.device,
+                plan.start,
+            )
+            self.measure_all(plan, trial)
+        except Exception as error:  # whatever it is, the other runs go on
+            traceback.print_exc(file=sys.stderr)
+            write_json(run / FAILED, {"error": f"{error}" or type(error).__name__})
+
+    def measure_all(self, plan: Plan, trial: Trial) -> None:
+        """Measure what is not stored yet; each measurement is stored when it is done."""
+        run = self.folder / self.name
+        uni = load(run, self.device)
+        decoder = Decoder(uni.backbone, uni.tokenizer, uni.vocab, uni.info).eval()
+        done = read_measures(run, uni.info["sha256"])
+        for asked in plan.measurements():
+            if asked.key not in done:
+                done[asked.key] = measure(decoder, asked, trial.seed)
+                write_json(run / MEASURES, {"sha256": uni.info["sha256"], "measures": done})
+
+    def checkpoint(self) -> Any:
+        """What submitit starts again when a cluster stops the job: the same, which then resumes."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def write_json(path: Path, value: Any) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def read_measures(run: Path, sha256: str | None = None) -> dict[str, dict[str, Any]]:
+    """What was measured on a run: `{key of the measurement: numbers}`.
+
+    With `sha256`, only what was measured on weights with this sum.
+    """
+    path = run / MEASURES
+    if not path.exists():
+        return {}
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return stored["measures"] if sha256 in (None, stored["sha256"]) else {}
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a trial is: `done`, `failed`, `stopped` (it can go on) or `new`."""
+
+    word: str
+    note: str = ""  # the step of a run that was stopped, the sentence of one that failed
+
+
+def status(folder: Path, plan: Plan, trial: Trial) -> Status:
+    """How far a trial is, as the files in its folder say."""
+    run = folder / trial.name
+    measured = read_measures(run)
+    if all(asked.key in measured for asked in plan.measurements()):
+        return Status("done")
+    if (run / FAILED).exists():
+        return Status("failed", json.loads((run / FAILED).read_text(encoding="utf-8"))["error"])
+    if (run / WEIGHTS).exists():
+        return Status("stopped", "its measurements")
+    if (run / STATE).exists():
+        return Status("stopped", f"step {saved_step(run / STATE)}")
+    return Status("new")

@@ -1,0 +1,240 @@
+"""Running the jobs of an ablation: one after the other, side by side, or on a cluster.
+
+Notable choices
+- One job at a time runs in this process. More of them are processes of their own, started by
+  submitit. It also writes what each of them prints to files, in the folder `jobs`.
+- Threads are shared out between the jobs, and GPUs are handed round.
+- On a cluster (SLURM) all jobs are one array, of which so many run at once. This process waits for
+  them; if it is ended, they go on.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from ..extras.packages import load_package
+from ..measure.timing import quartiles
+from ..settings import changed
+from ..training.loop import fit
+from ..training.train import Materials, make_loss, new_model, read_materials
+from .job import Job
+from .plan import Trial
+
+JOBS = "jobs"  # the folder of submitit
+EXECUTORS = ("local", "slurm")
+TIMED_STEPS = 5
+MOST_TIMED = 3  # settings that are timed; the others are taken to be like their mean
+CORES_OF_A_JOB = 4  # that a cluster is asked for
+MINUTES = 7 * 24 * 60  # after which submitit stops a job of this machine
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Where jobs run, and how many at once."""
+
+    folder: Path
+    jobs: int = 1
+    executor: str = "local"
+    partition: str | None = None
+    minutes: int = 240  # the limit of a job on a cluster
+    device: str = "cpu"
+    tensorboard: bool = False
+
+    @property
+    def threads(self) -> int | None:
+        """Threads of a job; None where a cluster says how many cores it has."""
+        return None if self.executor == "slurm" else max(1, cores() // self.jobs)
+
+    def check(self) -> str | None:
+        """A sentence to print if the jobs cannot run as asked. `ValueError` for what cannot be."""
+        if self.executor not in EXECUTORS:
+            raise ValueError(f"there is no executor {self.executor!r}; choose local or slurm")
+        if self.partition and self.executor != "slurm":
+            raise ValueError("--partition belongs to a cluster; add --executor slurm")
+        if self.executor == "slurm":
+            load_package("submitit", "ablate")
+            if shutil.which("sbatch") is None:
+                raise ValueError(
+                    "there is no sbatch here; start this where SLURM jobs are submitted"
+                )
+        elif self.jobs > 1:
+            if sys.platform == "win32":
+                return "submitit starts no processes on Windows, so the runs go one after the other"
+            load_package("submitit", "ablate")
+        return None
+
+    def job(self, trial: Trial) -> Job:
+        return Job(self.folder.resolve(), trial.name, self.device, self.threads, self.tensorboard)
+
+    def run(self, trials: Sequence[Trial]) -> None:
+        """Run the jobs of some trials, and wait until all have ended, however they ended."""
+        jobs = [self.job(trial) for trial in trials]
+        if not jobs:
+            return
+        if self.executor == "slurm":
+            wait_for(submit_array(slurm(self), jobs))
+        elif self.jobs > 1 and sys.platform != "win32":
+            run_side_by_side(self.folder / JOBS, jobs, self.jobs, gpus(self.device))
+        else:
+            for job in tqdm(jobs, "runs"):
+                with thread_count(self.threads):
+                    job()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def gpus(device: str) -> int:
+    """GPUs that can be handed round; 0 if another device is asked for, or one by its number."""
+    return torch.cuda.device_count() if device == "cuda" else 0
+
+
+@contextmanager
+def thread_count(threads: int | None):
+    """Threads of torch within the block."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads or before)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# --- submitit ------------------------------------------------------------------------------------
+
+
+def run_side_by_side(
+    folder: Path, jobs: Sequence[Callable[[], None]], at_once: int, gpu_count: int = 0
+) -> None:
+    """At most so many jobs at once, each a process of submitit's local executor."""
+    submitit = load_package("submitit", "ablate")
+    waiting = list(jobs)
+    running: dict[int, Any] = {}  # place -> its job; a place has a GPU of its own
+    bar = tqdm(total=len(waiting), desc="runs")
+    try:
+        while waiting or running:
+            for place in range(at_once):
+                if waiting and place not in running:
+                    executor = submitit.LocalExecutor(folder)
+                    executor.update_parameters(timeout_min=MINUTES, **gpu_of(place, gpu_count))
+                    running[place] = executor.submit(waiting.pop(0))
+            for place, job in list(running.items()):
+                if job.done():
+                    del running[place]
+                    bar.update()
+            time.sleep(0.2)
+    finally:
+        # Ctrl-C, or an error: a job that is ended saves its state and goes on next time.
+        for job in running.values():
+            job.cancel()
+        bar.close()
+
+
+def gpu_of(place: int, gpu_count: int) -> dict[str, Any]:
+    """The parameters of submitit that give a place one of the GPUs; none without GPUs."""
+    if not gpu_count:
+        return {}
+    return {"gpus_per_node": 1, "visible_gpus": [place % gpu_count]}
+
+
+def slurm(launch: Launch) -> Any:
+    """The executor of submitit that asks a cluster for the jobs of a launch."""
+    submitit = load_package("submitit", "ablate")
+    executor = submitit.SlurmExecutor(launch.folder / JOBS)
+    parameters: dict[str, Any] = {
+        "job_name": "minillada",
+        "time": launch.minutes,
+        "cpus_per_task": CORES_OF_A_JOB,
+        "array_parallelism": launch.jobs,
+    }
+    if launch.partition:
+        parameters["partition"] = launch.partition
+    if launch.device.startswith("cuda"):
+        parameters["gpus_per_node"] = 1
+    executor.update_parameters(**parameters)
+    return executor
+
+
+def submit_array(executor: Any, jobs: Sequence[Callable[[], None]]) -> list[Any]:
+    """All jobs as one array of a cluster; submitit's handles to them."""
+    with executor.batch():
+        submitted = [executor.submit(job) for job in jobs]
+    print(f"submitted {len(jobs)} jobs, the first is {submitted[0].job_id}", file=sys.stderr)
+    return submitted
+
+
+def wait_for(submitted: Sequence[Any]) -> None:
+    """Wait until all jobs of a cluster have ended, however they ended."""
+    bar, left = tqdm(total=len(submitted), desc="runs"), list(submitted)
+    while left:
+        time.sleep(1)
+        still = [job for job in left if not job.done()]
+        bar.update(len(left) - len(still))
+        left = still
+    bar.close()
+
+
+# --- how long it takes ---------------------------------------------------------------------------
+
+
+def seconds_of_step(trial: Trial, materials: Materials, device: str) -> float:
+    """Seconds of a step from new weights: the median of `TIMED_STEPS` steps after the first."""
+    module = new_model(trial.preset, device, materials.tokenizer)
+    loss = make_loss(module, trial.preset, materials)
+    ends: list[float] = []
+
+    def note_time(step: int) -> None:
+        ends.append(time.perf_counter())
+
+    count = TIMED_STEPS + 1  # the first one also warms up
+    training = changed(trial.preset.training, steps=max(trial.preset.training.steps, count))
+    fit(module, loss, training, stop_after=count, after_step=note_time, description="timing")
+    return quartiles([after - before for before, after in zip(ends, ends[1:])])[1]
+
+
+def estimate(trials: Sequence[Trial], launch: Launch) -> float:
+    """Seconds that training takes, all jobs together, from a few steps of some settings.
+
+    A run that was stopped counts whole. NaN if nothing could be timed.
+    """
+    # 1. one trial for each choice of settings, and of these the first, one in between, the last
+    kinds = list({str(trial.settings): trial for trial in trials}.values())
+    chosen = {kinds[(len(kinds) - 1) * k // (MOST_TIMED - 1)].name for k in range(MOST_TIMED)}
+    # 2. what they read is read once, if it is the same
+    known: dict[tuple, Materials] = {}
+    reading, steps = [], []
+    with thread_count(launch.threads):
+        for trial in kinds:
+            if trial.name not in chosen:
+                continue
+            key = trial.preset.tokenizer, trial.preset.text
+            began = time.perf_counter()
+            if key not in known:
+                known[key] = read_materials(trial.preset, launch.device)
+                reading.append(time.perf_counter() - began)
+            try:
+                steps.append(seconds_of_step(trial, known[key], launch.device))
+            except FloatingPointError:
+                continue  # this run will fail, and say so then
+    if not steps:
+        return math.nan
+    # 3. means over what was timed, for all; every run reads by itself
+    before, step = sum(reading) / len(reading), sum(steps) / len(steps)
+    total = sum(before + step * trial.preset.training.steps for trial in trials)
+    return total / min(launch.jobs, len(trials))

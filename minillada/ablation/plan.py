@@ -1,0 +1,342 @@
+"""What an ablation asks: which settings vary, with how many seeds, and how each run is measured.
+
+Notable choices
+- A plan is data. It is stored in the folder, and the folder is refused to any other plan.
+- A setting called `sampling.NAME` belongs to decoding: a run is trained once and measured with
+  each of its values. All others are settings of the preset, found by `settings.changed`.
+- Equal work is the default: all runs take the steps of the preset, and all drawings take
+  `EQUAL_PASSES` forward passes, unless the plan itself sets how drawings are decoded.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import checkpoint
+from ..config import Preset, SamplingConfig
+from ..evaluation import evaluate, suite
+from ..files import atomic
+from ..presets import get_preset
+from ..settings import Config, changed, from_dict, read_settings, settings, to_dict
+from ..training.checks import check_settings, check_tokens
+from ..training.state import differences
+from ..vocab import load_vocabulary
+from ..vq import ImageTokenizer
+
+PLAN = "ablation.json"
+SAMPLING = "sampling."
+EQUAL_PASSES = (9,)  # what `Uni.draw` takes at block size 16: 8 steps, and 1 as the prompt ends
+# Settings that decide how many passes a drawing takes; with them, nothing is made equal.
+DECIDE_PASSES = ("steps", "threshold", "adaptive", "edit_threshold", "minimal_topk", "fill_tail")
+DEFAULT_COUNTS = {"model": 600, "task": 300}
+MOST_SAMPLES, MOST_SEEDS, MOST_RUNS = 10_000, 1000, 10_000
+LONGEST_NAME = 60  # letters of a value in the name of a folder
+
+# What measures do not depend on: neither decodes pictures, and the first two decode nothing.
+NO_DECODING, NO_DRAWING = ("tokenizer", "likelihood"), ("describing",)
+
+Values = tuple[tuple[str, tuple[Any, ...]], ...]  # (name, its values), …
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measure of one run: how many samples, decoded how, in how many passes a drawing."""
+
+    measure: str
+    count: int
+    sampling: tuple[tuple[str, Any], ...]  # settings of decoding that are not the usual ones
+    passes: int | None
+
+    @property
+    def key(self) -> str:
+        """Its name in the file that holds what was measured."""
+        parts = [f"{self.measure}:{self.count}"]
+        parts += [f"{SAMPLING}{name}={word(value)}" for name, value in self.sampling]
+        if self.passes is not None:
+            parts.append(f"passes={self.passes}")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run to train: the folder is named after what differs, the seed included."""
+
+    name: str
+    settings: dict[str, Any]
+    seed: int
+    preset: Preset
+
+
+class Plan(Config):
+    """Everything that decides what an ablation measures."""
+
+    preset: str
+    fixed: tuple[tuple[str, Any], ...] = ()  # settings that all runs share
+    varied: Values = ()
+    seeds: tuple[int, ...] = (0,)
+    measures: tuple[tuple[str, int], ...] = (("drawing", 600),)  # and how many samples each
+    passes: tuple[int, ...] = ()  # of a drawing; empty: as many as the decoding settings lead to
+    start: str | None = None  # weights that all runs start from
+
+    @property
+    def trained(self) -> Values:
+        """The varied settings that need a training for each value."""
+        return tuple(pair for pair in self.varied if not pair[0].startswith(SAMPLING))
+
+    @property
+    def decoded(self) -> Values:
+        """The varied settings of decoding, with the prefix."""
+        return tuple(pair for pair in self.varied if pair[0].startswith(SAMPLING))
+
+    def preset_with(self, **values: Any) -> Preset:
+        """The preset with all that is fixed, and with `values`."""
+        fixed = {name: value for name, value in self.fixed if not name.startswith(SAMPLING)}
+        return changed(get_preset(self.preset), **{**fixed, **values})
+
+    def trials(self) -> list[Trial]:
+        """Every run. All settings come with the first seed before any comes with the second."""
+        found, taken = [], set()
+        for seed in self.seeds:
+            for chosen in combinations(self.trained):
+                name = folder_name({**chosen, "seed": seed})
+                # Two long values may begin alike; the order of a plan never changes.
+                while name in taken:
+                    name += "+"
+                taken.add(name)
+                found.append(Trial(name, chosen, seed, self.preset_with(seed=seed, **chosen)))
+        return found
+
+    def measurements(self) -> list[Measurement]:
+        """Everything that is measured on each run, each once."""
+        fixed = {name: value for name, value in self.fixed if name.startswith(SAMPLING)}
+        found: dict[Measurement, None] = {}
+        for measure, count in self.measures:
+            for chosen in combinations(self.decoded):
+                for passes in self.passes or (None,):
+                    found[self.measurement(measure, count, {**fixed, **chosen}, passes)] = None
+        return list(found)
+
+    def measurement(
+        self, measure: str, count: int, sampling: dict[str, Any], passes: int | None
+    ) -> Measurement:
+        """A measure without what it does not depend on."""
+        if measure in NO_DECODING:
+            sampling = {}
+        if measure in (*NO_DECODING, *NO_DRAWING):
+            passes = None
+        pairs = [(name.removeprefix(SAMPLING), value) for name, value in sampling.items()]
+        return Measurement(measure, count, tuple(pairs), passes)
+
+    def command(self) -> str:
+        """The command line that repeats the ablation."""
+        words = ["minillada", "ablate", self.preset]
+        for name, values in self.varied:
+            words += ["--vary", f"{name}={','.join(map(word, values))}"]
+        for name, value in self.fixed:
+            words += ["--set", f"{name}={word(value)}"]
+        words += ["--seeds", str(len(self.seeds)), "--seed", str(self.seeds[0])]
+        words += ["--measure", ",".join(f"{name}:{count}" for name, count in self.measures)]
+        if self.passes:
+            words += ["--passes", ",".join(map(str, self.passes))]
+        if self.start:
+            words += ["--start", self.start]
+        return shlex.join(words)
+
+
+def word(value: Any) -> str:
+    """A value as a command line writes it: words as they are, all else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def combinations(varied: Values) -> list[dict[str, Any]]:
+    """Every choice of one value for each name; the last name changes fastest."""
+    names = [name for name, _ in varied]
+    return [dict(zip(names, chosen)) for chosen in itertools.product(*(v for _, v in varied))]
+
+
+def folder_name(settings: dict[str, Any]) -> str:
+    """`block_size=4,objective=bound,seed=0`, in letters that every file system allows."""
+    parts = []
+    for name, value in settings.items():
+        text = re.sub(r"[^\w.+-]+", "-", word(value)).strip("-")
+        parts.append(f"{name}={text[:LONGEST_NAME]}")
+    return ",".join(parts)
+
+
+# --- from words ----------------------------------------------------------------------------------
+
+
+def read_varied(texts: Sequence[str]) -> Values:
+    """`["block_size=4,8", "mask_rate=[0.1,1.0],[0.3,1.0]"]` as names with their values.
+
+    `ValueError` for a name without values, a name given twice, or a value given twice.
+    """
+    found: dict[str, tuple[Any, ...]] = {}
+    for text in texts:
+        name, equals, listed = text.partition("=")
+        if not name or not equals:
+            raise ValueError(f"what varies is written NAME=VALUE,VALUE, got {text!r}")
+        if name in found:
+            raise ValueError(f"{name} varies twice; give all of its values in one --vary")
+        values = [read_settings([f"{name}={value}"])[name] for value in split_list(listed)]
+        for number, value in enumerate(values):
+            if value == "":
+                raise ValueError(f"--vary {text!r} has an empty value; leave out the comma")
+            if value in values[:number]:
+                raise ValueError(f"{name} has the value {word(value)} twice; give each value once")
+        found[name] = tuple(values)
+    return tuple(found.items())
+
+
+def split_list(text: str) -> list[str]:
+    """The parts between commas; commas within brackets belong to a part."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def read_measures(texts: Sequence[str], dataset: str = "mnist") -> tuple[tuple[str, int], ...]:
+    """`["drawing:600,likelihood", "digit:100"]` as names with counts.
+
+    `ValueError` for a name that the data set does not know, or a count that says nothing.
+    """
+    found: dict[str, int] = {}
+    of_models = evaluate.MEASURES if dataset == "mnist" else {}  # they look at digits
+    known = (*of_models, *suite.SUITES[dataset])
+    for text in ",".join(texts).split(","):
+        name, colon, number = text.partition(":")
+        if name not in known:
+            raise ValueError(f"there is no measure {name!r}; choose from {', '.join(known)}")
+        if name in found:
+            raise ValueError(f"{name} is measured twice; name each measure once")
+        kind = "model" if name in of_models else "task"
+        count = DEFAULT_COUNTS[kind]
+        if colon:
+            count = int(number) if number.isascii() and number.isdigit() else 0
+        if not evaluate.FEWEST_SAMPLES <= count <= MOST_SAMPLES:
+            raise ValueError(
+                f"{text!r}: a measure is written NAME:SAMPLES, with {evaluate.FEWEST_SAMPLES} to "
+                f"{MOST_SAMPLES:,} samples"
+            )
+        found[name] = count
+    return tuple(found.items())
+
+
+def read_passes(text: str | None, plan_names: Sequence[str]) -> tuple[int, ...]:
+    """`"9,16"` as numbers; without a text `EQUAL_PASSES`, or nothing where the plan decides.
+
+    `plan_names` are all settings that are fixed or varied. `ValueError` for words that are no
+    numbers, and where passes are asked for and decided by settings, too.
+    """
+    deciding = [f"{SAMPLING}{name}" for name in DECIDE_PASSES if f"{SAMPLING}{name}" in plan_names]
+    if text is None:
+        return () if deciding else EQUAL_PASSES
+    if deciding:
+        raise ValueError(f"--passes and {deciding[0]} both decide the passes; choose one of them")
+    passes = [int(part) if part.isascii() and part.isdigit() else 0 for part in text.split(",")]
+    if not all(1 <= number <= MOST_SAMPLES for number in passes) or len(set(passes)) < len(passes):
+        raise ValueError(f"--passes are whole numbers from 1 on, each once, got {text!r}")
+    return tuple(passes)
+
+
+# --- checks --------------------------------------------------------------------------------------
+
+
+def check_plan(plan: Plan) -> None:
+    """`ValueError` for a plan with a setting that does not exist, or that no run can have."""
+    preset = get_preset(plan.preset)
+    if preset.kind != "backbone":
+        raise ValueError(f"{preset.name} is no backbone; only backbones can be compared here")
+    known = settings(preset).keys() - {"name", "kind", "seed", "dataset", "teacher"}
+    known |= {SAMPLING + name for name in settings(SamplingConfig())}
+    varied = [name for name, _ in plan.varied]
+    for name in (*varied, *(name for name, _ in plan.fixed)):
+        if name == "seed":
+            raise ValueError("seeds are not settings here; --seeds says how many, --seed the first")
+        if name not in known:
+            raise ValueError(
+                f"there is no setting {name!r}; choose one of {', '.join(sorted(known))}"
+            )
+    for name, _ in plan.fixed:
+        if name in varied:
+            raise ValueError(f"{name} is varied and set to one value; choose one of them")
+    if not 1 <= len(plan.seeds) <= MOST_SEEDS:
+        raise ValueError(f"seeds must be at least 1 and at most {MOST_SEEDS}")
+    # Each value is tried alone first: so the sentence names the value, not a combination.
+    for name, values in (*plan.varied, *((name, (value,)) for name, value in plan.fixed)):
+        for value in values:
+            if name.startswith(SAMPLING):
+                changed(SamplingConfig(), **{name.removeprefix(SAMPLING): value})
+            else:
+                changed(preset, **{name: value})
+    for chosen in combinations(plan.decoded):
+        changed(SamplingConfig(), **{k.removeprefix(SAMPLING): v for k, v in chosen.items()})
+    trials = [trial for trial in plan.trials() if trial.seed == plan.seeds[0]]
+    if len(trials) * len(plan.seeds) > MOST_RUNS:
+        raise ValueError(f"these are more than {MOST_RUNS:,} runs; vary less at once")
+    for trial in trials:
+        check_trial(trial, plan.start)
+
+
+def check_trial(trial: Trial, start: str | None) -> None:
+    """`ValueError` or `FileNotFoundError` for a run that cannot be, as far as is known early."""
+    preset = trial.preset
+    check_settings(preset, start)
+    if not preset.tokenizer:
+        raise ValueError(f"{preset.name} needs an image tokenizer; name one with --set tokenizer=")
+    tokenizer, _ = checkpoint.load_model(preset.tokenizer, ImageTokenizer)
+    check_tokens(preset, load_vocabulary(len(tokenizer.embedding), preset.text))
+    if start:
+        checkpoint.resolve(start)
+
+
+# --- in the folder -------------------------------------------------------------------------------
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan that a folder holds. `FileNotFoundError` without one, `ValueError` for no plan."""
+    path = folder / PLAN
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} holds no ablation; start one with `minillada ablate`")
+    try:
+        return from_dict(Plan, json.loads(path.read_text(encoding="utf-8")))
+    except json.JSONDecodeError:
+        raise ValueError(f"{path} is no plan of an ablation; move it away") from None
+
+
+def check_same(plan: Plan, folder: Path) -> None:
+    """`ValueError` if the folder holds another ablation, or something else."""
+    if not (folder / PLAN).exists():
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is a file; choose another folder with --out")
+        if folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
+            raise ValueError(f"{folder} holds something else; choose another folder with --out")
+        return
+    before, now = to_dict(read_plan(folder)), to_dict(plan)
+    different = differences(before, now)
+    if different:
+        raise ValueError(
+            f"{folder} holds another ablation ({'; '.join(different[:3])}); go on with it as it "
+            "was started, or choose another folder with --out"
+        )
+
+
+def write_plan(plan: Plan, folder: Path) -> None:
+    """Write the plan, and the command that goes on with it."""
+    with atomic(folder / PLAN) as temporary:
+        temporary.write_text(json.dumps(to_dict(plan), indent=1) + "\n", encoding="utf-8")
+    with atomic(folder / "command.txt") as temporary:
+        command = f"{plan.command()} --out {shlex.quote(str(folder))}\n"
+        temporary.write_text(command, encoding="utf-8")

@@ -1,0 +1,160 @@
+"""The command that compares settings: ablate."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..ablation.launch import Launch, estimate
+from ..ablation.plan import (
+    Plan,
+    check_plan,
+    check_same,
+    read_measures,
+    read_passes,
+    read_plan,
+    read_varied,
+    write_plan,
+)
+from ..ablation.report import FILES, Report
+from ..extras.packages import load_package
+from ..files import lock
+from ..presets import get_preset
+from ..settings import read_settings
+from .common import (
+    Device,
+    Json,
+    Seed,
+    Tensorboard,
+    argument,
+    check_device,
+    check_range,
+    option,
+    print_json,
+)
+
+
+def ablate(
+    preset: Annotated[str | None, argument("The preset that runs are changes of.")] = None,
+    vary: Annotated[
+        list[str] | None,
+        option("NAME=VALUE,VALUE: any setting, also sampling.NAME; repeatable.", "--vary"),
+    ] = None,
+    setting: Annotated[
+        list[str] | None, option("NAME=VALUE for all runs; repeatable.", "--set")
+    ] = None,
+    seeds: Annotated[int, option("Runs of each choice of settings.")] = 3,
+    measure: Annotated[
+        list[str] | None,
+        option("NAME:SAMPLES of `evaluate --only` or of a task; repeatable, or with commas."),
+    ] = None,
+    passes: Annotated[
+        str | None, option("Forward passes of a drawing, such as 9,16; equal for all runs.")
+    ] = None,
+    steps: Annotated[int | None, option("Training steps of all runs.")] = None,
+    start: Annotated[str | None, option("Weights that all runs start from.")] = None,
+    jobs: Annotated[int, option("Runs at once.")] = 1,
+    executor: Annotated[str, option("`local`, or `slurm` on a cluster.")] = "local",
+    partition: Annotated[str | None, option("Of the cluster.")] = None,
+    minutes: Annotated[int, option("Limit of a job on a cluster.")] = 240,
+    out: Annotated[Path | None, option("Folder of the ablation.")] = None,
+    report: Annotated[bool, option("Only print what --out holds now.", "--report")] = False,
+    tensorboard: Tensorboard = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train a preset with every choice of some settings and seeds, and compare what is measured.
+
+    The same command goes on after a crash: finished runs are kept, stopped ones go on.
+    """
+    for package in ("pandas", "scipy"):
+        load_package(package, "ablate")
+    if report:
+        if out is None:
+            raise ValueError("name the folder of the ablation with --out")
+        stored = read_plan(out)
+        if preset is None:
+            return show(Report(out, stored), as_json)
+    if preset is None:
+        raise ValueError("name the preset that the runs are changes of")
+    out = out or Path("runs") / f"ablate-{preset}"
+    # 1. everything is checked before anything is written
+    fixed = read_settings(setting or []) | ({"steps": steps} if steps is not None else {})
+    varied = read_varied(vary or [])
+    check_range("seeds", seeds, 1, 1000)
+    dataset = get_preset(preset).dataset
+    usual = "drawing" if dataset == "mnist" else "draw"  # `evaluate` measures digits, tasks all
+    plan = Plan(
+        preset=preset,
+        fixed=tuple(fixed.items()),
+        varied=varied,
+        seeds=tuple(range(seed, seed + seeds)),
+        measures=read_measures(measure or [usual], dataset),
+        passes=read_passes(passes, [*fixed, *(name for name, _ in varied)]),
+        start=start,
+    )
+    check_plan(plan)
+    check_same(plan, out)
+    if report:
+        return show(Report(out, plan), as_json)
+    check_range("jobs", jobs, 1, 1000)
+    check_range("minutes", minutes, 1, 100_000)
+    if executor != "slurm":  # a cluster has devices that this machine may not have
+        device = check_device(device)
+    launch = Launch(out, jobs, executor, partition, minutes, device, tensorboard)
+    run(plan, launch, as_json)
+
+
+def run(plan: Plan, launch: Launch, as_json: bool) -> None:
+    """Run what is left of a plan, and show the result. Exit code 1 if a run failed."""
+    notes = sys.stderr if as_json else sys.stdout
+    change = launch.check()
+    if change:
+        print(change, file=notes)
+        launch = replace(launch, jobs=1)
+    with lock(launch.folder):
+        write_plan(plan, launch.folder)
+        before = Report(launch.folder, plan)
+        left = before.trials_that_are("new", "stopped", "failed")
+        print(
+            f"{len(before.trials)} runs{duration(launch, left)}; {before.progress()}",
+            file=notes,
+        )
+        print(before.work(), file=notes, flush=True)
+        launch.run(left)
+        after = Report(launch.folder, plan)
+        show(after, as_json)
+    # All runs that could be measured are; a script still has to notice the others.
+    if after.trials_that_are("new", "stopped", "failed"):
+        raise typer.Exit(1)
+
+
+def duration(launch: Launch, left: list) -> str:
+    """`, about 27 min of training on 2 cores (timed on 5 steps)`; nothing where nobody knows."""
+    if not left or launch.executor == "slurm":
+        return ""
+    minutes = estimate(left, launch) / 60
+    if math.isnan(minutes):
+        return ""
+    cores = launch.jobs * (launch.threads or 1)
+    text = f"{minutes:.0f} min" if minutes >= 1 else "a minute"
+    return f", about {text} of training on {cores} cores (timed on 5 steps)"
+
+
+def show(report: Report, as_json: bool) -> None:
+    """Save and print."""
+    if len(report.rows):
+        report.save()
+    if as_json:
+        print_json(report.to_json())
+        return
+    print("\n".join(report.lines()))
+    if len(report.rows):
+        names = ", ".join(FILES)
+        print(f"saved {report.folder}/{{{names}}}; the same command goes on after a crash")

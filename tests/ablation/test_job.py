@@ -1,0 +1,126 @@
+"""A trial from training to numbers: equal passes, failures, interruptions."""
+
+import json
+
+import pytest
+import torch
+from helpers import tiny_uni
+
+from minillada import layout
+from minillada.ablation import job as jobs
+from minillada.ablation.job import Decoder, Job, count_passes, status, steps_for
+from minillada.ablation.plan import Measurement, write_plan
+from minillada.settings import changed
+from minillada.training.train import train
+from minillada.uni import DRAW
+
+
+def decoder(block_size=16, **asked):
+    uni = tiny_uni(block_size=block_size)
+    values = {"measure": "drawing", "count": 20, "sampling": (), "passes": None} | asked
+    return Decoder(uni.backbone, uni.tokenizer, uni.vocab).prepare(Measurement(**values))
+
+
+@pytest.mark.parametrize("block_size", [1, 4, 8, 16])
+def test_passes_are_counted_as_the_sampler_takes_them(block_size):
+    model = decoder(block_size)
+    for steps in (1, 2, 3, block_size):
+        config = changed(DRAW, block_size=block_size, steps=steps)
+        for text in ("a seven", "a thick seven leaning right"):
+            prompt = layout.draw_branches(model.vocab, text, 4)[0]
+            taken = tiny_uni(block_size=block_size).draw_traced([text], steps=steps)
+            assert count_passes(len(prompt), 16, config) == taken.generation.forwards
+
+
+def test_drawings_take_the_asked_passes_at_every_block_size():
+    texts = ["a seven", "a thick seven leaning right", "a thin one"]  # prompts of other lengths
+    for passes in (9, 16):
+        for block_size in (4, 8, 16):
+            model = decoder(block_size, passes=passes)
+            drawn = model.draw(texts, seed=3)
+            taken = model.image_passes / model.images
+            assert model.images == 3 and abs(taken - passes) <= 1
+            assert drawn.shape == (3, 1, 32, 32)
+    # Autoregression cannot take fewer than one pass a token.
+    model = decoder(1, passes=9)
+    model.draw(texts)
+    assert model.image_passes / model.images == 16
+
+
+def test_a_row_gets_the_same_picture_whatever_is_drawn_beside_it():
+    model, texts = decoder(8, passes=9), ["a seven", "a thick seven leaning right"]
+    both, alone = model.draw_traced(texts, seed=3), model.draw_traced(texts[1:], seed=4)
+    assert torch.equal(both.codes[1], alone.codes[0])
+
+
+def test_settings_of_decoding_reach_every_task():
+    model = decoder(sampling=(("guidance", 1.0), ("steps", 2)))
+    traced = model.draw_traced(["a seven"])
+    assert (
+        traced.generation.forwards
+        == tiny_uni().draw_traced(["a seven"], steps=2).generation.forwards
+    )
+    assert torch.equal(
+        traced.codes, tiny_uni().draw_traced(["a seven"], steps=2, guidance=1.0).codes
+    )
+    assert steps_for(16, 16, 16, DRAW) == 16
+
+
+def test_a_job_trains_measures_and_is_done(tmp_path, plan, few_images):
+    asked = plan(measures=(("drawing", 20), ("describing", 20), ("likelihood", 20)))
+    write_plan(asked, tmp_path)
+    [trial] = asked.trials()
+    assert status(tmp_path, asked, trial).word == "new"
+    Job(tmp_path, trial.name)()
+    assert status(tmp_path, asked, trial).word == "done"
+    measured = jobs.read_measures(tmp_path / trial.name)
+    drawing = measured["drawing:20 passes=9"]
+    assert drawing["passes"] == pytest.approx(9, abs=0.5)
+    assert drawing["rows"] == 2 * drawing["passes"]  # each pass has a branch of guidance
+    described = measured["describing:20"]
+    assert described["passes"] == described["rows"] > 0 and "caption_passes" not in described
+    assert "bits_per_token_ar" not in measured["likelihood:20"]
+    # New weights are measured anew.
+    assert jobs.read_measures(tmp_path / trial.name, sha256="0" * 64) == {}
+
+
+def test_a_failing_run_is_written_down_and_tried_again(tmp_path, plan, few_images, monkeypatch):
+    asked = plan(varied=(("learning_rate", (1e-3, 1e-2)),))
+    write_plan(asked, tmp_path)
+    good, bad = asked.trials()
+
+    def broken(preset, *rest):
+        if preset.training.optim.learning_rate == 1e-2:
+            raise FloatingPointError("the loss is nan at step 1")
+        return train(preset, *rest)
+
+    monkeypatch.setattr(jobs, "train", broken)
+    for trial in (bad, good):
+        Job(tmp_path, trial.name)()
+    assert status(tmp_path, asked, good).word == "done"
+    assert status(tmp_path, asked, bad) == jobs.Status("failed", "the loss is nan at step 1")
+    monkeypatch.undo()
+
+
+def test_an_interrupted_job_goes_on_to_the_same_numbers(tmp_path, plan, few_images, monkeypatch):
+    asked = plan()
+    [trial] = asked.trials()
+    for folder in (tmp_path / "whole", tmp_path / "stopped"):
+        write_plan(asked, folder)
+    Job(tmp_path / "whole", trial.name)()
+
+    def stop(preset, run, device, start):
+        train(preset, run, device, start, stop_after=2)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "train", stop)
+        with pytest.raises(KeyboardInterrupt):
+            Job(tmp_path / "stopped", trial.name)()
+    assert status(tmp_path / "stopped", asked, trial) == jobs.Status("stopped", "step 2")
+    Job(tmp_path / "stopped", trial.name)()
+    whole, stopped = (
+        json.loads((tmp_path / name / trial.name / jobs.MEASURES).read_text())
+        for name in ("whole", "stopped")
+    )
+    assert whole == stopped  # the sum of the weights included

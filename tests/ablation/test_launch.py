@@ -1,0 +1,98 @@
+"""How jobs are started: side by side, and what a cluster would be asked."""
+
+import functools
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from minillada.ablation import launch
+from minillada.ablation.launch import Launch
+
+unix = pytest.mark.skipif(sys.platform == "win32", reason="submitit runs on Unix")
+
+
+@unix
+def test_jobs_run_side_by_side_and_a_broken_one_stops_nobody(tmp_path):
+    pytest.importorskip("submitit")
+    there = tmp_path / "there"
+    there.mkdir()
+    # The second job fails: its folder exists.
+    jobs = [functools.partial(os.mkdir, there / name) for name in ("a", "../there", "b")]
+    launch.run_side_by_side(tmp_path / "jobs", jobs, at_once=2)
+    assert sorted(path.name for path in there.iterdir()) == ["a", "b"]
+    logs = "".join(path.read_text() for path in (tmp_path / "jobs").glob("*.err"))
+    assert "FileExistsError" in logs
+
+
+@unix
+def test_gpus_are_handed_round():
+    given = [launch.gpu_of(place, 2).get("visible_gpus") for place in range(3)]
+    assert given == [[0], [1], [0]] and launch.gpu_of(1, 0) == {}
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """A folder of programs: an sbatch that keeps what it is given, and an srun."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    scripts = {
+        "sbatch": f'cp "$1" {tmp_path}/submitted.sh; echo "Submitted batch job 1234"',
+        "srun": "true",
+    }
+    for name, line in scripts.items():
+        (programs / name).write_text(f"#!/bin/sh\n{line}\n")
+        (programs / name).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path / "submitted.sh"
+
+
+@unix
+def test_what_is_submitted_to_a_cluster(tmp_path, cluster):
+    pytest.importorskip("submitit")
+    asked = Launch(tmp_path / "ab", 2, "slurm", partition="small", minutes=90, device="cuda")
+    assert asked.check() is None and asked.threads is None
+    jobs = [functools.partial(print, number) for number in range(3)]
+    submitted = launch.submit_array(launch.slurm(asked), jobs)
+    assert [job.job_id for job in submitted] == ["1234_0", "1234_1", "1234_2"]
+    lines = cluster.read_text().splitlines()
+    for line in (
+        "#SBATCH --partition=small",
+        "#SBATCH --time=90",
+        "#SBATCH --array=0-2%2",
+        "#SBATCH --gpus-per-node=1",
+        "#SBATCH --job-name=minillada",
+    ):
+        assert line in lines
+    [command] = [line for line in lines if line.startswith("srun")]
+    assert "-m submitit.core._submit" in command and str(tmp_path / "ab" / "jobs") in command
+
+
+def test_launches_that_cannot_be(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="no executor 'cloud'; choose local or slurm"):
+        Launch(tmp_path, executor="cloud").check()
+    with pytest.raises(ValueError, match="add --executor slurm"):
+        Launch(tmp_path, partition="small").check()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    pytest.importorskip("submitit")
+    with pytest.raises(ValueError, match="there is no sbatch here"):
+        Launch(tmp_path, executor="slurm").check()
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert "one after the other" in Launch(tmp_path, jobs=2).check()
+
+
+def test_threads_are_shared_out(monkeypatch):
+    monkeypatch.setattr(launch, "cores", lambda: 8)
+    assert [Launch(Path("x"), jobs).threads for jobs in (1, 3, 8, 20)] == [8, 2, 1, 1]
+
+
+def test_the_estimate_counts_reading_and_steps(plan, few_images, monkeypatch, tmp_path):
+    trials = plan(varied=(("block_size", (4, 8)),), seeds=(0, 1)).trials()
+    monkeypatch.setattr(launch, "seconds_of_step", lambda trial, materials, device: 2.0)
+    clock = iter(range(100))
+    monkeypatch.setattr(launch.time, "perf_counter", lambda: next(clock))
+    # Reading takes 1 s a run, each of 4 steps 2 s: 4 · (1 + 8) s, and half of it for two jobs.
+    assert launch.estimate(trials, Launch(tmp_path)) == 36
+    assert launch.estimate(trials, Launch(tmp_path, jobs=2)) == 18

@@ -1,0 +1,139 @@
+"""What is asked: names, values and folders; what is trained once and measured several times."""
+
+import json
+
+import pytest
+
+from minillada.ablation import plan as plans
+from minillada.ablation.plan import Plan, read_measures, read_passes, read_varied
+from minillada.settings import from_dict, to_dict
+
+
+def test_values_are_words_or_json_between_commas():
+    texts = ["objective=bound,uniform", "mask_rate=[0.1,1.0],[0.3,1.0]", "bfloat16=true,false"]
+    assert read_varied(texts) == (
+        ("objective", ("bound", "uniform")),
+        ("mask_rate", ((0.1, 1.0), (0.3, 1.0))),
+        ("bfloat16", (True, False)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("texts", "sentence"),
+    [
+        (["steps"], "NAME=VALUE,VALUE"),
+        (["steps=1,2,1"], "steps has the value 1 twice"),
+        (["learning_rate=1,1.0"], "learning_rate has the value 1.0 twice"),
+        (["steps=1", "steps=2"], "steps varies twice"),
+        (["steps=1,"], "has an empty value"),
+    ],
+)
+def test_bad_values(texts, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        read_varied(texts)
+
+
+def test_measures_of_models_and_tasks_have_counts():
+    assert read_measures(["drawing:100,likelihood", "compare"]) == (
+        ("drawing", 100), ("likelihood", 600), ("compare", 300),
+    )  # fmt: skip
+    for texts, sentence in (
+        (["drawings"], "no measure 'drawings'; choose from tokenizer, .* compare"),
+        (["drawing:5"], "20 to 10,000 samples"),
+        (["drawing:many"], "NAME:SAMPLES"),
+        (["drawing", "drawing:50"], "drawing is measured twice"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            read_measures(texts)
+
+
+def test_passes_are_equal_unless_the_plan_decides_them():
+    assert read_passes(None, ["block_size"]) == (9,)
+    assert read_passes("9,16", []) == (9, 16)
+    assert read_passes(None, ["sampling.steps"]) == ()
+    with pytest.raises(ValueError, match="--passes and sampling.threshold both decide"):
+        read_passes("9", ["sampling.threshold"])
+    for text in ("0", "nine", "9,9", ""):
+        with pytest.raises(ValueError, match="whole numbers from 1 on, each once"):
+            read_passes(text, [])
+
+
+def test_every_choice_comes_with_every_seed_in_a_folder_of_its_own():
+    plan = Plan(
+        preset="mnist-cpu",
+        fixed=(("steps", 7),),
+        varied=(("block_size", (4, 8)), ("mask_rate", ((0.1, 1.0), (0.3, 1.0)))),
+        seeds=(3, 4),
+    )
+    trials = plan.trials()
+    assert [trial.name for trial in trials[:2]] == [
+        "block_size=4,mask_rate=0.1-1.0,seed=3", "block_size=4,mask_rate=0.3-1.0,seed=3",
+    ]  # fmt: skip
+    assert len({trial.name for trial in trials}) == 8 and trials[4].seed == 4
+    preset = trials[-1].preset
+    assert preset.model.block_size == 8 and preset.training.loss.mask_rate == (0.3, 1.0)
+    assert (preset.training.steps, preset.training.seed) == (7, 4)
+
+
+def test_long_values_that_begin_alike_have_different_folders():
+    tokenizers = ("x" * 90 + "a", "x" * 90 + "b")
+    plan = Plan(preset="mnist-cpu", varied=(("tokenizer", tokenizers),))
+    assert len({trial.name for trial in plan.trials()}) == 2
+
+
+def test_a_sampling_setting_trains_once_and_only_decoding_measures_see_it():
+    plan = Plan(
+        preset="mnist-cpu",
+        varied=(("sampling.guidance", (1.0, 2.0)),),
+        measures=(("drawing", 20), ("describing", 20), ("likelihood", 20)),
+        passes=(9, 16),
+    )
+    assert [trial.name for trial in plan.trials()] == ["seed=0"]
+    assert [asked.key for asked in plan.measurements()] == [
+        "drawing:20 sampling.guidance=1.0 passes=9",
+        "drawing:20 sampling.guidance=1.0 passes=16",
+        "drawing:20 sampling.guidance=2.0 passes=9",
+        "drawing:20 sampling.guidance=2.0 passes=16",
+        "describing:20 sampling.guidance=1.0",
+        "describing:20 sampling.guidance=2.0",
+        "likelihood:20",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"varied": (("blok_size", (4,)),)}, "no setting 'blok_size'; choose one of .*block_size"),
+        ({"varied": (("sampling.step", (4,)),)}, "no setting 'sampling.step'"),
+        ({"varied": (("block_size", (4, "x")),)}, "block_size must be a valid integer, got 'x'"),
+        ({"varied": (("sampling.steps", (0,)),)}, "steps must be at least 1, got 0"),
+        ({"varied": (("seed", (1, 2)),)}, "--seeds says how many"),
+        ({"varied": (("steps", (4,)),), "fixed": (("steps", 5),)}, "varied and set to one value"),
+        ({"seeds": ()}, "seeds must be at least 1"),
+        ({"varied": (("block_size", (16, 1024)),)}, "1024 tokens do not fit into 512"),
+        ({"start": "nowhere"}, "no weights called 'nowhere'"),
+        ({"preset": "mnist-judge"}, "mnist-judge is no backbone"),
+        ({"varied": (("tokenizer", ("nowhere",)),)}, "no weights called 'nowhere'"),
+    ],
+)
+def test_plans_that_no_run_can_have(values, sentence):
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+        plans.check_plan(Plan(**{"preset": "mnist-cpu"} | values))
+
+
+def test_a_plan_is_stored_and_other_plans_are_refused(tmp_path):
+    plan = Plan(preset="mnist-cpu", varied=(("mask_rate", ((0.1, 1.0),)),), passes=(9,))
+    assert from_dict(Plan, json.loads(json.dumps(to_dict(plan)))) == plan
+    plans.check_same(plan, tmp_path / "new")
+    plans.write_plan(plan, tmp_path)
+    assert plans.read_plan(tmp_path) == plan
+    plans.check_same(plan, tmp_path)
+    other = Plan(preset="mnist-cpu", varied=(("mask_rate", ((0.2, 1.0),)),), passes=(9,))
+    with pytest.raises(ValueError, match="holds another ablation .*0.1.* before.*choose another"):
+        plans.check_same(other, tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match="holds something else"):
+        plans.check_same(plan, tmp_path / "mine")
+    with pytest.raises(FileNotFoundError, match="holds no ablation"):
+        plans.read_plan(tmp_path / "mine")

@@ -1,0 +1,128 @@
+"""Means, intervals and paired differences against scipy and numbers computed by hand."""
+
+import math
+
+import pytest
+
+from minillada.ablation import statistics
+from minillada.ablation.plan import Plan
+
+pandas = pytest.importorskip("pandas")
+stats = pytest.importorskip("scipy.stats")
+
+PLAN = Plan(
+    preset="mnist-cpu",
+    varied=(("block_size", (4, 8)), ("objective", ("bound", "uniform"))),
+    seeds=(0, 1, 2),
+)
+# (block_size, objective) -> a share for each seed
+SHARES = {
+    ("4", "bound"): (0.90, 0.92, 0.94),
+    ("4", "uniform"): (0.93, 0.96, 0.96),
+    ("8", "bound"): (0.80, 0.83, 0.85),
+    ("8", "uniform"): (0.81, 0.85, 0.89),
+}
+
+
+def rows(shares=SHARES, **changes):
+    """The rows of `score_rows` for a table of shares of 100 drawings."""
+    found = []
+    for (block, objective), values in shares.items():
+        for seed, value in enumerate(values):
+            low, high = value - 0.05, value + 0.04
+            row = {"block_size": block, "objective": objective, "seed": seed, "target": 9}
+            row |= {"score": "draw_digit_accuracy", "value": value, "low": low, "high": high}
+            row |= {"n": 100, "passes": 9.0, "rows": 18.0, "steps": 60, "sequences": 48}
+            found.append(row | changes.get(f"b{block}", {}))
+    return pandas.DataFrame(found)
+
+
+def test_means_have_the_t_interval_of_scipy():
+    table = statistics.table(PLAN, rows())
+    assert len(table) == 4 and not any(table["unequal"])
+    for (block, objective), values in SHARES.items():
+        [row] = table[(table.block_size == block) & (table.objective == objective)].to_dict(
+            "records"
+        )
+        mean, error = sum(values) / 3, stats.sem(values)
+        low, high = stats.t.interval(0.95, 2, loc=mean, scale=error)
+        assert row["mean"] == pytest.approx(mean)
+        # `mean_interval` has four digits of t, and a share ends at 1.
+        assert row["low"] == pytest.approx(low, abs=1e-4)
+        assert row["high"] == pytest.approx(min(high, 1.0), abs=1e-4)
+        assert row["within_low"] == pytest.approx(mean - 0.05)
+        assert row["within_high"] == pytest.approx(mean + 0.04)
+        assert row["seeds"] == 3
+
+
+def test_one_seed_has_no_interval():
+    table = statistics.table(PLAN, rows({("4", "bound"): (0.9,)}))
+    assert table["mean"].tolist() == [0.9] and math.isnan(table["low"][0])
+    one = statistics.differences(PLAN, rows({key: value[:1] for key, value in SHARES.items()}))
+    assert len(one) == 2 and one["p_holm"].isna().all()
+
+
+def test_differences_are_paired_by_seed_and_averaged_over_the_other_settings():
+    found = statistics.differences(PLAN, rows()).set_index("setting")
+    # by hand: for each seed, the mean over both block sizes of uniform − bound
+    objective = [(0.03 + 0.01) / 2, (0.04 + 0.02) / 2, (0.02 + 0.04) / 2]
+    block = [(-0.10 - 0.12) / 2, (-0.09 - 0.11) / 2, (-0.09 - 0.07) / 2]
+    for name, by_seed in (("objective", objective), ("block_size", block)):
+        row = found.loc[name]
+        mean = sum(by_seed) / 3
+        low, high = stats.t.interval(0.95, 2, loc=mean, scale=stats.sem(by_seed))
+        assert row["mean"] == pytest.approx(mean)
+        assert (row["low"], row["high"]) == pytest.approx((low, high), abs=1e-4)
+        assert row["p"] == pytest.approx(stats.ttest_1samp(by_seed, 0).pvalue)
+    # Two comparisons: the smaller p is doubled, the other stays, but not below the first.
+    small, large = sorted(found["p"])
+    assert sorted(found["p_holm"]) == pytest.approx([2 * small, max(2 * small, large)])
+    assert (
+        found.loc["objective", "value"] == "uniform" and found.loc["objective", "base"] == "bound"
+    )
+
+
+def test_a_paired_test_is_that_of_scipy():
+    a, b = (0.90, 0.92, 0.99, 0.93), (0.91, 0.95, 0.98, 0.99)
+    interval, p = statistics.paired([y - x for x, y in zip(a, b)])
+    assert p == pytest.approx(stats.ttest_rel(b, a).pvalue)
+    ends = stats.ttest_rel(b, a).confidence_interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx(tuple(ends), abs=1e-4)
+    # Without spread there is nothing to compare a mean with.
+    assert math.isnan(statistics.paired([0.1 + 0.2, 0.3, 0.3])[1])
+    assert math.isnan(statistics.paired([0.0, 0.0])[1])
+
+
+def test_holm_by_hand():
+    # 0.01 · 4, 0.02 · 3 = 0.06, 0.03 · 2 = 0.06, 0.9 · 1; in the order that was given
+    corrected = statistics.holm([0.9, 0.01, 0.03, 0.02])
+    assert corrected == pytest.approx([0.9, 0.04, 0.06, 0.06])
+    # 0.04 · 1 may not fall below 0.03 · 2; nothing exceeds 1.
+    assert statistics.holm([0.04, 0.03]) == pytest.approx([0.06, 0.06])
+    assert statistics.holm([0.6, 0.7]) == [1.0, 1.0]
+    # A comparison without p-value was still asked for.
+    some = statistics.holm([math.nan, 0.01])
+    assert math.isnan(some[0]) and some[1] == pytest.approx(0.02)
+    assert statistics.holm([]) == []
+
+
+def test_a_failed_run_leaves_no_pair():
+    shares = SHARES | {("8", "uniform"): (0.81, 0.85)}  # seed 2 failed
+    found = statistics.differences(PLAN, rows(shares)).set_index("setting")
+    by_seed = [0.02, 0.03, 0.02]  # seed 2: block size 4 alone
+    assert found.loc["objective", "mean"] == pytest.approx(sum(by_seed) / 3)
+    assert found.loc["objective", "seeds"] == 3
+
+
+def test_unequal_work_is_marked():
+    for work, mark in (
+        ({"steps": 90}, "steps"),
+        ({"sequences": 96}, "batch"),
+        ({"passes": 12.0, "rows": 24.0}, "passes"),
+        ({"rows": 9.0}, "passes"),  # no guidance: half of the rows
+    ):
+        changed = rows(b8=work)
+        table = statistics.table(PLAN, changed)
+        assert table["unequal"].tolist() == ["", "", mark, mark]
+        found = statistics.differences(PLAN, changed).set_index("setting")["unequal"]
+        assert found["block_size"] == mark and found["objective"] == ""

@@ -1,0 +1,125 @@
+"""`minillada ablate` from the command line to its files."""
+
+import csv
+import json
+import re
+import sys
+
+import pytest
+from helpers import real_images, use_digits
+from PIL import Image
+
+from minillada.ablation import job as jobs
+from minillada.ablation import launch
+from minillada.commands import ablating
+
+pytest.importorskip("pandas")
+pytest.importorskip("scipy")
+SMALL = ["hidden_size=16", "num_hidden_layers=1", "intermediate_size=16", "head_dim=8"]
+COMMAND = ["ablate", "mnist-cpu", "--steps", 3, "--measure", "drawing:20", "--out", "ab"]
+for text in [*SMALL, "batch_size=4"]:
+    COMMAND += ["--set", text]
+GRID = ["--vary", "block_size=8,16", "--vary", "sampling.guidance=1.0,2.0", "--seeds", 2]
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    use_digits(monkeypatch, real_images(40))
+
+
+def test_an_ablation_goes_on_after_a_crash_and_reports(call, tmp_path, monkeypatch):
+    trained = []
+    train = jobs.train
+
+    def counted(preset, run, *rest):
+        trained.append(run.folder.name)
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return train(preset, run, *rest)
+
+    # 1. ended at the third of four runs: a setting of decoding needs no training of its own
+    monkeypatch.setattr(jobs, "train", counted)
+    code, out, _ = call(*COMMAND, *GRID)
+    assert code == 130 and re.search("4 runs, about .* of training on", out)
+    assert "(timed on 5 steps); 0 done, 4 to start" in out
+    assert "equal work: 3 steps of 4 sequences; 9 forward passes a drawing" in out
+    _, out, _ = call("ablate", "--report", "--out", "ab")
+    assert "2 of 4 runs are not finished" in out
+    # 2. the same command trains the other two
+    code, out, _ = call(*COMMAND, *GRID)
+    assert code == 0 and "2 done, 2 to start" in out
+    assert sorted(trained[3:]) == ["block_size=16,seed=1", "block_size=8,seed=1"]
+    assert "95 % over seeds (t)" in out and "within a seed (Wilson)" in out
+    assert "≠ passes" in out  # with and without a branch of guidance
+    assert "sampling.guidance 2.0 − 1.0" in out and "2 comparisons" in out
+    assert "saved ab/{results.json, results.csv, plot.png, command.txt}" in out
+    # 3. for machines: nothing is left to train
+    code, out, _ = call(*COMMAND, *GRID, "--json")
+    report = json.loads(out)
+    assert len(trained) == 5 and report["unfinished"] == [] and report["failed"] == {}
+    assert len(report["runs"]) == 8 and len(report["table"]) == 4
+    run = report["runs"][1]
+    assert run["settings"] == {"block_size": 8, "sampling.guidance": 2.0} and run["seed"] == 0
+    assert run["passes"] == pytest.approx(9, abs=0.5) and run["measures"]["drawing_rows"] > 16
+    assert report["table"][1]["settings"] == run["settings"]
+    comparison = report["differences"][0]
+    assert (
+        comparison["setting"] == "block_size"
+        and comparison["p_holm"] is None
+        or (0 <= comparison["p_holm"] <= 1)
+    )
+    assert report == json.loads((tmp_path / "ab" / "results.json").read_text())
+    # 4. the files
+    with open(tmp_path / "ab" / "results.csv", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 8 and lines[1]["sampling.guidance"] == "2.0"
+    with Image.open(tmp_path / "ab" / "plot.png") as picture:
+        assert picture.width > 300
+    command = (tmp_path / "ab" / "command.txt").read_text()
+    assert command.startswith("minillada ablate mnist-cpu --vary block_size=8,16 --vary")
+
+
+def test_a_failing_run_stops_no_other(call, tmp_path, monkeypatch):
+    train = jobs.train
+
+    def broken(preset, *rest):
+        if preset.model.block_size == 8:
+            raise FloatingPointError("the loss is nan at step 1")
+        return train(preset, *rest)
+
+    monkeypatch.setattr(jobs, "train", broken)
+    code, out, _ = call(*COMMAND, "--vary", "block_size=8,16", "--seeds", 1)
+    assert code == 1 and "failed: block_size=8,seed=0: the loss is nan at step 1" in out
+    assert "draw" in out and (tmp_path / "ab" / "results.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--vary", "blok_size=4"], "there is no setting 'blok_size'"),
+        (["--vary", "block_size=4,x"], "block_size must be a valid integer, got 'x'"),
+        (["--vary", "block_size=4,4"], "block_size has the value 4 twice"),
+        (["--seeds", "0"], "seeds must be at least 1"),
+        (["--measure", "beauty"], "there is no measure 'beauty'"),
+        (["--passes", "0"], "whole numbers from 1 on"),
+        (["--jobs", "0"], "jobs must be at least 1"),
+        (["--executor", "cloud"], "no executor 'cloud'"),
+        (["--report"], "holds no ablation"),
+    ],
+)
+def test_bad_arguments(refuse, arguments, sentence):
+    assert sentence in refuse("ablate", "mnist-cpu", "--out", "ab", *arguments)
+
+
+def test_the_folder_of_another_ablation_is_kept(call, refuse, monkeypatch):
+    monkeypatch.setattr(launch.Launch, "run", lambda self, trials: None)
+    monkeypatch.setattr(ablating, "estimate", lambda trials, launch: 60.0)
+    assert call(*COMMAND, "--seeds", 1)[0] == 1  # nothing ran
+    sentence = refuse(*COMMAND, "--seeds", 2)
+    assert "ab holds another ablation (seeds: [0] before, [0, 1] now)" in sentence
+
+
+def test_a_missing_package_is_one_sentence(refuse, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    sentence = refuse(*COMMAND)
+    assert 'needs pandas, which is not installed; run `pip install "minillada[ablate]"`' in sentence
