@@ -3,6 +3,8 @@
 Notable choices
 - `huggingface_hub` does the work: it shows progress and goes on where a download stopped.
 - Only data are fetched: the two Python files of the release are never needed and never run.
+- The hub knows the SHA-256 of every large file. They are written beside the files (`SHA256SUMS`),
+  so that loading compares them.
 """
 
 from __future__ import annotations
@@ -10,8 +12,11 @@ from __future__ import annotations
 import errno
 import re
 from pathlib import Path
+from types import ModuleType
 
+from ..files import atomic
 from .reading import package
+from .shards import SUMS
 
 RELEASED = "inclusionAI/LLaDA2.0-Uni"
 WANTED = ["*.json", "*.safetensors", "*.pt", "SHA256SUMS"]
@@ -38,7 +43,7 @@ def download(name: str) -> Path:
     """All data of a hub repository, in the cache of `huggingface_hub`."""
     hub = package("huggingface_hub")
     try:
-        return Path(hub.snapshot_download(name, allow_patterns=WANTED))
+        folder = Path(hub.snapshot_download(name, allow_patterns=WANTED))
     except Exception as error:  # the hub, its network library and the disk have their own kinds
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
@@ -47,3 +52,23 @@ def download(name: str) -> Path:
             f"there is no folder {name}, and the hub did not give it ({reason}); check name and "
             "connection and try again: a download goes on where it stopped"
         ) from None
+    write_known_sums(hub, name, folder)
+    return folder
+
+
+def write_known_sums(hub: ModuleType, name: str, folder: Path) -> None:
+    """SHA256SUMS of a downloaded folder, from what the hub says about this very commit."""
+    if (folder / SUMS).exists():
+        return
+    try:
+        # The folder of a download is called after the commit.
+        about = hub.HfApi().model_info(name, revision=folder.name, files_metadata=True)
+    except Exception:  # offline, with all files in the cache: then loading says what is not known
+        return
+    lines = []
+    for file in about.siblings:
+        if file.lfs and (folder / file.rfilename).is_file():
+            lines.append(f"{file.lfs.sha256}  {file.rfilename}\n")
+    if lines:
+        with atomic(folder / SUMS) as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")

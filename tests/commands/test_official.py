@@ -6,6 +6,8 @@ import json
 import pytest
 from PIL import Image
 
+from minillada.official import resize
+from minillada.official.calls import TEXT, Call
 from minillada.official.fabricate import fabricate
 from minillada.official.inspection import INDEX
 
@@ -64,6 +66,23 @@ def test_draw_and_think(call, folder, tmp_path):
     assert code == 0 and out == "saved fox.png\n"
     with Image.open(tmp_path / "fox.png") as image:
         assert image.size == (32, 32)
+
+
+@needs_diffusers
+def test_edit_think_and_interleave(call, folder, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(resize, "EDIT_CELLS", 4)  # small pictures, short texts
+    monkeypatch.setattr(Call, "thinking", (8, TEXT))
+    monkeypatch.setattr(Call, "telling", (8, TEXT))
+    quick = ["--steps", 1, "--painter-steps", 1]
+    options = ["--instruction", "make it red", "--crop", "released", "--out", "a.png", *quick]
+    assert call("official", "edit", folder, photo, *options)[:2] == (0, "saved a.png\n")
+    options = ["--size", 32, "--out", "b.png", *quick]
+    code, out, _ = call("official", "think", folder, "meow", *options)
+    assert code == 0 and out.endswith("saved b.png\n")
+    options = ["--size", 32, "--images", 1, "--out", "story", *quick]
+    assert call("official", "interleave", folder, "tell", *options)[0] == 0
+    with Image.open(tmp_path / "a.png") as one, Image.open(tmp_path / "b.png") as other:
+        assert max(one.size) == 128 and other.size == (32, 32)
 
 
 def test_describe_and_answer(call, folder, photo):

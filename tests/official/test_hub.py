@@ -8,6 +8,22 @@ import pytest
 
 from minillada.official import hub
 from minillada.official.hub import local_folder
+from minillada.official.shards import SUMS, read_sums
+
+SHA = "ab" * 32
+
+
+class HfApi:
+    """Knows the checksum of the one large file, as the hub does."""
+
+    def model_info(self, name, revision, files_metadata):
+        if name == "off/line":
+            raise ConnectionError
+        assert files_metadata and "/" not in revision
+        large, small = SimpleNamespace(sha256=SHA), None
+        names = {"part/large.safetensors": large, "config.json": small, "not-here.bin": large}
+        siblings = [SimpleNamespace(rfilename=file, lfs=lfs) for file, lfs in names.items()]
+        return SimpleNamespace(siblings=siblings)
 
 
 def fake(monkeypatch, answer):
@@ -20,7 +36,7 @@ def fake(monkeypatch, answer):
             raise answer
         return str(answer)
 
-    module = SimpleNamespace(snapshot_download=snapshot_download)
+    module = SimpleNamespace(snapshot_download=snapshot_download, HfApi=HfApi)
     monkeypatch.setitem(sys.modules, "huggingface_hub", module)
     return calls
 
@@ -36,6 +52,19 @@ def test_a_name_is_downloaded_without_code(tmp_path, monkeypatch):
     assert local_folder("inclusionAI/LLaDA2.0-Uni") == tmp_path
     assert calls == [("inclusionAI/LLaDA2.0-Uni", hub.WANTED)]
     assert not any(pattern.endswith(("py", "*", "bin")) for pattern in hub.WANTED)
+
+
+def test_what_the_hub_knows_stands_beside_the_files(tmp_path, monkeypatch):
+    (tmp_path / "part").mkdir()
+    for name in ("part/large.safetensors", "config.json"):
+        (tmp_path / name).write_text("")
+    fake(monkeypatch, tmp_path)
+    assert local_folder("off/line") == tmp_path and not (tmp_path / SUMS).exists()
+    local_folder("some/one")
+    assert read_sums(tmp_path) == {"part/large.safetensors": SHA}
+    (tmp_path / SUMS).write_text(f"{'0' * 64}  config.json\n")
+    local_folder("some/one")  # what is there stays
+    assert list(read_sums(tmp_path)) == ["config.json"]
 
 
 @pytest.mark.parametrize(
