@@ -1,9 +1,9 @@
 """How good a model is, in numbers: answers are compared with pixel measurements and labels.
 
 Notable choices
-- Drawn digits are marked by the judge. Thickness and slant are marked by the same pixel
-  measurements that wrote the captions.
-- The Fréchet distance is taken in the judge's 64 features. It is never 0, because the tokenizer
+- What a drawing shows is marked by the judge. Its style (thickness and slant of a digit, brightness
+  and colour of a photo) is marked by the same pixel measurements that wrote the captions.
+- The Fréchet distance is taken in the judge's features. It is never 0, because the tokenizer
   loses detail and the sample is finite. The tokenizer's own reconstructions of equally many test
   images give the floor to compare with.
 - Every accuracy comes with both ends of its 95 % interval (Wilson) and the sample count. Beside
@@ -12,6 +12,7 @@ Notable choices
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import checkpoint, vq
-from ..datasets import captions, mnist
+from ..datasets.images import Images
+from ..datasets.table import MNIST, DataSet, data_set_of
 from ..measure import timing
 from ..measure.frechet import frechet_distance
 from ..measure.intervals import fraction, mean_interval
@@ -30,23 +32,29 @@ from ..measure.judge import Judge, load_judge
 from ..model import Backbone
 from ..uni import Uni, load
 from ..writer import BATCH_SIZE
+from . import suite
 from .likelihood import bits_per_image
 
 FEWEST_SAMPLES = 20
 
 
-def balanced_prompts(n: int) -> list[tuple[int, int, int]]:
-    """`n` classes (digit, thickness, slant) for prompts; all equally often if 60 divides `n`."""
-    styles = []
-    for thickness in range(len(captions.THICKNESS_WORDS)):
-        for slant in range(len(captions.SLANT_WORDS)):
-            styles.append((thickness, slant))
+def balanced_prompts(n: int, data: DataSet = MNIST) -> list[tuple[int, ...]]:
+    """`n` rows of classes, such as (digit, thickness, slant), for prompts.
+
+    All are equally often among them if their number, 60 for digits and 80 for photos, divides `n`.
+    """
+    labels, *others = (len(words) for words in data.grammar.words.values())
+    styles = list(itertools.product(*(range(size) for size in others)))
     classes = []
     for i in range(n):
-        # Ten digits in one style, then ten in the next.
-        thickness, slant = styles[i // 10 % len(styles)]
-        classes.append((i % 10, thickness, slant))
+        # Ten labels in one style, then ten in the next.
+        classes.append((i % labels, *styles[i // labels % len(styles)]))
     return classes
+
+
+def name_of(column: str) -> str:
+    """How a column is called in a report: the label of a photo is its class."""
+    return "class" if column == "label" else column
 
 
 def evaluate_tokenizer(uni: Uni, judge: Judge, images: Tensor, labels: Tensor) -> dict:
@@ -66,24 +74,27 @@ def evaluate_tokenizer(uni: Uni, judge: Judge, images: Tensor, labels: Tensor) -
     }
 
 
-def evaluate_drawing(uni: Uni, judge: Judge, n: int, seed: int, **sampling) -> dict:
-    """Is the drawn digit the asked one, and are its thickness and slant? `n` balanced prompts."""
-    asked = torch.tensor(balanced_prompts(n))  # [n, 3]
-    texts = [captions.caption(*row) for row in asked.tolist()]
+def evaluate_drawing(
+    uni: Uni, judge: Judge, n: int, seed: int, data: DataSet = MNIST, **sampling
+) -> dict:
+    """Is the drawn label the asked one, and is its style? `n` balanced prompts."""
+    asked = torch.tensor(balanced_prompts(n, data))  # [n, columns]
+    texts = [data.grammar.caption(*row) for row in asked.tolist()]
     # Drawing takes a fixed number of steps; with guidance each pass has two rows an image.
     with timing.counted(uni.backbone) as passes:
         drawn = uni.draw(texts, seed=seed, **sampling)
-    style = captions.attributes(drawn)  # [n, 2]
-    return {
-        **fraction("draw_digit_accuracy", judge.classify(drawn) == asked[:, 0]),
-        **fraction("draw_thickness_accuracy", style[:, 0] == asked[:, 1]),
-        **fraction("draw_slant_accuracy", style[:, 1] == asked[:, 2]),
-        "draw_passes": passes.rows / n,  # rows: one row in one forward pass counts 1
-    }
+    right = data.classes(drawn, judge.classify(drawn)) == asked  # [n, columns]
+    report: dict = {}
+    for column, (name, words) in enumerate(data.grammar.words.items()):
+        # A class without a word, such as the colour of a grey photo, was not asked for.
+        said = torch.tensor([bool(words[kind]) for kind in asked[:, column].tolist()])
+        report |= fraction(f"draw_{name_of(name)}_accuracy", right[said, column])
+    report["draw_passes"] = passes.rows / n  # rows: one row in one forward pass counts 1
+    return report
 
 
 def evaluate_variety(
-    uni: Uni, judge: Judge, test: mnist.Images, n: int, seed: int, **sampling
+    uni: Uni, judge: Judge, test: Images, n: int, seed: int, data: DataSet = MNIST, **sampling
 ) -> dict:
     """Two Fréchet distances to the whole test set.
 
@@ -93,7 +104,8 @@ def evaluate_variety(
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(test.labels), generator=generator)[:n]
     images = test.floats(chosen)
-    texts = captions.describe_pixels(images, test.labels[chosen])
+    classes = data.classes(images, test.labels[chosen])
+    texts = [data.grammar.caption(*row) for row in classes.tolist()]
     drawn = uni.draw(texts, seed=seed + 1, **sampling)
     # Distances to the same set are comparable only at the same number of samples.
     everything = judge.features(test.floats())
@@ -105,9 +117,11 @@ def evaluate_variety(
     }  # fmt: skip
 
 
-def evaluate_describing(uni: Uni, images: Tensor, labels: Tensor) -> dict:
+def evaluate_describing(
+    uni: Uni, images: Tensor, labels: Tensor, data: DataSet = MNIST
+) -> dict:
     """Is each word of the caption right, and is the whole caption right, word for word?"""
-    truth = captions.caption_classes(images, labels).tolist()
+    truth = data.classes(images, labels).tolist()
     answers: list[str] = []
     with timing.counted(uni.backbone) as passes:
         for part in tqdm(images.split(BATCH_SIZE), desc="describing", leave=False):
@@ -115,17 +129,15 @@ def evaluate_describing(uni: Uni, images: Tensor, labels: Tensor) -> dict:
     hits, exact = [], []
     # A word that is missing reads as None, which no true class is.
     for answer, classes in zip(answers, truth):
-        said = captions.parse(answer)
-        hits.append([said[k] == classes[k] for k in range(3)])
-        exact.append(answer == captions.caption(*classes))
-    digit, thickness, slant = torch.tensor(hits).T
-    return {
-        **fraction("caption_digit_accuracy", digit),
-        **fraction("caption_thickness_accuracy", thickness),
-        **fraction("caption_slant_accuracy", slant),
-        **fraction("caption_exact_accuracy", torch.tensor(exact)),
-        "caption_passes": passes.rows / len(answers),
-    }
+        said = data.grammar.parse(answer)
+        hits.append([word == true for word, true in zip(said, classes)])
+        exact.append(answer == data.grammar.caption(*classes))
+    report: dict = {}
+    for name, right in zip(data.grammar.words, torch.tensor(hits).T):
+        report |= fraction(f"caption_{name_of(name)}_accuracy", right)
+    report |= fraction("caption_exact_accuracy", torch.tensor(exact))
+    report["caption_passes"] = passes.rows / len(answers)
+    return report
 
 
 def evaluate_likelihood(
@@ -150,9 +162,29 @@ def evaluate_likelihood(
     return report
 
 
-def evaluate_timing(uni: Uni, batch: int = 16, **sampling) -> dict:
+def evaluate_editing(uni: Uni, judge: Judge, n: int, seed: int, data: DataSet) -> dict:
+    """Exact edits done with the label kept, and photos turned into another class, `n` of each.
+
+    Nothing, if the model has not learned both tasks.
+    """
+    tasks = {"edit_operation": "edit_operation_accuracy", "edit_label": "edit_class_accuracy"}
+    if not tasks.keys() <= {task for task, _ in mixture_of(uni.info)}:
+        return {}
+    marked = suite.run(uni, judge, suite.unseen_pool(data.name), n, seed, list(tasks))
+    report: dict = {}
+    for task, name in tasks.items():
+        report |= fraction(name, torch.tensor(marked[task].right[""]))
+    return report
+
+
+def mixture_of(info: dict) -> list:
+    """The tasks and shares of the last training of a model; of old files, nothing."""
+    return info.get("training", {}).get("data", {}).get("mixture", [])
+
+
+def evaluate_timing(uni: Uni, batch: int = 16, data: DataSet = MNIST, **sampling) -> dict:
     """Latency and throughput of drawing, with and without the prefix cache."""
-    prompts = [captions.caption(*row) for row in balanced_prompts(batch)]
+    prompts = [data.grammar.caption(*row) for row in balanced_prompts(batch, data)]
     taken = {}
     for name, use_cache in (("cached", True), ("uncached", False)):
         draw = partial(uni.draw_traced, prompts, use_cache=use_cache, **sampling)
@@ -176,7 +208,8 @@ class Subject:
 
     uni: Uni
     judge: Judge
-    test: mnist.Images
+    data: DataSet
+    test: Images
     samples: int
     seed: int
     rival: bool = True  # also measure the likelihood of the shipped autoregressive model
@@ -192,11 +225,12 @@ class Subject:
 
     def likelihood(self) -> dict:
         images, labels = self.images(2000)
-        texts = captions.describe_pixels(images, labels)
+        classes = self.data.classes(images, labels)
+        texts = [self.data.grammar.caption(*row) for row in classes.tolist()]
         # The autoregressive model of the same size, where it is shipped.
-        rival = None
-        if self.rival and checkpoint.shipped("mnist-ar"):
-            rival, _ = checkpoint.load_model("mnist-ar", Backbone, self.uni.device)
+        rival, name = None, f"{self.data.name}-ar"
+        if self.rival and checkpoint.shipped(name):
+            rival, _ = checkpoint.load_model(name, Backbone, self.uni.device)
         codes = self.uni.encode(images)
         return evaluate_likelihood(self.uni, rival, codes, texts, 4, self.seed)
 
@@ -204,11 +238,12 @@ class Subject:
 # What `only` names -> what measures it.
 MEASURES: dict[str, Callable[[Subject], dict]] = {
     "tokenizer": lambda s: evaluate_tokenizer(s.uni, s.judge, *s.images()),
-    "drawing": lambda s: evaluate_drawing(s.uni, s.judge, s.drawings, s.seed),
-    "variety": lambda s: evaluate_variety(s.uni, s.judge, s.test, s.drawings, s.seed),
-    "describing": lambda s: evaluate_describing(s.uni, *s.images()),
+    "drawing": lambda s: evaluate_drawing(s.uni, s.judge, s.drawings, s.seed, s.data),
+    "variety": lambda s: evaluate_variety(s.uni, s.judge, s.test, s.drawings, s.seed, s.data),
+    "describing": lambda s: evaluate_describing(s.uni, *s.images(), s.data),
+    "editing": lambda s: evaluate_editing(s.uni, s.judge, s.drawings, s.seed, s.data),
     "likelihood": Subject.likelihood,
-    "timing": lambda s: {"timing": evaluate_timing(s.uni)},
+    "timing": lambda s: {"timing": evaluate_timing(s.uni, data=s.data)},
 }
 
 
@@ -226,7 +261,7 @@ def evaluate(
     device: str = "cpu",
     only: Sequence[str] | None = None,
 ) -> dict:
-    """Measurements of one model on the MNIST test set as one flat dictionary, `timing` nested.
+    """Measurements of one model on its test set as one flat dictionary, `timing` nested.
 
     All of `MEASURES`, or `only` the named ones. `samples` bounds how many test images are
     described; drawings use at most 1,000, the likelihood at most 2,000. `ValueError` for less than
@@ -235,10 +270,12 @@ def evaluate(
     if samples < FEWEST_SAMPLES:
         raise ValueError(f"{samples} samples say nothing; ask for at least {FEWEST_SAMPLES}")
     check_measures(only or ())
-    test = mnist.load_mnist("test")
     # All that every measure needs is loaded once.
-    samples = min(samples, len(test.labels))
-    subject = Subject(load(name, device), load_judge(), test, samples, seed)
+    uni = load(name, device)
+    data = data_set_of(uni.info)
+    test = data.load("test")
+    judge = load_judge(name=data.judge)
+    subject = Subject(uni, judge, data, test, min(samples, len(test.labels)), seed)
     report = {"model": str(name), "seed": seed, "device": device}
     progress = tqdm([measure for measure in MEASURES if not only or measure in only])
     for measure in progress:

@@ -8,8 +8,9 @@ import torch
 from helpers import generator, real_images, tiny_backbone, tiny_judge, tiny_uni
 
 from minillada import checkpoint
-from minillada.datasets import captions, mnist
+from minillada.datasets import captions, colour, mnist
 from minillada.datasets.mnist import Images
+from minillada.datasets.table import CIFAR10
 from minillada.evaluation import evaluate
 from minillada.evaluation.evaluate import balanced_prompts
 from minillada.measure.frechet import frechet_distance
@@ -27,6 +28,30 @@ def test_prompts_are_balanced():
             for t in range(2)
             for s in range(3)
         )
+
+
+def test_prompts_of_photos_are_balanced():
+    rows = balanced_prompts(160, CIFAR10)
+    assert {rows.count(row) for row in set(rows)} == {2} and len(set(rows)) == 80
+
+
+def test_a_colour_that_was_not_asked_for_is_not_marked():
+    """Of 80 prompts 20 name no colour; each of the others gets the wrong one."""
+
+    def draw(prompts, seed):
+        # Blue frames for all but those who ask for blue, and a class for `CornerJudge`.
+        pictures = torch.zeros(len(prompts), 3, 32, 32)
+        for picture, prompt in zip(pictures, prompts):
+            label, bright, asked = colour.GRAMMAR.parse(prompt)
+            picture[1 if asked == 0 else 2] = 0.9
+            picture[:, 8:24, 8:24] = float(bright)
+            picture[0, 0, 0] = label / 1000
+        return pictures
+
+    uni = SimpleNamespace(draw=draw, backbone=tiny_backbone())
+    report = evaluate.evaluate_drawing(uni, CornerJudge(), 80, 0, CIFAR10)
+    assert report["draw_class_accuracy"] == 1 and report["draw_class_accuracy_n"] == 80
+    assert report["draw_colour_accuracy"] == 0 and report["draw_colour_accuracy_n"] == 60
 
 
 def stroke(thickness: int, slant: int) -> torch.Tensor:
@@ -113,7 +138,8 @@ def test_tokenizer_scores_by_hand():
 
 def test_variety_compares_drawings_and_reconstructions_with_the_test_set():
     test = Images(
-        torch.randint(256, (80, 1, 8, 8), generator=generator(), dtype=torch.uint8),
+        # dark on the whole, as digits are
+        torch.randint(180, (80, 1, 8, 8), generator=generator(), dtype=torch.uint8),
         torch.arange(80) % 10,
     )
     judge = SimpleNamespace(features=lambda images: images.flatten(1)[:, :5])
@@ -213,7 +239,7 @@ def tiny_world(monkeypatch):
     """Tiny models and 30 images in the place of the shipped ones."""
     rival = tiny_uni(block_size=1).backbone
     monkeypatch.setattr(evaluate, "load", lambda name, device: tiny_uni())
-    monkeypatch.setattr(evaluate, "load_judge", tiny_judge)
+    monkeypatch.setattr(evaluate, "load_judge", lambda name: tiny_judge())
     monkeypatch.setattr(mnist, "load_mnist", lambda split: real_images(30))
     monkeypatch.setattr(checkpoint, "shipped", lambda name: True)
     monkeypatch.setattr(checkpoint, "load_model", lambda *_: (rival, {}))
