@@ -153,6 +153,7 @@ class DataConfig(Config):
     unconditional_rate: Share = 0.1  # share of image prompts made a branch, for guidance
     pack_length: int = Field(0, ge=0)  # pack sequences into rows of so many tokens; 0: do not
     operation_share: Share = 0.0  # share of a tokenizer's images that are edited first
+    fresh_codes: bool = False  # encode images that are moved at random, though codes are stored
 
 
 class TrainingConfig(Config):

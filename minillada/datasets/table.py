@@ -32,6 +32,8 @@ class DataSet:
     # digit and its mirror image differ by about 0.1; a photo and its grey copy by 0.002 or more,
     # if it has any colour.
     alike: float
+    judge: str  # the weights that mark what is drawn
+    flips: bool  # whether a mirrored image shows the same
     stored: str  # file with the columns of both splits, and codes where there are some (`pool.py`)
 
 
@@ -60,6 +62,8 @@ MNIST = DataSet(
     measures={"slant_degrees": captions.slant},
     operations=edits.OPERATIONS,
     alike=0.01,
+    judge="mnist-judge",
+    flips=False,
     stored="mnist/columns.safetensors",
 )
 CIFAR10 = DataSet(
@@ -71,6 +75,13 @@ CIFAR10 = DataSet(
     measures={"luma": colour.brightness},
     operations=edits.COLOUR_OPERATIONS,
     alike=0.001,
+    judge="cifar-judge",
+    flips=True,
     stored="cifar10/codes.safetensors",
 )
 DATASETS = {data.name: data for data in (MNIST, CIFAR10)}
+
+
+def data_set_of(info: dict) -> DataSet:
+    """The data set that a model learned from, as the JSON beside its weights says."""
+    return DATASETS[info.get("dataset", "mnist")]  # older files do not say it

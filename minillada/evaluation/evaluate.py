@@ -117,9 +117,7 @@ def evaluate_variety(
     }  # fmt: skip
 
 
-def evaluate_describing(
-    uni: Uni, images: Tensor, labels: Tensor, data: DataSet = MNIST
-) -> dict:
+def evaluate_describing(uni: Uni, images: Tensor, labels: Tensor, data: DataSet = MNIST) -> dict:
     """Is each word of the caption right, and is the whole caption right, word for word?"""
     truth = data.classes(images, labels).tolist()
     answers: list[str] = []

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from ..config import JudgeConfig, Preset, TokenizerConfig, TrainingConfig
+from ..config import (
+    JudgeConfig,
+    ModelConfig,
+    Preset,
+    TextConfig,
+    TokenizerConfig,
+    TrainingConfig,
+)
 from ..settings import changed
 
 JUDGE = JudgeConfig(
@@ -44,6 +51,38 @@ CODING = changed(
 )  # fmt: skip
 
 
+TEXT_VOCAB_SIZE = 512
+# A picture to draw and its caption, or a picture and what is said of it, fit into one block of 96
+# tokens: all codes of a drawing are one block, and committed in any order.
+BACKBONE = ModelConfig(
+    vocab_size=TEXT_VOCAB_SIZE + TOKENIZER.codebook_size,
+    hidden_size=256,
+    num_hidden_layers=3,
+    num_attention_heads=8,
+    num_key_value_heads=4,
+    intermediate_size=704,
+    block_size=96,
+)
+EVERYTHING = (
+    ("draw", 5.0), ("describe", 2.2), ("label", 0.8), ("brightness", 0.2), ("colour", 0.2),
+    ("kind", 0.2), ("brighter", 0.15), ("edit_operation", 0.6), ("edit_label", 0.5),
+)  # fmt: skip
+SPEAKING = changed(
+    TrainingConfig(),
+    steps=3000,
+    batch_size=32,
+    learning_rate=2.5e-3,
+    warmup_steps=100,
+    mask_rate=(0.1, 1.0),
+    objective="uniform",
+    text_weight=20.0,
+    optimizer="muon",
+    mixture=EVERYTHING,
+    varied=True,
+    bfloat16=True,
+)
+
+
 def tokenizer(name: str, model: TokenizerConfig, training: TrainingConfig) -> Preset:
     """An image tokenizer of photographs, which keeps what `cifar-features` sees."""
     return Preset(
@@ -66,5 +105,20 @@ CIFAR = (
     classifier("cifar-features", FEATURES, changed(CLASSIFYING, steps=400, seed=1)),
     tokenizer("cifar-tokenizer-first", FIRST, CODING),
     tokenizer("cifar-tokenizer", TOKENIZER, changed(CODING, steps=1500, learning_rate=1.2e-3)),
+    Preset(
+        name="cifar-text",
+        kind="text",
+        model=TextConfig(vocab_size=TEXT_VOCAB_SIZE, every_task=True),
+        dataset="cifar10",
+    ),
+    Preset(
+        name="cifar",
+        kind="backbone",
+        model=BACKBONE,
+        training=SPEAKING,
+        dataset="cifar10",
+        tokenizer="cifar-tokenizer",
+        text="cifar-text",
+    ),
     tokenizer("cifar-tokenizer-pixels", PIXELS, changed(CODING, steps=800)),
 )

@@ -46,10 +46,12 @@ def encode_pictures(
     images: mnist.Images,
     pictures: list[Picture],
     generator: torch.Generator | None,
+    flips: bool = False,
 ) -> dict[Picture, Tensor]:
     """Codes `[h, w]` of each picture.
 
-    With a generator, every image is first moved at random, before and after an edit alike.
+    With a generator, every image is first moved at random, before and after an edit alike; with
+    `flips` half of them are mirrored, too.
     """
     if not pictures:
         return {}
@@ -58,6 +60,9 @@ def encode_pictures(
     originals = images.floats(torch.tensor(indices))
     if generator is not None:
         originals = shift(originals, generator)
+        if flips:
+            mirrored = torch.rand(len(originals), generator=generator) < 0.5
+            originals[mirrored] = originals[mirrored].flip(-1)
     # 2. every picture once, edited
     pictures = sorted(set(pictures), key=lambda picture: (picture.index, picture.operation or ""))
     row_of = {index: row for row, index in enumerate(indices)}
@@ -70,11 +75,18 @@ def encode_pictures(
 
 
 def picture_codes(
-    tokenizer: ImageTokenizer, pool: Pool, pictures: list[Picture], generator: torch.Generator
+    tokenizer: ImageTokenizer,
+    pool: Pool,
+    pictures: list[Picture],
+    generator: torch.Generator,
+    fresh: bool = False,
 ) -> dict[Picture, Tensor]:
-    """Codes `[h, w]` of each picture: stored ones where the pool has some, else computed."""
-    if pool.codes is None:
-        return encode_pictures(tokenizer, pool.images, pictures, generator)
+    """Codes `[h, w]` of each picture: stored ones where the pool has some, else fresh ones.
+
+    Fresh codes need pixels and some time, and show every image in many positions.
+    """
+    if fresh or pool.codes is None:
+        return encode_pictures(tokenizer, pool.images, pictures, generator, pool.data.flips)
     edited = [picture for picture in pictures if picture.operation is not None]
     # Pixels are read for edits alone. Stored codes are those of images that were not moved.
     codes = encode_pictures(tokenizer, pool.images, edited, None) if edited else {}
@@ -115,7 +127,7 @@ def mixture_batches(
     for example in examples:
         pictures += pictures_of(example.user) + pictures_of(example.response)
     generator = step_generator(training.seed, step)
-    codes = picture_codes(tokenizer, pool, pictures, generator)
+    codes = picture_codes(tokenizer, pool, pictures, generator, data.fresh_codes)
     # 3. sequences, and batches of them
     sequences = [write_example(vocab, example, codes) for example in examples]
     multiple = padding_multiple(preset)
