@@ -73,7 +73,9 @@ class Uni(Writer):
         """`draw`, with codes and record; `use_cache=False` is slow, and draws the same."""
         texts = asking.read_texts(captions, self.vocab)
         rows = [layout.draw_branches(self.vocab, text, self.tokenizer.grid) for text in texts]
-        config, generators = self.sampling(DRAW, **sampling), row_generators(seed, len(rows))
+        # A model whose JSON names other settings draws best with those.
+        base = changed(DRAW, **self.info.get("drawing", {}))
+        config, generators = self.sampling(base, **sampling), row_generators(seed, len(rows))
         codes, generation = self.fill_images(rows, config, generators, use_cache)
         return Traced(self.decode(codes), codes, generation)
 

@@ -431,3 +431,20 @@ def test_the_shipped_model_of_captions_refuses_other_tasks():
     for task in (shipped.think_and_draw, shipped.interleave_all):
         with pytest.raises(ValueError, match="to draw and to describe, nothing else"):
             task(["count from one"])
+
+
+def test_a_model_draws_with_the_settings_that_its_json_names(monkeypatch):
+    """What the user says comes first, and None is nothing said."""
+    uni, seen = tiny_uni(), []
+    uni.info = {"drawing": {"steps": 3, "guidance": 4.0, "strategy": "random"}}
+
+    def fill(rows, config, *rest):
+        seen.append(config)
+        return torch.zeros(len(rows), 4, 4, dtype=torch.long), None
+
+    monkeypatch.setattr(uni, "fill_images", fill)
+    uni.draw_traced(["a two"], steps=None)
+    uni.draw_traced(["a two"], steps=5)
+    first, second = seen
+    assert (first.steps, first.guidance, first.strategy) == (3, 4.0, "random")
+    assert first.temperature == DRAW.temperature and second == changed(first, steps=5)

@@ -9,6 +9,7 @@ import torch
 
 from .. import checkpoint
 from ..datasets.pool import Pool
+from ..datasets.table import data_set_of
 from ..evaluation import bench, suite
 from ..evaluation import evaluate as measures
 from ..files import DATA_DIR, WEIGHTS_DIR
@@ -58,7 +59,7 @@ def evaluate(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure a model on the MNIST test set."""
+    """Measure a model on the test images of its data set."""
     if choice not in ("model", "tasks"):
         raise ValueError(f"there is no suite {choice!r}; choose model or tasks")
     check_range("samples", samples, 1, 10_000)
@@ -75,8 +76,10 @@ def evaluate(
         report = measures.evaluate(model, samples, seed, device, names)
         print_json(report) if as_json else print_metrics(report)
     else:
-        pool, count = suite.unseen_pool(), min(samples, 500)
-        marked = suite.run(load(model, device), load_judge(), pool, count, seed, names)
+        uni, count = load(model, device), min(samples, 500)
+        data = data_set_of(uni.info)
+        pool = suite.unseen_pool(data.name)
+        marked = suite.run(uni, load_judge(name=data.judge), pool, count, seed, names)
         report = suite.scores(marked)
         print_json(report) if as_json else print_scores(report)
         if pictures is not None:

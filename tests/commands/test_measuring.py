@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
 def few_tasks(monkeypatch):
     small = mnist_pool(real_images(400))
     chosen = {name: suite.SUITE[name] for name in ("digit", "compare", "edit_digit", "draw")}
-    monkeypatch.setattr(suite, "unseen_pool", lambda: small)
+    monkeypatch.setattr(suite, "unseen_pool", lambda dataset: small)
     monkeypatch.setitem(suite.SUITES, "mnist", chosen)
 
 

@@ -181,3 +181,27 @@ def test_codes_of_another_tokenizer_are_refused():
     check_codes(pool, {"sha256": "abc"})
     with pytest.raises(ValueError, match="codes of another tokenizer; make them again with `mini"):
         check_codes(pool, {"sha256": "def"})
+
+
+def test_fresh_codes_are_those_of_moved_and_mirrored_images(monkeypatch):
+    """Though the pool has codes: half of the images are mirrored, before and after an edit."""
+    images = load_cifar10_sample("train")
+    pool = measured_pool(CIFAR10, images)
+    pool.codes = torch.zeros(len(pool), 2, 2, dtype=torch.long)
+    tokenizer, shown = tiny_tokenizer(channels=3, patch_size=16), []
+    monkeypatch.setattr(stream, "shift", lambda images, generator: images)
+
+    def encode(images):
+        shown.append(images)
+        return torch.ones(len(images), 2, 2, dtype=torch.long)
+
+    monkeypatch.setattr(tokenizer, "encode", encode)
+    pictures = [Picture(i, o) for i in range(40) for o in (None, "invert it")]
+    codes = picture_codes(tokenizer, pool, pictures, generator(), fresh=True)
+    assert all(code.all() for code in codes.values())
+    plain, inverted = shown[0][0::2], shown[0][1::2]
+    assert torch.allclose(plain, 1 - inverted, atol=1e-6)
+    originals = images.floats(slice(0, 40))
+    mirrored = (plain == originals.flip(-1)).flatten(1).all(1)
+    unchanged = (plain == originals).flatten(1).all(1)
+    assert (mirrored | unchanged).all() and 10 < int(mirrored.sum()) < 30
