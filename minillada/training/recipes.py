@@ -78,9 +78,9 @@ def image_tokenizer_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """Training loss of a batch, and its parts; in training mode the codebook moves as well.
 
-    `caption_ids` `[N, T]` and `caption_index` `[B]` as in `vq.CaptionTower`. During the first
-    `unquantised_steps` the decoder reads the features themselves. A codebook that starts from
-    features that have learned something is used in full; a random one is not.
+    `caption_ids` `[N, T]` and `caption_index` `[B]` as in `vq.CaptionTower`. In the first
+    `unquantised_steps` the decoder reads features: a codebook that starts from trained features is
+    used in full, a random one is not.
     """
     config = tokenizer.config
     features = tokenizer.encoder(images)
@@ -93,13 +93,10 @@ def image_tokenizer_loss(
     # 1. Squared error alone gives blurred strokes, and a blurred stroke looks thick. So the
     # differences of neighbouring pixels, the edges, must match, too.
     squared = F.mse_loss(output, images)
-    edges = torch.zeros_like(squared)
-    for side in (2, 3):
-        edges = edges + F.l1_loss(output.diff(dim=side), images.diff(dim=side))
     # 2. Commitment pulls each feature towards its code. The codes have no gradient.
     vectors = rearrange(tokenizer.embedding[quantised.codes], "b h w c -> b c h w")
     commitment = F.mse_loss(quantised.features, vectors)
-    total = squared + config.edge_weight * edges
+    total = squared + config.edge_weight * edge_distance(output, images)
     if not free:
         total = total + commitment
     psnr = -10 * squared.detach().log10()
@@ -110,18 +107,27 @@ def image_tokenizer_loss(
         total = total + config.alignment_weight * alignment
         parts["alignment"] = float(alignment.detach())
     # 4. What a classifier sees stays, although pixels change; so does the colour of each token.
-    if teacher is not None and config.feature_weight > 0:
+    if teacher is not None:
         distance = feature_distance(teacher, output, images)
         total = total + config.feature_weight * distance
         parts["features"] = float(distance.detach())
     if config.colour_weight > 0:
-        patch = config.patch_size
-        colours = F.mse_loss(F.avg_pool2d(output, patch), F.avg_pool2d(images, patch))
-        total = total + config.colour_weight * colours
+        total = total + config.colour_weight * colour_distance(output, images, config.patch_size)
     if tokenizer.training and not free:
         unit = quantised.features.detach()
         parts["revived"] = tokenizer.codebook.update(unit, quantised.codes, generator)
     return total, parts
+
+
+def edge_distance(output: Tensor, images: Tensor) -> Tensor:
+    """Mean difference of the differences of neighbouring pixels, in both directions."""
+    down = F.l1_loss(output.diff(dim=2), images.diff(dim=2))
+    return down + F.l1_loss(output.diff(dim=3), images.diff(dim=3))
+
+
+def colour_distance(output: Tensor, images: Tensor, patch: int) -> Tensor:
+    """Mean squared difference of the mean colours of patches."""
+    return F.mse_loss(F.avg_pool2d(output, patch), F.avg_pool2d(images, patch))
 
 
 @torch.no_grad()
