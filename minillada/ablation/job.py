@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..commit import quota
 from ..config import SamplingConfig
-from ..datasets import mnist
+from ..datasets.table import data_set_of
 from ..evaluation import evaluate, suite
 from ..files import atomic
 from ..layout import sides
@@ -41,7 +41,6 @@ from ..writer import BATCH_SIZE, Row, equal_lengths
 from .plan import Measurement, Plan, Trial, read_plan
 
 MEASURES, FAILED = "measures.json", "failed.json"
-JUDGES = {"mnist": "mnist-judge", "cifar10": "cifar-judge"}
 
 
 # --- decoding as asked ---------------------------------------------------------------------------
@@ -120,10 +119,10 @@ def measure(decoder: Decoder, asked: Measurement, seed: int) -> dict[str, Any]:
     `passes` are forward passes; `rows` are rows in them, so each branch of guidance counts.
     """
     decoder.prepare(asked)
-    dataset = decoder.info.get("dataset", "mnist")
-    judge = load_judge(name=JUDGES[dataset])
-    if asked.measure in suite.SUITES[dataset]:
-        pool = suite.unseen_pool(dataset)
+    data = data_set_of(decoder.info)
+    judge = load_judge(name=data.judge)
+    if asked.measure in suite.SUITES[data.name]:
+        pool = suite.unseen_pool(data.name)
         marked = suite.run(decoder, judge, pool, asked.count, seed, [asked.measure])
         report: dict[str, Any] = {}
         for score, entry in suite.scores(marked).items():
@@ -131,8 +130,8 @@ def measure(decoder: Decoder, asked: Measurement, seed: int) -> dict[str, Any]:
             report |= {f"{score}_low": entry["low"], f"{score}_high": entry["high"]}
             report["rows"] = entry["passes"]
     else:
-        test = mnist.load_mnist("test")
-        subject = evaluate.Subject(decoder, judge, test, asked.count, seed, rival=False)
+        test = data.load("test")
+        subject = evaluate.Subject(decoder, judge, data, test, asked.count, seed, rival=False)
         report = flat(evaluate.MEASURES[asked.measure](subject))
         for name in ("draw_passes", "caption_passes"):
             if name in report:
