@@ -285,7 +285,7 @@ def interleave(
 def fabricate(
     folder: Annotated[Path, argument("A new folder.")],
     size: Annotated[
-        Literal["tiny", "full"], option("tiny: a few MB; full: the real shapes, 61 GB.")
+        Literal["tiny", "full"], option("tiny: a few MB; full: the real shapes, 60 GB.")
     ] = "tiny",
     layers: Annotated[int | None, option("Of the backbone, if not all.", min=1)] = None,
     part: Annotated[list[str] | None, option("Only this part; may be given again.")] = None,

@@ -51,7 +51,7 @@ def check_experts_read() -> Cases:
         yield Case((tokens, experts, chosen), 1 - nobody, mistakes)
 
 
-@exercise("correct: a header of a few kB tells what 33 GB hold")
+@exercise("correct: such headers, two MB in all, tell what 33 GB hold")
 def check_header() -> Cases:
     """`function(data: bytes) -> {name: shape}`: what a safetensors file holds.
 

@@ -240,15 +240,20 @@ class OfficialModel:
 
     def grid(self, size: int | tuple[int, int]) -> tuple[int, int]:
         """Height and width in codes of a drawing; `ValueError` for a size that is none."""
-        wide, high = (size, size) if isinstance(size, int) else size
-        for side in (wide, high):
-            known = self.vocab.token_id(size_token(side // CELL)) is not None
-            if side < CELL or side % CELL or not known:
-                raise ValueError(
-                    f"a picture of {wide} x {high} pixels cannot be drawn; both sides must be "
-                    f"multiples of {CELL}, for example 1024"
-                )
+        both = size if isinstance(size, tuple) else (size, size)
+        if len(both) != 2 or not all(self.can_be_drawn(side) for side in both):
+            raise ValueError(
+                f"a picture of size {size!r} cannot be drawn; give its side in pixels, or (width, "
+                f"height), both multiples of {CELL}, for example 1024"
+            )
+        wide, high = both
         return high // CELL, wide // CELL
+
+    def can_be_drawn(self, side: int) -> bool:
+        """Whether this many pixels are whole codes, and the vocabulary has a token for them."""
+        if not isinstance(side, int) or side < CELL or side % CELL:
+            return False
+        return self.vocab.token_id(size_token(side // CELL)) is not None
 
 
 def read_photos(photos: Photos) -> list[Image.Image]:

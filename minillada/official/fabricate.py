@@ -1,7 +1,7 @@
 """A random checkpoint in the layout of the official folder: what it draws and says is noise.
 
 It serves to try the code that reads the real one, at a size that fits: `tiny` has a few MB, `full`
-the real shapes (33 GB for the backbone, 61 GB in all), fewer with `layers`.
+the real shapes (33 GB for the backbone, 60 GB in all), fewer with `layers`.
 
 Notable choices
 - Files are written number by number, so memory stays small at every size.

@@ -1,7 +1,7 @@
 """What a checkpoint's folder holds, whether it is complete, and which memory it needs.
 
 Notable choices
-- Only headers are read, so 61 GB take seconds. `wrong_digests` reads every byte.
+- Only headers are read, so 60 GB take seconds. `wrong_digests` reads every byte.
 - Every fault of every file is listed, not the first one alone.
 - Memory counts weights, in the type they are loaded in. What a forward pass needs besides depends
   on the picture's size: leave a tenth of the memory free.

@@ -17,6 +17,7 @@ from typing import Literal, TypeVar, get_args
 import torch
 from torch import Tensor
 
+from ..commit import row_generators
 from ..layout import Grid, sides
 from .painter import Painter, load_painter
 from .siglip import SigLIPVQ, load_tokenizer
@@ -76,7 +77,7 @@ class Canvas:
         self.parts, self.grid, self.steps = parts, grid, steps
         # Read now, so that a painter that is missing is known before an hour of decoding.
         self.painter = parts.painter(painter) if painter else None
-        self.generator = torch.Generator().manual_seed(seed)
+        [self.generator] = row_generators(seed, 1)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

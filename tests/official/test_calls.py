@@ -334,7 +334,7 @@ def test_the_package_offers_it():
         _ = minillada.unofficial
 
 
-@pytest.mark.parametrize("size", [0, 31, 1000, (64, 40), 65 * 32, -32])
+@pytest.mark.parametrize("size", [0, 31, 1000, (64, 40), 65 * 32, -32, 64.0, (64,), "64", None])
 def test_sizes_that_cannot_be_drawn(model, size):
     with pytest.raises(ValueError, match="multiples of 32"):
         model.draw("a fox", size=size)
@@ -349,6 +349,8 @@ def test_photos_that_are_none(model, photos):
 def test_other_errors(model, checkpoint):
     with pytest.raises(ValueError, match="text is empty"):
         model.draw("  ", size=32)
+    with pytest.raises(ValueError, match="a seed is a whole number"):
+        model.draw("a fox", size=32, seed=-1)
     with pytest.raises(ValueError, match="no painter 'fast'"):
         model.draw("a fox", size=32, painter="fast")
     with pytest.raises(ValueError, match="no crop 'middle'"):
