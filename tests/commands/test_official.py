@@ -32,6 +32,7 @@ def photo(tmp_path):
     return "photo.png"
 
 
+@needs_diffusers
 def test_fabricate_check_and_info(call, refuse, tmp_path):
     options = ["--part", "backbone", "--part", "image_tokenizer", "--layers", 2]
     code, out, _ = call("official", "fabricate", "new", *options)

@@ -346,6 +346,7 @@ def test_photos_that_are_none(model, photos):
         model.answer(photos, "what?")
 
 
+@needs_diffusers  # the painter comes first, since it may be missing
 def test_other_errors(model, checkpoint):
     with pytest.raises(ValueError, match="text is empty"):
         model.draw("  ", size=32)
