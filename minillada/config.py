@@ -69,6 +69,23 @@ class JudgeConfig(Config):
     label_smoothing: Share = 0.0  # of the target that is spread over all classes
 
 
+class PainterConfig(Config):
+    """From codes to pixels by flow matching; a turbo painter has the same network."""
+
+    image_size: int = Field(32, ge=8, le=4096)
+    channels: int = Field(1, ge=1, le=4)
+    grid: int = Field(4, ge=1, le=1024)  # codes along one side
+    codebook_size: int = Field(512, ge=2, le=1_000_000)
+    code_dim: int = Field(32, ge=1, le=65_536)
+    width: int = Field(32, ge=8, le=65_536)  # channels of the outer level; the inner has twice
+    condition_width: int = Field(64, ge=8, le=65_536)  # channels of codes and of time
+    feature_weight: float = Field(1.0, ge=0)  # of a loss on the features of `Preset.teacher`
+    blocks: int = Field(1, ge=1, le=100)  # on the way down and up; the inner level has twice
+    turbo: bool = False  # paints with `jumps`, not with `euler`
+    painting_steps: int = Field(50, ge=1, le=10_000)  # if not said otherwise
+    shift: float = Field(1.0, gt=0, le=1000)  # of the times; above 1: more steps near the noise
+
+
 class ModelConfig(Config):
     """Backbone; the names are those of the official `config.json`."""
 
@@ -152,6 +169,7 @@ class DataConfig(Config):
     held_out: int = Field(9, ge=0)  # pairs of `tasks.numbers.HELD_OUT` that are not learned
     unconditional_rate: Share = 0.1  # share of image prompts made a branch, for guidance
     pack_length: int = Field(0, ge=0)  # pack sequences into rows of so many tokens; 0: do not
+    mirrored: bool = False  # mirror half of a painter's images: more of them, and as true
     operation_share: Share = 0.0  # share of a tokenizer's images that are edited first
     fresh_codes: bool = False  # encode images that are moved at random, though codes are stored
 
@@ -214,10 +232,11 @@ class Preset(Config):
     """One thing to train; `kind` says what it is, and so which configuration `model` has."""
 
     name: str
-    kind: Literal["text", "judge", "tokenizer", "backbone"]
-    model: TextConfig | TokenizerConfig | JudgeConfig | ModelConfig
+    kind: Literal["text", "judge", "tokenizer", "backbone", "painter"]
+    model: TextConfig | TokenizerConfig | JudgeConfig | PainterConfig | ModelConfig
     training: TrainingConfig = TrainingConfig()
     dataset: Literal["mnist", "cifar10"] = "mnist"  # what it learns from (`datasets/table.py`)
-    tokenizer: str | None = None  # the image tokenizer that a backbone reads
-    teacher: str | None = None  # the classifier whose features an image tokenizer must keep
+    tokenizer: str | None = None  # the image tokenizer that a backbone or a painter reads
+    teacher: str | None = None  # the classifier whose features a tokenizer or painter must keep
+    source: str | None = None  # the painter that a turbo painter is distilled from
     text: str = "mnist-text"  # the text pieces of a backbone's vocabulary

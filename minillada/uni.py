@@ -63,9 +63,13 @@ class Uni(Writer):
     max_images = 10  # of a story, as officially
     edit_branches = staticmethod(layout.edit_branches)
 
-    def draw(self, captions: list[str], *, seed: int = 0, **sampling) -> Tensor:
-        """An image for each caption, `[B, C, H, W]` in [0, 1]; float32 on the CPU."""
-        return self.draw_traced(captions, seed=seed, **sampling).images
+    def draw(
+        self, captions: list[str], *, seed: int = 0, painter: str | Path = "conv",
+        painter_steps: int | None = None, **sampling,
+    ) -> Tensor:  # fmt: skip
+        """An image for each caption, `[B, C, H, W]` in [0, 1]; painters: see `paint`."""
+        drawn = self.draw_traced(captions, seed=seed, **sampling)
+        return self.paint(drawn.codes, painter, painter_steps, seed, drawn.images)
 
     def draw_traced(
         self, captions: list[str], *, seed: int = 0, use_cache: bool = True, **sampling

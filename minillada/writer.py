@@ -9,6 +9,7 @@ Notable choices
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from .commit import row_generators
 from .config import SamplingConfig
 from .layout import Story, sides
 from .model import Backbone
+from .painting import load_painter, paint
 from .sampler import Generation, Tokens, generate
 from .settings import changed
 from .vocab import BOI, IMAGE, Vocabulary
@@ -182,6 +184,25 @@ class Writer(nn.Module):
         """Images `[B, C, H, W]` on the CPU from codes `[B, h, w]`, in batches."""
         parts = [self.tokenizer.decode(part.to(self.device)) for part in codes.split(BATCH_SIZE)]
         return torch.cat(parts).float().cpu()  # what plots and files need
+
+    def paint(
+        self,
+        codes: Tensor,
+        painter: str | Path = "flow",
+        steps: int | None = None,
+        seed: int = 0,
+        sketch: Tensor | None = None,
+    ) -> Tensor:
+        """Images `[B, C, H, W]` on the CPU from codes `[B, h, w]`, by one of three painters.
+
+        `conv`: `decode`, the tokenizer's decoder. `flow`: many small steps. `turbo`: a few jumps.
+        Any other name is that of painter weights. `sketch` is `decode(codes)`, if it is at hand.
+        """
+        sketch = self.decode(codes) if sketch is None else sketch
+        if painter == "conv":
+            return sketch
+        network, _ = load_painter(painter, self.info, self.device)
+        return paint(network, codes, sketch, steps, seed).cpu()
 
 
 def equal_lengths(rows: Sequence[Row], batch_size: int) -> list[list[int]]:

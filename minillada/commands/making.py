@@ -103,6 +103,10 @@ def draw(
     steps: Annotated[int, option("Denoising steps per block.")] = DRAW.steps,
     guidance: Annotated[float, option("Guidance scale; 1 is none.")] = DRAW.guidance,
     temperature: Annotated[float, option("0 takes the most likely code.")] = DRAW.temperature,
+    painter: Annotated[
+        str, option("conv (the tokenizer's decoder), flow, turbo, or a painter's weights.")
+    ] = "conv",
+    painter_steps: Annotated[int | None, option("Steps of the painter; default: its own.")] = None,
     out: Out = Path("outputs/draw.png"),
     model: Model = "mnist",
     device: Device = "cpu",
@@ -115,9 +119,10 @@ def draw(
     # One row of the picture is `count` drawings of one caption.
     asked = [text for text in caption for _ in range(count)]
     sampling = {"steps": steps, "guidance": guidance, "temperature": temperature}
+    painting = {"painter": painter, "painter_steps": painter_steps}
     uni = load_finished(model, device)
     with picture_file(out) as file:
-        save_images(uni.draw(asked, seed=seed, **sampling), count, file)
+        save_images(uni.draw(asked, seed=seed, **painting, **sampling), count, file)
     print(f"saved {out}")
 
 

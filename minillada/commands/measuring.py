@@ -10,12 +10,13 @@ import torch
 from .. import checkpoint
 from ..datasets.pool import Pool
 from ..datasets.table import data_set_of
-from ..evaluation import bench, suite
+from ..evaluation import bench, painting, suite
 from ..evaluation import evaluate as measures
 from ..files import DATA_DIR, WEIGHTS_DIR
 from ..measure.intervals import interval_of
 from ..measure.judge import load_judge
 from ..official import memory
+from ..painter import Painter
 from ..presets import PRESETS
 from ..show import grids
 from ..tasks.base import Marked
@@ -72,7 +73,10 @@ def evaluate(
     names = [name for text in only or [] for name in text.split(",")] or None
 
     # Results are printed before anything is stored: no full disk can cost them.
-    if choice == "model":
+    if checkpoint.read_info(path).get("kind") == Painter.kind:
+        report = painting.evaluate_painter(model, samples, seed, device)
+        print_json(report) if as_json else print_metrics(report)
+    elif choice == "model":
         report = measures.evaluate(model, samples, seed, device, names)
         print_json(report) if as_json else print_metrics(report)
     else:

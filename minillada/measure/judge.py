@@ -42,13 +42,15 @@ class Judge(nn.Module):
         return torch.cat([self.body(part) for part in images.split(batch_size)])
 
     def stages(self, images: Tensor) -> list[Tensor]:
-        """What each stage of the body makes, from fine to coarse; the last one is the features.
-
-        `ValueError` for a body of digits, of which nobody asks this.
-        """
-        if not self.config.whitened:
-            raise ValueError("a teacher must have a whitened body; train one like cifar-features")
-        return whitened.stages(self.body, images)
+        """What each stage of the body makes, from fine to coarse; the last one is the features."""
+        if self.config.whitened:
+            return whitened.stages(self.body, images)
+        outputs, x = [], images
+        for layer in self.body:
+            x = layer(x)
+            if isinstance(layer, nn.MaxPool2d):
+                outputs.append(x)
+        return [*outputs, x]
 
     def classify(self, images: Tensor) -> Tensor:
         """Most likely class `[B]`."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 from ..config import Preset
 from .cifar import CIFAR
 from .mnist import MNIST
+from .painters import PAINTERS
 from .uni import UNI
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (*MNIST, *UNI, *CIFAR)}
+PRESETS: dict[str, Preset] = {
+    preset.name: preset for preset in (*MNIST, *UNI, *CIFAR, *PAINTERS)
+}
 
 
 def get_preset(name: str) -> Preset:

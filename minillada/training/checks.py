@@ -6,13 +6,15 @@ import random
 
 import torch
 
-from ..config import ModelConfig, Preset
+from ..config import ModelConfig, PainterConfig, Preset
 from ..datasets import mnist
 from ..datasets.pool import Pool
 from ..extras.conversion import check_block_schedule, padding_multiple
+from ..painter import Painter
 from ..tasks.base import Source, pictures_of
 from ..tasks.table import TASKS_OF, trained
 from ..vocab import Vocabulary
+from ..vq import ImageTokenizer
 from .stream import write_example
 
 MOST_ROWS = 65_536  # of a batch; more is a slip of the finger
@@ -91,6 +93,25 @@ def check_codes(pool: Pool, info: dict) -> None:
             f"data/{pool.data.stored} holds the codes of another tokenizer; make them again with "
             f"`minillada encode {pool.data.name} --tokenizer NAME`"
         )
+
+
+def check_painter(preset: Preset, tokenizer: ImageTokenizer, source: Painter | None) -> None:
+    """`ValueError` unless a painter paints the codes of its tokenizer, and its source does, too."""
+    model = preset.model
+    assert isinstance(model, PainterConfig)
+    book, dim = tokenizer.embedding.shape
+    channels = tokenizer.image_shape[0]
+    expected = (
+        ("grid", tokenizer.grid), ("codebook_size", book), ("code_dim", dim), ("channels", channels)
+    )  # fmt: skip
+    for name, value in expected:
+        if getattr(model, name) != value:
+            raise ValueError(
+                f"{name} of the painter is {getattr(model, name)}, but {preset.tokenizer} has "
+                f"{value}; set {name} to {value}"
+            )
+    if model.turbo and source is None:
+        raise ValueError(f"{preset.name} is distilled; name its painter with --set source=NAME")
 
 
 def check_context(preset: Preset, vocab: Vocabulary, pool: Pool, grid: int) -> None:

@@ -41,7 +41,8 @@ LOG, WEIGHTS, TEXT = "metrics.jsonl", "weights.safetensors", "text.json"
 # The parts of the JSON beside the weights that decide what a run computes.
 STORY = (
     "preset", "kind", "config", "training",
-    "tokenizer_sha256", "teacher_sha256", "text_sha256", "start_sha256", "data_md5",
+    "tokenizer_sha256", "teacher_sha256", "text_sha256", "source_sha256", "start_sha256",
+    "data_md5",
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from ..extras import transfer
 from ..files import atomic, lock
 from ..measure.judge import Judge
 from ..model import Backbone
+from ..painter import Painter
 from ..presets import PRESETS
 from ..settings import settings, to_dict
 from ..vocab import Vocabulary, load_vocabulary, text_info, train_bpe
@@ -28,15 +29,22 @@ from .checks import (
     check_captions,
     check_codes,
     check_context,
+    check_painter,
     check_pixels,
     check_settings,
     check_tokens,
 )
 from .loop import Loss, fit
+from .painters import Lesson, painter_loss, turbo_loss
 from .recipes import backbone_loss, bpe_corpus, judge_loss, tokenizer_loss
 from .run import TEXT, WEIGHTS, Run
 
-MODULES: dict[str, Any] = {"judge": Judge, "tokenizer": ImageTokenizer, "backbone": Backbone}
+MODULES: dict[str, Any] = {
+    "judge": Judge,
+    "tokenizer": ImageTokenizer,
+    "backbone": Backbone,
+    "painter": Painter,
+}
 OWN_FLAGS = ("steps", "learning_rate", "seed", "tokenizer")  # the other settings go through --set
 
 
@@ -47,11 +55,13 @@ class Materials:
     images: Images | None  # a backbone finds its images in a pool
     vocab: Vocabulary
     about: dict[str, Any] = field(default_factory=dict)
-    # of an image tokenizer:
+    # of an image tokenizer or a painter:
     teacher: Judge | None = None
-    # of a backbone:
+    # of a backbone or a painter:
     tokenizer: ImageTokenizer | None = None
     pool: Pool | None = None
+    # of a turbo painter:
+    source: Painter | None = None
 
 
 def train(
@@ -80,7 +90,7 @@ def train(
         return None, []
     materials = read_materials(preset, device)
     # 2. the module, its first weights, and its loss
-    module = new_model(preset, device, materials.tokenizer)
+    module = new_model(preset, device, materials.tokenizer, materials.source)
     about_start = start_from(start, module, preset, materials) if start else {}
     loss = make_loss(module, preset, materials)
     # 3. training
@@ -124,16 +134,13 @@ def read_materials(preset: Preset, device: str) -> Materials:
     if preset.kind != "backbone":
         images = data.load("train")
         check_pixels(preset, images)
+        if preset.kind == "painter":
+            return painter_materials(preset, images, device)
         vocab = load_vocabulary(getattr(preset.model, "codebook_size", 0))  # a judge has no codes
         check_captions(preset, vocab)
         if not preset.teacher:
             return Materials(images, vocab)
-        teacher, info = checkpoint.load_model(preset.teacher, Judge, device)
-        teacher = teacher.requires_grad_(False).to(memory_format=torch.channels_last)
-        about = {
-            "teacher": checkpoint.full_name(preset.teacher),
-            "teacher_sha256": info["sha256"],
-        }
+        teacher, about = load_teacher(preset.teacher, device)
         return Materials(images, vocab, about, teacher)
     # 2. a backbone reads the codes of a tokenizer
     if not preset.tokenizer:
@@ -152,18 +159,54 @@ def read_materials(preset: Preset, device: str) -> Materials:
     return Materials(None, vocab, about, tokenizer=tokenizer, pool=pool)
 
 
+def load_teacher(name: str, device: str) -> tuple[Judge, dict[str, Any]]:
+    """A classifier that stays as it is, and what `weights.json` says about it."""
+    teacher, info = checkpoint.load_model(name, Judge, device)
+    teacher = teacher.requires_grad_(False).to(memory_format=torch.channels_last)
+    return teacher, {"teacher": checkpoint.full_name(name), "teacher_sha256": info["sha256"]}
+
+
+def painter_materials(preset: Preset, images: Images, device: str) -> Materials:
+    """Images, tokenizer, classifier and, for a turbo painter, the painter it is distilled from."""
+    if not preset.tokenizer:
+        raise ValueError(f"{preset.name} needs an image tokenizer; name one with --tokenizer")
+    tokenizer, info = checkpoint.load_model(preset.tokenizer, ImageTokenizer, device)
+    about = {
+        "tokenizer": checkpoint.full_name(preset.tokenizer),
+        "tokenizer_sha256": info["sha256"],
+    }
+    teacher = source = None
+    if preset.teacher:
+        teacher, more = load_teacher(preset.teacher, device)
+        about |= more
+    if preset.source:
+        source, info = checkpoint.load_model(preset.source, Painter, device)
+        about |= {"source": checkpoint.full_name(preset.source), "source_sha256": info["sha256"]}
+    check_painter(preset, tokenizer, source)
+    vocab = load_vocabulary(len(tokenizer.embedding))  # not read
+    return Materials(images, vocab, about, teacher, tokenizer, source=source)
+
+
 def new_model(
-    preset: Preset, device: str | torch.device, tokenizer: ImageTokenizer | None = None
+    preset: Preset,
+    device: str | torch.device,
+    tokenizer: ImageTokenizer | None = None,
+    source: Painter | None = None,
 ) -> nn.Module:
     """An untrained model of a preset, seeded.
 
-    In a backbone, the rows of the embedding for image codes start from the tokenizer's codebook.
+    In a backbone and in a painter, the rows of the embedding for image codes start from the
+    tokenizer's codebook. A turbo painter starts as the painter that it is distilled from, `source`.
     """
     torch.manual_seed(preset.training.seed)
     module = checkpoint.build(MODULES[preset.kind], to_dict(preset.model))
     if isinstance(module, Backbone) and tokenizer is not None:
         offset = module.config.vocab_size - len(tokenizer.embedding)
         transfer.start_image_rows(module, tokenizer.embedding.cpu(), offset)
+    if isinstance(module, Painter) and tokenizer is not None:
+        module.embedding.weight.data[:-1] = tokenizer.embedding.cpu()
+    if source is not None:
+        module.load_state_dict(source.state_dict())
     # Convolutions run up to twice as fast in this memory layout on CPUs.
     return module.to(device, memory_format=torch.channels_last)
 
@@ -207,7 +250,13 @@ def make_loss(module: Any, preset: Preset, materials: Materials) -> Loss:
         return tokenizer_loss(
             module, materials.images, data, materials.vocab, preset.training, materials.teacher
         )
-    assert materials.tokenizer and materials.pool
+    assert materials.tokenizer
+    if preset.kind == "painter":
+        lesson = Lesson(preset, materials.tokenizer, materials.images, materials.teacher)
+        if materials.source:
+            return turbo_loss(module, materials.source, lesson)
+        return painter_loss(module, lesson)
+    assert materials.pool
     return backbone_loss(module, materials.tokenizer, materials.vocab, materials.pool, preset)
 
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from minillada.official.flow import euler, shifted, turbo
+from minillada.flow import shifted
+from minillada.official.flow import SHIFT, euler, turbo
 
 
 def recorded(velocity, times):
@@ -18,9 +19,9 @@ def recorded(velocity, times):
 
 def test_shifted_times():
     # By hand: 0.5 / (0.5 + 6 - 3) = 1/7.
-    values = shifted(torch.tensor([0.0, 0.5, 1.0], dtype=torch.double))
+    values = shifted(torch.tensor([0.0, 0.5, 1.0], dtype=torch.double), SHIFT)
     assert values.tolist() == pytest.approx([0, 1 / 7, 1])
-    assert (shifted(torch.linspace(0, 1, 50)).diff() > 0).all()
+    assert (shifted(torch.linspace(0, 1, 50), SHIFT).diff() > 0).all()
 
 
 def test_fifty_steps_are_forty_nine_evaluations():

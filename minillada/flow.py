@@ -1,0 +1,72 @@
+"""Flow matching: from noise to a picture along a velocity, in many small steps or in a few jumps.
+
+After Lipman et al. 2023 (arXiv 2210.02747); the official painter of LLaDA2.0-Uni uses it, too.
+
+Notable choices
+- A picture x_1 and noise x_0 are mixed, `x_t = t x_1 + (1 - t) x_0`: at t = 0 all is noise. Along
+  this line the velocity is `x_1 - x_0`. Painting follows the expected velocity from t = 0 to 1.
+- Whoever says the picture x̂_1 also says the velocity, `(x̂_1 - x) / (1 - t)`.
+- A consistency model (arXiv 2303.01469) says where the path from x ends. So it can jump there, and
+  a few jumps with fresh noise between them are enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+Velocity = Callable[[Tensor, Tensor], Tensor]  # (x [B, C, H, W], t []) -> [B, C, H, W]
+Says = Callable[[Tensor, Tensor], Tensor]  # (x [B, C, H, W], t [B]) -> pictures x̂_1
+
+
+def mix(picture: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """`x_t` of pictures and noise `[B, C, H, W]` at times t `[B]` or `[]`."""
+    t = t.reshape(-1, 1, 1, 1)
+    return t * picture + (1 - t) * noise
+
+
+def shifted(times: Tensor, shift: float) -> Tensor:
+    """Times in [0, 1] moved towards 0, the noise, if `shift` is larger than 1; 0 and 1 stay."""
+    return times / (times + shift - shift * times)
+
+
+def euler(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+    """Follow the velocity from noise through the times `[N + 1]`, in N straight steps."""
+    x = noise
+    for now, then in pairwise(times):
+        x = x + (then - now) * velocity(x, now)
+    return x
+
+
+def jumps(velocity: Velocity, noise: Tensor, times: Tensor, fresh: Callable[[], Tensor]) -> Tensor:
+    """Jump to the end that the velocity promises, then back to the next time with fresh noise.
+
+    For the velocity of a consistency model. The last jump stays.
+    """
+    x = noise
+    for now, then in pairwise(times):
+        picture = x + (1 - now) * velocity(x, now)
+        x = then * picture + (1 - then) * fresh()
+    return x
+
+
+def consistency_target(
+    student: Says, teacher: Says, x: Tensor, now: Tensor, then: Tensor, substeps: int = 1
+) -> Tensor:
+    """What a student must say at x and times `now` `[B]`: what it says at `then`, on the same path.
+
+    The path from `now` to `then` is the teacher's, in `substeps` Euler steps. It ends at
+    `then = 1`, where nothing is left to say: the point itself is the picture. So a student that
+    agrees with itself from time to time says the end of the teacher's path. No gradient flows here.
+    """
+    column = (-1, 1, 1, 1)
+    point, t, step = x, now, (then - now) / substeps
+    with torch.no_grad():
+        for _ in range(substeps):
+            velocity = (teacher(point, t) - point) / (1 - t).view(column)
+            point = point + step.view(column) * velocity
+            t = t + step
+        return torch.where(then.view(column) < 1, student(point, then), point)

@@ -1,0 +1,106 @@
+"""Painting: codes and the decoder's sketch of them to pixels, in 50 steps, or in 4 jumps.
+
+Notable choices
+- The times of the many small steps can be shifted towards the noise, as officially (by 6). Our
+  pictures are small and the codes say much, so ours are not.
+- Row r of a call with seed s uses seed s + r, as in `uni`. So a picture does not depend on what is
+  painted beside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from . import checkpoint
+from .commit import row_generators
+from .config import PainterConfig
+from .flow import Says, euler, jumps, shifted
+from .painter import Painter
+
+BATCH_SIZE = 250  # pictures at once, so that memory does not grow with their number
+
+
+@torch.no_grad()
+def paint(
+    painter: Painter,
+    codes: Tensor,
+    sketch: Tensor,
+    steps: int | None = None,
+    seed: int = 0,
+    guidance: float = 1.0,
+) -> Tensor:
+    """Pixels `[B, C, H, W]` in [0, 1] of codes `[B, h, w]`, on the painter's device.
+
+    `sketch` `[B, C, H, W]` in [0, 1] is what the decoder of their tokenizer makes of the codes.
+    `steps` evaluations of the network; without it those of its configuration. `ValueError` for less
+    than 1, and for codes that are not of this painter's tokenizer.
+    """
+    steps = painter.config.painting_steps if steps is None else steps
+    if steps < 1:
+        raise ValueError(f"painting needs at least 1 step, got {steps}")
+    check_codes(painter.config, codes)
+    device = painter.embedding.weight.device
+    generators = row_generators(seed, len(codes))
+    painted = [sketch[:0].to(device)]  # so that nothing painted is no picture, not an error
+    for first in range(0, len(codes), BATCH_SIZE):
+        rows = slice(first, first + BATCH_SIZE)
+        start = 2 * sketch[rows].to(device) - 1  # the network's pixels are in [-1, 1]
+        says = painter.saying(codes[rows].to(device), start, guidance)
+        end = follow(painter.config, says, start, generators[rows], steps)
+        painted.append((end.clamp(-1, 1) + 1) / 2)
+    return torch.cat(painted)
+
+
+def follow(
+    config: PainterConfig, says: Says, like: Tensor, generators: list[torch.Generator], steps: int
+) -> Tensor:
+    """From noise to pictures of the shape and on the device of `like`, a generator for each."""
+    times = torch.linspace(0, 1, steps + 1, device=like.device)
+
+    def fresh() -> Tensor:
+        # The generators are those of the CPU: the same noise on every device.
+        rows = [torch.randn(like.shape[1:], generator=generator) for generator in generators]
+        return torch.stack(rows).to(like.device)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        return (says(x, t.expand(len(x))) - x) / (1 - t)
+
+    if config.turbo:
+        return jumps(velocity, fresh(), times, fresh)
+    return euler(velocity, fresh(), shifted(times, config.shift))
+
+
+def check_codes(config: PainterConfig, codes: Tensor) -> None:
+    """`ValueError` unless codes `[B, grid, grid]` can be those of this painter's tokenizer."""
+    grid, size = config.grid, config.codebook_size
+    advice = "take the painter of their tokenizer"
+    if codes.ndim != 3 or codes.shape[1:] != (grid, grid):
+        shape = list(codes.shape)
+        raise ValueError(f"this painter paints [B, {grid}, {grid}] codes, got {shape}; {advice}")
+    if codes.numel() and not (codes.min() >= 0 and codes.max() < size):
+        low, high = int(codes.min()), int(codes.max())
+        raise ValueError(f"this painter paints codes in [0, {size}), got {low} to {high}; {advice}")
+
+
+def load_painter(
+    name: str | Path, info: dict, device: str | torch.device = "cpu"
+) -> tuple[Painter, dict]:
+    """The painter called `name` for a model whose JSON is `info`, and the painter's own JSON.
+
+    `flow` and `turbo` stand for the shipped painters of the model's tokenizer. `ValueError` for a
+    painter of other codes.
+    """
+    tokenizer = info["tokenizer"]
+    stem = tokenizer.removesuffix("-tokenizer")
+    shipped = {"flow": f"{stem}-painter", "turbo": f"{stem}-painter-turbo"}
+    full = shipped.get(str(name), name)
+    painter, about = checkpoint.load_model(full, Painter, device)
+    if about.get("tokenizer_sha256") != info["tokenizer_sha256"]:
+        raise ValueError(
+            f"{full} paints the codes of {about.get('tokenizer')}, and this model writes those of "
+            f"{tokenizer}; take painter='conv', or train a painter for it"
+        )
+    return painter, about

@@ -1,0 +1,129 @@
+"""How painters learn: what they are shown, what counts as an error, and runs of a few steps."""
+
+import pytest
+import torch
+
+from minillada import checkpoint
+from minillada.datasets.images import Images
+from minillada.painter import Painter
+from minillada.presets import get_preset
+from minillada.settings import changed
+from minillada.training import train
+from minillada.training.loop import fit
+from minillada.training.painters import Lesson, distance, painter_loss, turbo_loss
+from minillada.vq import ImageTokenizer
+
+PRESET = changed(get_preset("mnist-painter"), batch_size=4, steps=3, width=8, condition_width=8)
+TURBO = changed(PRESET, turbo=True, painting_steps=4)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return checkpoint.load_model("mnist-tokenizer", ImageTokenizer)[0]
+
+
+@pytest.fixture(scope="module")
+def images():
+    pixels = torch.randint(256, (16, 1, 32, 32), generator=torch.Generator().manual_seed(0))
+    return Images(pixels.byte(), torch.zeros(16, dtype=torch.long))
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return train.load_teacher("mnist-features", "cpu")[0]
+
+
+def generator():
+    return torch.Generator().manual_seed(1)
+
+
+def test_a_batch_holds_pictures_their_codes_and_what_the_decoder_makes_of_them(tokenizer, images):
+    preset = changed(PRESET, unconditional_rate=0.0)
+    batch = Lesson(preset, tokenizer, images, None).batch(Painter(PRESET.model), 0, generator())
+    shown = (batch.picture + 1) / 2
+    assert torch.equal(tokenizer.encode(shown), batch.codes)
+    torch.testing.assert_close(2 * tokenizer.decode(batch.codes) - 1, batch.sketch)
+    assert batch.noise.shape == batch.picture.shape == (4, 1, 32, 32)
+
+
+def test_some_batches_lack_codes_and_some_images_are_mirrored(tokenizer, images):
+    preset = changed(PRESET, unconditional_rate=1.0, mirrored=True)
+    batch = Lesson(preset, tokenizer, images, None).batch(Painter(PRESET.model), 0, generator())
+    assert (batch.codes == PRESET.model.codebook_size).all() and (batch.sketch == 0).all()
+    plain = Lesson(changed(preset, mirrored=False), tokenizer, images, None)
+    straight = plain.batch(Painter(PRESET.model), 0, generator()).picture
+    for mirrored, picture in zip(batch.picture, straight):
+        assert torch.equal(mirrored, picture) or torch.equal(mirrored, picture.flip(-1))
+
+
+def test_equal_pictures_have_no_feature_error_and_others_have_one(tokenizer, images, teacher):
+    lesson = Lesson(PRESET, tokenizer, images, teacher)
+    picture, other = 2 * images.floats(slice(0, 4)) - 1, 2 * images.floats(slice(4, 8)) - 1
+    assert lesson.feature_error(picture, picture) == 0 < lesson.feature_error(other, picture)
+    # Without a classifier nothing is added to a loss.
+    assert Lesson(PRESET, tokenizer, images, None).feature_error(other, picture) == 0
+
+
+def test_the_energy_score_asks_for_the_spread_of_real_pictures():
+    """For normal rows it is smallest at their spread, and the squared error at their mean."""
+    rows = torch.randn(3, 20_000, 16, generator=generator())
+    scores, errors = [], []
+    spreads = (0.0, 0.5, 1.0, 1.5)
+    for spread in spreads:
+        said, other, real = spread * rows[0], spread * rows[1], rows[2]
+        near = (distance(said, real) + distance(other, real)) / 2
+        scores.append(float(near - distance(said, other) / 2))
+        errors.append(float((said - real).square().mean()))
+    assert min(scores) == scores[spreads.index(1.0)]
+    assert min(errors) == errors[spreads.index(0.0)]
+
+
+@pytest.mark.parametrize("preset", [PRESET, TURBO])
+def test_both_losses_fall_and_reach_every_weight(preset, tokenizer, images, teacher):
+    torch.manual_seed(0)
+    painter, source = Painter(preset.model), Painter(PRESET.model).eval()
+    # The last layers begin with zeros, and so would the gradients of all others.
+    for block in (*painter.down, *painter.middle, *painter.up):
+        torch.nn.init.normal_(block.last.weight, std=0.1)
+    torch.nn.init.normal_(painter.leave[2].weight, std=0.1)
+    lesson = Lesson(changed(preset, unconditional_rate=0.5), tokenizer, images, teacher)
+    loss = (
+        painter_loss(painter, lesson) if preset is PRESET else turbo_loss(painter, source, lesson)
+    )
+    value, _ = loss(0)
+    value.backward()
+    assert not [name for name, weight in painter.named_parameters() if weight.grad is None]
+    records = fit(painter, loss, changed(preset.training, steps=40, learning_rate=3e-3))
+    # Times are random, and so are single losses.
+    values = torch.tensor([record["loss"] for record in records])
+    assert values[-10:].mean() < values[:10].mean()
+
+
+def test_a_painter_starts_from_the_codebook_and_a_turbo_painter_from_its_source(tokenizer):
+    painter = train.new_model(PRESET, "cpu", tokenizer)
+    assert torch.equal(painter.embedding.weight[:-1], tokenizer.embedding)
+    turbo = train.new_model(TURBO, "cpu", tokenizer, painter)
+    for name, value in turbo.state_dict().items():
+        assert torch.equal(value, painter.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"tokenizer": None}, "needs an image tokenizer"),
+        ({"grid": 8}, "grid of the painter is 8, but mnist-tokenizer has 4; set grid to 4"),
+        ({"codebook_size": 9}, "codebook_size of the painter is 9, but mnist-tokenizer has 512"),
+        ({"turbo": True}, "is distilled; name its painter with --set source=NAME"),
+        ({"dataset": "cifar10"}, "channels is 1, but the images have 3"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(changes, sentence, tmp_path):
+    if "dataset" in changes:
+        pytest.importorskip("minillada.datasets.cifar10")
+        from minillada.files import DATA_DIR
+
+        if not (DATA_DIR / "cifar10" / "cifar10.safetensors").exists():
+            pytest.skip("needs the whole of CIFAR-10")
+    with pytest.raises(ValueError, match=sentence):
+        train.train(changed(PRESET, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
