@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from ..commit import quota
 from ..config import SamplingConfig
 from ..datasets.table import data_set_of
 from ..evaluation import evaluate, suite
-from ..files import atomic
+from ..files import atomic, lock
 from ..layout import sides
 from ..measure.judge import load_judge
 from ..sampler import Generation
@@ -41,6 +42,7 @@ from ..writer import BATCH_SIZE, Row, equal_lengths
 from .plan import Measurement, Plan, Trial, read_plan
 
 MEASURES, FAILED = "measures.json", "failed.json"
+WAIT_SECONDS = 10
 
 
 # --- decoding as asked ---------------------------------------------------------------------------
@@ -174,8 +176,9 @@ class Job:
         plan = read_plan(self.folder)
         [trial] = [trial for trial in plan.trials() if trial.name == self.name]
         run = self.folder / self.name
-        (run / FAILED).unlink(missing_ok=True)
         try:
+            wait_for_folder(run)
+            (run / FAILED).unlink(missing_ok=True)
             train(
                 trial.preset,
                 Run(run, resume=True, tensorboard=self.tensorboard),
@@ -203,6 +206,17 @@ class Job:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
+
+
+def wait_for_folder(run: Path) -> None:
+    """Wait while another process trains this run: one that has outlived its ablation."""
+    while True:
+        try:
+            with lock(run):
+                return
+        except ValueError as error:
+            print(f"waiting: {error}", file=sys.stderr, flush=True)
+            time.sleep(WAIT_SECONDS)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -69,14 +69,22 @@ class Launch:
                 raise ValueError(
                     "there is no sbatch here; start this where SLURM jobs are submitted"
                 )
-        elif self.jobs > 1:
-            if sys.platform == "win32":
-                return "submitit starts no processes on Windows, so the runs go one after the other"
+        elif self.apart:
             load_package("submitit", "ablate")
+        elif self.jobs > 1:
+            return "submitit starts no processes on Windows, so the runs go one after the other"
         return None
 
+    @property
+    def apart(self) -> bool:
+        """Whether jobs are processes of their own."""
+        return self.executor == "slurm" or (self.jobs > 1 and sys.platform != "win32")
+
     def job(self, trial: Trial) -> Job:
-        return Job(self.folder.resolve(), trial.name, self.device, self.threads, self.tensorboard)
+        device = self.device
+        if self.apart and device.startswith("cuda"):
+            device = "cuda"  # such a process sees one GPU, whatever its number
+        return Job(self.folder.resolve(), trial.name, device, self.threads, self.tensorboard)
 
     def run(self, trials: Sequence[Trial]) -> None:
         """Run the jobs of some trials, and wait until all have ended, however they ended."""
@@ -85,7 +93,7 @@ class Launch:
             return
         if self.executor == "slurm":
             wait_for(submit_array(slurm(self), jobs))
-        elif self.jobs > 1 and sys.platform != "win32":
+        elif self.apart:
             run_side_by_side(self.folder / JOBS, jobs, self.jobs, gpus(self.device))
         else:
             for job in tqdm(jobs, "runs"):
@@ -100,9 +108,16 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def gpus(device: str) -> int:
-    """GPUs that can be handed round; 0 if another device is asked for, or one by its number."""
-    return torch.cuda.device_count() if device == "cuda" else 0
+def gpus(device: str) -> list[int]:
+    """The numbers of the GPUs that can be handed round; none for another kind of device."""
+    if not device.startswith("cuda"):
+        return []
+    # Numbers count from the first GPU of the machine, also where only some of them may be used.
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    numbers = [int(part) for part in named if part.strip().isdigit()]
+    numbers = numbers or list(range(torch.cuda.device_count()))
+    index = torch.device(device).index
+    return numbers if index is None else [numbers[index]]
 
 
 @contextmanager
@@ -120,7 +135,7 @@ def thread_count(threads: int | None):
 
 
 def run_side_by_side(
-    folder: Path, jobs: Sequence[Callable[[], None]], at_once: int, gpu_count: int = 0
+    folder: Path, jobs: Sequence[Callable[[], None]], at_once: int, numbers: Sequence[int] = ()
 ) -> None:
     """At most so many jobs at once, each a process of submitit's local executor."""
     submitit = load_package("submitit", "ablate")
@@ -132,7 +147,7 @@ def run_side_by_side(
             for place in range(at_once):
                 if waiting and place not in running:
                     executor = submitit.LocalExecutor(folder)
-                    executor.update_parameters(timeout_min=MINUTES, **gpu_of(place, gpu_count))
+                    executor.update_parameters(timeout_min=MINUTES, **gpu_of(place, numbers))
                     running[place] = executor.submit(waiting.pop(0))
             for place, job in list(running.items()):
                 if job.done():
@@ -146,11 +161,11 @@ def run_side_by_side(
         bar.close()
 
 
-def gpu_of(place: int, gpu_count: int) -> dict[str, Any]:
+def gpu_of(place: int, numbers: Sequence[int]) -> dict[str, Any]:
     """The parameters of submitit that give a place one of the GPUs; none without GPUs."""
-    if not gpu_count:
+    if not numbers:
         return {}
-    return {"gpus_per_node": 1, "visible_gpus": [place % gpu_count]}
+    return {"gpus_per_node": 1, "visible_gpus": [numbers[place % len(numbers)]]}
 
 
 def slurm(launch: Launch) -> Any:

@@ -68,8 +68,8 @@ class Report:
         drawing = (
             f"{passes} forward passes a drawing" if passes else "passes as decoding takes them"
         )
-        kind = "equal work" if len(steps) == 1 and passes else "unequal work is marked ≠"
-        return f"{kind}: {' or '.join(words)}; {drawing}"
+        kind = "equal work: " if len(steps) == 1 and passes else ""
+        return f"{kind}{' or '.join(words)}; {drawing}; unequal work is marked ≠"
 
     def lines(self) -> list[str]:
         """Everything as text: one table a score, the differences, and what failed."""

@@ -92,7 +92,7 @@ def ablate(
     usual = "drawing" if dataset == "mnist" else "draw"  # `evaluate` measures digits, tasks all
     plan = Plan(
         preset=preset,
-        fixed=tuple(fixed.items()),
+        fixed=tuple(sorted(fixed.items())),
         varied=varied,
         seeds=tuple(range(seed, seed + seeds)),
         measures=read_measures(measure or [usual], dataset),

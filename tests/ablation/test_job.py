@@ -1,6 +1,7 @@
 """A trial from training to numbers: equal passes, failures, interruptions."""
 
 import json
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from minillada import layout
 from minillada.ablation import job as jobs
 from minillada.ablation.job import Decoder, Job, count_passes, status, steps_for
 from minillada.ablation.plan import Measurement, write_plan
+from minillada.files import lock
 from minillada.settings import changed
 from minillada.training.train import train
 from minillada.uni import DRAW
@@ -67,7 +69,8 @@ def test_settings_of_decoding_reach_every_task():
 
 
 def test_a_job_trains_measures_and_is_done(tmp_path, plan, few_images):
-    asked = plan(measures=(("drawing", 20), ("describing", 20), ("likelihood", 20)))
+    names = ("drawing", "describing", "likelihood", "draw")  # the last one is a task
+    asked = plan(measures=tuple((name, 20) for name in names))
     write_plan(asked, tmp_path)
     [trial] = asked.trials()
     assert status(tmp_path, asked, trial).word == "new"
@@ -80,6 +83,8 @@ def test_a_job_trains_measures_and_is_done(tmp_path, plan, few_images):
     described = measured["describing:20"]
     assert described["passes"] == described["rows"] > 0 and "caption_passes" not in described
     assert "bits_per_token_ar" not in measured["likelihood:20"]
+    task = measured["draw:20 passes=9"]
+    assert task["draw_n"] == 20 and task["rows"] == 2 * task["passes"]
     # New weights are measured anew.
     assert jobs.read_measures(tmp_path / trial.name, sha256="0" * 64) == {}
 
@@ -124,3 +129,12 @@ def test_an_interrupted_job_goes_on_to_the_same_numbers(tmp_path, plan, few_imag
         for name in ("whole", "stopped")
     )
     assert whole == stopped  # the sum of the weights included
+
+
+def test_a_job_waits_for_a_process_that_trains_its_run(tmp_path, monkeypatch, capsys):
+    with ExitStack() as other:
+        other.enter_context(lock(tmp_path))
+        # The other process ends while the job waits.
+        monkeypatch.setattr(jobs.time, "sleep", lambda seconds: other.close())
+        jobs.wait_for_folder(tmp_path)
+    assert capsys.readouterr().err.count("waiting: the folder") == 1

@@ -27,10 +27,22 @@ def test_jobs_run_side_by_side_and_a_broken_one_stops_nobody(tmp_path):
     assert "FileExistsError" in logs
 
 
+def test_gpus_are_handed_round(monkeypatch):
+    given = [launch.gpu_of(place, [0, 1]).get("visible_gpus") for place in range(3)]
+    assert given == [[0], [1], [0]] and launch.gpu_of(1, []) == {}
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: 4)
+    assert launch.gpus("cuda") == [0, 1, 2, 3] and launch.gpus("cuda:1") == [1]
+    assert launch.gpus("cpu") == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert launch.gpus("cuda") == [2, 5] and launch.gpus("cuda:1") == [5]
+
+
 @unix
-def test_gpus_are_handed_round():
-    given = [launch.gpu_of(place, 2).get("visible_gpus") for place in range(3)]
-    assert given == [[0], [1], [0]] and launch.gpu_of(1, 0) == {}
+def test_a_process_of_its_own_sees_one_gpu(plan):
+    [trial] = plan().trials()
+    assert Launch(Path("x"), jobs=2, device="cuda:1").job(trial).device == "cuda"
+    assert Launch(Path("x"), jobs=1, device="cuda:1").job(trial).device == "cuda:1"
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def test_an_ablation_goes_on_after_a_crash_and_reports(call, tmp_path, monkeypat
     code, out, _ = call(*COMMAND, *GRID)
     assert code == 130 and "4 runs, about 27 min of training on" in out
     assert "(timed on 5 steps); 0 done, 4 to start" in out
-    assert "equal work: 3 steps of 4 sequences; 9 forward passes a drawing" in out
+    assert "equal work: 3 steps of 4 sequences; 9 forward passes a drawing; unequal" in out
     _, out, _ = call("ablate", "--report", "--out", "ab")
     assert "2 of 4 runs are not finished" in out
     # 2. the same command trains the other two
