@@ -4,14 +4,15 @@ Notable choices
 - A plan is data. It is stored in the folder, and the folder is refused to any other plan.
 - A setting called `sampling.NAME` belongs to decoding: a run is trained once and measured with
   each of its values. All others are settings of the preset, found by `settings.changed`.
-- Equal work is the default: all runs take the steps of the preset, and all drawings take
-  `EQUAL_PASSES` forward passes, unless the plan itself sets how drawings are decoded.
+- Equal work is the default: all runs take the steps of the preset, and all drawings as many
+  forward passes as its drawings usually take, unless the plan sets how drawings are decoded.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import shlex
 from collections.abc import Sequence
@@ -20,19 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from .. import checkpoint
-from ..config import Preset, SamplingConfig
+from ..config import ModelConfig, Preset, SamplingConfig, TokenizerConfig
 from ..evaluation import evaluate, suite
 from ..files import atomic
 from ..presets import get_preset
 from ..settings import Config, changed, from_dict, read_settings, settings, to_dict
 from ..training.checks import check_settings, check_tokens
 from ..training.state import differences
+from ..uni import DRAW
 from ..vocab import load_vocabulary
 from ..vq import ImageTokenizer
 
 PLAN = "ablation.json"
 SAMPLING = "sampling."
-EQUAL_PASSES = (9,)  # what `Uni.draw` takes at block size 16: 8 steps, and 1 as the prompt ends
 # Settings that decide how many passes a drawing takes; with them, nothing is made equal.
 DECIDE_PASSES = ("steps", "threshold", "adaptive", "edit_threshold", "minimal_topk", "fill_tail")
 DEFAULT_COUNTS = {"model": 600, "task": 300}
@@ -213,15 +214,14 @@ def read_measures(texts: Sequence[str], dataset: str = "mnist") -> tuple[tuple[s
     `ValueError` for a name that the data set does not know, or a count that says nothing.
     """
     found: dict[str, int] = {}
-    of_models = evaluate.MEASURES if dataset == "mnist" else {}  # they look at digits
-    known = (*of_models, *suite.SUITES[dataset])
+    known = (*evaluate.MEASURES, *suite.SUITES[dataset])
     for text in ",".join(texts).split(","):
         name, colon, number = text.partition(":")
         if name not in known:
             raise ValueError(f"there is no measure {name!r}; choose from {', '.join(known)}")
         if name in found:
             raise ValueError(f"{name} is measured twice; name each measure once")
-        kind = "model" if name in of_models else "task"
+        kind = "model" if name in evaluate.MEASURES else "task"
         count = DEFAULT_COUNTS[kind]
         if colon:
             count = int(number) if number.isascii() and number.isdigit() else 0
@@ -234,15 +234,25 @@ def read_measures(texts: Sequence[str], dataset: str = "mnist") -> tuple[tuple[s
     return tuple(found.items())
 
 
-def read_passes(text: str | None, plan_names: Sequence[str]) -> tuple[int, ...]:
-    """`"9,16"` as numbers; without a text `EQUAL_PASSES`, or nothing where the plan decides.
+def usual_passes(preset: Preset) -> int:
+    """About how many forward passes a drawing of this preset takes: 9 with 16 codes in a block."""
+    assert isinstance(preset.model, ModelConfig) and preset.tokenizer
+    coding = TokenizerConfig(**checkpoint.read_info(checkpoint.resolve(preset.tokenizer))["config"])
+    block = preset.model.block_size
+    passes = min(DRAW.steps, block) * math.ceil(coding.tokens / block)
+    # The block in which the prompt ends holds codes, too, and so there is one block more.
+    return passes + (block > 1)
 
-    `plan_names` are all settings that are fixed or varied. `ValueError` for words that are no
-    numbers, and where passes are asked for and decided by settings, too.
+
+def read_passes(text: str | None, names: Sequence[str], preset: Preset) -> tuple[int, ...]:
+    """`"9,16"` as numbers; without a text the usual number, or none where the plan decides.
+
+    `names` are all settings that are fixed or varied. `ValueError` for words that are no numbers,
+    and where passes are asked for and decided by settings, too.
     """
-    deciding = [f"{SAMPLING}{name}" for name in DECIDE_PASSES if f"{SAMPLING}{name}" in plan_names]
+    deciding = [SAMPLING + name for name in DECIDE_PASSES if SAMPLING + name in names]
     if text is None:
-        return () if deciding else EQUAL_PASSES
+        return () if deciding else (usual_passes(preset),)
     if deciding:
         raise ValueError(f"--passes and {deciding[0]} both decide the passes; choose one of them")
     passes = [int(part) if part.isascii() and part.isdigit() else 0 for part in text.split(",")]
@@ -254,11 +264,17 @@ def read_passes(text: str | None, plan_names: Sequence[str]) -> tuple[int, ...]:
 # --- checks --------------------------------------------------------------------------------------
 
 
+def backbone_preset(name: str) -> Preset:
+    """The preset called `name`. `ValueError` unless it trains a backbone on an image tokenizer."""
+    preset = get_preset(name)
+    if preset.kind != "backbone" or not preset.tokenizer:
+        raise ValueError(f"{name} is no backbone; only backbones can be compared here")
+    return preset
+
+
 def check_plan(plan: Plan) -> None:
     """`ValueError` for a plan with a setting that does not exist, or that no run can have."""
-    preset = get_preset(plan.preset)
-    if preset.kind != "backbone":
-        raise ValueError(f"{preset.name} is no backbone; only backbones can be compared here")
+    preset = backbone_preset(plan.preset)
     known = settings(preset).keys() - {"name", "kind", "seed", "dataset", "teacher"}
     known |= {SAMPLING + name for name in settings(SamplingConfig())}
     varied = [name for name, _ in plan.varied]
@@ -295,7 +311,7 @@ def check_trial(trial: Trial, start: str | None) -> None:
     preset = trial.preset
     check_settings(preset, start)
     if not preset.tokenizer:
-        raise ValueError(f"{preset.name} needs an image tokenizer; name one with --set tokenizer=")
+        raise ValueError("a backbone needs an image tokenizer; tokenizer cannot be empty")
     tokenizer, _ = checkpoint.load_model(preset.tokenizer, ImageTokenizer)
     check_tokens(preset, load_vocabulary(len(tokenizer.embedding), preset.text))
     if start:

@@ -29,12 +29,18 @@ from .plan import SAMPLING, Measurement, Plan, Trial, word
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# A measure -> its scores that are compared; a task has those that the suite gives it.
+# A measure -> its scores that are compared, where it has them: a digit is the class of a photo. A
+# task has the scores that the suite gives it.
 SCORES = {
     "tokenizer": ("reconstruction_accuracy",),
-    "drawing": ("draw_digit_accuracy",),
+    "drawing": ("draw_digit_accuracy", "draw_class_accuracy"),
     "variety": ("frechet_ratio",),
-    "describing": ("caption_digit_accuracy", "caption_exact_accuracy"),
+    "describing": (
+        "caption_digit_accuracy",
+        "caption_class_accuracy",
+        "caption_exact_accuracy",
+    ),
+    "editing": ("edit_operation_accuracy", "edit_class_accuracy"),
     "likelihood": ("bits_per_image_token", "bits_per_text_token", "bits_per_token"),
     "timing": ("timing.cached.median",),
 }

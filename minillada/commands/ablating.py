@@ -13,6 +13,7 @@ import typer
 from ..ablation.launch import Launch, estimate
 from ..ablation.plan import (
     Plan,
+    backbone_preset,
     check_plan,
     check_same,
     read_measures,
@@ -24,7 +25,6 @@ from ..ablation.plan import (
 from ..ablation.report import FILES, Report
 from ..extras.packages import load_package
 from ..files import lock
-from ..presets import get_preset
 from ..settings import read_settings
 from .common import (
     Device,
@@ -88,15 +88,14 @@ def ablate(
     fixed = read_settings(setting or []) | ({"steps": steps} if steps is not None else {})
     varied = read_varied(vary or [])
     check_range("seeds", seeds, 1, 1000)
-    dataset = get_preset(preset).dataset
-    usual = "drawing" if dataset == "mnist" else "draw"  # `evaluate` measures digits, tasks all
+    chosen = backbone_preset(preset)
     plan = Plan(
         preset=preset,
         fixed=tuple(sorted(fixed.items())),
         varied=varied,
         seeds=tuple(range(seed, seed + seeds)),
-        measures=read_measures(measure or [usual], dataset),
-        passes=read_passes(passes, [*fixed, *(name for name, _ in varied)]),
+        measures=read_measures(measure or ["drawing"], chosen.dataset),
+        passes=read_passes(passes, [*fixed, *(name for name, _ in varied)], chosen),
         start=start,
     )
     check_plan(plan)

@@ -6,6 +6,7 @@ import pytest
 
 from minillada.ablation import plan as plans
 from minillada.ablation.plan import Plan, read_measures, read_passes, read_varied
+from minillada.presets import get_preset
 from minillada.settings import from_dict, to_dict
 
 
@@ -48,14 +49,16 @@ def test_measures_of_models_and_tasks_have_counts():
 
 
 def test_passes_are_equal_unless_the_plan_decides_them():
-    assert read_passes(None, ["block_size"]) == (9,)
-    assert read_passes("9,16", []) == (9, 16)
-    assert read_passes(None, ["sampling.steps"]) == ()
+    preset = get_preset("mnist-cpu")
+    assert read_passes(None, ["block_size"], preset) == (9,)
+    assert read_passes(None, [], get_preset("mnist-ar")) == (16,)
+    assert read_passes("9,16", [], preset) == (9, 16)
+    assert read_passes(None, ["sampling.steps"], preset) == ()
     with pytest.raises(ValueError, match="--passes and sampling.threshold both decide"):
-        read_passes("9", ["sampling.threshold"])
+        read_passes("9", ["sampling.threshold"], preset)
     for text in ("0", "nine", "9,9", ""):
         with pytest.raises(ValueError, match="whole numbers from 1 on, each once"):
-            read_passes(text, [])
+            read_passes(text, [], preset)
 
 
 def test_every_choice_comes_with_every_seed_in_a_folder_of_its_own():
