@@ -15,7 +15,7 @@ Notable choices
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -41,7 +41,7 @@ class Stock(Protocol):
 
     def __len__(self) -> int: ...
 
-    def apart(self) -> Sequence[Expert]: ...
+    def apart(self) -> Sequence[Callable[[Tensor], Tensor]]: ...
 
 
 class Experts(nn.Module):

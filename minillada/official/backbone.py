@@ -5,11 +5,12 @@ Notable choices
   files are read into it: the experts of a projection are one parameter, of which each expert of a
   file fills its part. So weights are in memory once.
 - Names, shapes and types are compared before a number is read.
-- With `mapped=True` experts stay in their files, see `mapped.py`.
+- Experts may stay in their files (`mapped.py`), or be rounded to 8 bits (`eight_bit.py`).
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from ..experts import Expert
 from ..model import Backbone
 from ..moe import MixtureOfExperts
 from .config import read_config
+from .eight_bit import EightBitExperts
 from .mapped import Recent, StoredExperts
 from .names import Layout, backbone_entries, prefixed, unprefixed
 from .reading import Shapes, compare_shapes
@@ -35,6 +37,8 @@ from .shards import (
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 ROUTED = ".mlp.experts."
+# layer, number of the expert (none where they are stacked), projection
+EXPERT = r"model\.layers\.(\d+)\.mlp\.experts\.(?:(\d+)\.)?(\w+_proj)(?:\.weight)?"
 MOST_EXPERTS = 10_000  # of a layer
 
 
@@ -44,17 +48,21 @@ def load_backbone(
     dtype: str | torch.dtype = "bfloat16",
     mapped: bool = False,
     experts_on_gpu: int | None = None,
+    bits: int | None = None,
 ) -> Backbone:
     """The backbone of a checkpoint's folder, in evaluation mode.
 
     `mapped`: experts are not read but mapped from their files on the CPU, so that the model runs
     with less memory than its weights; they keep the file's type. `experts_on_gpu`: the experts
     are mapped, too, and copied to `device` when a token needs them; so many stay there, the ones
-    used last. `ValueError` for files that are damaged, hostile or of another model.
+    used last. `bits=8`: experts are rounded, see `eight_bit.py`. `ValueError` for files that are
+    damaged, hostile or of another model.
     """
     folder, place, target = Path(path), torch.device(device), as_dtype(dtype)
     if mapped and experts_on_gpu is None and place.type != "cpu":
         raise ValueError(f"mapped experts are on the CPU; for {place} give experts_on_gpu as well")
+    if bits is not None and (bits != 8 or mapped or experts_on_gpu is not None):
+        raise ValueError("experts can be rounded to 8 bits, and only if they are read into memory")
     # 1. what the files say, compared with each other
     config = read_config(folder)
     sums = read_sums(folder)
@@ -66,9 +74,10 @@ def load_backbone(
     with torch.device("meta"):
         backbone = Backbone(config).to(target).requires_grad_(False).eval()
     recent = None if experts_on_gpu is None else Recent(experts_on_gpu, place, target)
-    in_files = mapped or recent is not None
-    if in_files:
+    if mapped or recent is not None:
         leave_experts(backbone, stored, recent)
+    elif bits is not None:
+        round_experts(backbone)
     backbone.to_empty(device=place)
     for part in backbone.modules():
         if isinstance(part, MixtureOfExperts):
@@ -76,7 +85,7 @@ def load_backbone(
             part.gate.received.zero_()
 
     # 3. the numbers; those of mapped experts are only checked
-    fill(backbone, stored, sums, in_files)
+    fill(backbone, stored, sums)
     return backbone
 
 
@@ -149,18 +158,34 @@ def expert_of(views: dict[str, Tensor], start: str, number: int) -> Expert:
     return Expert(*matrices)
 
 
-def fill(
-    backbone: Backbone, stored: dict[str, Stored], sums: dict[str, str], in_files: bool
-) -> None:
+def round_experts(backbone: Backbone) -> None:
+    """Give the layers experts in 8 bits, still without memory."""
+    config = backbone.config
+    for layer in backbone.model.layers:
+        if isinstance(layer.mlp, MixtureOfExperts):
+            sizes = config.num_experts, config.hidden_size, config.moe_intermediate_size
+            with torch.device("meta"):
+                layer.mlp.experts = EightBitExperts(*sizes)  # type: ignore[assignment]
+
+
+def fill(backbone: Backbone, stored: dict[str, Stored], sums: dict[str, str]) -> None:
     """Read all files into the module; numbers of mapped experts are checked and left there."""
     # The state dict has an entry for each expert, and the parameters are those of the fused layout.
     places = backbone.state_dict() | dict(backbone.named_parameters())
-    places = {key: tensor for key, tensor in places.items() if not (in_files and ROUTED in key)}
     names = {one.key: name for name, one in stored.items()}
 
     def place(one: Stored, start: int, numbers: Tensor) -> None:
-        if names[one.key] in places:
-            places[names[one.key]].view(-1)[start : start + len(numbers)].copy_(numbers)
+        name = names[one.key]
+        expert = re.fullmatch(EXPERT, name)
+        experts = backbone.model.layers[int(expert[1])].mlp.experts if expert else None
+        if isinstance(experts, StoredExperts):
+            return
+        if expert and isinstance(experts, EightBitExperts):
+            # The row in the stack: matrices have one.shape[-2] rows each.
+            first = int(expert[2] or 0) * one.shape[-2] + start // one.shape[-1]
+            experts.put(expert[3], first, numbers.view(-1, one.shape[-1]))
+            return
+        places[name].view(-1)[start : start + len(numbers)].copy_(numbers)
 
     for path, inside in by_file(stored.values()):
         read_file(path, inside, place, sums)

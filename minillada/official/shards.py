@@ -183,8 +183,8 @@ def read_file(
 ) -> None:
     """Read a file from its first byte to its last, and give every piece of a tensor to `place`.
 
-    `place` gets the tensor, at which of its numbers the piece begins, and the piece, which it must
-    copy. `ValueError` for NaN, infinity, and another checksum than that in `sums`.
+    `place` gets the tensor, at which of its numbers the piece begins, and the piece: whole rows,
+    which it must copy. `ValueError` for NaN, infinity, and another checksum than that in `sums`.
     """
     if sums and path.name not in sums:
         raise ValueError(f"{path.parent / SUMS} does not name {path.name}; make it again")
@@ -197,8 +197,11 @@ def read_file(
             digest.update(file.read(8 + head))
         for stored in tensors:
             file.seek(stored.begin)
-            for begin in range(stored.begin, stored.end, PIECE):
-                piece = buffer[: min(PIECE, stored.end - begin)]
+            row = stored.shape[-1] * stored.dtype.itemsize
+            size = max(PIECE // row, 1) * row  # whole rows
+            buffer = buffer if len(buffer) >= size else torch.empty(size, dtype=torch.uint8)
+            for begin in range(stored.begin, stored.end, size):
+                piece = buffer[: min(size, stored.end - begin)]
                 if file.readinto(piece.numpy().data) != len(piece):
                     raise ValueError(f"{path} ends too early; download it again")
                 if sums:

@@ -120,6 +120,23 @@ def test_recently_used_experts_stay(folders):
         Recent(0, torch.device("cpu"), torch.float32)
 
 
+@pytest.mark.parametrize("layout", ["released", "fused"])
+def test_experts_in_eight_bits_are_nearly_the_same_model(folders, layout):
+    ids = random_ids(2, 24, 500)
+    exact = load_backbone(folders / layout, dtype="float32")
+    backbone = load_backbone(folders / layout, dtype="float32", bits=8)
+    experts = backbone.model.layers[2].mlp.experts
+    for ours, theirs in zip(experts.apart(), exact.model.layers[2].mlp.experts.apart()):
+        for (numbers, scales), matrix in zip(ours, theirs):
+            assert numbers.dtype == torch.int8 and numbers.abs().amax(1).eq(127).all()
+            error = (numbers * scales[:, None] - matrix).abs()
+            assert (error <= scales[:, None] * 0.501).all()
+    difference = (backbone(ids) - exact(ids)).abs().mean()
+    assert 0 < difference < 0.03 * exact(ids).std()
+    stacks = sum(experts.get_buffer(name).nbytes for name in ("gate_proj", "up_proj", "down_proj"))
+    assert stacks == sum(p.numel() for p in exact.model.layers[2].mlp.experts.parameters())
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_modes_on_a_gpu(folders):
     ids = random_ids(1, 24, 500).cuda()
@@ -135,6 +152,8 @@ def test_modes_that_do_not_exist(folders):
         load_backbone(folders / "released", dtype="float32", mapped=True)
     with pytest.raises(ValueError, match="give experts_on_gpu"):
         load_backbone(folders / "released", device="cuda", mapped=True)
+    with pytest.raises(ValueError, match="rounded to 8 bits, and only if they are read"):
+        load_backbone(folders / "released", bits=4)
     assert as_dtype("float32") == torch.float32
 
 
