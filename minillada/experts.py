@@ -15,7 +15,7 @@ Notable choices
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -30,7 +30,7 @@ class Expert(NamedTuple):
     up_proj: Tensor
     down_proj: Tensor
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, /) -> Tensor:
         """down(silu(gate(x)) * up(x)), from `[..., H]` to `[..., H]`."""
         inner = F.silu(F.linear(x, self.gate_proj)) * F.linear(x, self.up_proj)
         return F.linear(inner, self.down_proj)
@@ -41,7 +41,7 @@ class Stock(Protocol):
 
     def __len__(self) -> int: ...
 
-    def apart(self) -> Sequence[Callable[[Tensor], Tensor]]: ...
+    def apart(self) -> Sequence[Any]: ...  # each computes `[n, H]` from `[n, H]`
 
 
 class Experts(nn.Module):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ from .shards import (
     Stored,
     by_file,
     check_small_files,
+    crowd_memory,
     mapped_tensors,
     read_file,
     read_sums,
@@ -173,11 +175,12 @@ def fill(backbone: Backbone, stored: dict[str, Stored], sums: dict[str, str]) ->
     # The state dict has an entry for each expert, and the parameters are those of the fused layout.
     places = backbone.state_dict() | dict(backbone.named_parameters())
     names = {one.key: name for name, one in stored.items()}
+    layers: Any = backbone.model.layers  # for the type checker: only some have experts
 
     def place(one: Stored, start: int, numbers: Tensor) -> None:
         name = names[one.key]
         expert = re.fullmatch(EXPERT, name)
-        experts = backbone.model.layers[int(expert[1])].mlp.experts if expert else None
+        experts = layers[int(expert[1])].mlp.experts if expert else None
         if isinstance(experts, StoredExperts):
             return
         if expert and isinstance(experts, EightBitExperts):
@@ -187,5 +190,6 @@ def fill(backbone: Backbone, stored: dict[str, Stored], sums: dict[str, str]) ->
             return
         places[name].view(-1)[start : start + len(numbers)].copy_(numbers)
 
+    forget = crowd_memory(stored.values())
     for path, inside in by_file(stored.values()):
-        read_file(path, inside, place, sums)
+        read_file(path, inside, place, sums, forget)

@@ -26,7 +26,7 @@ class Rounded(NamedTuple):
     numbers: Tensor
     scales: Tensor
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, /) -> Tensor:
         return F.linear(x, self.numbers.to(x.dtype)) * self.scales.to(x.dtype)
 
 
@@ -37,7 +37,7 @@ class RoundedExpert(NamedTuple):
     up_proj: Rounded
     down_proj: Rounded
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, /) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 

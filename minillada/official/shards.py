@@ -6,6 +6,8 @@ Notable choices
   refused.
 - Numbers are read in pieces of a few MB, checked while they are in the processor's cache, and put
   where they belong. So memory holds the weights once.
+- Where the files would fill the memory, the system is told to forget what was read. Their pages
+  would push out others, and new pages cost more time than reading.
 - `SHA256SUMS` beside the files, as `sha256sum` writes it, is compared with what is read. Only so a
   flipped bit is noticed: one finite number is as good as another.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -180,15 +183,18 @@ def read_file(
     tensors: Iterable[Stored],
     place: Callable[[Stored, int, Tensor], None],
     sums: dict[str, str],
+    forget: bool = False,
 ) -> None:
     """Read a file from its first byte to its last, and give every piece of a tensor to `place`.
 
     `place` gets the tensor, at which of its numbers the piece begins, and the piece: whole rows,
-    which it must copy. `ValueError` for NaN, infinity, and another checksum than that in `sums`.
+    which it must copy. With `forget` the system need not keep what was read. `ValueError` for NaN,
+    infinity, and another checksum than that in `sums`.
     """
     if sums and path.name not in sums:
         raise ValueError(f"{path.parent / SUMS} does not name {path.name}; make it again")
     digest = hashlib.sha256()
+    forgotten = 0  # so many bytes from the start
     buffer = torch.empty(PIECE, dtype=torch.uint8)
     with open(path, "rb", buffering=0) as file:
         head = int.from_bytes(file.read(8), "little")
@@ -209,8 +215,19 @@ def read_file(
                 numbers = piece.view(stored.dtype)
                 check_finite(numbers, stored)
                 place(stored, (begin - stored.begin) // stored.dtype.itemsize, numbers)
+                if forget and begin - forgotten > 16 * PIECE:
+                    os.posix_fadvise(file.fileno(), 0, begin, os.POSIX_FADV_DONTNEED)
+                    forgotten = begin
     if sums:
         check_sum(path, sums[path.name], digest.hexdigest())
+
+
+def crowd_memory(tensors: Iterable[Stored]) -> bool:
+    """Whether the files would fill more than half of the free memory if the system kept them."""
+    if not hasattr(os, "posix_fadvise"):
+        return False  # then the system cannot be told
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return sum(stored.end - stored.begin for stored in tensors) > free / 2
 
 
 def check_finite(numbers: Tensor, stored: Stored) -> None:

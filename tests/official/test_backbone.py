@@ -8,7 +8,8 @@ import torch
 from helpers import random_ids
 from safetensors.torch import load_file, save_file
 
-from minillada.official import load_backbone
+from minillada.official import backbone as backbone_file
+from minillada.official import load_backbone, shards
 from minillada.official.backbone import as_dtype
 from minillada.official.config import read_config
 from minillada.official.fabricate import fabricate
@@ -164,6 +165,14 @@ def test_one_file_without_an_index(folder, tmp_path, quiet):
     (tmp_path / "single" / "config.json").write_text((folder / "config.json").read_text())
     ids = random_ids(1, 24, 500)
     assert torch.equal(load_backbone(tmp_path / "single")(ids), load_backbone(folder)(ids))
+
+
+def test_many_small_pieces_that_the_system_forgets(folders, monkeypatch):
+    whole = load_backbone(folders / "released").state_dict()
+    monkeypatch.setattr(shards, "PIECE", 100)
+    monkeypatch.setattr(backbone_file, "crowd_memory", lambda tensors: True)
+    pieces = load_backbone(folders / "fused").state_dict()
+    assert all(torch.equal(pieces[key], whole[key]) for key in whole)
 
 
 # --- the configuration ---------------------------------------------------------------------------
