@@ -121,7 +121,7 @@ class Uni(Writer):
         instructions: str | list[str],  # a single one serves all rows
         *,
         seed: int = 0,
-        guidance_text: float | None = None,  # None: that of `EDIT`
+        guidance_text: float | None = None,  # None: the model's own, or that of `EDIT`
         **sampling,
     ) -> Traced:
         """`edit` of images that are codes already, with codes and record."""
@@ -132,7 +132,8 @@ class Uni(Writer):
         rows = []
         for grids, text in zip(shown, texts):
             rows.append(self.edit_branches(self.vocab, grids, text, self.tokenizer.grid))
-        config = self.sampling(EDIT, guidance=guidance_text, **sampling)
+        base = changed(EDIT, **self.info.get("editing", {}))  # as in `draw_traced`
+        config = self.sampling(base, guidance=guidance_text, **sampling)
         codes, generation = self.fill_images(rows, config, row_generators(seed, len(rows)))
         return Traced(self.decode(codes), codes, generation)
 

@@ -448,3 +448,20 @@ def test_a_model_draws_with_the_settings_that_its_json_names(monkeypatch):
     first, second = seen
     assert (first.steps, first.guidance, first.strategy) == (3, 4.0, "random")
     assert first.temperature == DRAW.temperature and second == changed(first, steps=5)
+
+
+def test_a_model_edits_with_the_settings_of_its_json(monkeypatch):
+    uni, seen = tiny_uni(), []
+    uni.info = {"editing": {"steps": 3, "temperature": 0.5, "strategy": "random"}}
+
+    def fill(rows, config, *rest):
+        seen.append(config)
+        return torch.zeros(len(rows), 4, 4, dtype=torch.long), None
+
+    monkeypatch.setattr(uni, "fill_images", fill)
+    image = torch.zeros(1, 1, 32, 32)
+    uni.edit(image, "a two")
+    uni.edit(image, "a two", guidance_text=3.0, temperature=0.0)
+    first, second = seen
+    assert (first.steps, first.temperature, first.strategy) == (3, 0.5, "random")
+    assert second == changed(first, guidance=3.0, temperature=0.0)

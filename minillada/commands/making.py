@@ -16,7 +16,7 @@ from ..datasets.cifar10 import load_cifar10_or_sample
 from ..datasets.pictures import read as read_picture
 from ..measure.judge import load_judge
 from ..show import grids, strips
-from ..uni import DRAW, EDIT, load
+from ..uni import load
 from .common import (
     MOST_PICTURES,
     Device,
@@ -37,6 +37,7 @@ from .common import (
     save_images,
 )
 
+OWN = "default: the model's own"
 PictureFiles = Annotated[list[Path], argument("Picture files, of any size: PNG, JPEG, …")]
 Together = Annotated[
     bool,
@@ -100,9 +101,9 @@ def draw(
         list[str], argument("What to draw, for example 'a thick seven leaning right'.")
     ],
     count: Annotated[int, option(f"How many of each, {MOST_PICTURES} at most.")] = 8,
-    steps: Annotated[int, option("Denoising steps per block.")] = DRAW.steps,
-    guidance: Annotated[float, option("Guidance scale; 1 is none.")] = DRAW.guidance,
-    temperature: Annotated[float, option("0 takes the most likely code.")] = DRAW.temperature,
+    steps: Annotated[int | None, option(f"Denoising steps per block; {OWN}.")] = None,
+    guidance: Annotated[float | None, option(f"Guidance scale, 1 is none; {OWN}.")] = None,
+    temperature: Annotated[float | None, option(f"0 takes the most likely code; {OWN}.")] = None,
     painter: Annotated[
         str, option("conv (the tokenizer's decoder), flow, turbo, or a painter's weights.")
     ] = "conv",
@@ -199,10 +200,10 @@ def edit(
         option("For example 'make it thicker', 'mirror it' or 'turn it into a four'."),
     ],
     together: Together = False,
-    guidance_text: Annotated[float, option("Scale of (instruction - none).")] = EDIT.guidance,
+    guidance_text: Annotated[float | None, option(f"Scale of (instruction - none); {OWN}.")] = None,
     guidance_image: Annotated[
-        float, option("Scale of (image - none); 0 leaves it out.")
-    ] = EDIT.guidance_image,
+        float | None, option(f"Scale of (image - none), 0 leaves it out; {OWN}.")
+    ] = None,
     out: Out = Path("outputs/edit.png"),
     model: Model = "mnist-uni",
     device: Device = "cpu",
