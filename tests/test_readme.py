@@ -77,7 +77,7 @@ def test_every_subcommand_is_shown_and_has_the_common_options():
     for name, command in subcommands().items():
         shown = any(tuple(words[: len(name)]) == name for words in commands("minillada"))
         assert shown, f"the README does not show {' '.join(name)}"
-        if name[0] != "official":  # some of those only read headers
+        if "official" not in name:  # some of those only read headers
             assert {"device", "seed"} <= {parameter.name for parameter in command.params}, name
 
 

@@ -8,7 +8,7 @@ Notable choices
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from PIL import Image
@@ -35,6 +35,7 @@ Place = Annotated[str, argument("Folder of the checkpoint, or its name on the Hu
 Text = Annotated[str, argument("What to draw, to change or to tell.")]
 Number = Annotated[Literal["bfloat16", "float32"], option("Type of the weights.")]
 Mapped = Annotated[bool, option("Leave the experts in their files.", "--mapped")]
+ExpertsOnGPU = Annotated[int | None, option("Keep so many; fetch others from files.", min=1)]
 Offload = Annotated[bool, option("Let tokenizer and painter wait in main memory.", "--offload")]
 Painter = Annotated[Literal["turbo", "normal"], option("turbo: 8 steps; normal: 50.")]
 PainterSteps = Annotated[int | None, option("Steps of the painter, if not those.", min=1)]
@@ -48,11 +49,14 @@ def official_model(
     dtype: str,
     mapped: bool,
     offload: bool,
+    experts_on_gpu: int | None,
     painter_steps: int | None = None,
 ) -> OfficialModel:
+    """The checkpoint, as the options say."""
     from ..official import load
 
-    model = load(place, check_device(device), dtype, mapped=mapped, offload=offload)
+    more: dict[str, Any] = {"mapped": mapped, "offload": offload, "experts_on_gpu": experts_on_gpu}
+    model = load(place, check_device(device), dtype, **more)
     if painter_steps:
         model.painter_steps = dict.fromkeys(model.painter_steps, painter_steps)
     return model
@@ -146,12 +150,13 @@ def draw(
     device: Device = "cpu",
     dtype: Number = "bfloat16",
     mapped: Mapped = False,
+    experts_on_gpu: ExpertsOnGPU = None,
     offload: Offload = False,
     seed: Seed = 0,
 ) -> None:
     """Draw a text."""
     check_texts([prompt])
-    model = official_model(place, device, dtype, mapped, offload, painter_steps)
+    model = official_model(place, device, dtype, mapped, offload, experts_on_gpu, painter_steps)
     with picture_file(out) as (path, kind):
         picture = model.draw(
             prompt, size=size, steps=steps, guidance=guidance, painter=painter, seed=seed
@@ -166,12 +171,13 @@ def describe(
     device: Device = "cpu",
     dtype: Number = "bfloat16",
     mapped: Mapped = False,
+    experts_on_gpu: ExpertsOnGPU = None,
     offload: Offload = False,
     length: Annotated[int, option("Tokens at most.", min=1)] = 2048,
 ) -> None:
     """Describe a photo."""
     read = open_photo(photo)
-    model = official_model(place, device, dtype, mapped, offload)
+    model = official_model(place, device, dtype, mapped, offload, experts_on_gpu)
     print(escaped(model.describe(read, length=length)))
 
 
@@ -182,13 +188,14 @@ def answer(
     device: Device = "cpu",
     dtype: Number = "bfloat16",
     mapped: Mapped = False,
+    experts_on_gpu: ExpertsOnGPU = None,
     offload: Offload = False,
     length: Annotated[int, option("Tokens at most.", min=1)] = 2048,
 ) -> None:
     """Answer a question about one photo or several."""
     check_texts([question])
     read = [open_photo(photo) for photo in photos]
-    model = official_model(place, device, dtype, mapped, offload)
+    model = official_model(place, device, dtype, mapped, offload, experts_on_gpu)
     print(escaped(model.answer(read, question, length=length)))
 
 
@@ -208,13 +215,14 @@ def edit(
     device: Device = "cpu",
     dtype: Number = "bfloat16",
     mapped: Mapped = False,
+    experts_on_gpu: ExpertsOnGPU = None,
     offload: Offload = False,
     seed: Seed = 0,
 ) -> None:
     """Edit a photo."""
     check_texts([instruction])
     read = open_photo(photo)
-    model = official_model(place, device, dtype, mapped, offload, painter_steps)
+    model = official_model(place, device, dtype, mapped, offload, experts_on_gpu, painter_steps)
     scales = {"guidance_text": guidance_text, "guidance_image": guidance_image}
     with picture_file(out) as (path, kind):
         edited = model.edit(
@@ -235,12 +243,13 @@ def think(
     device: Device = "cpu",
     dtype: Number = "bfloat16",
     mapped: Mapped = False,
+    experts_on_gpu: ExpertsOnGPU = None,
     offload: Offload = False,
     seed: Seed = 0,
 ) -> None:
     """Think in words, then draw."""
     check_texts([prompt])
-    model = official_model(place, device, dtype, mapped, offload, painter_steps)
+    model = official_model(place, device, dtype, mapped, offload, experts_on_gpu, painter_steps)
     with picture_file(out) as (path, kind):
         text, picture = model.think_and_draw(
             prompt, size=size, steps=steps, painter=painter, seed=seed
@@ -262,12 +271,13 @@ def interleave(
     device: Device = "cpu",
     dtype: Number = "bfloat16",
     mapped: Mapped = False,
+    experts_on_gpu: ExpertsOnGPU = None,
     offload: Offload = False,
     seed: Seed = 0,
 ) -> None:
     """Texts and pictures in turn."""
     check_texts([prompt])
-    model = official_model(place, device, dtype, mapped, offload, painter_steps)
+    model = official_model(place, device, dtype, mapped, offload, experts_on_gpu, painter_steps)
     story = model.interleave(
         prompt, size=size, steps=steps, painter=painter, seed=seed, images=images
     )

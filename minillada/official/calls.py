@@ -85,17 +85,19 @@ class Call(Uni):
         return [self.continue_story(story, length, config) for story in stories]
 
     def continue_story(self, story: Story, length: int, config: SamplingConfig) -> bool:
-        """Add a text to a story; whether it goes on with an image."""
+        """Add a text to a story; returns whether it goes on with an image."""
         assert isinstance(story, OfficialStory)
+        # 1. what is there so far; a story that has begun ends where no text fits any more
         prompt = story.prompt()
         space = self.space(len(prompt))
         if story.parts and space < 1:
             return self.is_full()
         check_space(len(prompt), space)
-        # Lists of one row.
+        # 2. a text, and the header behind it; both are lists of one row
         texts, headers = self.write_until_image([prompt], min(length, space), config)
         story.parts.append(texts[0])
         story.header = headers[0]
+        # 3. in a story the model says how large the next image is, and that must fit, too
         if story.task == "interleave" and story.header:
             own = prompts.header_grid(self.vocab, story.header)
             self.tokenizer.grid = own or self.tokenizer.grid

@@ -317,6 +317,15 @@ def test_every_call_on_a_gpu(checkpoint, small_edits, offload):
     assert isinstance(model.answer(photo(), "what?", length=3), str)
 
 
+@pytest.mark.parametrize("how", [{"mapped": True}, {"experts_on_gpu": 2}])
+def test_experts_in_their_files_answer_the_same(checkpoint, how):
+    answers = []
+    for options in ({}, how):
+        other = load(checkpoint, **options)
+        answers.append(other.answer(photo(), "What is it?", length=40))
+    assert answers[0] == answers[1] and answers[0]
+
+
 def test_parts_are_read_when_needed_and_kept(model, checkpoint, asked):
     fresh = load(checkpoint)
     assert not fresh.parts.kept
