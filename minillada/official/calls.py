@@ -142,7 +142,7 @@ class OfficialModel:
         """A picture of a text."""
         call = self.call(self.grid(size), painter, seed)
         given = IMAGE | {"steps": steps, "guidance": guidance} | sampling
-        return picture(call.draw([prompt], seed=seed, **given)[0])
+        return picture(call.draw_traced([prompt], seed=seed, **given).images[0])
 
     def describe(self, photo: Image.Image, *, question: str = QUESTION, **sampling) -> str:
         """What is to be seen."""
