@@ -117,12 +117,13 @@ class Report:
         for row in self.differences.to_dict("records"):
             share = is_share(row["score"])
             target = f", {row['target']} passes" if row["target"] else ""
-            mean = shown(row["mean"], share, sign=True)
+            mean = shown_difference(row["mean"], share)
             text = f"  {words_of(row['score'])}{target}: {row['setting']} {row['value']} − "
             text += f"{row['base']}: {mean}"
             if not math.isnan(row["low"]):
-                low, high = (shown(row[end], share, sign=True) for end in ("low", "high"))
+                low, high = (shown_difference(row[end], share) for end in ("low", "high"))
                 text += f" [{low} to {high}]"
+            text += " points" if share else ""
             text += f", p = {number_or_dash(row['p_holm'], '.3f')}"
             if row["unequal"]:
                 text += f" (≠ {row['unequal']})"
@@ -246,12 +247,14 @@ class Report:
 # --- helpers -------------------------------------------------------------------------------------
 
 
-def shown(value: float, share: bool, sign: bool = False) -> str:
-    """`97.4 %`, or a number with four digits; `sign` also shows a plus."""
-    plus = "+" if sign else ""
-    if share:
-        return f"{100 * value:{plus}.1f} %"
-    return f"{value:{plus}.4g}"
+def shown(value: float, share: bool) -> str:
+    """`97.4 %`, or a number with four digits."""
+    return f"{100 * value:.1f} %" if share else f"{value:.4g}"
+
+
+def shown_difference(value: float, share: bool) -> str:
+    """`+2.1`, in percentage points where shares are compared, or `+0.03214`."""
+    return f"{100 * value:+.1f}" if share else f"{value:+.4g}"
 
 
 def number_or_dash(value: float, form: str) -> str:
@@ -306,4 +309,5 @@ def draw(
         for line in () if numeric else panel.lines:
             line.set_linestyle("none")
         panel.set_xlim(-0.5, len(names) - 0.5)
-    return charts.label(figure, names)
+    # high enough for a long name beside the axis and a legend of some lines above it
+    return charts.label(figure, names, size=(5.5 * len(figure.axes), 4.4))
