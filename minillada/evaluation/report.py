@@ -62,6 +62,26 @@ MODEL_BARS = {
     "bits_per_token_ar": Bar("bits per token, autoregressive model of the same size (exact)"),
 }
 
+# The same for photos
+PHOTO_BARS = {
+    "judge_accuracy": Bar("judge right on real test images", 0.935),
+    "reconstruction_accuracy": Bar("judge right on their reconstructions", 0.84),
+    "reconstruction_psnr_db": Bar("reconstruction", 22.5, unit="dB"),
+    "caption_class_accuracy": Bar("caption names the right class", 0.7),
+    "caption_brightness_accuracy": Bar("caption says the right brightness", 0.95),
+    "caption_colour_accuracy": Bar("caption says the right colour, or rightly none", 0.88),
+    "draw_class_accuracy": Bar("drawn class is the asked one", 0.88),
+    "draw_brightness_accuracy": Bar("brightness as asked", 0.96),
+    "draw_colour_accuracy": Bar("colour as asked", 0.92),
+    "frechet_ratio": Bar(
+        "Fréchet distance of drawings to the test set, over that of reconstructions",
+        most=2,
+        unit="",
+    ),
+    "edit_operation_accuracy": Bar("exact edit: right operation done and class kept", 0.85),
+    "edit_class_accuracy": Bar("turned into another class", 0.75),
+}
+
 # A score of `suite` -> its bar
 TASK_BARS = {
     "digit": Bar("what digit is this?", 0.985),
@@ -88,14 +108,18 @@ def numbers() -> str:
     """Both tables, with the sentences above them."""
     metrics = checkpoint.read_info(checkpoint.resolve("mnist"))["metrics"]
     scores = checkpoint.read_info(checkpoint.resolve("mnist-uni"))["tasks"]
+    photos = checkpoint.read_info(checkpoint.resolve("cifar"))["metrics"]
     seed = metrics["seed"]
     return (
         f"`minillada evaluate mnist` measures these, here with seed {seed}. In brackets stand both "
         "ends of a 95 % interval and the number of samples. Passes are forward passes of one row "
         "that an answer took; a branch of guidance is a row, too.\n\n"
-        f"{model_table(metrics)}\n"
+        f"{model_table(metrics, MODEL_BARS)}\n"
         "`minillada evaluate mnist-uni --suite tasks` measures these, on test images:\n\n"
-        f"{tasks_table(scores)}"
+        f"{tasks_table(scores)}\n"
+        "`minillada evaluate cifar` measures these, on test images of CIFAR-10; those here have "
+        "fewer samples (`--samples`):\n\n"
+        f"{model_table(photos, PHOTO_BARS)}"
     )
 
 
@@ -110,10 +134,10 @@ def passes_of(count: float | None) -> str:
     return f", {count:.1f} passes" if count else ""
 
 
-def model_table(metrics: dict) -> str:
-    """One row for each of `MODEL_BARS`, and the time of a drawing."""
+def model_table(metrics: dict, bars: dict[str, Bar]) -> str:
+    """One row for each of the bars, and the time of a drawing where it was measured."""
     rows: list[tuple] = []
-    for name, bar in MODEL_BARS.items():
+    for name, bar in bars.items():
         # Decibels, ratios and bits are no shares: each is printed in its own way.
         measured, what = interval_of(metrics, name), bar.what
         if name == "reconstruction_psnr_db":
@@ -127,10 +151,11 @@ def model_table(metrics: dict) -> str:
         else:
             text = measured.percent() + passes_of(metrics.get(f"{name.split('_')[0]}_passes"))
         rows.append((what, bar, text))
-    speed = metrics["timing"]
-    what = f"drawing {speed['batch']} digits on {speed['device']}, {speed['cached']['clock']}"
-    uncached = f"without the cache {speed['cache_speedup']:.2f} times as long"
-    rows.append((what, "reported", f"{speed['cached']['median']:.2f} s; {uncached}"))
+    if "timing" in metrics:
+        speed = metrics["timing"]
+        what = f"drawing {speed['batch']} digits on {speed['device']}, {speed['cached']['clock']}"
+        uncached = f"without the cache {speed['cache_speedup']:.2f} times as long"
+        rows.append((what, "reported", f"{speed['cached']['median']:.2f} s; {uncached}"))
     return table("| what | to reach | measured |", rows)
 
 

@@ -8,7 +8,7 @@ import torch
 from helpers import generator, real_images, tiny_backbone, tiny_judge, tiny_uni
 
 from minillada import checkpoint
-from minillada.datasets import captions, colour, mnist
+from minillada.datasets import captions, cifar10, colour, mnist
 from minillada.datasets.mnist import Images
 from minillada.datasets.table import CIFAR10
 from minillada.evaluation import evaluate
@@ -275,3 +275,28 @@ def test_only_the_named_measures_are_taken(tiny_world):
 def test_too_few_samples():
     with pytest.raises(ValueError, match="19 samples say nothing; ask for at least 20"):
         evaluate.evaluate("mnist", samples=19)
+
+
+def test_the_shipped_model_of_photos_is_measured_by_its_own_names(monkeypatch):
+    monkeypatch.setattr(cifar10, "load_cifar10", cifar10.load_cifar10_sample)
+    monkeypatch.setattr(evaluate, "FEWEST_SAMPLES", 10)
+    report = evaluate.evaluate("cifar", samples=10, only=["tokenizer", "drawing", "describing"])
+    assert report["judge_accuracy"] >= 0.7 and report["reconstruction_psnr_db"] > 20
+    assert report["tokens_per_image"] == 64
+    for kind in ("draw", "caption"):
+        for name in ("class", "brightness", "colour"):
+            assert 0 <= report[f"{kind}_{name}_accuracy_low"] <= report[f"{kind}_{name}_accuracy"]
+    assert report["draw_class_accuracy_n"] == 10
+
+
+def test_edits_are_measured_where_they_were_learned(monkeypatch):
+    marked = {
+        "edit_operation": SimpleNamespace(right={"": [True, False]}),
+        "edit_label": SimpleNamespace(right={"": [True, True]}),
+    }
+    monkeypatch.setattr(evaluate.suite, "unseen_pool", lambda dataset: None)
+    monkeypatch.setattr(evaluate.suite, "run", lambda *_: marked)
+    info = {"training": {"data": {"mixture": [["edit_operation", 1], ["edit_label", 1]]}}}
+    report = evaluate.evaluate_editing(SimpleNamespace(info=info), None, 2, 0, CIFAR10)
+    assert report["edit_operation_accuracy"] == 0.5 and report["edit_class_accuracy"] == 1
+    assert not evaluate.evaluate_editing(SimpleNamespace(info={}), None, 2, 0, CIFAR10)

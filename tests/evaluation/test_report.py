@@ -49,7 +49,7 @@ def test_every_task_has_a_row():
 
 def test_passes_stand_beside_what_depends_on_them():
     metrics = record("mnist")["metrics"] | {"draw_passes": 18.0, "caption_passes": 2.5}
-    rows = model_table(metrics).splitlines()
+    rows = model_table(metrics, MODEL_BARS).splitlines()
     assert sum("18.0 passes" in row for row in rows) == 3
     assert sum("2.5 passes" in row for row in rows) == 2
     scores = record("mnist-uni")["tasks"]
