@@ -94,15 +94,14 @@ class Experts(nn.Module):
         if strict:
             ours = (key for key in state_dict if key.startswith(prefix))
             unexpected += [key for key in ours if key not in known]
-        for key, matrix in known.items():
-            if key not in state_dict:
-                continue
-            found = state_dict[key]
+        for key in known.keys() & state_dict.keys():
+            found, matrix = state_dict[key], known[key]
             if found.shape != matrix.shape:
                 errors.append(f"{key} has shape {list(found.shape)}, not {list(matrix.shape)}")
-                continue
-            with torch.no_grad():  # the stacks stay what they are, also with `assign=True`
-                matrix.copy_(found)
+            elif matrix.is_meta:
+                errors.append(f"{key} has no memory to be read into; call to_empty first")
+            else:  # the stacks stay what they are, also with `assign=True`
+                matrix.detach().copy_(found)
 
 
 # --- the weighted sum ----------------------------------------------------------------------------

@@ -129,3 +129,8 @@ def test_experts_on_meta_need_no_memory():
     with torch.device("meta"):
         backbone = Backbone(tiny_config(**SPARSE | dict(num_experts=4096)))
     assert backbone.model.layers[1].mlp.experts.up_proj.is_meta
+    state = tiny_backbone(**SPARSE | dict(num_experts=16)).state_dict()
+    with torch.device("meta"):
+        empty = Backbone(tiny_config(**SPARSE | dict(num_experts=16)))
+    with pytest.raises(RuntimeError, match="has no memory to be read into"):
+        empty.load_state_dict(state, assign=True)

@@ -15,7 +15,6 @@ from ..evaluation import evaluate as measures
 from ..files import DATA_DIR, WEIGHTS_DIR
 from ..measure.intervals import interval_of
 from ..measure.judge import load_judge
-from ..official import memory
 from ..painter import Painter
 from ..presets import PRESETS
 from ..show import grids
@@ -193,6 +192,8 @@ def bench_official(
     as_json: Json = False,
 ) -> None:
     """Memory and time of loading the official backbone, and of one forward pass (Linux)."""
+    from ..official import memory
+
     print_report(memory.measure(folder, mapped, tokens, seed), as_json)
 
 
