@@ -15,7 +15,7 @@ from ..settings import changed
 from .runner import Experiment, Lab, Point, main
 
 STEPS, EVERY = 2000, 500
-PROMPTS, IMAGES = 80, 500
+PROMPTS, IMAGES = 50, 200
 DRAWING = {"steps": 12, "guidance": 6.0, "strategy": "random"}
 
 
