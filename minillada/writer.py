@@ -200,6 +200,8 @@ class Writer(nn.Module):
         """
         sketch = self.decode(codes) if sketch is None else sketch
         if painter == "conv":
+            if steps is not None:
+                raise ValueError("the convolutional decoder has no steps; leave painter_steps out")
             return sketch
         network, _ = load_painter(painter, self.info, self.device)
         return paint(network, codes, sketch, steps, seed).cpu()

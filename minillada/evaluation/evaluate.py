@@ -96,25 +96,32 @@ def evaluate_drawing(
 def evaluate_variety(
     uni: Uni, judge: Judge, test: Images, n: int, seed: int, data: DataSet = MNIST, **sampling
 ) -> dict:
-    """Two Fréchet distances to the whole test set.
+    """Fréchet distances to the whole test set.
 
-    One is that of drawings from `n` test captions. The other is that of `n` reconstructions: the
-    floor, because no drawing can hold more detail than the tokenizer keeps.
+    One is that of drawings from `n` test captions. Another is that of `n` reconstructions: the
+    floor, because no drawing of the decoder can hold more detail than the tokenizer keeps.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(test.labels), generator=generator)[:n]
     images = test.floats(chosen)
     classes = data.classes(images, test.labels[chosen])
     texts = [data.grammar.caption(*row) for row in classes.tolist()]
-    drawn = uni.draw(texts, seed=seed + 1, **sampling)
+    drawn = uni.draw_traced(texts, seed=seed + 1, **sampling)
     # Distances to the same set are comparable only at the same number of samples.
     everything = judge.features(test.floats())
-    distance = frechet_distance(judge.features(drawn), everything)
+    distance = frechet_distance(judge.features(drawn.images), everything)
     floor = frechet_distance(judge.features(uni.decode(uni.encode(images))), everything)
     ratio = distance / floor
-    return {
+    report = {
         "frechet_distance": distance, "frechet_floor": floor, "frechet_ratio": ratio, "frechet_n": n
     }  # fmt: skip
+    # The same codes through the turbo painter, where the tokenizer has one; the floor stays.
+    name = f"{uni.info.get('tokenizer', '').removesuffix('-tokenizer')}-painter-turbo"
+    if checkpoint.shipped(name):
+        painted = uni.paint(drawn.codes, "turbo", seed=seed + 1, sketch=drawn.images)
+        distance = frechet_distance(judge.features(painted), everything)
+        report |= {"frechet_painted": distance, "frechet_ratio_painted": distance / floor}
+    return report
 
 
 def evaluate_describing(uni: Uni, images: Tensor, labels: Tensor, data: DataSet = MNIST) -> dict:

@@ -42,7 +42,7 @@ def turbo(source: Preset, steps: int) -> Preset:
         source,
         name=f"{source.name}-turbo",
         source=source.name,
-        training=changed(source.training, steps=steps, learning_rate=5e-4),
+        training=changed(source.training, steps=steps, learning_rate=2e-4),
         model=changed(source.model, turbo=True, painting_steps=4),
     )
 
@@ -52,7 +52,7 @@ CIFAR_PAINTER = painter("cifar10", PHOTOS, 5500)
 PAINTERS = (
     FEATURES,
     MNIST_PAINTER,
-    turbo(MNIST_PAINTER, 600),
+    turbo(MNIST_PAINTER, 100),
     CIFAR_PAINTER,
-    turbo(CIFAR_PAINTER, 400),
+    turbo(CIFAR_PAINTER, 150),
 )

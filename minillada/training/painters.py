@@ -76,26 +76,6 @@ class Lesson:
             error = error + (a - b).square().mean() / b.square().mean()
         return error / max(len(right), 1)
 
-    def feature_score(self, said: Tensor, other: Tensor, wanted: Tensor) -> Tensor:
-        """The energy score of features: two pictures that were said, from two kinds of noise.
-
-        Each has to be near the real picture and far from the other one, half as much. It is
-        smallest when what is said is spread as widely as real pictures of the same codes are
-        (Gneiting and Raftery 2007, section 4.2). The squared error asks for their mean instead.
-        """
-        score = torch.zeros((), device=said.device)
-        with torch.no_grad():
-            right = self.features(wanted)
-        for a, b, c in zip(self.features(said), self.features(other), right):
-            near, apart = (distance(a, c) + distance(b, c)) / 2, distance(a, b)
-            score = score + (near - apart / 2) / c.norm(dim=1).mean()
-        return score / max(len(right), 1)
-
-
-def distance(a: Tensor, b: Tensor) -> Tensor:
-    """The mean distance of rows `[B, F]`, whose gradient is finite where they are equal."""
-    return ((a - b).square().sum(1) + 1e-6).sqrt().mean()
-
 
 def painter_loss(painter: Painter, lesson: Lesson) -> Loss:
     """Flow matching: the squared error of the velocity, and that of the features."""
@@ -134,11 +114,9 @@ def turbo_loss(painter: Painter, source: Painter, lesson: Lesson) -> Loss:
         wanted = consistency_target(student, teacher, x, now, then, SUBSTEPS)
         said = painter(x, now, *given)
         squared = (said - wanted).square().mean()
-        # 2. what it says at a second place
-        noise = torch.randn(picture.shape, generator=generator).to(lesson.device)
-        other = painter(mix(picture, noise, now), now, *given)
-        score = lesson.feature_score(said, other, picture)
-        metrics = {"squared": float(squared.detach()), "score": float(score.detach())}
-        return squared + lesson.model.feature_weight * score, metrics
+        # 2. the features
+        features = lesson.feature_error(said, picture)
+        metrics = {"squared": float(squared.detach()), "features": float(features.detach())}
+        return squared + lesson.model.feature_weight * features, metrics
 
     return loss

@@ -789,6 +789,59 @@ ANSWERS |= {
 }
 
 
+# 11 painter
+
+
+def my_walk(velocity, noise, steps):
+    x = noise
+    for step in range(steps):
+        x = x + velocity(x, step / steps) / steps
+    return x
+
+
+def late_walk(velocity, noise, steps):
+    x = noise
+    for step in range(steps):
+        x = x + velocity(x, (step + 1) / steps) / steps
+    return x
+
+
+ANSWERS |= {
+    "check_line": (
+        lambda picture, noise, t: (t * picture + (1 - t) * noise, picture - noise),
+        {
+            "t = 0 must be the noise": lambda picture, noise, t: (
+                (1 - t) * picture + t * noise,
+                picture - noise,
+            ),
+            "from the noise to the picture": lambda picture, noise, t: (
+                t * picture + (1 - t) * noise,
+                noise - picture,
+            ),
+            "does not depend on t": lambda picture, noise, t: (
+                t * picture + (1 - t) * noise,
+                t * (picture - noise),
+            ),
+            "divide by the time that is left": lambda picture, noise, t: (
+                t * picture + (1 - t) * noise,
+                (1 - t) * (picture - noise),
+            ),
+        },
+    ),
+    "check_euler": (
+        my_walk,
+        {"at the beginning of a step": late_walk},
+    ),
+    "check_jump": (
+        lambda picture, fresh, then: then * picture + (1 - then) * fresh,
+        {
+            "swap the weights": lambda picture, fresh, then: (1 - then) * picture + then * fresh,
+            "the picture is weighted": lambda picture, fresh, then: picture + (1 - then) * fresh,
+        },
+    ),
+}
+
+
 # 12 evaluation
 
 

@@ -10,7 +10,7 @@ from minillada.presets import get_preset
 from minillada.settings import changed
 from minillada.training import train
 from minillada.training.loop import fit
-from minillada.training.painters import Lesson, distance, painter_loss, turbo_loss
+from minillada.training.painters import Lesson, painter_loss, turbo_loss
 from minillada.vq import ImageTokenizer
 
 PRESET = changed(get_preset("mnist-painter"), batch_size=4, steps=3, width=8, condition_width=8)
@@ -62,20 +62,6 @@ def test_equal_pictures_have_no_feature_error_and_others_have_one(tokenizer, ima
     assert lesson.feature_error(picture, picture) == 0 < lesson.feature_error(other, picture)
     # Without a classifier nothing is added to a loss.
     assert Lesson(PRESET, tokenizer, images, None).feature_error(other, picture) == 0
-
-
-def test_the_energy_score_asks_for_the_spread_of_real_pictures():
-    """For normal rows it is smallest at their spread, and the squared error at their mean."""
-    rows = torch.randn(3, 20_000, 16, generator=generator())
-    scores, errors = [], []
-    spreads = (0.0, 0.5, 1.0, 1.5)
-    for spread in spreads:
-        said, other, real = spread * rows[0], spread * rows[1], rows[2]
-        near = (distance(said, real) + distance(other, real)) / 2
-        scores.append(float(near - distance(said, other) / 2))
-        errors.append(float((said - real).square().mean()))
-    assert min(scores) == scores[spreads.index(1.0)]
-    assert min(errors) == errors[spreads.index(0.0)]
 
 
 @pytest.mark.parametrize("preset", [PRESET, TURBO])

@@ -1,0 +1,33 @@
+"""A model draws with the painter of its tokenizer, and with no other."""
+
+import pytest
+import torch
+
+import minillada
+from minillada.painting import load_painter
+
+
+@pytest.fixture(scope="module")
+def uni():
+    return minillada.load("mnist")
+
+
+def test_drawing_with_a_painter_keeps_the_codes(uni):
+    drawn = uni.draw_traced(["a thick seven"] * 2, seed=3)
+    painted = uni.draw(["a thick seven"] * 2, seed=3, painter="flow", painter_steps=2)
+    assert torch.equal(uni.paint(drawn.codes, "conv"), drawn.images)
+    torch.testing.assert_close(uni.paint(drawn.codes, "flow", 2, seed=3), painted)
+    assert not torch.equal(painted, drawn.images)
+
+
+def test_a_painter_that_does_not_fit_is_refused_in_one_sentence(uni):
+    codes = torch.zeros(1, 4, 4, dtype=torch.long)
+    with pytest.raises(ValueError, match="has no steps"):
+        uni.paint(codes, "conv", steps=4)
+    with pytest.raises(ValueError, match="at least 1 step, got 0"):
+        uni.paint(codes, "flow", steps=0)
+    with pytest.raises(FileNotFoundError, match="no weights called 'nobody'"):
+        uni.paint(codes, "nobody")
+    other = {"tokenizer": "mnist-uni-tokenizer", "tokenizer_sha256": "0" * 64}
+    with pytest.raises(ValueError, match="paints the codes of mnist-tokenizer"):
+        load_painter("mnist-painter", other)
