@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..datasets.table import CIFAR10
 from ..evaluation.evaluate import evaluate_describing, evaluate_drawing
 from ..extras.merging import snapshot_path
-from ..measure.judge import load_judge
+from ..measure.judge import Judge
 from ..presets import get_preset
 from ..settings import changed
 from .runner import Experiment, Lab, Point, main
@@ -24,8 +24,7 @@ def measure(lab: Lab, steps: int, prompts: int, images: int) -> dict:
     preset = changed(get_preset("cifar"), steps=STEPS, fresh_codes=True)
     folder = lab.train(preset, "cifar", snapshot_every=EVERY)
     uni = lab.load(snapshot_path(folder, steps))
-    lab.note(CIFAR10.judge)
-    judge, test = load_judge(name=CIFAR10.judge), CIFAR10.load("test")
+    judge, test = lab.module(CIFAR10.judge, Judge), CIFAR10.load("test")
     chosen = slice(0, images)
     drawn = evaluate_drawing(uni, judge, prompts, 0, CIFAR10, **DRAWING)
     described = evaluate_describing(uni, test.floats(chosen), test.labels[chosen], CIFAR10)
