@@ -82,9 +82,9 @@ def painter_loss(painter: Painter, lesson: Lesson) -> Loss:
 
     def loss(step: int) -> tuple[Tensor, dict[str, Any]]:
         generator = step_generator(lesson.training.seed, step)
-        picture, noise, *given = lesson.batch(painter, step, generator)
+        picture, noise, codes, sketch = lesson.batch(painter, step, generator)
         t = torch.rand(len(picture), generator=generator).to(picture)
-        said = painter(mix(picture, noise, t), t, *given)
+        said = painter(mix(picture, noise, t), t, codes, sketch)
         squared = (said - picture).square().mean((1, 2, 3))  # [B]
         velocity = (squared / (1 - t).clamp_min(NEAREST).square()).mean()
         features = lesson.feature_error(said, picture)
@@ -104,15 +104,15 @@ def turbo_loss(painter: Painter, source: Painter, lesson: Lesson) -> Loss:
 
     def loss(step: int) -> tuple[Tensor, dict[str, Any]]:
         generator = step_generator(lesson.training.seed, step)
-        picture, noise, *given = lesson.batch(painter, step, generator)
+        picture, noise, codes, sketch = lesson.batch(painter, step, generator)
         place = torch.randint(len(times) - 1, (len(picture),), generator=generator)
         now, then = times[place.to(lesson.device)], times[place.to(lesson.device) + 1]
         # 1. what the painter says at a place of a path, and what it must say there
         x = mix(picture, noise, now)
         with torch.no_grad():
-            student, teacher = painter.saying(*given), source.saying(*given)
+            student, teacher = painter.saying(codes, sketch), source.saying(codes, sketch)
         wanted = consistency_target(student, teacher, x, now, then, SUBSTEPS)
-        said = painter(x, now, *given)
+        said = painter(x, now, codes, sketch)
         squared = (said - wanted).square().mean()
         # 2. the features
         features = lesson.feature_error(said, picture)

@@ -252,6 +252,7 @@ def make_loss(module: Any, preset: Preset, materials: Materials) -> Loss:
         )
     assert materials.tokenizer
     if preset.kind == "painter":
+        assert materials.images
         lesson = Lesson(preset, materials.tokenizer, materials.images, materials.teacher)
         if materials.source:
             return turbo_loss(module, materials.source, lesson)
