@@ -78,14 +78,10 @@ class Painter(nn.Module):
         self.middle = nn.ModuleList(Block(inner, condition) for _ in range(2 * config.blocks))
         self.grow = nn.Sequential(nn.Conv2d(inner, 4 * width, 1), nn.PixelShuffle(2))
         self.up = nn.ModuleList(Block(width, condition) for _ in range(config.blocks))
-        self.leave = nn.Sequential(
-            nn.GroupNorm(8, width),
-            nn.SiLU(),
-            nn.Conv2d(width, 4 * config.channels, 3, padding=1),
-            nn.PixelShuffle(2),
-        )
-        nn.init.zeros_(self.leave[2].weight)
-        nn.init.zeros_(self.leave[2].bias)
+        last = nn.Conv2d(width, 4 * config.channels, 3, padding=1)
+        self.leave = nn.Sequential(nn.GroupNorm(8, width), nn.SiLU(), last, nn.PixelShuffle(2))
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
 
     def read(self, codes: Tensor) -> Tensor:
         """What codes `[B, grid, grid]` say, `[B, D, grid, grid]`; K stands for no code."""

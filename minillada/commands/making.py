@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -119,11 +119,11 @@ def draw(
     check_texts(caption)
     # One row of the picture is `count` drawings of one caption.
     asked = [text for text in caption for _ in range(count)]
-    sampling = {"steps": steps, "guidance": guidance, "temperature": temperature}
-    painting = {"painter": painter, "painter_steps": painter_steps}
+    wishes: dict[str, Any] = {"steps": steps, "guidance": guidance, "temperature": temperature}
+    wishes |= {"painter": painter, "painter_steps": painter_steps}
     uni = load_finished(model, device)
     with picture_file(out) as file:
-        save_images(uni.draw(asked, seed=seed, **painting, **sampling), count, file)
+        save_images(uni.draw(asked, seed=seed, **wishes), count, file)
     print(f"saved {out}")
 
 

@@ -11,9 +11,7 @@ from .mnist import MNIST
 from .painters import PAINTERS
 from .uni import UNI
 
-PRESETS: dict[str, Preset] = {
-    preset.name: preset for preset in (*MNIST, *UNI, *CIFAR, *PAINTERS)
-}
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (*MNIST, *UNI, *CIFAR, *PAINTERS)}
 
 
 def get_preset(name: str) -> Preset:
