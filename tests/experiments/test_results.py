@@ -98,7 +98,7 @@ def test_an_unknown_name_is_one_sentence_and_exit_code_2(monkeypatch, capsys):
 
 
 def test_unknown_results_are_one_sentence(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no results called 'taste'; stored: conversion"):
+    with pytest.raises(FileNotFoundError, match="no results called 'taste'; stored: .*conversion"):
         results.load_result("taste")
     (tmp_path / "x.json").write_text("[1]")
     with pytest.raises(ValueError, match="does not hold the results of an experiment"):
