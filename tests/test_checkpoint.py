@@ -16,6 +16,7 @@ from minillada.config import ModelConfig
 from minillada.files import WEIGHTS_DIR, checksum
 from minillada.measure.judge import Judge
 from minillada.model import Backbone
+from minillada.painter import Painter
 from minillada.settings import from_dict, to_dict
 from minillada.vq import ImageTokenizer
 
@@ -393,7 +394,7 @@ def test_full_names_hold_in_every_working_folder(saved, tmp_path, monkeypatch):
 
 
 def test_shipped_weights_load_and_fit_their_json():
-    classes = {cls.kind: cls for cls, _ in KINDS}
+    classes = {cls.kind: cls for cls in (Backbone, Judge, ImageTokenizer, Painter)}
     names = [path.stem for path in sorted(WEIGHTS_DIR.glob("*.safetensors"))]
     assert "mnist-judge" in names
     assert checkpoint.shipped("mnist-judge") and not checkpoint.shipped("mnits")

@@ -16,13 +16,13 @@ from minillada.uni import Uni
 
 COMMANDS = (
     "demo", "draw", "describe", "answer", "edit", "think", "interleave", "train", "merge",
-    "evaluate", "info",
+    "evaluate", "info", "encode", "ablate",
 )  # fmt: skip
 
 
 def test_help_of_every_command_names_device_and_seed(call):
     code, whole, _ = call("--help")
-    assert code == 0 and " | ".join(["interleave", "train", "merge"]) in " ".join(whole.split())
+    assert code == 0 and " | ".join(["interleave", "train", "encode"]) in " ".join(whole.split())
     for command in COMMANDS:
         code, out, _ = call(command, "--help")
         assert code == 0 and "--device" in out and "--seed" in out, command
