@@ -23,6 +23,7 @@ from ..files import atomic
 from ..vocab import BOI, END_IMAGE, EOS, IMAGE, MASK, size_token
 from .names import Layout, backbone_entries, prefixed, root_config
 from .painter import FORCED, VAE_WEIGHTS, SigVQ, build
+from .reading import package
 from .shards import write_sums
 from .siglip import SigLIPVQ
 from .sizes import Size, Sizes, sizes_of
@@ -101,6 +102,8 @@ def fabricate(
     for part in parts:
         if part not in PARTS:
             raise ValueError(f"there is no part {part!r}; choose from {', '.join(PARTS)}")
+    if not {"decoder", "decoder-turbo", "vae"}.isdisjoint(parts):
+        package("diffusers")  # its absence is said before anything is written
     sizes = sizes_of(size, layers)
     if "backbone" in parts:
         write_backbone(folder, sizes, seed, layout, sibling)

@@ -1,6 +1,7 @@
 """Random checkpoints: official names, shapes and sizes; the same numbers in every layout."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -183,3 +184,12 @@ def test_what_cannot_be_fabricated(tmp_path):
     with pytest.raises(ValueError, match="no part 'vqvae'"):
         fabricate(tmp_path / "new", parts=("vqvae",))
     assert not (tmp_path / "new").exists() and PARTS[0] == "backbone"
+
+
+def test_without_diffusers_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(ValueError, match="needs diffusers; run `pip install"):
+        fabricate(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    fabricate(tmp_path / "new", parts=("backbone",))  # needs no painter
+    assert (tmp_path / "new" / "tokenizer.json").exists()
