@@ -321,7 +321,7 @@ def fits(need: Need, free: Free) -> bool | None:
 
 def memory_lines(needs: list[Need], free: Free) -> list[str]:
     """The needs as lines, each with a word about this machine."""
-    words = {True: "fits here", False: "too large here", None: "free memory unknown"}
+    words = {True: "fits here", False: "does not fit here", None: "free memory unknown"}
     lines = []
     for need in needs:
         numbers = f"GPU {need.gpu:7.3f} GB, main memory {need.ram:7.3f} GB"
