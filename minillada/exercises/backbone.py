@@ -1,4 +1,4 @@
-"""Exercises of notebook 06, the backbone."""
+"""Exercises of notebook 05, the backbone."""
 
 import torch
 from torch import Tensor

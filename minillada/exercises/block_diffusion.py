@@ -1,4 +1,4 @@
-"""Exercises of notebook 05, block diffusion, and of the notebook on views and objectives."""
+"""Exercises of notebook 06, block diffusion, and of the notebook on views and objectives."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Exercises of notebook 10, faster decoding."""
+"""Exercises of notebook 13, faster decoding."""
 
 import torch
 

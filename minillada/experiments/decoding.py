@@ -2,7 +2,7 @@
 
 Draws and describes with many settings, repairs drafts, and times a pruned pass. Three short runs
 from `mnist` are trained on the way: two with the confidence-aware (CAP) term, and one that learns
-token editing alone. Half an hour on one core; notebook 10 shows the result.
+token editing alone. Half an hour on one core; notebook 13 shows the result.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ LIVE = changed(
     mask_rate=(0.3, 1.0),
 )
 # A short round that starts from `mnist` and teaches it to rewrite tokens, and to delete and insert
-# (notebook 10).
+# (notebook 13).
 EDITING = changed(
     LONG,
     steps=1000,
