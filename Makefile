@@ -13,6 +13,13 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install --python $(RUN),$(RUN) -m pip install --disable-pip-version-check)
 VENV := $(if $(UV),$(UV) venv --seed --clear --python $(PYTHON) .venv,$(PYTHON) -m venv --clear .venv)
 
+# Kernels of notebooks inherit this: OpenMP's waiting threads sleep soon, and two notebooks at once do not take each
+# other's cores (minillada/__init__.py). What the user has set stays.
+ifndef OMP_WAIT_POLICY
+GOMP_SPINCOUNT ?= 1000
+export GOMP_SPINCOUNT
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lab notebooks lint lint-tools clean distclean
 

@@ -5,7 +5,14 @@ files are meant to be read in the order of the table "The package" in the README
 """
 
 import importlib
+import os
 from types import ModuleType
+
+# Threads of OpenMP that wait for work keep their core busy for a while. Two programs on the same
+# cores then take each other's time. With this number they soon sleep, and one program alone is as
+# fast as before. It is read when torch is loaded: after `import torch` it changes nothing.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from .config import SamplingConfig
 from .presets import PRESETS, get_preset

@@ -10,6 +10,8 @@ from itertools import chain
 
 import pytest
 
+import minillada  # noqa: F401  # before torch: it says how long OpenMP's threads wait
+
 os.environ["TQDM_DISABLE"] = "1"  # inherited by notebook kernels and by commands that tests start
 if (
     "PYTEST_XDIST_WORKER" in os.environ

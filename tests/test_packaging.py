@@ -2,7 +2,9 @@
 
 import ast
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -145,3 +147,44 @@ def test_sizes():
     )
     shipped = [ROOT / f for f in listed.stdout.split("\0") if f] or [*(ROOT / "data").rglob("*")]
     assert not [p for p in shipped if p.is_file() and p.stat().st_size > 12 * MB]
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({}, "1000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "None"),
+    ],
+)
+def test_waiting_threads_sleep_soon_unless_the_user_says_otherwise(given, expected):
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {key: value for key, value in os.environ.items() if key not in names} | given
+    # Another module in the place of torch notes what torch would read: loading torch takes seconds.
+    program = """
+import os, sys
+class Stop:
+    def find_spec(self, name, *rest):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"))
+            sys.exit()
+sys.meta_path.insert(0, Stop())
+import minillada
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == expected
+
+
+def test_make_hands_it_to_the_kernels():
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    clean = {key: value for key, value in os.environ.items() if key not in names}
+    if shutil.which("make") is None:
+        pytest.skip("there is no make")
+    rules = "include Makefile\nspin: ; @echo [$(GOMP_SPINCOUNT)] $$GOMP_SPINCOUNT\n"
+    for given, expected in (({}, "[1000] 1000"), ({"GOMP_SPINCOUNT": "7"}, "[7] 7")):
+        command = ["make", "-s", "-f", "-", "spin"]
+        done = subprocess.run(
+            command, input=rules, env=clean | given, capture_output=True, text=True, cwd=ROOT
+        )
+        assert done.stdout.strip() == expected
