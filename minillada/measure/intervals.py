@@ -92,6 +92,16 @@ def mean_interval(values: Tensor) -> Interval:
     return Interval(mean, mean - half, mean + half, n)
 
 
+def next_interval(values: Tensor) -> Interval:
+    """The mean of `[N]`, and where the next value lies in 95 % of cases: wider than the mean's.
+
+    A new value has its own scatter besides that of the mean. `ValueError` for fewer than 2 values.
+    """
+    mean, low, _, n = mean_interval(values)
+    half = (mean - low) * math.sqrt(n + 1)  # t s √(1 + 1/n), from t s / √n
+    return Interval(mean, mean - half, mean + half, n)
+
+
 def interval_of(report: Mapping, name: str) -> Interval:
     """A number of a report with its interval; both ends are computed where half-widths are stored.
 

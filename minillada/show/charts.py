@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..measure.intervals import next_interval
 from ..sampler import Step
 from .page import BLUE, PALE, RED, SMALL, legend, line_style, panels
 
@@ -65,6 +66,30 @@ def curves(
     lines = {name: trailing_mean(values, smooth) for name, values in series.items()}
     places = {name: list(range(len(line))) if x is None else x for name, line in lines.items()}
     return label(sweep(places, {ylabel: lines}, xlabel), size=(6, 3.2))
+
+
+def beside_runs(own: list[float], runs: list[list[float]], every: int, ylabel: str) -> Figure:
+    """Your curve, one value a step, over the band in which it should lie.
+
+    `runs` are the same curve of other seeds, as means of `every` steps. The band holds 95 % of new
+    runs at each place, if they differ as these do.
+    """
+    figure, (axes,) = panels(1, 6, 3.2)
+    # 1. both as means of `every` steps; the shorter one says how many
+    count = min(len(own) // every, len(runs[0]))
+    yours = [sum(own[k * every : (k + 1) * every]) / every for k in range(count)]
+    steps = [(k + 1) * every for k in range(count)]
+    # 2. the band, from all runs at the same place
+    places = [next_interval(torch.tensor([run[k] for run in runs])) for k in range(count)]
+    low, high = [place.low for place in places], [place.high for place in places]
+    axes.fill_between(steps, low, high, color=PALE, label=f"95 % of runs, from {len(runs)} seeds")
+    mean = line_style(0, count) | {"marker": ""}
+    axes.plot(steps, [place.value for place in places], label="their mean", **mean)
+    axes.plot(steps, yours, label="your run", **line_style(1, count))
+    axes.set(xlabel=f"step (means of {every})", ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    legend(axes, 6)
+    return figure
 
 
 def sweep(

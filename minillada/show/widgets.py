@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import ipywidgets
 from IPython.display import display
+from matplotlib.figure import Figure
 
 from ..uni import DRAW, Uni
 from . import charts, strips
@@ -70,3 +73,18 @@ def sampler_explorer(uni: Uni, caption: str = "a thick seven leaning right") -> 
         display(film, sure)
 
     return ipywidgets.VBox([*controls.values(), ipywidgets.interactive_output(draw, controls)])
+
+
+def choice(
+    draw: Callable[[float], Figure], name: str, values: Sequence[float], alt: str
+) -> ipywidgets.VBox:
+    """A slider called `name` over `values`, and the figure `draw(value)` of the chosen one.
+
+    `draw` is a function that the page has used already: the slider shows more of the same.
+    """
+    slider = ipywidgets.SelectionSlider(options=values, description=name, **COMMON)
+
+    def show_chosen(value: float) -> None:
+        display(rendered(draw(value), f"{alt}; {name} {value}"))
+
+    return ipywidgets.VBox([slider, ipywidgets.interactive_output(show_chosen, {"value": slider})])

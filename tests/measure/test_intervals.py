@@ -15,6 +15,7 @@ from minillada.measure.intervals import (
     fraction,
     interval_of,
     mean_interval,
+    next_interval,
     share,
     student_t,
     wilson,
@@ -97,3 +98,21 @@ def test_the_shipped_records_can_be_read():
     assert len(shares) > 20
     for one in shares:
         assert 0 <= one.low <= one.value <= one.high <= 1 and one.low < one.high
+
+
+def test_the_next_value_lies_in_its_interval_as_often_as_promised():
+    generator = torch.Generator().manual_seed(0)
+    rounds, inside = 4000, 0
+    for values in torch.randn(rounds, 6, generator=generator):
+        _, low, high, n = next_interval(values[:5])
+        assert n == 5
+        inside += low <= float(values[5]) <= high
+    assert abs(inside / rounds - 0.95) < 0.015
+
+
+def test_the_next_value_scatters_more_than_the_mean():
+    values = torch.tensor([1.0, 2.0, 4.0])
+    mean, following = mean_interval(values), next_interval(values)
+    # t s / √3 and t s √(1 + 1/3) differ by a factor of 2.
+    assert following.half == pytest.approx(2 * mean.half)
+    assert following.value == pytest.approx(mean.value)

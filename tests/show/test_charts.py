@@ -130,3 +130,12 @@ def test_names_that_do_not_fit_are_turned():
     ]
     angles = [figure.axes[0].get_xticklabels()[0].get_rotation() for figure in figures]
     assert angles == [0, 90, 90]
+
+
+def test_a_curve_beside_runs_is_averaged_as_they_are():
+    own = [4.0, 2.0, 3.0, 1.0, 9.0]  # the last step fills no window
+    figure = charts.beside_runs(own, [[3.0, 2.0, 1.0], [5.0, 2.0, 1.0]], 2, "loss")
+    mean, yours = figure.axes[0].lines
+    assert list(yours.get_ydata()) == [3.0, 2.0]
+    assert list(yours.get_xdata()) == [2, 4]
+    assert list(mean.get_ydata()) == [4.0, 2.0]

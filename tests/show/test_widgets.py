@@ -92,3 +92,16 @@ def test_both_pictures_count_steps_from_one():
     names = [label.get_text() for label in table.get_yticklabels()]
     frames = [axes.get_title() for axes in strips.filmstrip(uni, traced).axes]
     assert names and [f"step {name}" for name in names] == frames
+
+
+def test_a_slider_draws_what_is_chosen():
+    asked = []
+
+    def draw(size):
+        asked.append(size)
+        return Figure(figsize=(1, 1))
+
+    slider, _ = widgets.choice(draw, "block size", [1, 2, 4], "a mask").children
+    slider.value = 4
+    assert asked == [1, 4]
+    assert slider.description == "block size"
