@@ -4,7 +4,9 @@ That their cells still run and still print the same is nbval's part.
 """
 
 import copy
+import html
 import re
+import statistics
 import sys
 from pathlib import Path
 
@@ -18,6 +20,29 @@ MARKER = "# NBVAL_CHECK_OUTPUT"
 sys.path.insert(0, str(NOTEBOOKS))
 import refresh  # noqa: E402
 
+# Their headers, cells or figures are still in the old form. This list may only become shorter.
+OLD_FORM = {
+    "00_quickstart",
+    "01_data_and_captions",
+    "02_image_tokenizer",
+    "03_one_vocabulary",
+    "04_masked_diffusion",
+    "05_backbone",
+    "06_block_diffusion",
+    "07_training",
+    "08_sampling",
+    "09_every_task",
+    "11_painter",
+    "12_evaluation",
+    "13_faster_decoding",
+    "15_from_autoregression_to_diffusion",
+    "18_colour",
+    "19_full_weights",
+}
+WITH_ALT_TEXTS = [
+    p for p in PATHS if p.stem not in OLD_FORM - {"11_painter", "18_colour", "19_full_weights"}
+]
+NEW_FORM = [p for p in PATHS if p.stem not in OLD_FORM]
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=[p.stem for p in PATHS])
 
 
@@ -74,6 +99,73 @@ def test_cells_are_short(path):
     assert not [cell.source for cell in code if not cell.source.strip()], "an empty cell"
 
 
+@pytest.mark.parametrize("path", NEW_FORM, ids=[p.stem for p in NEW_FORM])
+def test_header_and_cells_have_the_new_form(path):
+    """As CONTRIBUTING.md says: what a reader needs to know first, and cells that a slide holds."""
+    notebook, code = read(path)
+    header = notebook.cells[0].source
+    for part in ("You will be able to", "Before", "Minutes", "Machine", "Next"):
+        assert f"**{part}**" in header, part
+    assert refresh.MACHINE.search(header), "refresh.py finds no `**Machine**: about 20 s`"
+    lengths = [len(cell.source.splitlines()) for cell in code]
+    assert max(lengths) <= 12 and statistics.median(lengths) <= 6
+    lines = [line for cell in code for line in cell.source.splitlines()]
+    assert [line for line in lines if len(line) > 100] == []
+
+
+@pytest.mark.parametrize("path", WITH_ALT_TEXTS, ids=[p.stem for p in WITH_ALT_TEXTS])
+def test_every_figure_has_an_alt_text(path):
+    """Stored with the picture, and once more below it: JupyterLab only reads the second."""
+    for cell in read(path)[1]:
+        for output, after in zip(cell.outputs, [*cell.outputs[1:], {}]):
+            if "image/png" in output.get("data", {}):
+                alt = output.metadata["image/png"]["alt"]
+                assert html.escape(alt) in after["data"]["text/html"], cell.source
+
+
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+# Numbers of these are no results: code, formulas, links, references to other places.
+NO_RESULT = re.compile(
+    r"`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)"
+    r"|(?i:notebooks?|sections?|exercises?) \d+(?: (?:to|and) \d+)*",
+    re.DOTALL,
+)
+
+
+def numbers(text):
+    return {number.replace(",", "") for number in NUMBER.findall(text)}
+
+
+def unsupported(cells):
+    """Numbers in the prose after cells tagged `quoted`, up to a heading, that no output shows."""
+    shown, missing = set(), set()
+    for cell in cells:
+        if cell.cell_type == "code":
+            if "quoted" in cell.metadata.get("tags", []):
+                shown |= numbers("\n".join(map(refresh.text_of, cell.outputs)))
+            continue
+        if shown:
+            prose = re.split(r"^#", cell.source, maxsplit=1, flags=re.MULTILINE)[0]
+            missing |= numbers(NO_RESULT.sub(" ", prose)) - shown
+        shown = set()
+    return missing
+
+
+@every_notebook
+def test_numbers_in_prose_are_those_of_the_cell_above(path):
+    assert unsupported(read(path)[0].cells) == set()
+
+
+def test_a_wrong_number_in_prose_is_found():
+    cell = nbformat.v4.new_code_cell("x", metadata={"tags": ["quoted"]})
+    cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text="right: 97.5%, n 1000\n")]
+    for prose, wrong in (
+        ("97.5 % of 1,000 are right (notebook 05, `x[3]`).\n\n## 7. Next", set()),
+        ("79.5 % are right.", {"79.5"}),
+    ):
+        assert unsupported([cell, nbformat.v4.new_markdown_cell(prose)]) == wrong
+
+
 @every_notebook
 def test_begins_with_a_title(path):
     notebook, _ = read(path)
@@ -123,6 +215,18 @@ def test_a_text_stays_before_its_picture():
     picture = nbformat.v4.new_output("display_data", data={"image/png": "A"})
     outputs = refresh.joined([text("one\n"), text("two\n"), picture, text("three\n"), picture])
     assert outputs == [text("one\ntwo\n"), picture, text("three\n"), picture]
+
+
+@pytest.mark.parametrize(
+    ("before", "seconds", "after"),
+    [(20, 26, 20), (20, 14, 20), (20, 27, 30), (20, 13, 15), (0, 2, 5)],
+)
+def test_refresh_writes_the_seconds_it_measures(before, seconds, after):
+    form = "# 00\n\n**Machine**: about {} s on a laptop."
+    cells = [nbformat.v4.new_markdown_cell(form.format(before))]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    refresh.write_seconds(notebook, seconds)
+    assert notebook.cells[0].source == form.format(after)
 
 
 def test_refresh_twice_gives_the_same_bytes(tmp_path):

@@ -7,12 +7,10 @@ Notable choices
 
 from __future__ import annotations
 
-import io
 import textwrap
 from typing import Any
 
 import torch
-from IPython.display import Image as Display
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -20,7 +18,7 @@ from torch.nn import functional as F
 
 from ..datasets.pool import Pool
 from ..tasks.base import Marked, Picture, pixels
-from .page import DPI, ORANGE, RED, SMALL, panels
+from .page import DPI, ORANGE, RED, SMALL, Pixels, panels
 
 
 def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:
@@ -43,11 +41,9 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy(), "RGB")
 
 
-def picture(images: Tensor, columns: int = 8, width: int = 448, alt: str | None = None) -> Display:
-    """A grid of images for a notebook, stored at native pixels and shown `width` px wide."""
-    buffer = io.BytesIO()
-    to_pil(tile(images, columns)).save(buffer, "PNG", optimize=True)
-    return Display(buffer.getvalue(), width=width, alt=alt)
+def picture(images: Tensor, columns: int = 8, width: int = 448) -> Pixels:
+    """A grid of images for `show`, stored at native pixels and shown `width` px wide."""
+    return Pixels(to_pil(tile(images, columns)), width)
 
 
 def show_image(axes, image: Tensor, title: str = "", wrong: bool = False) -> None:

@@ -6,16 +6,20 @@ Notable choices
 - Text has at least 9 points, and 144 dots an inch keep it sharp on a projector.
 - A chart is stored with 128 colours. It looks the same, and takes a third of the bytes: less than
   all colours at 72 dots an inch would take. So a notebook stays below a megabyte.
+- Charts are no SVG: JupyterLab shows none in a notebook that it does not trust yet, and it trusts
+  no notebook of a fresh clone.
 - Figures live outside pyplot, so a notebook shows nothing twice.
 """
 
 from __future__ import annotations
 
+import html
 import io
+from dataclasses import dataclass
 from typing import Any
 
+from IPython.display import HTML, display
 from IPython.display import Image as Display
-from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from PIL import Image
@@ -28,6 +32,14 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 BLUE, RED, ORANGE, PALE = "#0072B2", "#D55E00", "#E69F00", "#BFD9EA"
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 DASHES = ["-", "--", "-.", ":"]
+
+
+@dataclass
+class Pixels:
+    """An image to show at its own pixels, `width` pixels wide on the page."""
+
+    image: Image.Image
+    width: int
 
 
 def panels(count: int, width: float, height: float) -> tuple[Figure, list]:
@@ -60,21 +72,41 @@ def legend(axes, width: float) -> None:
     )
 
 
-def rendered(figure: Figure, alt: str | None = None) -> Display:
+def rendered(figure: Figure | Pixels | Image.Image, alt: str) -> Display:
     """The figure as a PNG to display, with a text `alt` for readers who cannot see it."""
-    full, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(full, format="png", dpi=DPI)
-    image = Image.open(full).convert("RGB")
-    width = image.width * SHOWN // DPI
+    if not alt.strip():
+        raise ValueError("a figure needs an alt text: say in a sentence what it shows")
+    if isinstance(figure, Image.Image):
+        image, width = figure, figure.width
+    elif isinstance(figure, Pixels):
+        image, width = figure.image, figure.width
+    else:
+        image = drawn(figure)
+        width = image.width * SHOWN // DPI
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return Display(buffer.getvalue(), width=width, alt=alt)
+
+
+def drawn(figure: Figure) -> Image.Image:
+    """The figure as an image of few colours, or of all where it holds colour photographs."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    image = Image.open(buffer).convert("RGB")
     # Colour photographs, drawn from [H, W, 3], would show bands: they keep all their colours.
     pixels: list[Any] = [photo.get_array() for photo in figure.findobj(AxesImage)]
-    if not any(array.ndim == 3 for array in pixels):
-        # MAXCOVERAGE also keeps the colour of a few pixels, such as a ring; MEDIANCUT drops it.
-        image = image.quantize(COLOURS_STORED, method=Image.Quantize.MAXCOVERAGE)
-    image.save(small, "PNG", optimize=True)
-    return Display(small.getvalue(), width=width, alt=alt)
+    if any(array.ndim == 3 for array in pixels):
+        return image
+    # MAXCOVERAGE also keeps the colour of a few pixels, such as a ring; MEDIANCUT drops it.
+    return image.quantize(COLOURS_STORED, method=Image.Quantize.MAXCOVERAGE)
 
 
-def show(figure: Figure, alt: str | None = None) -> None:
-    """Display a figure in a notebook."""
+def show(figure: Figure | Pixels | Image.Image, alt: str) -> None:
+    """Display a chart, a grid of pictures or a picture; `ValueError` where `alt` is empty.
+
+    `alt` says what the figure shows, for readers who cannot see it.
+    """
+    # Site generators read the alt text that is stored with the picture. JupyterLab 4.6 does not:
+    # for its readers, the text stands below the picture, where only a screen reader finds it.
     display(rendered(figure, alt))
+    display(HTML(f'<p class="jp-sr-only">{html.escape(alt)}</p>'))

@@ -67,8 +67,8 @@ def sampler_explorer(uni: Uni, caption: str = "a thick seven leaning right") -> 
             return
         # The first output clears the old ones. Everything is rendered before it, so that the page
         # is empty for a short time only.
-        film = rendered(strips.filmstrip(uni, traced))
-        sure = rendered(charts.confidence_map(traced.generation.steps))
+        film = rendered(strips.filmstrip(uni, traced), f"{caption}, step by step")
+        sure = rendered(charts.confidence_map(traced.generation.steps), "confidence of each code")
         print(f"{traced.codes.numel()} codes in {traced.generation.forwards} forward passes")
         display(film, sure)
 

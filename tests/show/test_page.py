@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 import torch
 from PIL import Image, ImageColor
 
@@ -9,7 +10,7 @@ from minillada.show import charts, grids, page
 
 
 def stored(figure) -> Image.Image:
-    return Image.open(io.BytesIO(page.rendered(figure).data))
+    return Image.open(io.BytesIO(page.rendered(figure, "a figure").data))
 
 
 def distance_to(image: Image.Image, colour: str) -> int:
@@ -47,19 +48,26 @@ def test_digits_and_photographs_keep_their_colours():
 
 
 def test_a_figure_takes_96_pixels_of_the_page_an_inch():
-    shown = page.rendered(charts.curves({"loss": [1.0, 2.0]}, "step", "loss"))
+    shown = page.rendered(charts.curves({"loss": [1.0, 2.0]}, "step", "loss"), "a line")
     assert shown.width == 6 * page.SHOWN
     assert Image.open(io.BytesIO(shown.data)).width == 6 * page.DPI
 
 
-def test_the_alt_text_is_stored_with_the_picture(monkeypatch):
-    displayed = []
-    monkeypatch.setattr(page, "display", displayed.append)
-    page.show(charts.curves({"loss": [1.0, 2.0]}, "step", "loss"), alt="The loss doubles.")
-    digits = grids.picture(torch.zeros(2, 1, 4, 4), alt="Two black squares.")
-    for picture, text in ((displayed[0], "The loss doubles."), (digits, "Two black squares.")):
+def test_the_alt_text_is_stored_with_the_picture_and_below_it(monkeypatch):
+    digits = grids.picture(torch.zeros(2, 1, 4, 4))
+    for figure in (charts.curves({"loss": [1.0, 2.0]}, "step", "loss"), digits, digits.image):
+        displayed = []
+        monkeypatch.setattr(page, "display", displayed.append)
+        page.show(figure, alt="1 < 2, doubled")
+        picture, text = displayed
         _, metadata = picture._repr_mimebundle_()
-        assert metadata["image/png"]["alt"] == text
+        assert metadata["image/png"]["alt"] == "1 < 2, doubled"
+        assert text.data == '<p class="jp-sr-only">1 &lt; 2, doubled</p>'
+
+
+def test_an_alt_text_is_demanded():
+    with pytest.raises(ValueError, match="needs an alt text"):
+        page.show(charts.curves({"loss": [1.0, 2.0]}, "step", "loss"), alt=" ")
 
 
 def test_lines_differ_in_more_than_colour():

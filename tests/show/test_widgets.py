@@ -72,8 +72,8 @@ def test_the_widget_draws_what_the_figures_show(monkeypatch):
     monkeypatch.setattr(widgets, "display", lambda *pictures: displayed.append(pictures))
     widgets.sampler_explorer(uni, "a thin two")
     traced = uni.draw_traced(["a thin two"], seed=0)
-    film = rendered(strips.filmstrip(uni, traced))
-    sure = rendered(charts.confidence_map(traced.generation.steps))
+    film = rendered(strips.filmstrip(uni, traced), "a film")
+    sure = rendered(charts.confidence_map(traced.generation.steps), "a map")
     shown = [picture for pictures in displayed for picture in pictures]
     assert [film.data, sure.data] == [picture.data for picture in shown if hasattr(picture, "data")]
 
