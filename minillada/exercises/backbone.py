@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from ..exercises.checking import Case, Cases, exercise
+from ..exercises.checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: this is model.RMSNorm")
-def check_rms_norm() -> Cases:
+def check_rms_norm(chance: Chance) -> Cases:
     """`function(x [..., H], weight [H], eps) -> [..., H]`: computed in float32, returned as `x`."""
-    generator = torch.Generator().manual_seed(5)
+    generator = chance.generator(5)
     of_sum = "that divides by the root of the sum of the squares; take their mean"
     centred = "RMSNorm subtracts no mean; that is LayerNorm"
     for shape, scale in (((3, 8), 1.0), ((2, 3, 8), 0.02), ((8, 8), 30.0)):
@@ -48,9 +48,9 @@ def rotated(x: Tensor, angle: Tensor, neighbours: bool = False) -> Tensor:
 
 
 @exercise("correct: this is model.apply_rotary with partial_rotary_factor 1")
-def check_rotate_half() -> Cases:
+def check_rotate_half(chance: Chance) -> Cases:
     """`function(x [L, D], positions [L], theta) -> [L, D]`: RoPE on all dimensions."""
-    generator = torch.Generator().manual_seed(6)
+    generator = chance.generator(6)
     for length, dims, theta in ((5, 8, 100.0), (3, 16, 600_000.0)):
         x = torch.randn(length, dims, generator=generator)
         positions = torch.arange(length) + 2
@@ -69,9 +69,11 @@ def check_rotate_half() -> Cases:
 
 
 @exercise("correct: as many as model.Attention has")
-def check_attention_parameters() -> Cases:
+def check_attention_parameters(chance: Chance) -> Cases:
     """`function(hidden_size, heads, kv_heads, head_dim) -> int`: all weights of the module."""
-    for hidden, heads, kv, width in ((160, 4, 2, 32), (2048, 16, 4, 128), (96, 6, 1, 24)):
+    shared, groups = chance.whole(2, 5), chance.whole(2, 4)
+    random = (chance.whole(50, 400), shared * groups, shared, chance.whole(5, 30))
+    for hidden, heads, kv, width in ((160, 4, 2, 32), (2048, 16, 4, 128), (96, 6, 1, 24), random):
         joint, out, norms = (heads + 2 * kv) * width * hidden, heads * width * hidden, 2 * width
         right, square = joint + out + norms, hidden**2
         norm_a_head, biases = (heads + kv) * width, (heads + 2 * kv) * width + hidden
@@ -88,9 +90,9 @@ def check_attention_parameters() -> Cases:
 
 
 @exercise("correct: chosen by s + b, weighed by s")
-def check_expert_weights() -> Cases:
+def check_expert_weights(chance: Chance) -> Cases:
     """`function(scores [T, E], bias [E], k) -> [T, E]`: the weight of each expert, no groups."""
-    generator = torch.Generator().manual_seed(6)
+    generator = chance.generator(6)
     for experts, k in ((6, 2), (8, 3), (5, 1), (4, 4)):
         scores = torch.rand(7, experts, generator=generator)
         bias = torch.rand(experts, generator=generator) - 0.5
@@ -110,3 +112,52 @@ def check_expert_weights() -> Cases:
             "choose the largest k, not the smallest": weights(scores, -scores - bias),
         }
         yield Case((scores, bias, k), right, mistakes)
+
+
+def look(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None = None) -> Tensor:
+    """Attention of one head: `[n, D]`, `[m, D]`, `[m, D]` -> `[n, D]`."""
+    scores = query @ key.T / query.shape[1] ** 0.5
+    if visible is not None:
+        scores = scores.masked_fill(~visible, -torch.inf)
+    return scores.softmax(-1) @ value
+
+
+@exercise("correct: a block was forwarded, the blocks before it were only looked up")
+def check_cached_block(chance: Chance) -> Cases:
+    """`function(x [n, D], w_q, w_k, w_v, keys [m, D], values [m, D]) -> (out, keys, values)`.
+
+    `x` is a new block, `keys` and `values` those of all blocks before it. `out` `[n, D]`; the new
+    keys and values `[m + n, D]` are what the next block needs.
+    """
+    generator = chance.generator(7)
+    for n, m, dims in ((3, 4, 4), (2, 6, 8), (4, 0, 4)):
+        x, w_q = (torch.randn(rows, dims, generator=generator) for rows in (n, dims))
+        w_k, w_v = torch.randn(2, dims, dims, generator=generator)
+        old_keys, old_values = torch.randn(2, m, dims, generator=generator)
+        q, k, v = x @ w_q, x @ w_k, x @ w_v
+        keys, values = torch.cat([old_keys, k]), torch.cat([old_values, v])
+        out = look(q, keys, values)
+        left_to_right = torch.ones(n, m + n, dtype=torch.bool).tril(m)
+        unscaled = (q @ keys.T).softmax(-1) @ values
+        mistakes: dict[str, tuple] = {
+            "divide the scores by the root of D": (unscaled, keys, values),
+            "within a block every token sees every other, later ones too": (
+                look(q, keys, values, left_to_right), keys, values,
+            ),
+        }  # fmt: skip
+        if m:  # with an empty cache these mistakes do not show
+            reverse = torch.cat([k, old_keys]), torch.cat([v, old_values])
+            mistakes |= {
+                "the block must see the blocks before it: use the stored keys and values": (
+                    look(q, k, v), keys, values,
+                ),
+                "the block must see itself, not only what is stored": (
+                    look(q, old_keys, old_values), keys, values,
+                ),
+                "the next block needs all keys and values, not only the new ones": (out, k, v),
+                "what is stored must grow by this block": (out, old_keys, old_values),
+                "old ones first: positions are counted in the order of the store": (
+                    out, *reverse,
+                ),
+            }  # fmt: skip
+        yield Case((x, w_q, w_k, w_v, old_keys, old_values), (out, keys, values), mistakes)

@@ -2,13 +2,15 @@
 
 import torch
 
-from ..exercises.checking import Case, Cases, exercise
+from ..exercises.checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: noisy block b looks at clean blocks 0 to b − 1")
-def check_offset_mask() -> Cases:
+def check_offset_mask(chance: Chance) -> Cases:
     """`function(noisy [N], clean [M], block_size) -> bool [N, M]`: the mask M_OBC."""
-    for length, size in ((8, 2), (12, 4), (6, 1), (9, 3)):
+    random_size = chance.whole(2, 9)
+    random = random_size * chance.whole(3, 7), random_size
+    for length, size in ((8, 2), (12, 4), (6, 1), (9, 3), random):
         noisy, clean = torch.arange(length // 3, length), torch.arange(length)
         query, key = noisy[:, None] // size, clean // size  # numbers of blocks
         mistakes = {
@@ -21,11 +23,12 @@ def check_offset_mask() -> Cases:
 
 
 @exercise("correct: unless P is a multiple of L_B, the prompt ends in the first block to fill")
-def check_shared_block() -> Cases:
+def check_shared_block(chance: Chance) -> Cases:
     """`function(prompt_length, block_size) -> (block, tokens)`: the first block that generation
     fills, and how many prompt tokens stand in it.
     """
-    for prompt, size in ((25, 16), (37, 16), (48, 16), (5, 32), (7, 1)):
+    random = chance.whole(20, 90), chance.whole(3, 19)
+    for prompt, size in ((25, 16), (37, 16), (48, 16), (5, 32), (7, 1), random):
         block, inside = divmod(prompt, size)
         before, up = (prompt - 1) // size, -(-prompt // size)
         blocks = {
@@ -40,9 +43,11 @@ def check_shared_block() -> Cases:
 
 
 @exercise("correct: two halves, the same positions, and only the blocks that a loss depends on")
-def check_positions() -> Cases:
+def check_positions(chance: Chance) -> Cases:
     """`function(prompt_length, length, block_size) -> [N + M]`: trimmed `[x_t ; x_0]`."""
-    for prompt, length, size in ((25, 48, 16), (4, 12, 4), (3, 8, 1), (2, 8, 8)):
+    size = chance.whole(3, 7)
+    random = chance.whole(1, 2 * size), 4 * size, size
+    for prompt, length, size in ((25, 48, 16), (4, 12, 4), (3, 8, 1), (2, 8, 8), random):
         start = prompt // size * size
         noisy, clean = torch.arange(start, length), torch.arange(length - size)
         late, whole = torch.arange(prompt, length), torch.arange(length)
@@ -60,11 +65,13 @@ def check_positions() -> Cases:
 
 
 @exercise("correct: K views, one context")
-def check_views_mask() -> Cases:
+def check_views_mask(chance: Chance) -> Cases:
     """`function(length, block_size, views) -> bool [(K+1)·L, (K+1)·L]`: who sees whom in
     `[x_t¹ ; … ; x_tᴷ ; x_0]`.
     """
-    for length, size, views in ((6, 2, 2), (4, 1, 3), (6, 3, 1), (4, 2, 3)):
+    size = chance.whole(2, 4)
+    random = 3 * size, size, chance.whole(2, 4)
+    for length, size, views in ((6, 2, 2), (4, 1, 3), (6, 3, 1), (4, 2, 3), random):
         copy = torch.arange(views + 1).repeat_interleave(length)
         block = torch.arange(length).repeat(views + 1) // size
         clean_key, clean_query = copy == views, copy[:, None] == views
@@ -88,11 +95,11 @@ def check_views_mask() -> Cases:
 
 
 @exercise("correct: the fewer masked tokens a sample has, the more its mean counts")
-def check_reweighted() -> Cases:
+def check_reweighted(chance: Chance) -> Cases:
     """`function(nats [B, L], masked bool [B, L]) -> loss`: Σ β_j L_j / Σ β_j with β_j = 1/√n_j,
     where L_j is the mean of sample j.
     """
-    generator = torch.Generator().manual_seed(5)
+    generator = chance.generator(5)
     for rows in (2, 3, 5):
         nats = 3 * torch.rand(rows, 9, generator=generator)
         rates = torch.linspace(0.2, 0.9, rows)[:, None]
@@ -112,3 +119,37 @@ def check_reweighted() -> Cases:
             "average over the masked positions only": everywhere.sum() / beta.sum(),
         }
         yield Case((nats, masked), (beta * mean).sum() / beta.sum(), mistakes)
+
+
+@exercise("correct: and no mask was built, so it also works for a million tokens")
+def check_pairs(chance: Chance) -> Cases:
+    """`function(lengths: list, block_size) -> int`: visible pairs in the mask of `[x_t ; x_0]`.
+
+    The texts of these lengths are packed into one row, each filled up to whole blocks. Nothing is
+    left out of the two halves.
+    """
+    random = [chance.whole(1, 30) for _ in range(3)]
+    for lengths, size in (([25, 40], 16), ([5], 4), ([3, 9, 4], 3), ([48], 1), (random, 4)):
+        blocks = [-(-length // size) for length in lengths]
+        total, half = sum(blocks), sum(m * (m + 1) // 2 for m in blocks)
+        tokens = [m * size for m in blocks]
+        cut = [length // size for length in lengths]
+        wrong = {
+            "documents must not see each other: count each of them alone": size**2
+            * total
+            * (total + 1),
+            "a text is filled up to whole blocks: round up": size**2
+            * sum(m * (m + 1) for m in cut),
+            "noisy tokens see pairs, too: that is the clean half alone": size**2 * half,
+            "those are all cells; most of them are masked": (2 * size * total) ** 2,
+            "within a block a token sees all others, later ones too": sum(
+                n * (n + 1) for n in tokens
+            ),
+            "both a noisy and a clean block see a block of their own": size**2
+            * sum(m * m for m in blocks),
+            "that counts pairs of blocks; a pair of blocks holds block_size² of tokens": 2 * half,
+        }
+        right = 2 * size**2 * half
+        # A wrong way may give the right number for one text or for blocks of one token.
+        mistakes = {hint: value for hint, value in wrong.items() if value != right}
+        yield Case((lengths, size), right, mistakes)

@@ -4,6 +4,9 @@ Notable choices
 - A check prints exactly one diagnosis and never raises, so a notebook with open exercises runs from
   top to bottom. Its `Verdict` is true only for a correct answer.
 - The student's function gets copies of the inputs. Changing them in place is reported.
+- The function runs in a thread of its own with a time limit, so an endless loop costs seconds and
+  not the kernel. Signals would do the same, but not on Windows.
+- Inputs come from a `Chance`: seed 0 in a notebook, a seed of the instructor when work is graded.
 - A hint is printed only if the function gave the named wrong answer in every case: one case alone
   may agree by chance, and a wrong hint costs a student more time than no hint. For an answer of
   several parts, it is enough that the hint explains the first wrong part.
@@ -12,16 +15,38 @@ Notable choices
 
 from __future__ import annotations
 
+import ctypes
 import linecache
 import os.path
+import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+SECONDS = 10.0  # that one call of a student's function may take; a right one takes milliseconds
+
+
+class Chance:
+    """Where a check takes its random inputs from: equal seeds give equal inputs."""
+
+    def __init__(self, seed: int = 0):
+        self.seed = seed
+        self.source = self.generator(0)  # of `whole`
+
+    def generator(self, number: int) -> torch.Generator:
+        """A generator for one part of a check; parts of different numbers do not share inputs."""
+        return torch.Generator().manual_seed(1_000_003 * self.seed + number)
+
+    def whole(self, low: int, high: int) -> int:
+        """A whole number from `low` to `high`, both included."""
+        return int(torch.randint(low, high + 1, (), generator=self.source))
 
 
 @dataclass(frozen=True)
@@ -38,6 +63,13 @@ class Case:
 
 
 Cases = Iterator[Case]
+
+
+class Outcome(NamedTuple):
+    """What a call of the student's function gave: an answer, or in words why there is none."""
+
+    answer: Any = None
+    failure: str | None = None
 
 
 class Try(NamedTuple):
@@ -67,64 +99,134 @@ class Verdict:
 class Exercise:
     """The check of one exercise: `check_margin(my_margin)` prints a diagnosis."""
 
-    def __init__(self, success: str, cases: Callable[[], Iterable[Case]]):
+    def __init__(self, success: str, make: Callable[[Chance], Iterable[Case]]):
         self.success = success
-        self.cases = cases
-        self.__name__ = cases.__name__
-        self.__doc__ = cases.__doc__  # what `check_margin?` shows
+        self.make = make
+        self.__name__ = make.__name__
+        self.__doc__ = make.__doc__  # what `check_margin?` shows
+
+    def cases(self, seed: int = 0) -> list[Case]:
+        """The calls that are tried; the notebook shows seed 0, a grader takes another one."""
+        return list(self.make(Chance(seed)))
 
     def __call__(self, function: Callable) -> Verdict:
         return Verdict(check(function, self.cases(), self.success))
 
 
-def exercise(success: str) -> Callable[[Callable[[], Iterable[Case]]], Exercise]:
+def exercise(success: str) -> Callable[[Callable[[Chance], Iterable[Case]]], Exercise]:
     """Decorator: a generator of cases becomes a check, which prints `success` if all are right."""
     return partial(Exercise, success)
 
 
-def check(function: Callable, cases: Iterable[Case], success: str) -> bool:
+def check(
+    function: Callable, cases: Iterable[Case], success: str, seconds: float = SECONDS
+) -> bool:
     """Call `function` for every case, print one diagnosis, and return whether all is right."""
-    # 1. every case is tried, as far as the function can be called
+    cases = list(cases)
+    outcomes = outcomes_of(function, [case.inputs for case in cases], seconds)
+    words = diagnosis(cases, outcomes, getattr(function, "__name__", "function"))
+    print(words or success)
+    return words is None
+
+
+def outcomes_of(function: Callable, inputs: Iterable[tuple], seconds: float) -> Iterator[Outcome]:
+    """One call after the other; the first that gives no answer is the last."""
+    for given in inputs:
+        outcome = call(function, given, seconds)
+        yield outcome
+        if outcome.failure:
+            return
+
+
+def diagnosis(cases: list[Case], outcomes: Iterable[Outcome], name: str) -> str | None:
+    """What is wrong with the answers of the function called `name`; None if all are right."""
+    # 1. every answer is compared, as far as there are answers
     tries: list[Try] = []
-    for case in cases:
-        answer, failure = call(function, case.inputs)
-        if failure and not any(t.problem for t in tries):
-            print(failure)
-            return False
-        if failure:  # a case before this one was wrong already, and that is easier to explain
+    for case, outcome in zip(cases, outcomes):
+        if outcome.failure and not any(t.problem for t in tries):
+            return outcome.failure
+        if outcome.failure:  # a case before this one was wrong already, and is easier to explain
             break
-        tries.append(Try(case, answer, difference(answer, case.right)))
+        tries.append(Try(case, outcome.answer, difference(outcome.answer, case.right)))
     # 2. the first wrong one is explained
     first = next((t for t in tries if t.problem), None)
     if first is None:
-        print(success)
-        return True
-    print((explanation(tries, first) or first.problem or "") + example(function, first.case.inputs))
-    return False
+        return None
+    return (explanation(tries, first) or first.problem or "") + example(name, first.case.inputs)
 
 
-def call(function: Callable, inputs: tuple) -> tuple[Any, str | None]:
-    """The answer of the student's function, and what went wrong with the call itself."""
+def call(function: Callable, inputs: tuple, seconds: float = SECONDS) -> Outcome:
+    """The answer of the student's function, or what went wrong with the call itself."""
     given = copied(inputs)
-    try:
-        answer = function(*given)
-    except NotImplementedError:
-        return None, "not done yet: replace `raise NotImplementedError` by your code"
-    except Exception as error:  # whatever a student's code does, the notebook goes on
-        return None, f"your function raised {type(error).__name__}: {error}{line(function, error)}"
+    answer, error, frames = timed(function, given, seconds)
+    where = line(function, frames)
+    if isinstance(error, TookTooLong):
+        return Outcome(failure=f"your function takes longer than {seconds:g} seconds{where}")
+    if isinstance(error, NotImplementedError):
+        words = "not done yet: replace `raise NotImplementedError` by your code"
+        return Outcome(failure=words)
+    if error is not None:
+        words = f"your function raised {type(error).__name__}: {error}{where}"
+        return Outcome(failure=words)
     if answer is None:
-        return None, "your function returns None; did you forget `return`?"
+        return Outcome(failure="your function returns None; did you forget `return`?")
     for number, (now, before) in enumerate(zip(given, inputs), start=1):
         if difference(now, before):
-            return None, f"your function changes its argument {number} in place; work on a copy"
-    return answer, None
+            words = f"your function changes its argument {number} in place; work on a copy"
+            return Outcome(failure=words)
+    return Outcome(answer)
 
 
-def line(function: Callable, error: Exception) -> str:
-    """Where in the student's function the error occurred, counted from its `def`."""
+class TookTooLong(BaseException):
+    """Ends a call that ran out of time; `except Exception` in a student's loop lets it through."""
+
+
+Frames = list[tuple[FrameType, int]]  # with the number of the line that was running
+
+
+def timed(
+    function: Callable, given: tuple, seconds: float
+) -> tuple[Any, BaseException | None, Frames]:
+    """The answer, the exception, and the lines that were running when it was raised."""
+    answers: list[Any] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            answers.append(function(*given))
+        except BaseException as error:  # whatever a student's code does, the notebook goes on
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        thread.join(seconds)
+        running = sys._current_frames().get(thread.ident or 0)
+        if thread.is_alive() and running is not None:
+            frames = list(traceback.walk_stack(running))[::-1]  # the innermost one comes last
+            return None, TookTooLong(), frames
+    finally:  # also where the reader interrupts the kernel
+        stop(thread)
+    if errors:
+        return None, errors[0], list(traceback.walk_tb(errors[0].__traceback__))
+    return answers[0] if answers else None, None, []
+
+
+def stop(thread: threading.Thread) -> None:
+    """End a thread at its next line of Python; what hangs inside C cannot be ended."""
+    for _ in range(3):  # a bare `except:` in the student's code may catch the first
+        if not thread.is_alive():
+            return
+        number = ctypes.c_ulong(thread.ident or 0)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(number, ctypes.py_object(TookTooLong))
+        thread.join(0.3)
+
+
+def line(function: Callable, frames: Frames) -> str:
+    """Where in the student's function something happened, counted from its `def`."""
     code = getattr(function, "__code__", None)
     found = ""
-    for frame, number in traceback.walk_tb(error.__traceback__):
+    for frame, number in frames:
         if frame.f_code is code:  # the last one counts: a function may call itself
             source = linecache.getline(code.co_filename, number).strip()
             found = f" (line {number - code.co_firstlineno + 1} of {code.co_name}: `{source}`)"
@@ -160,11 +262,10 @@ def explanation(tries: list[Try], first: Try) -> str | None:
     return None
 
 
-def example(function: Callable, inputs: tuple) -> str:
+def example(name: str, inputs: tuple) -> str:
     """The call that went wrong, where its inputs are short enough to be read."""
     if not inputs or not all(isinstance(value, int | float | str | list) for value in inputs):
         return ""
-    name = getattr(function, "__name__", "function")
     text = f"{name}({', '.join(map(repr, inputs))})"
     return f" (seen with {text})" if len(text) <= 150 else ""
 

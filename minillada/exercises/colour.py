@@ -4,13 +4,13 @@ import torch
 import torch.nn.functional as F
 
 from ..datasets import colour
-from ..exercises.checking import Case, Cases, exercise
+from ..exercises.checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: it agrees with colour.frame_colour")
-def check_frame_colour() -> Cases:
+def check_frame_colour(chance: Chance) -> Cases:
     """`function(image [3, H, W], border) -> [3]`: mean colour of the outermost pixels."""
-    generator = torch.Generator().manual_seed(2)
+    generator = chance.generator(2)
     for height, width, border in ((12, 12, 2), (9, 15, 3), (32, 32, 4)):
         image = torch.rand(3, height, width, generator=generator)
         image[:, border:-border, border:-border] *= 0.3
@@ -33,12 +33,13 @@ def check_frame_colour() -> Cases:
 
 
 @exercise("correct: red is at 0 degrees, green at 120, blue at 240")
-def check_hue() -> Cases:
+def check_hue(chance: Chance) -> Cases:
     """`function(rgb [3]) -> (degrees, distance)`: degrees in [0, 360), distance from grey."""
     colours = torch.tensor(
         [[0.9, 0.2, 0.1], [0.2, 0.7, 0.3], [0.1, 0.3, 0.8], [0.5, 0.4, 0.2], [0.4, 0.5, 0.7]]
     )
-    for rgb in colours:
+    random = torch.tensor([0.1, 0.25, 0.4]) + 0.1 * torch.rand(3, generator=chance.generator(5))
+    for rgb in [*colours, random]:
         red, green, blue = rgb
         x, y = red - (green + blue) / 2, 0.75**0.5 * (green - blue)
         angle, distance = torch.atan2(y, x), torch.hypot(x, y)
@@ -65,9 +66,9 @@ def check_hue() -> Cases:
 
 
 @exercise("correct: whoever knows the class knows this much about the colour")
-def check_guess_from_class() -> Cases:
+def check_guess_from_class(chance: Chance) -> Cases:
     """`function(labels [N], colours [N]) -> share`: guessing each class's most frequent colour."""
-    generator = torch.Generator().manual_seed(3)
+    generator = chance.generator(3)
     for count in (60, 500):
         labels = torch.randint(10, (count,), generator=generator)
         # Each class has a colour of its own in 40 % of its images.
@@ -85,3 +86,40 @@ def check_guess_from_class() -> Cases:
             ),
         }
         yield Case((labels, colours), table.amax(1).sum() / count, mistakes)
+
+
+@exercise("correct: 350 and 10 degrees have the mean 0, and grey pixels have no say")
+def check_mean_hue(chance: Chance) -> Cases:
+    """`function(hues [N], distances [N]) -> degrees`: the mean hue, in [0, 360).
+
+    Each hue is an arrow of its own length: its distance from grey. The mean hue is the direction
+    of the sum of all arrows.
+    """
+    generator = chance.generator(6)
+    for centre, count in ((0.0, 9), (120.0, 6), (300.0, 15)):
+        hues = (centre + 60 * torch.randn(count, generator=generator)) % 360
+        hues[0], hues[1] = (centre + 170) % 360, (centre - 15) % 360
+        distances = torch.rand(count, generator=generator)
+        distances[0] = 0.05  # nearly grey
+        angle = hues.deg2rad()
+        y, x = (distances * angle.sin()).sum(), (distances * angle.cos()).sum()
+        right = torch.atan2(y, x)
+        unweighted = torch.atan2(angle.sin().sum(), angle.cos().sum())
+        mistakes = {
+            "degrees go round in a circle: add arrows, not numbers": hues.mean(),
+            "add arrows, not numbers; weighing the numbers is not enough": (
+                (hues * distances).sum() / distances.sum()
+            ),
+            "a grey pixel has hardly a hue: weigh by the distance from grey": (
+                unweighted.rad2deg() % 360
+            ),
+            "that is the angle in radians; 180 degrees are π": right % (2 * torch.pi),
+            "the functions of torch want radians: hues.deg2rad()": (
+                torch.atan2(
+                    (distances * hues.sin()).sum(), (distances * hues.cos()).sum()
+                ).rad2deg()
+                % 360
+            ),
+            "x and y are exchanged: atan2 takes y first": torch.atan2(x, y).rad2deg() % 360,
+        }
+        yield Case((hues, distances), right.rad2deg() % 360, mistakes)

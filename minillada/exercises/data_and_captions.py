@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..datasets import captions
 from ..datasets.mnist import DIGITS
-from ..exercises.checking import Case, Cases, exercise
+from ..exercises.checking import Case, Cases, Chance, exercise
 
 
 def shear(image: Tensor, centre: tuple[Tensor | float, Tensor | float], over: str = "y") -> Tensor:
@@ -20,9 +20,9 @@ def shear(image: Tensor, centre: tuple[Tensor | float, Tensor | float], over: st
 
 
 @exercise("correct: it agrees with captions.slant")
-def check_slant() -> Cases:
+def check_slant(chance: Chance) -> Cases:
     """`function(image [H, W]) -> degrees`: the lean from second moments, positive to the right."""
-    generator = torch.Generator().manual_seed(1)
+    generator = chance.generator(1)
     for _ in range(4):
         noise = torch.rand(1, 40, 30, generator=generator)
         image = F.avg_pool2d(noise, 5, 2)[0] ** 4 + torch.eye(18, 13)  # a diagonal stroke
@@ -50,11 +50,13 @@ def first_within(text: str, options: tuple[str, ...]) -> int | None:
 
 
 @exercise("correct: you can mark what a model writes")
-def check_parse_caption() -> Cases:
+def check_parse_caption(chance: Chance) -> Cases:
     """`function(text) -> (digit, thickness, slant)`: class numbers, None for what is left out."""
     partial = [captions.caption(7), captions.caption(8, slant=0), captions.caption(1, thickness=1)]
     others = ["a thick fourteen leaning right", "a thin seventeen standing upright"]
-    for text in captions.all_captions() + partial + others:
+    # Without one of its parts, a caption is a text that was not shown before.
+    random = [captions.caption(chance.whole(0, 9), slant=chance.whole(0, 2)) for _ in range(3)]
+    for text in captions.all_captions() + partial + others + random:
         digit, thickness, slant = right = captions.parse(text)
         right_within = (digit, thickness, 2 if slant == 1 else slant)
         four_within = (first_within(text, DIGITS), thickness, slant)

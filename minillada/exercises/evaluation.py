@@ -4,14 +4,16 @@ import math
 
 import torch
 
-from ..exercises.checking import Case, Cases, exercise
+from ..exercises.checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: it never leaves [0, 1], and its width is never 0")
-def check_wilson() -> Cases:
+def check_wilson(chance: Chance) -> Cases:
     """`function(successes, n) -> (low, high)`: the 95 % Wilson interval of a fraction."""
     z, ends = 1.96, torch.tensor([-1.0, 1.0])
-    for successes, n in ((0, 20), (7, 10), (990, 1000), (50, 50)):
+    size = chance.whole(30, 500)
+    random = size - chance.whole(1, 20), size
+    for successes, n in ((0, 20), (7, 10), (990, 1000), (50, 50), random):
         p = successes / n
         spread = ends * z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
         plain = ends * z * math.sqrt(p * (1 - p) / n)
@@ -25,9 +27,9 @@ def check_wilson() -> Cases:
 
 
 @exercise("correct: squared distance of the means plus that of the standard deviations")
-def check_frechet_diagonal() -> Cases:
+def check_frechet_diagonal(chance: Chance) -> Cases:
     """`function(mean_a, var_a, mean_b, var_b) -> float`: all `[D]`, independent dimensions."""
-    generator = torch.Generator().manual_seed(12)
+    generator = chance.generator(12)
     for size in (1, 3, 8):
         a, b = torch.randn(2, size, generator=generator)
         u, v = torch.rand(2, size, generator=generator) * 3
@@ -43,7 +45,7 @@ def check_frechet_diagonal() -> Cases:
 
 
 @exercise("correct: this is the unit of likelihood.likelihood")
-def check_bits_per_token() -> Cases:
+def check_bits_per_token(chance: Chance) -> Cases:
     """`function(nats [B, L], real bool [B, L]) -> [B]`: bits per token of every sequence.
 
     `nats` holds −log p of all targets, padding included, and 0 in the prompt; `real` marks the
@@ -51,7 +53,7 @@ def check_bits_per_token() -> Cases:
     """
     position = torch.arange(12)
     real = (position >= 4) & (position < torch.tensor([12, 9, 6])[:, None])
-    generator = torch.Generator().manual_seed(14)
+    generator = chance.generator(14)
     nats = 3 * torch.rand(3, 12, generator=generator) * (position >= 4)
     total, count, ln2 = nats.sum(1), real.sum(1), math.log(2)
     real_nats = (nats * real).sum(1)
@@ -63,3 +65,47 @@ def check_bits_per_token() -> Cases:
         "those are bits per sequence; divide by its real tokens": total / ln2,
     }
     yield Case((nats, real), total / ln2 / count, mistakes)
+
+
+def newcombe(a: tuple[float, float, float], b: tuple[float, float, float]) -> list[float]:
+    """Ends of the interval of p_b − p_a, from (p, low, high) of each."""
+    low = b[0] - a[0] - math.hypot(b[0] - b[1], a[2] - a[0])
+    high = b[0] - a[0] + math.hypot(b[2] - b[0], a[0] - a[1])
+    return [low, high]
+
+
+@exercise("correct: and only where 0 lies outside may you claim a difference")
+def check_difference(chance: Chance) -> Cases:
+    """`function(successes_a, successes_b, n) -> (low, high)`: 95 % interval of p_b − p_a.
+
+    Newcombe: with Wilson's interval (l, u) of each fraction, the interval reaches from the
+    difference down by √((p_b − l_b)² + (u_a − p_a)²) and up by √((u_b − p_b)² + (p_a − l_a)²).
+    """
+    size = chance.whole(100, 900)
+    random = size - 40, size - chance.whole(5, 30), size
+    for a, b, n in ((540, 560, 600), (20, 35, 50), random):
+        first, second = ((k / n, *interval(k, n)) for k in (a, b))
+        centre = second[0] - first[0]
+        up = math.hypot(second[2] - second[0], first[0] - first[1])
+        plain = 1.96 * math.sqrt(sum(p * (1 - p) / n for p in (first[0], second[0])))
+        mistakes = {
+            "the difference is p_b − p_a": newcombe(second, first),
+            "distances add up in squares: the root of their sum": [
+                second[1] - first[2],
+                second[2] - first[1],
+            ],
+            "that is the textbook's interval; take the ends of Wilson's": [
+                centre - plain,
+                centre + plain,
+            ],
+            "downwards count the lower end of b and the upper end of a": [centre - up, centre + up],
+            "that is the interval of b alone": list(second[1:]),
+        }
+        yield Case((a, b, n), newcombe(first, second), mistakes)
+
+
+def interval(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval."""
+    p, shrink = successes / n, 1 + z**2 / n
+    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    return (p + z**2 / (2 * n) - half) / shrink, (p + z**2 / (2 * n) + half) / shrink

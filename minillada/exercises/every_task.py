@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .. import layout
-from ..exercises.checking import Case, Cases, exercise
+from ..exercises.checking import Case, Cases, Chance, exercise
 from ..tasks.numbers import counting_trace
 from ..vocab import END_IMAGE, EOS, load_vocabulary
 
@@ -12,7 +12,7 @@ from ..vocab import END_IMAGE, EOS, load_vocabulary
 @exercise(
     "correct: no_text lacks the instruction, no_image lacks the image; guidance compares them"
 )
-def check_edit_branches() -> Cases:
+def check_edit_branches(chance: Chance) -> Cases:
     """`function(vocab, codes [h, w], instruction) -> (full, no_text, no_image)`: ids of prompts."""
     vocab = load_vocabulary(1024, "mnist-uni-text")
 
@@ -20,7 +20,7 @@ def check_edit_branches() -> Cases:
         return torch.tensor(layout.prompt(vocab, task, list(user), grid))
 
     for seed, text in enumerate(("mirror it", "turn it into a four")):
-        codes = torch.randint(1024, (4, 4), generator=torch.Generator().manual_seed(seed))
+        codes = torch.randint(1024, (4, 4), generator=chance.generator(seed))
         full, no_text, no_image = prompt(codes, text), prompt(codes, None), prompt(text)
         users: tuple[tuple, ...] = (codes, text), (codes, None), (text,)
         without_text = {
@@ -50,10 +50,10 @@ def check_edit_branches() -> Cases:
 
 
 @exercise("correct: the header says how many codes follow, so text and image never mix")
-def check_story_parts() -> Cases:
+def check_story_parts(chance: Chance) -> Cases:
     """`function(vocab, ids) -> list of str and Tensor [h, w]`: texts and images of a response."""
     vocab = load_vocabulary(1024, "mnist-uni-text")
-    generator = torch.Generator().manual_seed(9)
+    generator = chance.generator(9)
     stories = ((2, 3, ("two", "three")), (4, 4, ("nine",)), (3, 1, ("zero", "one", "two")))
     for height, width, words in stories:
         images = [torch.randint(1024, (height, width), generator=generator) for _ in words]
@@ -102,9 +102,11 @@ def agreeing(mine: list[str], right: list[str]) -> int:
 
 
 @exercise("correct: now you see where a thought goes wrong, not only that it does")
-def check_right_parts() -> Cases:
+def check_right_parts(chance: Chance) -> Cases:
     """`function(a, b, trace) -> int`: how many parts of a thought are right, from the left."""
-    for a, b, trace in TRACES:
+    a, b = chance.whole(1, 4), chance.whole(2, 5)
+    random = counting_trace(a, b), counting_trace(a, b + 1), counting_trace(a, b - 1)
+    for a, b, trace in TRACES + [(a, b, trace) for trace in random]:
         truth = counting_trace(a, b)
         mine, right = trace.split("; "), truth.split("; ")
         pieces = [text.replace("; ", ", ").split(", ") for text in (trace, truth)]
@@ -119,3 +121,35 @@ def check_right_parts() -> Cases:
             "semicolons separate parts, not commas; stop at the first mistake": equal_pieces,
         }
         yield Case((a, b, trace), agreeing(mine, right), mistakes)
+
+
+@exercise("correct: a step is judged among the thoughts that came so far without a mistake")
+def check_step_errors(chance: Chance) -> Cases:
+    """`function(right [N], parts [N]) -> list`: the chance of a mistake in each step.
+
+    Thought i has `parts[i]` parts, the first `right[i]` of them are right. Entry k: of the thoughts
+    that have a part k and are right before it, the share that is wrong there. As many entries as
+    the longest thought has parts.
+    """
+    generator = chance.generator(10)
+    for count, longest in ((40, 4), (200, 6)):
+        parts = torch.randint(2, longest + 1, (count,), generator=generator)
+        parts[0], parts[1] = longest, 2
+        correct = torch.rand(count, longest, generator=generator) < 0.8
+        right = torch.minimum(correct.long().cumprod(1).sum(1), parts)
+        right[0] = longest  # at least one thought gets to its end
+        step = torch.arange(longest)[:, None]
+        wrong_here = ((right == step) & (parts > step)).sum(1)
+        reached = ((right >= step) & (parts > step)).sum(1)
+        has_part = (parts > step).sum(1)
+        ended_too = (right >= step).sum(1)
+        ends = (right == step).sum(1)
+        mistakes = {
+            "divide by the thoughts that are right so far, not by all": wrong_here / count,
+            "thoughts with an earlier mistake say nothing about this step": wrong_here / has_part,
+            "a thought that has ended has no such part: leave it out": wrong_here / ended_too,
+            "a thought that ends here without a mistake is not wrong": ends / ended_too,
+            "that is the chance to be right": 1 - wrong_here / reached,
+            "those are counts; divide by the thoughts that are right so far": wrong_here.float(),
+        }
+        yield Case((right, parts), wrong_here / reached, mistakes)

@@ -2,13 +2,135 @@
 
 import torch
 
-from ..exercises.checking import Case, Cases, exercise
+from ..exercises.checking import Case, Cases, Chance, exercise
+
+
+@exercise("correct: what is not made faster soon takes most of the time")
+def check_speedup(chance: Chance) -> Cases:
+    """`function(share, factor) -> float`: how much faster a pass gets.
+
+    `share` of its time becomes `factor` times faster, the rest stays as it is.
+    """
+    random = chance.whole(20, 80) / 100, float(chance.whole(2, 9))
+    for share, factor in ((0.5, 2.0), (0.9, 4.0), (0.25, 3.0), random):
+        left = 1 - share + share / factor
+        mistakes = {
+            "the part that stays as it is takes time, too": factor,
+            "that is the time that is left; the speed is one over it": left,
+            "times add up, speeds do not: add the times of both parts": 1 - share + share * factor,
+            "the faster part still takes time: share / factor of it": 1 / (1 - share),
+            "share and rest are exchanged": 1 / (share + (1 - share) / factor),
+        }
+        yield Case((share, factor), 1 / left, mistakes)
+
+
+def front(points: list[tuple[float, float]]) -> list[int]:
+    """Numbers of the points that no other point beats."""
+    kept = []
+    for number, (speed, quality) in enumerate(points):
+        beaten = False
+        for other_speed, other_quality in points:
+            as_good = other_speed >= speed and other_quality >= quality
+            if as_good and (other_speed, other_quality) != (speed, quality):
+                beaten = True
+        if not beaten:
+            kept.append(number)
+    return kept
+
+
+@exercise("correct: whatever you value, only these settings are worth a thought")
+def check_front(chance: Chance) -> Cases:
+    """`function(points: list of (speed, quality)) -> list of int`: which settings are not beaten.
+
+    A point is beaten by another one that is at least as good in both and better in one of them.
+    """
+    # Of two points with one speed the better one stays; of two equal points, both do.
+    fixed = [(1.0, 90.0), (2.0, 90.0), (2.0, 95.0), (4.0, 80.0), (3.0, 80.0), (4.0, 80.0)]
+    fixed += [(1.0, 99.0), (0.5, 97.0), (3.0, 91.0)]
+    random = [(float(chance.whole(1, 9)), float(chance.whole(80, 99))) for _ in range(12)]
+    for points in (fixed, fixed + random):
+        fastest = max(speed for speed, _ in points)
+        best = max(quality for _, quality in points)
+        strict, lone, slow = [], [], [(-speed, quality) for speed, quality in points]
+        for number, (speed, quality) in enumerate(points):
+            if not any(s > speed and q > quality for s, q in points):
+                strict.append(number)
+            others = points[:number] + points[number + 1 :]
+            if not any(s >= speed and q >= quality for s, q in others):
+                lone.append(number)
+        ends = [i for i, (s, q) in enumerate(points) if s == fastest or q == best]
+        kept = front(points)
+        mistakes = {
+            "equal in one and worse in the other is beaten, too": strict,
+            "equal points do not beat each other: keep both": lone,
+            "that is the best in each; compromises between them are not beaten": ends,
+            "faster is better: this keeps the slow ones": front(slow),
+            "those are the points; return their numbers": [points[number] for number in kept],
+            "those are the beaten ones": [n for n in range(len(points)) if n not in kept],
+        }
+        yield Case((points,), kept, mistakes)
+
+
+def common(a: list[int], b: list[int]) -> int:
+    """Length of a longest common subsequence."""
+    if not a or not b:
+        return 0
+    if a[0] == b[0]:
+        return common(a[1:], b[1:]) + 1
+    return max(common(a[1:], b), common(a, b[1:]))
+
+
+def edit_distance(a: list[int], b: list[int]) -> int:
+    """Fewest deletions, insertions and replacements that turn a into b (Levenshtein)."""
+    if not a or not b:
+        return len(a) + len(b)
+    replaced = edit_distance(a[1:], b[1:]) + (a[0] != b[0])
+    return min(replaced, edit_distance(a[1:], b) + 1, edit_distance(a, b[1:]) + 1)
+
+
+@exercise("correct: never more edits than the labels of section 6 need, and sometimes fewer")
+def check_edit_distance(chance: Chance) -> Cases:
+    """`function(a: list, b: list) -> int`: the fewest edits of one token that turn a into b.
+
+    An edit deletes a token, inserts one, or replaces one by another.
+    """
+    random = [chance.whole(1, 3) for _ in range(5)], [chance.whole(1, 3) for _ in range(4)]
+    pairs: list[tuple[list[int], list[int]]] = [
+        ([1, 2, 3, 4], [2, 4]),
+        ([1, 2, 1, 2], [2, 1, 2, 1]),
+        ([], [1, 2]),
+        ([5, 1, 2, 6, 3], [1, 7, 2, 3]),
+        ([1, 2, 3], [4, 5]),
+        ([1, 2, 3, 4, 5], [2, 3, 4, 5, 6]),
+        ([1, 2, 3], [1, 2, 3]),
+        random,
+    ]
+    for a, b in pairs:
+        kept, hamming = common(a, b), sum(x != y for x, y in zip(a, b))
+        mistakes = {
+            "a replacement is one edit, not a deletion and an insertion": len(a)
+            + len(b)
+            - 2 * kept,
+            "that compares place with place; one insertion moves all behind it": hamming
+            + abs(len(a) - len(b)),
+            "the surplus tokens of the longer list cost an edit each": hamming,
+            "that is how many tokens stay; count the edits": kept,
+            "keeping most tokens may cost more edits: try all three in each place": max(
+                len(a), len(b)
+            )
+            - kept,
+            "order matters: count edits, not tokens that occur in one list only": len({*a} ^ {*b}),
+        }
+        yield Case((a, b), edit_distance(a, b), mistakes)
+
+
+# OLD
 
 
 @exercise("correct: threshold 1 never edits, threshold 0 follows the likeliest token everywhere")
-def check_edits() -> Cases:
+def check_edits(chance: Chance) -> Cases:
     """`function(p [n, V], ids [n], masked [n], threshold) -> bool [n]`: where editing rewrites."""
-    generator = torch.Generator().manual_seed(20)
+    generator = chance.generator(20)
     for threshold in (0.25, 0.0, 0.5):
         p = torch.randn(12, 5, generator=generator).softmax(-1)
         ids = torch.randint(5, (12,), generator=generator)
@@ -30,23 +152,6 @@ def check_edits() -> Cases:
         yield Case((p, ids, masked, threshold), other & sure, mistakes)
 
 
-def common(a: list[int], b: list[int]) -> int:
-    """Length of a longest common subsequence."""
-    if not a or not b:
-        return 0
-    if a[0] == b[0]:
-        return common(a[1:], b[1:]) + 1
-    return max(common(a[1:], b), common(a, b[1:]))
-
-
-def edit_distance(a: list[int], b: list[int]) -> int:
-    """Fewest deletions, insertions and replacements that turn a into b (Levenshtein)."""
-    if not a or not b:
-        return len(a) + len(b)
-    replaced = edit_distance(a[1:], b[1:]) + (a[0] != b[0])
-    return min(replaced, edit_distance(a[1:], b) + 1, edit_distance(a, b[1:]) + 1)
-
-
 def longest_piece(a: list[int], b: list[int]) -> int:
     """Length of the longest piece without gaps that occurs in both lists."""
     pieces = [a[i:j] for i in range(len(a)) for j in range(i + 1, len(a) + 1)]
@@ -55,7 +160,7 @@ def longest_piece(a: list[int], b: list[int]) -> int:
 
 
 @exercise("correct: so many tokens of a draft can be kept")
-def check_lcs() -> Cases:
+def check_lcs(chance: Chance) -> Cases:
     """`function(a, b) -> int`: the length of a longest common subsequence of two lists."""
     pairs: list[tuple[list[int], list[int]]] = [
         ([1, 2, 3, 4], [2, 4]),
@@ -92,7 +197,7 @@ def edited(draft: list[str], labels: list[str], keep: bool = True, mask: bool = 
 
 
 @exercise("correct: this is levenshtein.apply_labels for one row")
-def check_round() -> Cases:
+def check_round(chance: Chance) -> Cases:
     """`function(draft, labels, length) -> list`: one round; labels: tokens, "DELETE", "INSERT"."""
     rounds = [
         (["a", "thick", "seven", "."], ["a", "DELETE", "seven", "."]),

@@ -2,11 +2,11 @@
 
 import torch
 
-from ..exercises.checking import Case, Cases, exercise
+from ..exercises.checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: it depends on the step alone, so a run that is resumed keeps to the schedule")
-def check_block_size_at() -> Cases:
+def check_block_size_at(chance: Chance) -> Cases:
     """`function(schedule, steps, step) -> int`, for pairs (share of the run, block size)."""
     schedule, steps = [(0.0, 4), (0.25, 16), (0.5, 48), (0.75, 16)], 8
     # One row a hint, with the block size of each of the eight steps.
@@ -23,13 +23,14 @@ def check_block_size_at() -> Cases:
     # The second entry begins at step 2.4, rounded: 2.
     hints = list(mistakes)
     late = (hints[0], hints[3], "the start in steps is rounded: round(start * steps)")
-    yield Case(([(0.0, 4), (0.3, 16)], steps, 2), 16, dict.fromkeys(late, 4))
+    for size in (16, chance.whole(5, 60)):
+        yield Case(([(0.0, 4), (0.3, size)], steps, 2), size, dict.fromkeys(late, 4))
 
 
 @exercise("correct: noise on the masked tokens only; known tokens stay exact")
-def check_noisy_masks() -> Cases:
+def check_noisy_masks(chance: Chance) -> Cases:
     """`function(embedded [B, L, H], ids [B, L], mask_id, noise [B, L, H], std) -> [B, L, H]`."""
-    generator = torch.Generator().manual_seed(15)
+    generator = chance.generator(15)
     embedded, noise = torch.randn(2, 3, 5, 4, generator=generator)
     ids, mask_id = torch.tensor([[7, 1, 7, 2, 3], [4, 7, 5, 7, 7], [1, 2, 3, 4, 5]]), 7
     masked, scaled = (ids == mask_id)[..., None], 0.1 * noise
@@ -44,9 +45,9 @@ def check_noisy_masks() -> Cases:
 
 
 @exercise("correct: chosen by validation, averaged without weights")
-def check_merge_best() -> Cases:
+def check_merge_best(chance: Chance) -> Cases:
     """`function(weights [N, P], bits [N], k) -> [P]`: mean of the k rows with fewest bits."""
-    generator = torch.Generator().manual_seed(16)
+    generator = chance.generator(16)
     weights = torch.rand(6, 5, generator=generator)
     bits = torch.tensor([3.1, 2.8, 2.9, 2.6, 2.7, 3.0])
     order = bits.argsort()
@@ -61,3 +62,31 @@ def check_merge_best() -> Cases:
         "every checkpoint counts the same: this mean is not weighted": weighted,
     }
     yield Case((weights, bits, 3), best.mean(0), mistakes)
+
+
+@exercise("correct: a mean of checkpoints is a learning rate that falls")
+def check_shares(chance: Chance) -> Cases:
+    """`function(steps, saved: list) -> [steps]`: how much of each update is left in the mean.
+
+    A checkpoint saved after n updates holds the updates 1 to n (entries 0 to n − 1). The mean
+    of the checkpoints holds each update with a share between 0 and 1.
+    """
+    random = sorted({chance.whole(2, 9), 10, chance.whole(4, 8)})
+    for steps, saved in ((6, [2, 4, 6]), (5, [5]), (8, [3, 4, 8]), (12, random)):
+        update = torch.arange(steps)[:, None]
+        ends = torch.tensor(saved)
+        inside = update < ends  # [steps, checkpoints]
+        right = inside.float().mean(1)
+        mistakes = {
+            "a checkpoint saved after n updates holds entry n − 1, and not entry n": (
+                (update <= ends).float().mean(1)
+            ),
+            "divide by the number of checkpoints: it is their mean": inside.float().sum(1),
+            "the other way round: early updates are in every checkpoint": 1 - right,
+            "updates in no checkpoint have share 0, those in all have share 1": right / right.sum(),
+            "a checkpoint holds all updates before it, not only its last one": (
+                (update == ends - 1).float().mean(1)
+            ),
+        }
+        named = {hint: wrong for hint, wrong in mistakes.items() if not wrong.equal(right)}
+        yield Case((steps, saved), right, named)

@@ -3,16 +3,22 @@
 import json
 import math
 
-from ..exercises.checking import Case, Cases, exercise
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ..exercises.checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: 8 of 256 experts are used, but all of them must be somewhere")
-def check_active() -> Cases:
+def check_active(chance: Chance) -> Cases:
     """`function(hidden, inner, experts, chosen, shared) -> int`: weights that one token uses.
 
     In one mixture of experts: the router's, and those of the chosen and of the shared experts.
     """
-    for sizes in ((2048, 512, 256, 8, 1), (96, 40, 16, 2, 3), (7, 5, 11, 3, 2)):
+    experts = chance.whole(9, 40)
+    random = chance.whole(20, 90), chance.whole(5, 40), experts, chance.whole(2, 5), 2
+    for sizes in ((2048, 512, 256, 8, 1), (96, 40, 16, 2, 3), (7, 5, 11, 3, 2), random):
         hidden, inner, experts, chosen, shared = sizes
         router, one = experts * hidden, 3 * hidden * inner
         mistakes = {
@@ -31,13 +37,14 @@ def check_active() -> Cases:
 
 
 @exercise("correct: a block of 32 tokens already needs most of the experts")
-def check_experts_read() -> Cases:
+def check_experts_read(chance: Chance) -> Cases:
     """`function(tokens, experts, chosen) -> float`: the share of experts that are needed.
 
     Each of the tokens chooses `chosen` different experts at random; an expert is needed if at least
     one token chose it. The answer is the expected share.
     """
-    for tokens, experts, chosen in ((1, 256, 8), (32, 256, 8), (3, 10, 4), (64, 128, 4)):
+    random = chance.whole(2, 30), chance.whole(20, 200), chance.whole(2, 9)
+    for tokens, experts, chosen in ((1, 256, 8), (32, 256, 8), (3, 10, 4), (64, 128, 4), random):
         nobody = (1 - chosen / experts) ** tokens
         drawn = tokens * chosen
         mistakes = {
@@ -52,7 +59,7 @@ def check_experts_read() -> Cases:
 
 
 @exercise("correct: such headers, two MB in all, tell what 33 GB hold")
-def check_header() -> Cases:
+def check_header(chance: Chance) -> Cases:
     """`function(data: bytes) -> {name: shape}`: what a safetensors file holds.
 
     Eight bytes hold the length of the header, little end first; then comes the header, which is
@@ -64,7 +71,7 @@ def check_header() -> Cases:
         shapes = {}
         end = 0
         for size, name in enumerate(names, start=2):
-            shapes[name] = [size, size + 3]
+            shapes[name] = [size, size + chance.whole(1, 5)]
             begin, end = end, end + 2 * math.prod(shapes[name])
             header[name] = {"dtype": "BF16", "shape": shapes[name], "data_offsets": [begin, end]}
         text = json.dumps(header).encode()
@@ -79,3 +86,43 @@ def check_header() -> Cases:
             "__metadata__ is about the file and no tensor": {"__metadata__": []} | shapes,
         }
         yield Case((data,), shapes, mistakes)
+
+
+@exercise("correct: one tensor was read, and nothing else of the file")
+def check_tensor(chance: Chance) -> Cases:
+    """`function(data: bytes, name) -> Tensor`: one bfloat16 tensor of a safetensors file.
+
+    The header is that of exercise 3. `data_offsets` count from the end of the header.
+    """
+    generator = chance.generator(9)
+    for name in ("gate", "up"):
+        tensors = {
+            part: torch.randn(3, size, generator=generator).bfloat16()
+            for part, size in (("norm", 4), ("gate", 5), ("up", 2))
+        }
+        data = safetensors.torch.save(tensors)
+        begin = int.from_bytes(data[:8], "little") + 8
+        first, last = json.loads(data[8:begin])[name]["data_offsets"]
+        shape = tensors[name].shape
+        raw = bytearray(data[begin + first : begin + last])
+        early = bytearray(data[begin - 8 + first : begin - 8 + last])
+        from_zero = bytearray(data[first:last])
+        swapped = bytearray(raw)
+        swapped[::2], swapped[1::2] = raw[1::2], raw[::2]
+        mistakes = {
+            "the eight bytes of the length stand before the header": numbers(early).view(shape),
+            "offsets count from the end of the header, not of the file": (
+                numbers(from_zero).view(shape)
+            ),
+            "that reads the bytes as float16; they are bfloat16": (
+                torch.frombuffer(raw, dtype=torch.float16).float().view(shape)
+            ),
+            "little end first: the order of the two bytes is swapped": numbers(swapped).view(shape),
+            "give it the shape that the header says": numbers(raw),
+        }
+        yield Case((data, name), tensors[name].float(), mistakes)
+
+
+def numbers(raw: bytearray) -> Tensor:
+    """Bytes as bfloat16 numbers."""
+    return torch.frombuffer(raw, dtype=torch.bfloat16).float()

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..exercises.checking import Case, Cases, exercise
+from ..exercises.checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: this is Codebook.forward without its gradient")
-def check_cosine_lookup() -> Cases:
+def check_cosine_lookup(chance: Chance) -> Cases:
     """`function(features [N, C], codebook [K, C]) -> codes [N]`: largest cosine similarity."""
-    generator = torch.Generator().manual_seed(2)
+    generator = chance.generator(2)
     features = torch.randn(60, 4, generator=generator)
     codebook = torch.randn(9, 4, generator=generator)
     codebook *= torch.arange(1, 10)[:, None]  # lengths differ, so forgetting to normalise shows
@@ -29,9 +29,9 @@ def check_cosine_lookup() -> Cases:
 
 
 @exercise("correct: as many codes as if all were used equally often")
-def check_perplexity() -> Cases:
+def check_perplexity(chance: Chance) -> Cases:
     """`function(codes [N], codebook_size) -> float`: exp of the entropy of the codes' shares."""
-    generator = torch.Generator().manual_seed(3)
+    generator = chance.generator(3)
     for size in (4, 50, 300):
         codes = (torch.rand(200, generator=generator) ** 2 * size).long()
         share = torch.bincount(codes, minlength=size) / len(codes)
@@ -55,9 +55,9 @@ def siglip(logits: Tensor) -> Tensor:
 
 
 @exercise("correct: this is the loss of CaptionTower")
-def check_siglip() -> Cases:
+def check_siglip(chance: Chance) -> Cases:
     """`function(image [B, E], text [N, E], index [B], scale, bias) -> loss`, all unit vectors."""
-    generator = torch.Generator().manual_seed(4)
+    generator = chance.generator(4)
     image, text = (F.normalize(torch.randn(n, 6, generator=generator), dim=1) for n in (5, 8))
     index, scale, bias = torch.tensor([0, 3, 3, 7, 1]), 4.0, -2.0
     sign = 2 * F.one_hot(index, len(text)) - 1

@@ -4,14 +4,15 @@ import math
 from itertools import product
 
 import torch
+import torch.nn.functional as F
 
-from ..exercises.checking import Case, Cases, exercise
+from ..exercises.checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: each target is masked independently, with the rate of its row")
-def check_corrupt() -> Cases:
+def check_corrupt(chance: Chance) -> Cases:
     """`function(ids [B, L], targets [B, L], rates [B], noise [B, L], mask_id) -> x_t [B, L]`."""
-    generator = torch.Generator().manual_seed(4)
+    generator = chance.generator(4)
     ids = torch.randint(9, (6, 6), generator=generator)
     noise = torch.rand(6, 6, generator=generator)
     rates, targets = torch.linspace(0.2, 0.8, 6), torch.arange(6).expand(6, 6) >= 2
@@ -27,9 +28,9 @@ def check_corrupt() -> Cases:
 
 
 @exercise("correct: averaged over t and masks, this number bounds −log p(x) from above")
-def check_weighted_loss() -> Cases:
+def check_weighted_loss(chance: Chance) -> Cases:
     """`function(nats [B, L], masked bool [B, L], rates [B]) -> [B]`: a sample of the bound."""
-    generator = torch.Generator().manual_seed(5)
+    generator = chance.generator(5)
     nats, rates = 3 * torch.rand(4, 7, generator=generator), torch.tensor([0.3, 0.5, 0.7, 0.9])
     masked = torch.rand(4, 7, generator=generator) < rates[:, None]
     total, count, length = (nats * masked).sum(1), masked.sum(1), nats.shape[1]
@@ -48,13 +49,13 @@ def check_weighted_loss() -> Cases:
 
 
 @exercise("correct: a sum over all masks, each with the weight that the integral over t leaves")
-def check_enumerated_bound() -> Cases:
+def check_enumerated_bound(chance: Chance) -> Cases:
     """`function(nats_of, length) -> float`: the bound as a sum over all masks.
 
     `nats_of(masked bool [L]) -> [L]` gives −log p at masked positions and 0 elsewhere.
     """
     for length in (1, 2, 3, 4):
-        generator = torch.Generator().manual_seed(length)
+        generator = chance.generator(length)
         masks = torch.tensor(list(product((False, True), repeat=length)))  # [2^L, L]
         table = 3 * torch.rand(masks.shape, generator=generator) * masks
 
@@ -70,3 +71,46 @@ def check_enumerated_bound() -> Cases:
             "that adds up all masks without a weight": nats.sum(),
         }
         yield Case((nats_of, length), (nats / n / ways).sum(), mistakes)
+
+
+@exercise("correct: hidden tokens are revealed with (t − s)/t; what is known stays as it is")
+def check_reverse_step(chance: Chance) -> Cases:
+    """`function(ids [L], p [L, V], s, t, mask_id) -> [L, V]`: how x_s is distributed, given x_t.
+
+    `p` is what the model says about the clean token; the mask has probability 0 in it.
+    """
+    generator = chance.generator(6)
+    for s, t in ((0.2, 0.5), (0.0, 0.4), (0.6, 0.9)):
+        mask_id = 5
+        p = torch.rand(6, 6, generator=generator)
+        p[:, mask_id] = 0
+        p /= p.sum(1, keepdim=True)
+        ids = torch.randint(5, (6,), generator=generator)
+        ids[[0, 3, 4]] = mask_id
+        masked, known = (ids == mask_id)[:, None], F.one_hot(ids, 6).float()
+        stays = F.one_hot(torch.tensor(mask_id), 6)
+        right = torch.where(masked, (t - s) / t * p + s / t * stays, known)
+        hidden_again = (1 - s) * known + s * stays
+        mistakes = {
+            "the other way round: the chance to stay hidden is s/t": torch.where(
+                masked, s / t * p + (1 - s / t) * stays, known
+            ),
+            "divide by t: the token is known to be hidden at time t": torch.where(
+                masked, (t - s) * p + (1 - t + s) * stays, known
+            ),
+            "that forgets x_t: of the hidden ones, s/t stay hidden": torch.where(
+                masked, (1 - s) * p + s * stays, known
+            ),
+            "a token that is known stays as it is; it is never hidden again": torch.where(
+                masked, right, hidden_again
+            ),
+            "only hidden tokens are sampled; a known one is known": (t - s) / t * p + s / t * stays,
+            "each row must add up to 1: what is not revealed stays the mask": torch.where(
+                masked, (t - s) / t * p, known
+            ),
+        }
+        if s == 0:  # at the end nothing is hidden, and some of these mistakes do not show
+            mistakes = {
+                hint: wrong for hint, wrong in mistakes.items() if not torch.allclose(wrong, right)
+            }
+        yield Case((ids, p, s, t, mask_id), right, mistakes)

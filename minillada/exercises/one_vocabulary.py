@@ -3,15 +3,15 @@
 import torch
 
 from .. import layout
-from ..exercises.checking import Case, Cases, exercise
+from ..exercises.checking import Case, Cases, Chance, exercise
 from ..vocab import BOI, END_IMAGE, IMAGE, load_vocabulary, size_token
 
 
 @exercise("correct: one comparison and one subtraction tell text from image")
-def check_code_of() -> Cases:
+def check_code_of(chance: Chance) -> Cases:
     """`function(ids [n], offset) -> [n]`: the image code of every id, −1 where the id is text."""
     for offset, seed in ((384, 0), (157_184, 1), (10, 2)):
-        generator = torch.Generator().manual_seed(seed)
+        generator = chance.generator(seed)
         others = torch.randint(2 * offset, (9,), generator=generator)
         ids = torch.cat([torch.tensor([0, offset - 1, offset, offset + 1]), others])
         late = torch.where(ids > offset, ids - offset, -1)
@@ -25,11 +25,11 @@ def check_code_of() -> Cases:
 
 
 @exercise("correct: four tokens of header, the codes row by row, one token to close")
-def check_image_block() -> Cases:
+def check_image_block(chance: Chance) -> Cases:
     """`function(vocab, codes [h, w]) -> list of ids`: header, codes row by row, closing token."""
     vocab = load_vocabulary(512)
     for height, width in ((2, 3), (4, 4), (5, 1)):
-        generator = torch.Generator().manual_seed(height)
+        generator = chance.generator(height)
         codes = torch.randint(512, (height, width), generator=generator)
         right = layout.image_block(vocab, codes)
         head, ids, end = right[:4], right[4:-1], right[-1:]
@@ -49,10 +49,10 @@ def check_image_block() -> Cases:
 
 
 @exercise("correct: everything from the end of the prompt, the padding included")
-def check_targets() -> Cases:
+def check_targets(chance: Chance) -> Cases:
     """`function(prompt_lengths [B], lengths [B], total) -> bool [B, total]`: what may be masked."""
     for total in (8, 48):
-        generator = torch.Generator().manual_seed(total)
+        generator = chance.generator(total)
         prompt = torch.randint(1, total // 2, (5,), generator=generator)
         end = prompt + 1 + torch.randint(total // 2, (5,), generator=generator)
         position = torch.arange(total)

@@ -2,13 +2,13 @@
 
 import torch
 
-from ..exercises.checking import Case, Cases, exercise
+from ..exercises.checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: this is flow.mix, and the velocity along its line")
-def check_line() -> Cases:
+def check_line(chance: Chance) -> Cases:
     """`function(picture, noise, t) -> (x_t, velocity)`, all of one shape; t is a number."""
-    generator = torch.Generator().manual_seed(11)
+    generator = chance.generator(11)
     picture, noise = torch.randn(2, 3, 4, 4, generator=generator)
     for t in (0.25, 0.6):
         x, velocity = t * picture + (1 - t) * noise, picture - noise
@@ -30,17 +30,20 @@ def steady(x: torch.Tensor, t: float) -> torch.Tensor:
     return torch.sin(2 * x) + t
 
 
-def walk(x: torch.Tensor, times: list[float], late: bool = False) -> torch.Tensor:
-    """Euler's method; `late` asks for the velocity at the end of each step."""
+def walk(
+    x: torch.Tensor, times: list[float], late: bool = False, whole: bool = False
+) -> torch.Tensor:
+    """Euler's method; `late` asks at the end of each step, `whole` goes too far."""
     for now, then in zip(times[:-1], times[1:]):
-        x = x + (then - now) * steady(x, then if late else now)
+        size = 1.0 if whole else then - now
+        x = x + size * steady(x, then if late else now)
     return x
 
 
 @exercise("correct: these are the steps of flow.euler")
-def check_euler() -> Cases:
+def check_euler(chance: Chance) -> Cases:
     """`function(velocity, noise, steps) -> end`; `velocity(x, t)` takes a number t."""
-    noise = torch.randn(5, generator=torch.Generator().manual_seed(12))
+    noise = torch.randn(5, generator=chance.generator(12))
     for steps in (1, 4, 10):
         times = [step / steps for step in range(steps + 1)]
         mistakes = {
@@ -48,22 +51,60 @@ def check_euler() -> Cases:
                 noise, times, late=True
             ),
             "that is one step too few: N steps have N + 1 times": walk(noise, times[:-1]),
+            "a step is 1/N long: multiply the velocity by it": walk(noise, times, whole=True),
+            "the velocity changes on the way: ask for it in every step": noise + steady(noise, 0.0),
         }
         yield Case((steady, noise, steps), walk(noise, times), mistakes)
 
 
 @exercise("correct: this is one jump of flow.jumps")
-def check_jump() -> Cases:
+def check_jump(chance: Chance) -> Cases:
     """`function(picture, fresh, then) -> x` at the time `then`, after a jump to `picture`."""
-    picture, fresh = torch.randn(2, 6, generator=torch.Generator().manual_seed(13))
+    picture, fresh = torch.randn(2, 6, generator=chance.generator(13))
     for then in (0.25, 0.8):
         right = then * picture + (1 - then) * fresh
         mistakes = {
             "at time 1 nothing of the noise may be left: swap the weights": (
                 (1 - then) * picture + then * fresh
             ),
+            "the noise is weighted, too: only 1 - t of it is left": then * picture + fresh,
             "the picture is weighted, too: x_t = t picture + (1 - t) noise": (
                 picture + (1 - then) * fresh
             ),
         }
         yield Case((picture, fresh, then), right, mistakes)
+
+
+@exercise("correct: twice the work in a step, and an error that falls with its square")
+def check_heun(chance: Chance) -> Cases:
+    """`function(velocity, noise, steps) -> end`: Heun's method from t = 0 to 1.
+
+    A step of size h goes along the mean of two velocities: here and now, and where Euler's step
+    would end, at its time.
+    """
+    noise = torch.randn(5, generator=chance.generator(14))
+    for steps in (1, 3, 8):
+        size = 1 / steps
+        ends = {name: noise for name in ("right", "euler", "sum", "early", "stay", "middle")}
+        for step in range(steps):
+            t = step * size
+            for name, x in ends.items():
+                first = steady(x, t)
+                ahead = x if name == "stay" else x + size * first
+                second = steady(ahead, t if name == "early" else t + size)
+                if name == "euler":
+                    second = first
+                if name == "sum":
+                    second = second + first + second
+                if name == "middle":
+                    first = second = steady(x + size / 2 * first, t + size / 2)
+                ends[name] = x + size * (first + second) / 2
+        mistakes = {
+            "that is Euler's method; ask for a second velocity where its step ends": "euler",
+            "that goes along the sum of both velocities; take their mean": "sum",
+            "the second velocity belongs to the time at the end of the step": "early",
+            "the second velocity is asked where Euler's step ends, not where it begins": "stay",
+            "that is the midpoint method; the second velocity stands at the end": "middle",
+        }
+        wrong = {hint: ends[name] for hint, name in mistakes.items()}
+        yield Case((steady, noise, steps), ends["right"], wrong)

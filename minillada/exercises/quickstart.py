@@ -1,11 +1,11 @@
 """Exercises of notebook 00, quickstart."""
 
 from ..datasets import captions
-from ..exercises.checking import Case, Cases, exercise
+from ..exercises.checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: ten sentences the model can draw")
-def check_wishes() -> Cases:
+def check_wishes(chance: Chance) -> Cases:
     """`function() -> list[str]`: a caption for every digit, all of them thick and leaning left."""
     right = [captions.caption(digit, thickness=1, slant=0) for digit in range(10)]
     mistakes = {
@@ -19,9 +19,12 @@ def check_wishes() -> Cases:
 
 
 @exercise("correct: 4 × 4 codes for our digits of 32 pixels and patches of 8")
-def check_code_count() -> Cases:
+def check_code_count(chance: Chance) -> Cases:
     """`function(image_size, patch_size) -> int`: how many codes a square image becomes."""
-    for image_size, patch_size in ((32, 8), (32, 4), (1024, 32), (64, 64)):
+    hidden = chance.whole(3, 9)
+    patch = chance.whole(2, 60)
+    sizes = [(32, 8), (32, 4), (1024, 32), (64, 64), (hidden * patch, patch)]
+    for image_size, patch_size in sizes:
         side = image_size // patch_size
         mistakes = {
             "that is one side of the grid; it has as many columns as rows": side,

@@ -1,14 +1,17 @@
 """Exercises of notebook 08, sampling."""
 
+import math
+from collections.abc import Callable
+
 import torch
 
-from ..exercises.checking import Case, Cases, exercise
+from ..exercises.checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: all that is sure is committed, and never less than the share that is due")
-def check_sprint_commits() -> Cases:
+def check_sprint_commits(chance: Chance) -> Cases:
     """`function(confidence [n], masked bool [n], steps_left, threshold) -> bool [n]`."""
-    generator = torch.Generator().manual_seed(8)
+    generator = chance.generator(8)
     for threshold, steps_left in ((0.75, 3), (0.5, 2), (1.0, 4), (0.0, 5)):
         confidence = torch.rand(13, generator=generator)
         masked = torch.rand(13, generator=generator) < 0.7
@@ -31,23 +34,25 @@ def check_sprint_commits() -> Cases:
 
 
 @exercise("correct: a margin near 0 means the model hesitates between two tokens")
-def check_margin() -> Cases:
+def check_margin(chance: Chance) -> Cases:
     """`function(logits [B, n, V]) -> [B, n]`: best probability minus the second best."""
-    logits = 2 * torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(9))
+    logits = 2 * torch.randn(2, 5, 7, generator=chance.generator(9))
     first, second = logits.softmax(-1).topk(2).values.unbind(-1)
     best, next_best = logits.topk(2).values.unbind(-1)
     mistakes = {
         "that is the probability of the best token alone; subtract the second best": first,
         "those are differences of logits; take the softmax first": best - next_best,
+        "the other way round: the best minus the second best is positive": second - first,
+        "that is a ratio; subtract": first / second,
     }
     yield Case((logits,), first - second, mistakes)
 
 
 @exercise("correct: that is how many tokens one forward pass is worth")
-def check_tokens_per_forward() -> Cases:
+def check_tokens_per_forward(chance: Chance) -> Cases:
     """`function(committed bool [S, B, n]) -> [B]`: tokens per pass in which a row committed any."""
     share = torch.tensor([0.9, 0.5, 0.2])[None, :, None]
-    committed = torch.rand(6, 3, 8, generator=torch.Generator().manual_seed(13)) < share
+    committed = torch.rand(6, 3, 8, generator=chance.generator(13)) < share
     committed[2:, 0] = committed[4:, 1] = False  # the first two rows are ready early
     tokens, passes = committed.sum((0, 2)), committed.any(2).sum(0)
     mistakes = {
@@ -56,3 +61,37 @@ def check_tokens_per_forward() -> Cases:
         "that is the number of passes; you want tokens over passes": passes,
     }
     yield Case((committed,), tokens / passes, mistakes)
+
+
+def left_after(masks: int, steps: int, share: Callable[[float], float]) -> list[int]:
+    """How many masks are left at the beginning and after each pass."""
+    return [math.floor(masks * share(step / steps)) for step in range(steps + 1)]
+
+
+def differences(left: list[int]) -> list[int]:
+    return [before - after for before, after in zip(left[:-1], left[1:])]
+
+
+@exercise("correct: few tokens while little is known, many at the end")
+def check_cosine_schedule(chance: Chance) -> Cases:
+    """`function(masks, steps) -> list`: how many tokens each pass commits, by MaskGIT's cosine.
+
+    After pass s of S, `floor(masks * cos(π/2 * s/S))` masks are left.
+    """
+    for masks, steps in ((16, 4), (64, 8), (100, 5), (chance.whole(30, 90), 7)):
+        left = left_after(masks, steps, lambda share: math.cos(math.pi / 2 * share))
+        right = differences(left)
+        kept = left_after(masks, steps, lambda share: 1 - math.sin(math.pi / 2 * share))
+        linear = left_after(masks, steps, lambda share: 1 - share)
+        half = left_after(masks, steps, lambda share: (1 + math.cos(math.pi * share)) / 2)
+        mistakes = {
+            "those are the masks that are left; return how many a pass commits": left[1:],
+            "that is how many are known in all; return how many a pass adds": [
+                masks - number for number in left[1:]
+            ],
+            "the other way round: few tokens first, many at the end": differences(kept),
+            "that is the even share; the cosine begins slowly": differences(linear),
+            "a quarter of a wave: cos(π/2 · s/S), which is 0 at the end": differences(half),
+            "the first pass is s = 1: before it, all are masked": [0] + right[:-1],
+        }
+        yield Case((masks, steps), right, mistakes)

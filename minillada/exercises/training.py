@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..exercises.checking import Case, Cases, exercise
+from ..exercises.checking import Case, Cases, Chance, exercise
 
 
 def cosine(progress: float, peak: float, final: float) -> float:
@@ -15,10 +15,11 @@ def cosine(progress: float, peak: float, final: float) -> float:
 
 
 @exercise("correct: this is optim.learning_rate")
-def check_learning_rate() -> Cases:
+def check_learning_rate(chance: Chance) -> Cases:
     """`function(step, steps, peak, warmup, final_fraction) -> float`: linear up, cosine down."""
     no_warmup = "the warm-up is missing"
-    for steps, peak, warmup, final in ((40, 1.0, 8, 0.1), (25, 3e-2, 5, 0.02)):
+    random = chance.whole(20, 30), 0.5 + chance.whole(0, 9) / 10, chance.whole(3, 7), 0.05
+    for steps, peak, warmup, final in ((40, 1.0, 8, 0.1), (25, 3e-2, 5, 0.02), random):
         for step in range(steps):
             inputs = (step, steps, peak, warmup, final)
             from_zero = cosine(step / steps, peak, final)
@@ -39,11 +40,11 @@ def check_learning_rate() -> Cases:
 
 
 @exercise("correct: this is objectives.weigh_bound")
-def check_loss_normalisation() -> Cases:
+def check_loss_normalisation(chance: Chance) -> Cases:
     """`function(nats [B, L], masked [B, L], rates [B, L / block_size], targets [B, L], block_size)
     -> loss`.
     """
-    generator = torch.Generator().manual_seed(7)
+    generator = chance.generator(7)
     for size in (4, 8):
         nats = 6 * torch.rand(3, 16, generator=generator)
         targets = torch.arange(16) >= torch.tensor([[5], [9], [2]])
@@ -85,14 +86,14 @@ def toy_run(state: dict, end: int, slips: tuple[str, ...] = (), seed: int = 0) -
 
 
 @exercise("correct: ten steps, stopped after four, end where ten steps in a row end")
-def check_exact_resume() -> Cases:
+def check_exact_resume(chance: Chance) -> Cases:
     """`function(state, end) -> state`: the toy training run that must not notice an interruption.
 
     `state` holds `step`, `weight` `[4]` and `momentum` `[4]`.
     """
     start: dict[str, Any] = {
         "step": 0,
-        "weight": torch.tensor([1.0, -2.0, 0.5, 3.0]),
+        "weight": torch.randn(4, generator=chance.generator(8)),
         "momentum": torch.zeros(4),
     }
     for state, end in ((start, 4), (toy_run(start, 4), 10)):

@@ -13,8 +13,13 @@ import torch.nn.functional as F
 from minillada import exercises, layout
 from minillada.datasets import captions
 from minillada.datasets.mnist import DIGITS
-from minillada.exercises.checking import Exercise
-from minillada.extras.levenshtein import apply_labels
+from minillada.exercises.checking import (
+    Exercise,
+    Outcome,
+    diagnosis,
+    difference,
+    outcomes_of,
+)
 from minillada.masks import block_diffusion_mask
 from minillada.tasks.numbers import counting_trace
 from minillada.vocab import size_token
@@ -292,7 +297,7 @@ ANSWERS |= {
 }
 
 
-# 05 block diffusion
+# 06 block diffusion and 14 objectives, views and packing
 
 
 def offset_mask(noisy, clean, block, compare=torch.gt):
@@ -392,7 +397,7 @@ ANSWERS |= {
 }
 
 
-# 06 backbone
+# 05 backbone
 
 
 def rms_norm(x, weight, eps, wide=True, power=lambda x: x.square().mean(-1, keepdim=True)):
@@ -582,6 +587,8 @@ ANSWERS |= {
         {
             "differences of logits": margin,
             "the best token alone": lambda x: x.softmax(-1).amax(-1),
+            "the other way round": lambda x: -margin(x.softmax(-1)),
+            "that is a ratio": lambda x: torch.exp(margin(x)),
             "the values are wrong": lambda x: margin(x.softmax(1)),
         },
     ),
@@ -597,7 +604,7 @@ ANSWERS |= {
 }
 
 
-# 09 every task
+# 09 every task and 10 thinking and stages
 
 
 def branches(vocab, full, no_text, no_image, task="edit", grid=4):
@@ -708,82 +715,84 @@ ANSWERS |= {
 }
 
 
-# 10 faster decoding
+# 13 faster decoding
 
 
-def edits(p, ids, masked, threshold, above=torch.gt):
-    best, token = p.max(-1)
-    return (token != ids) & ~masked & above(best, threshold)
+def front(points, beats):
+    kept = []
+    for number, (speed, quality) in enumerate(points):
+        others = points[:number] + points[number + 1 :]
+        if not any(beats(s, q, speed, quality) for s, q in others):
+            kept.append(number)
+    return kept
 
 
-def lcs(a, b):
-    if not a or not b:
-        return 0
-    return lcs(a[1:], b[1:]) + 1 if a[0] == b[0] else max(lcs(a[1:], b), lcs(a, b[1:]))
+def dominates(s, q, speed, quality):
+    return s >= speed and q >= quality and (s > speed or q > quality)
 
 
-def longest_piece(a, b):
-    starts = [(i, j) for i in range(len(a)) for j in range(len(b))]
-    sizes = range(1, min(len(a), len(b)) + 1)
-    fits = [k for i, j in starts for k in sizes if i + k <= len(a) and a[i : i + k] == b[j : j + k]]
-    return max(fits, default=0)
+def best_in_each(points):
+    fastest, best = max(s for s, _ in points), max(q for _, q in points)
+    return [i for i, (s, q) in enumerate(points) if s == fastest or q == best]
 
 
-def levenshtein(a, b):
+def levenshtein(a, b, replace=1):
     row = list(range(len(b) + 1))
     for i, x in enumerate(a):
         old, row = row, [i + 1]
         for j, y in enumerate(b):
-            row.append(min(row[j] + 1, old[j + 1] + 1, old[j] + (x != y)))
+            row.append(min(row[j] + 1, old[j + 1] + 1, old[j] + replace * (x != y)))
     return row[-1]
 
 
-def a_round(draft, labels, length, mask=("mask",), keep=True, cut=True, pad=True):
-    out = []
-    for token, label in zip(draft, labels):
-        if label == "INSERT":
-            out += [*mask, token] if keep else list(mask)
-        elif label != "DELETE":
-            out.append(label)
-    out += ["."] * (length - len(out)) if pad else []
-    return out[:length] if cut else out
+def kept_words(a, b):
+    return (len(a) + len(b) - levenshtein(a, b, replace=2)) // 2
+
+
+def place_by_place(a, b):
+    return sum(x != y for x, y in zip(a, b))
 
 
 ANSWERS |= {
-    "check_edits": (
-        edits,
+    "check_speedup": (
+        lambda share, factor: 1 / (1 - share + share / factor),
         {
-            "leave it out": lambda p, ids, m, t: edits(p, ids, m & False, t),
-            "already stands": lambda p, ids, m, t: ~m & (p.amax(-1) > t),
-            "likelier than the threshold": lambda p, ids, m, t: edits(p, ids, m, 0.0),
-            "not >=": lambda p, ids, m, t: edits(p, ids, m, t, above=torch.ge),
-            "not the one that stands there": lambda p, ids, m, t: (
-                edits(p, ids, m, 0.0) & (p.gather(1, ids[:, None])[:, 0] < t)
+            "takes time, too": lambda share, factor: factor,
+            "that is the time that is left": lambda share, factor: 1 - share + share / factor,
+            "speeds do not": lambda share, factor: 1 - share + share * factor,
+            "still takes time": lambda share, factor: 1 / (1 - share),
+            "are exchanged": lambda share, factor: 1 / (share + (1 - share) / factor),
+            "the number is wrong": lambda share, factor: share * factor,
+        },
+    ),
+    "check_front": (
+        lambda points: front(points, dominates),
+        {
+            "worse in the other": lambda points: front(
+                points, lambda s, q, speed, quality: s > speed and q > quality
             ),
-            "the shape should be [12]": lambda *a: edits(*a)[None],
-            "numbers were expected": lambda *_: "everywhere",
+            "keep both": lambda points: front(
+                points, lambda s, q, speed, quality: s >= speed and q >= quality
+            ),
+            "the best in each": best_in_each,
+            "faster is better": lambda points: front([(-s, q) for s, q in points], dominates),
+            "return their numbers": lambda points: [points[i] for i in front(points, dominates)],
+            "those are the beaten ones": lambda points: sorted(
+                {*range(len(points))} - {*front(points, dominates)}
+            ),
+            "the length should be": lambda points: [0],
         },
     ),
-    "check_lcs": (
-        lcs,
+    "check_edit_distance": (
+        levenshtein,
         {
-            "in any order": lambda a, b: len({*a} & {*b}),
-            "longest common piece": longest_piece,
-            "count those that stay": lambda a, b: max(len(a), len(b)) - lcs(a, b),
-            "the edit distance": levenshtein,
-            "deletions plus insertions": lambda a, b: len(a) + len(b) - 2 * lcs(a, b),
+            "a replacement is one edit": lambda a, b: levenshtein(a, b, replace=2),
+            "place with place": lambda a, b: place_by_place(a, b) + abs(len(a) - len(b)),
+            "surplus tokens": place_by_place,
+            "how many tokens stay": kept_words,
+            "try all three": lambda a, b: max(len(a), len(b)) - kept_words(a, b),
+            "order matters": lambda a, b: len({*a} ^ {*b}),
             "the number is wrong": lambda a, b: 99,
-        },
-    ),
-    "check_round": (
-        lambda *a: tuple(a_round(*a)),
-        {
-            "pad with '.', so": lambda *a: a_round(*a, pad=False),
-            "cut what is too long": lambda *a: a_round(*a, cut=False),
-            "pad with '.' or cut": lambda *a: a_round(*a, pad=False, cut=False),
-            "puts 'mask' before the token": lambda *a: a_round(*a, mask=()),
-            "yours is lost": lambda *a: a_round(*a, keep=False),
-            "never stand in the text": lambda draft, labels, length: labels[:length],
         },
     ),
 }
@@ -792,10 +801,19 @@ ANSWERS |= {
 # 11 painter
 
 
-def my_walk(velocity, noise, steps):
+def my_walk(velocity, noise, steps, last=None, size=None):
     x = noise
+    for step in range(steps if last is None else last):
+        x = x + velocity(x, step / steps) * (1 / steps if size is None else size)
+    return x
+
+
+def heun(velocity, noise, steps, ahead=1.0, later=1.0, mean=0.5, first_too=True):
+    x, h = noise, 1 / steps
     for step in range(steps):
-        x = x + velocity(x, step / steps) / steps
+        first = velocity(x, step * h)
+        second = velocity(x + ahead * h * first, (step + later) * h)
+        x = x + (h * mean * (first + second) if first_too else h * second)
     return x
 
 
@@ -830,13 +848,30 @@ ANSWERS |= {
     ),
     "check_euler": (
         my_walk,
-        {"at the beginning of a step": late_walk},
+        {
+            "at the beginning of a step": late_walk,
+            "one step too few": lambda v, x, n: my_walk(v, x, n, last=n - 1),
+            "a step is 1/N long": lambda v, x, n: my_walk(v, x, n, size=1),
+            "in every step": lambda v, x, n: x + v(x, 0.0),
+        },
     ),
     "check_jump": (
         lambda picture, fresh, then: then * picture + (1 - then) * fresh,
         {
             "swap the weights": lambda picture, fresh, then: (1 - then) * picture + then * fresh,
             "the picture is weighted": lambda picture, fresh, then: picture + (1 - then) * fresh,
+            "the noise is weighted": lambda picture, fresh, then: then * picture + fresh,
+            "the values are wrong": lambda picture, fresh, then: picture,
+        },
+    ),
+    "check_heun": (
+        heun,
+        {
+            "that is Euler's method": my_walk,
+            "take their mean": lambda *a: heun(*a, mean=1.0),
+            "the time at the end": lambda *a: heun(*a, later=0.0),
+            "not where it begins": lambda *a: heun(*a, ahead=0.0),
+            "the midpoint method": lambda *a: heun(*a, ahead=0.5, later=0.5, first_too=False),
         },
     ),
 }
@@ -1020,82 +1055,6 @@ ANSWERS |= {
 }
 
 
-def unfinished(*_):
-    raise NotImplementedError
-
-
-BROKEN = {
-    "not done yet": unfinished,
-    "did you forget `return`?": lambda *_: None,
-    "ZeroDivisionError": lambda *_: 1 / 0,
-    "your answer": lambda *_: object(),
-}
-
-
-@pytest.mark.parametrize("name", sorted(CHECKS))
-def test_right_answers_pass(name, capsys):
-    assert CHECKS[name](ANSWERS[name][0]), capsys.readouterr().out
-    assert capsys.readouterr().out == f"{CHECKS[name].success}\n"
-
-
-@pytest.mark.parametrize("name", sorted(CHECKS))
-def test_wrong_answers_are_diagnosed(name, capsys):
-    for diagnosis, answer in (ANSWERS[name][1] | BROKEN).items():
-        assert not CHECKS[name](answer), diagnosis
-        said = capsys.readouterr().out
-        assert diagnosis in said and said.count("\n") == 1, f"{diagnosis!r} is not in {said!r}"
-
-
-@pytest.mark.parametrize("name", sorted(CHECKS))
-def test_every_named_mistake_has_its_own_hint(name, capsys):
-    check = CHECKS[name]
-    cases = list(check.cases())
-    for hint in {hint for case in cases for hint in case.mistakes}:
-        answers = iter([case.mistakes.get(hint, case.right) for case in cases])
-        assert not check(lambda *_: next(answers)), hint  # noqa: B023
-        assert capsys.readouterr().out.startswith(hint)
-
-
-@pytest.mark.parametrize("name", sorted(CHECKS))
-def test_inputs_are_copies(name, capsys):
-    def spoils(*inputs):
-        answer = ANSWERS[name][0](*inputs)
-        for value in inputs:
-            if isinstance(value, torch.Tensor):
-                value.add_(1) if value.dtype != torch.bool else value.logical_not_()
-            if isinstance(value, list):
-                value.clear()
-        return answer
-
-    cases = list(CHECKS[name].cases())
-    can_change = any(isinstance(v, torch.Tensor | list) and len(v) for c in cases for v in c.inputs)
-    assert CHECKS[name](spoils) is not can_change
-    assert ("in place" in capsys.readouterr().out) is can_change
-
-
-def test_every_check_has_answers():
-    assert set(CHECKS) == set(ANSWERS)
-
-
-def test_the_block_mask_of_the_package_is_right_too():
-    def of_package(length, size, views):
-        places = torch.arange(length)
-        return block_diffusion_mask(places, places, size, views)[0]
-
-    assert CHECKS["check_views_mask"](of_package)
-
-
-def test_levenshtein_of_the_package_is_right_too():
-    words = ["a", "b", "c", "one", "seven", "thick", "thin", "x", ".", "mask", "DELETE", "INSERT"]
-
-    def of_package(draft, labels, length):
-        ids, wanted = (torch.tensor([[words.index(w) for w in part]]) for part in (draft, labels))
-        numbers = [words.index(w) for w in ("DELETE", "INSERT", "mask", ".")]
-        return [words[i] for i in apply_labels(ids, wanted, *numbers)[0].tolist()]
-
-    assert CHECKS["check_round"](of_package)
-
-
 # 18 colour
 
 
@@ -1184,3 +1143,442 @@ ANSWERS |= {
         },
     ),
 }
+
+
+# the harder exercises
+
+
+def reverse_step(ids, p, s, t, mask, stay=None, keep=True, keep_prompt=True):
+    """A loop over positions."""
+    stay = s / t if stay is None else stay
+    out = torch.zeros_like(p)
+    for i, token in enumerate(ids.tolist()):
+        if token == mask or not keep_prompt:
+            out[i] = (1 - stay) * p[i]
+            out[i, mask] += stay * keep
+        else:
+            out[i, token] = 1
+    return out
+
+
+def forgets(ids, p, s, t, mask):
+    """Hides known tokens once more."""
+    out = reverse_step(ids, p, s, t, mask)
+    for i, token in enumerate(ids.tolist()):
+        if token != mask:
+            out[i, token], out[i, mask] = 1 - s, s
+    return out
+
+
+def undivided(ids, p, s, t, mask):
+    return reverse_step(ids, p, s, t, mask, stay=1 - t + s)
+
+
+def cached_block(x, w_q, w_k, w_v, keys, values, see="all", store="all", scaled=True, ahead=True):
+    new = x @ w_k, x @ w_v
+    seen = {"all": [keys, new[0]], "new": [new[0]], "old": [keys]}[see]
+    read = {"all": [values, new[1]], "new": [new[1]], "old": [values]}[see]
+    scores = (x @ w_q) @ torch.cat(seen).T
+    scores = scores / x.shape[1] ** 0.5 if scaled else scores
+    if not ahead:
+        for i in range(len(x)):
+            scores[i, len(keys) + i + 1 :] = -math.inf
+    out = scores.softmax(1) @ torch.cat(read)
+    if store == "new":
+        return out, *new
+    if store == "old":
+        return out, keys, values
+    order = [1, 0] if store == "front" else [0, 1]
+    kept = [[keys, new[0]], [values, new[1]]]
+    return out, *(torch.cat([pair[i] for i in order]) for pair in kept)
+
+
+def pairs_by_mask(lengths, size, whole=True, among=False, half=False):
+    """Counts in a mask that is built."""
+    blocks = [-(-n // size) if whole else n // size for n in lengths]
+    if among:
+        blocks = [sum(blocks)]
+    total = 0
+    for number in blocks:
+        places = torch.arange(number * size) // size
+        see = places[:, None] >= places
+        clean, noisy = see, see  # a noisy block sees itself and earlier clean ones: as many
+        total += int(clean.sum()) + (0 if half else int(noisy.sum()))
+    return total
+
+
+def whole_tokens(lengths, size):
+    return [-(-n // size) * size for n in lengths]
+
+
+def schedule(masks, steps, share=lambda x: math.cos(math.pi / 2 * x)):
+    left = [math.floor(masks * share(step / steps)) for step in range(steps + 1)]
+    return [left[i] - left[i + 1] for i in range(steps)]
+
+
+def left(masks, steps):
+    return [masks - sum(schedule(masks, steps)[: i + 1]) for i in range(steps)]
+
+
+def step_errors(right, parts, begun=True, sound=True, divide=True, wrong=None):
+    out = []
+    for k in range(int(parts.max())):
+        reached = (right >= k) if sound else torch.ones_like(right, dtype=torch.bool)
+        reached = reached & (parts > k) if begun else reached
+        failed = (right == k) & (parts > k)
+        out.append(int(failed.sum()) / (int(reached.sum()) if divide else 1))
+    return out
+
+
+def difference_of(a, b, n, order="newcombe"):
+    (low_a, high_a), (low_b, high_b) = wilson(a, n), wilson(b, n)
+    gap = b / n - a / n
+    down = math.hypot(b / n - low_b, high_a - a / n)
+    up = math.hypot(high_b - b / n, a / n - low_a)
+    if order == "one side":
+        down = up
+    return gap - down, gap + up
+
+
+def textbook_gap(a, b, n):
+    half = 1.96 * math.sqrt(sum(p * (1 - p) / n for p in (a / n, b / n)))
+    return (b - a) / n - half, (b - a) / n + half
+
+
+def shares(steps, saved, holds=lambda i, n: i < n, over=None):
+    counts = [sum(holds(i, n) for n in saved) for i in range(steps)]
+    return [count / (len(saved) if over is None else over) for count in counts]
+
+
+def mean_hue(hues, distances, weighted=True, degrees=True, radians=True, swapped=False):
+    x = y = 0.0
+    for hue, distance in zip(hues.tolist(), distances.tolist()):
+        angle = math.radians(hue) if radians else hue
+        x += (distance if weighted else 1) * math.cos(angle)
+        y += (distance if weighted else 1) * math.sin(angle)
+    angle = math.atan2(x, y) if swapped else math.atan2(y, x)
+    return math.degrees(angle) % 360 if degrees else angle % (2 * math.pi)
+
+
+def tensor_of(data, name, skip=8, dtype=torch.bfloat16, shape=True, header=True, swap=False):
+    length = int.from_bytes(data[:8], "little")
+    entry = json.loads(data[8 : 8 + length])[name]
+    first, last = entry["data_offsets"]
+    start = skip + length if header else 0
+    raw = bytearray(data[start + first : start + last])
+    if swap:
+        raw[::2], raw[1::2] = raw[1::2], raw[::2]
+    values = torch.frombuffer(raw, dtype=dtype).float()
+    return values.view(entry["shape"]) if shape else values
+
+
+ANSWERS |= {
+    "check_reverse_step": (
+        reverse_step,
+        {
+            "the chance to stay hidden": lambda i, p, s, t, m: reverse_step(
+                i, p, s, t, m, stay=1 - s / t
+            ),
+            "divide by t": undivided,
+            "that forgets x_t": lambda i, p, s, t, m: reverse_step(i, p, s, t, m, stay=s),
+            "never hidden again": forgets,
+            "a known one is known": lambda *a: reverse_step(*a, keep_prompt=False),
+            "each row must add up": lambda *a: reverse_step(*a, keep=False),
+            "the values are wrong": lambda i, p, s, t, m: p,
+        },
+    ),
+    "check_cached_block": (
+        cached_block,
+        {
+            "the root of D": lambda *a: cached_block(*a, scaled=False),
+            "later ones too": lambda *a: cached_block(*a, ahead=False),
+            "use the stored keys": lambda *a: cached_block(*a, see="new"),
+            "must see itself": lambda *a: cached_block(*a, see="old"),
+            "not only the new ones": lambda *a: cached_block(*a, store="new"),
+            "must grow by this block": lambda *a: cached_block(*a, store="old"),
+            "old ones first": lambda *a: cached_block(*a, store="front"),
+            "a list of 3 was expected": lambda *a: cached_block(*a)[0],
+        },
+    ),
+    "check_pairs": (
+        pairs_by_mask,
+        {
+            "documents must not see": lambda *a: pairs_by_mask(*a, among=True),
+            "round up": lambda *a: pairs_by_mask(*a, whole=False),
+            "clean half alone": lambda *a: pairs_by_mask(*a, half=True),
+            "those are all cells": lambda n, b: (2 * sum(whole_tokens(n, b))) ** 2,
+            "sees all others": lambda n, b: sum(k * (k + 1) for k in whole_tokens(n, b)),
+            "a block of their own": lambda n, b: sum(k * k for k in whole_tokens(n, b)),
+            "counts pairs of blocks": lambda n, b: pairs_by_mask(n, b) // b**2,
+            "the number is wrong": lambda n, b: sum(n),
+        },
+    ),
+    "check_cosine_schedule": (
+        schedule,
+        {
+            "the masks that are left": left,
+            "known in all": lambda n, k: [n - number for number in left(n, k)],
+            "few tokens first": lambda n, k: schedule(
+                n, k, lambda x: 1 - math.sin(math.pi / 2 * x)
+            ),
+            "the even share": lambda n, k: schedule(n, k, lambda x: 1 - x),
+            "a quarter of a wave": lambda n, k: schedule(
+                n, k, lambda x: (1 + math.cos(math.pi * x)) / 2
+            ),
+            "the first pass is s = 1": lambda n, k: [0, *schedule(n, k)[:-1]],
+            "the length should be": lambda n, k: [n],
+        },
+    ),
+    "check_step_errors": (
+        step_errors,
+        {
+            "not by all": lambda r, n: [
+                x * int(((r >= k) & (n > k)).sum()) / len(r)
+                for k, x in enumerate(step_errors(r, n))
+            ],
+            "with an earlier mistake": lambda r, n: step_errors(r, n, sound=False),
+            "a thought that has ended": lambda r, n: step_errors(r, n, begun=False),
+            "is not wrong": lambda r, n: [
+                int((r == k).sum()) / int((r >= k).sum()) for k in range(int(n.max()))
+            ],
+            "the chance to be right": lambda r, n: [1 - x for x in step_errors(r, n)],
+            "those are counts": lambda r, n: step_errors(r, n, divide=False),
+            "the shape should be": lambda r, n: step_errors(r, n)[:-1],
+        },
+    ),
+    "check_difference": (
+        difference_of,
+        {
+            "is p_b − p_a": lambda a, b, n: difference_of(b, a, n),
+            "add up in squares": lambda a, b, n: (
+                wilson(b, n)[0] - wilson(a, n)[1],
+                wilson(b, n)[1] - wilson(a, n)[0],
+            ),
+            "the textbook's": textbook_gap,
+            "the lower end of b": lambda a, b, n: difference_of(a, b, n, "one side"),
+            "of b alone": lambda a, b, n: wilson(b, n),
+            "a list of 2 was expected": lambda a, b, n: (b - a) / n,
+        },
+    ),
+    "check_shares": (
+        shares,
+        {
+            "and not entry n": lambda k, saved: shares(k, saved, lambda i, n: i <= n),
+            "divide by the number": lambda k, saved: shares(k, saved, over=1),
+            "early updates are in every": lambda k, saved: [1 - x for x in shares(k, saved)],
+            "have share 0": lambda k, saved: [x / sum(shares(k, saved)) for x in shares(k, saved)],
+            "not only its last one": lambda k, saved: shares(k, saved, lambda i, n: i == n - 1),
+            "the shape should be": lambda k, saved: shares(k, saved)[:-1],
+        },
+    ),
+    "check_mean_hue": (
+        mean_hue,
+        {
+            "go round in a circle": lambda h, d: h.mean(),
+            "weighing the numbers": lambda h, d: (h * d).sum() / d.sum(),
+            "weigh by the distance": lambda h, d: mean_hue(h, d, weighted=False),
+            "in radians": lambda h, d: mean_hue(h, d, degrees=False),
+            "of torch want radians": lambda h, d: mean_hue(h, d, radians=False),
+            "x and y are exchanged": lambda h, d: mean_hue(h, d, swapped=True),
+            "the number is wrong": lambda h, d: h.median(),
+        },
+    ),
+    "check_tensor": (
+        tensor_of,
+        {
+            "stand before the header": lambda *a: tensor_of(*a, skip=0),
+            "not of the file": lambda *a: tensor_of(*a, header=False),
+            "they are bfloat16": lambda *a: tensor_of(*a, dtype=torch.float16),
+            "is swapped": lambda *a: tensor_of(*a, swap=True),
+            "give it the shape": lambda *a: tensor_of(*a, shape=False),
+            "numbers were expected": lambda data, name: data,
+        },
+    ),
+}
+
+
+# OLD
+
+
+def edits(p, ids, masked, threshold, above=torch.gt):
+    best, token = p.max(-1)
+    return (token != ids) & ~masked & above(best, threshold)
+
+
+def lcs(a, b):
+    if not a or not b:
+        return 0
+    return lcs(a[1:], b[1:]) + 1 if a[0] == b[0] else max(lcs(a[1:], b), lcs(a, b[1:]))
+
+
+def longest_piece(a, b):
+    starts = [(i, j) for i in range(len(a)) for j in range(len(b))]
+    sizes = range(1, min(len(a), len(b)) + 1)
+    fits = [k for i, j in starts for k in sizes if i + k <= len(a) and a[i : i + k] == b[j : j + k]]
+    return max(fits, default=0)
+
+
+def a_round(draft, labels, length, mask=("mask",), keep=True, cut=True, pad=True):
+    out = []
+    for token, label in zip(draft, labels):
+        if label == "INSERT":
+            out += [*mask, token] if keep else list(mask)
+        elif label != "DELETE":
+            out.append(label)
+    out += ["."] * (length - len(out)) if pad else []
+    return out[:length] if cut else out
+
+
+ANSWERS |= {
+    "check_edits": (
+        edits,
+        {
+            "leave it out": lambda p, ids, m, t: edits(p, ids, m & False, t),
+            "already stands": lambda p, ids, m, t: ~m & (p.amax(-1) > t),
+            "likelier than the threshold": lambda p, ids, m, t: edits(p, ids, m, 0.0),
+            "not >=": lambda p, ids, m, t: edits(p, ids, m, t, above=torch.ge),
+            "not the one that stands there": lambda p, ids, m, t: (
+                edits(p, ids, m, 0.0) & (p.gather(1, ids[:, None])[:, 0] < t)
+            ),
+            "the shape should be [12]": lambda *a: edits(*a)[None],
+            "numbers were expected": lambda *_: "everywhere",
+        },
+    ),
+    "check_lcs": (
+        lcs,
+        {
+            "in any order": lambda a, b: len({*a} & {*b}),
+            "longest common piece": longest_piece,
+            "count those that stay": lambda a, b: max(len(a), len(b)) - lcs(a, b),
+            "the edit distance": levenshtein,
+            "deletions plus insertions": lambda a, b: len(a) + len(b) - 2 * lcs(a, b),
+            "the number is wrong": lambda a, b: 99,
+        },
+    ),
+    "check_round": (
+        lambda *a: tuple(a_round(*a)),
+        {
+            "pad with '.', so": lambda *a: a_round(*a, pad=False),
+            "cut what is too long": lambda *a: a_round(*a, cut=False),
+            "pad with '.' or cut": lambda *a: a_round(*a, pad=False, cut=False),
+            "puts 'mask' before the token": lambda *a: a_round(*a, mask=()),
+            "yours is lost": lambda *a: a_round(*a, keep=False),
+            "never stand in the text": lambda draft, labels, length: labels[:length],
+        },
+    ),
+}
+
+
+# what every check must do
+
+
+def unfinished(*_):
+    raise NotImplementedError
+
+
+BROKEN = {
+    "not done yet": unfinished,
+    "did you forget `return`?": lambda *_: None,
+    "ZeroDivisionError": lambda *_: 1 / 0,
+    "your answer": lambda *_: object(),
+}
+
+
+@pytest.mark.parametrize("name", sorted(CHECKS))
+def test_right_answers_pass(name, capsys):
+    assert CHECKS[name](ANSWERS[name][0]), capsys.readouterr().out
+    assert capsys.readouterr().out == f"{CHECKS[name].success}\n"
+
+
+@pytest.mark.parametrize("name", sorted(CHECKS))
+def test_wrong_answers_are_diagnosed(name, capsys):
+    for words, answer in (ANSWERS[name][1] | BROKEN).items():
+        assert not CHECKS[name](answer), words
+        said = capsys.readouterr().out
+        assert words in said and said.count("\n") == 1, f"{words!r} is not in {said!r}"
+
+
+@pytest.mark.parametrize("name", sorted(CHECKS))
+def test_every_named_mistake_has_its_own_hint(name, capsys):
+    check = CHECKS[name]
+    cases = check.cases()
+    for hint in {hint for case in cases for hint in case.mistakes}:
+        answers = iter([case.mistakes.get(hint, case.right) for case in cases])
+        assert not check(lambda *_: next(answers)), hint  # noqa: B023
+        assert capsys.readouterr().out.startswith(hint)
+
+
+@pytest.mark.parametrize("name", sorted(CHECKS))
+def test_inputs_are_copies(name, capsys):
+    def spoils(*inputs):
+        answer = ANSWERS[name][0](*inputs)
+        for value in inputs:
+            if isinstance(value, torch.Tensor):
+                value.add_(1) if value.dtype != torch.bool else value.logical_not_()
+            if isinstance(value, list):
+                value.clear()
+        return answer
+
+    cases = CHECKS[name].cases()
+    can_change = any(isinstance(v, torch.Tensor | list) and len(v) for c in cases for v in c.inputs)
+    assert CHECKS[name](spoils) is not can_change
+    assert ("in place" in capsys.readouterr().out) is can_change
+
+
+def test_every_check_has_answers():
+    assert set(CHECKS) == set(ANSWERS)
+
+
+def test_the_block_mask_of_the_package_is_right_too():
+    def of_package(length, size, views):
+        places = torch.arange(length)
+        return block_diffusion_mask(places, places, size, views)[0]
+
+    assert CHECKS["check_views_mask"](of_package)
+
+
+@pytest.mark.parametrize("name", sorted(CHECKS))
+def test_three_common_mistakes_have_hints_of_their_own(name):
+    hints = {hint for case in CHECKS[name].cases() for hint in case.mistakes}
+    own = [part for part in ANSWERS[name][1] if any(part.split(" (")[0] in h for h in hints)]
+    assert len(own) >= 3, own
+
+
+SEEDS = (1, 2, 77)
+
+
+@pytest.mark.parametrize("name", sorted(CHECKS))
+def test_right_answers_pass_with_inputs_that_nobody_has_seen(name):
+    check, right = CHECKS[name], ANSWERS[name][0]
+    for seed in SEEDS:
+        cases = check.cases(seed)
+        outcomes = outcomes_of(right, [case.inputs for case in cases], seconds=10.0)
+        assert diagnosis(cases, outcomes, name) is None
+
+
+@pytest.mark.parametrize("name", sorted(CHECKS))
+def test_hints_are_the_same_with_other_inputs(name):
+    check = CHECKS[name]
+    hints = {hint for case in check.cases() for hint in case.mistakes}
+    for seed in SEEDS:
+        cases = check.cases(seed)
+        for hint in hints:
+            answers = [Outcome(case.mistakes.get(hint, case.right)) for case in cases]
+            assert (diagnosis(cases, answers, name) or "right").startswith(hint), seed
+
+
+@pytest.mark.parametrize("name", sorted(set(CHECKS) - {"check_wishes", "check_round", "check_lcs"}))
+def test_known_answers_do_not_pass_with_other_inputs(name):
+    """Copying the answers of the notebook's own inputs does not pay where work is graded."""
+    check = CHECKS[name]
+    known = [(case.inputs, case.right) for case in check.cases()]
+
+    def remembers(*inputs):
+        for seen, right in known:
+            if difference(inputs, seen) is None:
+                return right
+        return None
+
+    cases = check.cases(seed=1)
+    outcomes = outcomes_of(remembers, [case.inputs for case in cases], seconds=10.0)
+    assert diagnosis(cases, outcomes, name)

@@ -1,5 +1,10 @@
 """The mechanism behind every exercise: one diagnosis, no exception, nothing given away."""
 
+import contextlib
+import sys
+import threading
+import time
+
 import pytest
 import torch
 
@@ -171,10 +176,38 @@ def test_a_wrong_answer_comes_before_an_exception_in_a_later_case(capsys):
 
 def test_exercise_turns_cases_into_a_check(capsys):
     @exercise(SUCCESS)
-    def check_double():
+    def check_double(chance):
         """`function(n) -> int`: twice n."""
-        yield Case((2,), 4)
+        n = chance.whole(2, 1000)
+        yield Case((n,), 2 * n)
 
     assert isinstance(check_double, Exercise)
     assert check_double.__name__ == "check_double" and "twice n" in check_double.__doc__
     assert check_double(lambda n: 2 * n) and not check_double(lambda n: n)
+    assert check_double.cases(5)[0].inputs == check_double.cases(5)[0].inputs
+    assert check_double.cases(5)[0].inputs != check_double.cases(6)[0].inputs
+
+
+def test_an_endless_loop_costs_seconds_and_names_its_line(capsys):
+    def endless(n):
+        while n:
+            n += 1
+
+    def stubborn(n):
+        while True:
+            with contextlib.suppress(Exception):
+                n += 1
+
+    threads = threading.active_count()
+    for function, place in ((endless, "of endless: `"), (stubborn, "of stubborn: `")):
+        began = time.perf_counter()
+        assert not check(function, [Case((3,), 4)], SUCCESS, seconds=0.2)
+        assert time.perf_counter() - began < 5
+        said = capsys.readouterr().out
+        assert said.startswith("your function takes longer than 0.2 seconds (line ")
+        assert place in said
+    assert threading.active_count() == threads, "the loop goes on"
+
+
+def test_leaving_python_is_an_exception_like_others(capsys):
+    assert "SystemExit" in said(lambda n: sys.exit(0), [Case((3,), 4)], capsys)
