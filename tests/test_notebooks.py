@@ -27,7 +27,6 @@ OLD_FORM = {
     "02_image_tokenizer",
     "03_one_vocabulary",
     "04_masked_diffusion",
-    "05_backbone",
     "06_block_diffusion",
     "07_training",
     "08_sampling",
