@@ -22,9 +22,6 @@ import refresh  # noqa: E402
 
 # Their headers, cells or figures are still in the old form. This list may only become shorter.
 OLD_FORM = {
-    "00_quickstart",
-    "01_data_and_captions",
-    "02_image_tokenizer",
     "03_one_vocabulary",
     "04_masked_diffusion",
     "06_block_diffusion",
@@ -136,7 +133,7 @@ def numbers(text):
 
 
 def unsupported(cells):
-    """Numbers in the prose after cells tagged `quoted`, up to a heading, that no output shows."""
+    """Numbers in the paragraph after cells tagged `quoted` that their outputs do not show."""
     shown, missing = set(), set()
     for cell in cells:
         if cell.cell_type == "code":
@@ -144,8 +141,8 @@ def unsupported(cells):
                 shown |= numbers("\n".join(map(refresh.text_of, cell.outputs)))
             continue
         if shown:
-            prose = re.split(r"^#", cell.source, maxsplit=1, flags=re.MULTILINE)[0]
-            missing |= numbers(NO_RESULT.sub(" ", prose)) - shown
+            prose = NO_RESULT.sub(" ", cell.source.split("\n\n")[0])
+            missing |= numbers(prose) - shown
         shown = set()
     return missing
 
