@@ -24,7 +24,6 @@ import refresh  # noqa: E402
 OLD_FORM = {
     "03_one_vocabulary",
     "04_masked_diffusion",
-    "06_block_diffusion",
     "07_training",
     "08_sampling",
     "09_every_task",

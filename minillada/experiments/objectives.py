@@ -1,7 +1,7 @@
 """Which objective has the quieter gradient, and what does a short run learn with each?
 
 Measures the noise of gradients on two models, then trains the `mnist-cpu` backbone a short time
-with each objective, all else equal. About a quarter of an hour on one core; notebook 06 shows the
+with each objective, all else equal. About a quarter of an hour on one core; notebook 14 shows the
 result.
 """
 
