@@ -1,4 +1,4 @@
-"""Exercises of notebook 09, every task, and of the notebook on thinking."""
+"""Exercises of notebooks 09, every task, and 10, thinking and stages."""
 
 import torch
 from torch import Tensor

@@ -3,7 +3,7 @@
 Goes on from `mnist-uni-style` with tasks of thinking alone: with and without the drills `repeat`
 and `go_on`, and with fewer pairs kept out. Then every sum is thought about in both orders of
 commitment. A further question is whether a conclusion is read from its thought: the thought is
-written after the prompt of another sum. Half an hour on one core; notebook 09 shows the result.
+written after the prompt of another sum. Half an hour on one core; notebook 10 shows the result.
 
 `runs/mnist-uni-style` must hold that stage (data/README.md says how it is trained).
 """

@@ -1,7 +1,7 @@
 """What does a larger model of every task do better, trained equally long?
 
 Trains four sizes from nothing on the mixture of `mnist-uni-style` and marks them. About an hour and
-a half on one core; notebook 09 shows the result.
+a half on one core; notebook 10 shows the result.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """When is each task learned? Every task through the stages of `mnist-uni`.
 
 Trains the stages as data/README.md does, keeps the weights every 1,000 steps and marks them. Some
-hours on one core; notebook 09 shows the result.
+hours on one core; notebook 10 shows the result.
 """
 
 from __future__ import annotations
