@@ -1,6 +1,7 @@
 """Run notebooks from a clean kernel and store their outputs.
 
 `python notebooks/refresh.py notebooks/04_*.ipynb`; without an argument, all of them.
+`--readme` runs nothing: it writes the minutes and seconds of all headers into the README's table.
 
 Notable choices
 - The kernel is the interpreter that runs this script, whatever kernels are installed elsewhere. It
@@ -37,6 +38,8 @@ MACHINE_PATH = re.compile(re.escape(str(FOLDER.parent)) + "|" + ELSEWHERE)
 
 
 MACHINE = re.compile(r"(?<=\*\*Machine\*\*: about )\d+(?= s\b)")
+MINUTES = re.compile(r"(?<=\*\*Minutes\*\*: about )\d+")
+README = FOLDER.parent / "README.md"
 ROUND = [5, 10, 15, 20, 30, 40, 50, 60, 75, 90, 120, 150, 180, 240, 300, 400, 500, 600]
 
 
@@ -121,6 +124,22 @@ def write_seconds(notebook: nbformat.NotebookNode, seconds: float) -> None:
         header.source = MACHINE.sub(str(ROUND[place]), header.source, count=1)
 
 
+def with_times(readme: str, name: str, header: str) -> str:
+    """`readme` with the minutes and seconds of a notebook's header in the row of the notebook."""
+    minutes, seconds = MINUTES.search(header), MACHINE.search(header)
+    if not minutes or not seconds:
+        return readme
+    row = re.compile(rf"(\(notebooks/{re.escape(name)}\) \| [^|]*\|)[^|\n]*\|[^|\n]*\|")
+    return row.sub(rf"\1 {minutes.group()} | {seconds.group()} |", readme)
+
+
+def readme_with_all_times() -> str:
+    readme = README.read_text(encoding="utf-8")
+    for path in sorted(FOLDER.glob("*.ipynb")):
+        readme = with_times(readme, path.name, nbformat.read(path, as_version=4).cells[0].source)
+    return readme
+
+
 def refresh(path: Path, timeout: int) -> list[str]:
     """Execute one notebook and replace it, unless there are problems, which are returned."""
     notebook = nbformat.read(path, as_version=4)
@@ -155,7 +174,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: every notebook here")
     parser.add_argument("--timeout", type=int, default=300, help="seconds a cell may take (300)")
+    parser.add_argument("--readme", action="store_true", help="write the times into the README")
     args = parser.parse_args()
+    if args.readme:
+        README.write_text(readme_with_all_times(), encoding="utf-8")
+        return 0
     os.environ["TQDM_DISABLE"] = "1"  # inherited by the kernel: progress bars are noise when stored
     os.environ.pop("MPLBACKEND", None)  # leaves the kernel its inline backend
     failed = 0

@@ -95,7 +95,8 @@ def token_strip(
         axes.add_patch(box)
         name, place = token_name(vocab, token), str(x if labels else i)
         axes.text(x + 0.5, y + 0.38, name, ha="center", va="center", fontsize=SMALL)
-        axes.text(x + 0.95, y + 0.93, place, ha="right", va="bottom", fontsize=7, color="dimgray")
+        corner = {"ha": "right", "va": "bottom", "fontsize": SMALL, "color": "dimgray"}
+        axes.text(x + 0.95, y + 0.93, place, **corner)
     for y, name in enumerate(labels or []):
         axes.text(-0.1, y + 0.5, name, ha="right", va="center", fontsize=SMALL)
     axes.set(xlim=(0, columns), ylim=(rows, 0), title=title)
