@@ -16,6 +16,7 @@ import warnings
 
 import numpy
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .layout import DESCRIBE_QUESTION, sides
@@ -177,6 +178,28 @@ def read_groups(images: Images, tokenizer: Tokenizer) -> list[Tensor]:
     # All images are checked as one batch, and then go back to their rows.
     flat = read_images([image for group in groups for image in group], tokenizer)
     return list(flat.split([len(group) for group in groups]))
+
+
+def read_mask(mask: Tensor | numpy.ndarray, rows: int, tokenizer: Tokenizer) -> Tensor:
+    """Which codes are hidden, bool `[rows, h, w]`, from a mask of pixels or of codes.
+
+    True is hidden. A mask is `[H, W]` for all images or `[rows, H, W]`, in pixels; or the same in
+    codes. A code is hidden if one of its pixels is. `ValueError` for another type or shape.
+    """
+    if isinstance(mask, numpy.ndarray):
+        mask = torch.from_numpy(numpy.ascontiguousarray(mask))
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        kind = getattr(mask, "dtype", type(mask).__name__)
+        raise ValueError(f"a mask holds True where to fill in, got {kind}; write `mask > 0`")
+    grid, pixels = sides(tokenizer.grid), tuple(tokenizer.image_shape[1:])
+    size, count = tuple(mask.shape[-2:]), mask.shape[0] if mask.ndim == 3 else 1
+    if mask.ndim not in (2, 3) or size not in (grid, pixels) or count not in (1, rows):
+        raise ValueError(
+            f"a mask of {rows} images is [{pixels[0]}, {pixels[1]}] pixels or [{grid[0]}, "
+            f"{grid[1]}] codes, or has one of these for each image; got {list(mask.shape)}"
+        )
+    hidden = F.adaptive_max_pool2d(mask.view(-1, *size).float(), grid).bool()  # [1 or rows, h, w]
+    return hidden.expand(rows, -1, -1)
 
 
 def read_codes(codes: Tensor, tokenizer: Tokenizer) -> Tensor:

@@ -1,5 +1,6 @@
-"""The command line: minillada demo | draw | describe | answer | edit | think | interleave | train |
-encode | merge | ablate | evaluate | bench | info | official, the same as python -m minillada."""
+"""The command line: minillada demo | draw | describe | answer | edit | inpaint | infill | think |
+interleave | train | encode | merge | ablate | evaluate | bench | info | official, the same as
+python -m minillada."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ app = typer.Typer(
     help=__doc__,
 )
 for command in (
-    making.demo, making.draw, making.describe, making.answer, making.edit, making.think,
+    making.demo, making.draw, making.describe, making.answer, making.edit, making.inpaint,
+    making.infill, making.think,
     making.interleave, training.train, training.encode, training.merge, ablating.ablate,
     measuring.evaluate, measuring.info,
 ):  # fmt: skip

@@ -218,6 +218,7 @@ class SamplingConfig(Config):
     strategy: Strategy = "low_confidence"  # how the quota ranks positions (`commit.commit_score`)
     adaptive: bool = False  # quota = masks left / steps left (SPRINT, `extras/sprint.py`)
     fill_tail: bool = True  # also decode the last block beyond the length, as in the official code
+    gather: bool = False  # move the borders of blocks, so that few blocks hold the answer
 
     @model_validator(mode="after")
     def check_temperature(self) -> Self:

@@ -14,6 +14,7 @@ Notable choices
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -103,11 +104,20 @@ def needed_branches(guidance: Sequence[Tensor], config: SamplingConfig) -> list[
     return list(guidance[:1]) if two_way else []
 
 
+def padding_of(start: int, length: int, config: SamplingConfig) -> int:
+    """Padding before a prompt of `start` tokens that brings the answer into the fewest blocks."""
+    size = config.block_size
+    # A short enough answer may begin in the block in which the prompt ends.
+    if not config.gather or start % size + length <= math.ceil(length / size) * size:
+        return 0
+    return -start % size
+
+
 class Branches:
     """Logits of one block for G branches, run as one batch of R = G · B rows over one cache.
 
     Rows are ordered by branch. The first branch is the prompt itself, `[B, P]`; the others are
-    `[1 or B, P']`, padded or cut on the left to length P.
+    `[1 or B, P']`. All are padded on the left, or cut, to the same length, P + shift.
     """
 
     def __init__(
@@ -118,18 +128,20 @@ class Branches:
         pad_id: int,  # the sampler gives the mask's id; hidden, so any id would do
         cache: KVCache | None = None,
         pruner: Pruner | None = None,
+        shift: int = 0,  # padding of the first branch, which moves the borders of the blocks
     ):
         self.backbone, self.block, self.cache, self.pruner = backbone, block_size, cache, pruner
         self.count = len(prompts)  # G; `self.block` is the size of a block
-        rows, self.start = prompts[0].shape  # the answer starts where the prompt ends: B, P
+        rows, length = prompts[0].shape  # B, P
+        self.start = length + shift  # the answer starts where the prompt ends
         branches, padding = [], []
         for prompt in prompts:
             prompt = prompt[:, max(prompt.shape[1] - self.start, 0) :].expand(rows, -1)
             missing = self.start - prompt.shape[1]
             filler = torch.full((rows, missing), pad_id, device=prompt.device)
-            branches.append(torch.cat([filler, prompt], 1))  # [B, P]
+            branches.append(torch.cat([filler, prompt], 1))  # [B, P + shift]
             padding += [missing] * rows
-        self.prefix = torch.cat(branches)  # [R, P]
+        self.prefix = torch.cat(branches)  # [R, P + shift]
         self.padding = torch.tensor(padding, device=self.prefix.device)[:, None]  # [R, 1]
         self.pruned: tuple[KVCache, Tensor] | None = None
         if pruner:
@@ -210,6 +222,7 @@ def open_branches(
     pad_id: int,
     guidance: Sequence[Tensor],
     cache: bool | Pruner,
+    shift: int = 0,
 ) -> Branches:
     """The prompt and the branches that the scales need, with an empty cache unless it is False."""
     prompts = [prompt, *needed_branches(guidance, config)]
@@ -217,4 +230,4 @@ def open_branches(
     if pruner and len(prompts) > 2:
         raise ValueError("a pruned cache holds at most two branches; leave guidance_image at 0")
     kept = KVCache(backbone.config.num_hidden_layers) if cache else None
-    return Branches(backbone, prompts, config.block_size, pad_id, kept, pruner)
+    return Branches(backbone, prompts, config.block_size, pad_id, kept, pruner, shift)

@@ -9,6 +9,9 @@ Notable choices
   finished block cannot change, and the prefix cache that keeps them is exact. The released code
   computes them again in every step and gets the same tokens. The first step of a block also runs
   the block before it (now final), so that its keys enter the cache; later steps run it alone.
+- Some tokens of the answer may be given. They are never masked, picked or rewritten: the others are
+  filled in around them. A masked token sees those given in its own block and in earlier blocks, so
+  `gather` moves the borders until as few blocks as possible hold the answer.
 - Each row has its own random generator and stops by itself, so no row depends on the others.
 """
 
@@ -20,6 +23,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .commit import (
@@ -32,7 +36,7 @@ from .commit import (
     row_generators,
 )
 from .config import SamplingConfig
-from .guidance import Pruner, guided_logits, open_branches
+from .guidance import Pruner, guided_logits, open_branches, padding_of
 from .model import Backbone
 
 
@@ -66,15 +70,17 @@ class Rows:
     """The state of the loop: `ids` `[B, total]` of all rows, and which rows are finished."""
 
     def __init__(
-        self, prompt: Tensor, length: int, total: int, tokens: Tokens, config: SamplingConfig
+        self, prompt: Tensor, answer: Tensor, total: int, tokens: Tokens, config: SamplingConfig
     ):
         self.tokens, self.config = tokens, config
-        self.start, self.end = prompt.shape[1], prompt.shape[1] + length
+        self.start, self.end = prompt.shape[1], prompt.shape[1] + answer.shape[1]
         self.ids = torch.full((len(prompt), total), tokens.mask, device=prompt.device)
         self.ids[:, : self.start] = prompt
+        self.ids[:, self.start : self.end] = answer
         # Whole blocks can be longer than the answer; `fill_tail` fills in their rest, too.
         index = torch.arange(total, device=prompt.device)
-        self.is_answer = (index >= self.start) & ((index < self.end) | config.fill_tail)  # [total]
+        is_answer = (index >= self.start) & ((index < self.end) | config.fill_tail)  # [total]
+        self.free = is_answer & (self.ids == tokens.mask)  # [B, total], without given tokens
         self.done = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
         self.enter(0)
 
@@ -94,7 +100,7 @@ class Rows:
 
     def open_positions(self) -> tuple[Tensor, Tensor]:
         """Where the block may be filled and where it may be rewritten, bool `[B, block]`."""
-        own = self.is_answer[self.here] & ~self.done[:, None]
+        own = self.free[:, self.here] & ~self.done[:, None]
         masked = own & (self.ids[:, self.here] == self.tokens.mask)
         return masked, own & ~masked & self.unsettled[:, None]
 
@@ -123,20 +129,37 @@ class Rows:
         return said.masked_fill(ends.cumsum(1) - ends > 0, self.tokens.eos)
 
 
+def lay_out(
+    prompt: Tensor, answer: int | Tensor, config: SamplingConfig, mask: int
+) -> tuple[Tensor, Tensor, int]:
+    """The padded prompt `[B, shift + P]`, the ids of the answer `[B, length]`, and the shift.
+
+    An answer of which only the length is given is all masks.
+    """
+    if not isinstance(answer, Tensor):
+        if answer < 0:
+            raise ValueError(f"length must be at least 0, got {answer}")
+        answer = torch.full((len(prompt), answer), mask, device=prompt.device)
+    if len(answer) != len(prompt):
+        raise ValueError(f"{len(answer)} answers for {len(prompt)} prompts; give one for each")
+    shift = padding_of(prompt.shape[1], answer.shape[1], config)
+    return F.pad(prompt, (shift, 0), value=mask), answer, shift
+
+
 def plan(
-    backbone: Backbone, prompt: Tensor, length: int, config: SamplingConfig
+    backbone: Backbone, prompt: Tensor, answer: Tensor, config: SamplingConfig
 ) -> tuple[int, int]:
     """The number of tokens in whole blocks, prompt included, and of steps that fill a block.
 
-    `ValueError` if prompt and settings do not fit the model.
+    `ValueError` if prompt, answer and settings do not fit the model.
     """
-    if length < 0:
-        raise ValueError(f"length must be at least 0, got {length}")
+    length = answer.shape[1]
     blocks = math.ceil((prompt.shape[-1] + length) / config.block_size)
     total, room = blocks * config.block_size, backbone.config.max_position_embeddings
     if total > room:
         raise ValueError(f"{total} tokens exceed the context of {room}; shorten prompt or length")
     backbone.check_ids(prompt)
+    backbone.check_ids(answer)
     steps = min(config.steps, length // config.minimal_topk)  # at least so many tokens a step
     if length and steps < 1:
         raise ValueError(
@@ -150,14 +173,14 @@ def plan(
 def generate(
     backbone: Backbone,
     prompt: Tensor,
-    length: int,
+    answer: int | Tensor,
     config: SamplingConfig,
     tokens: Tokens,
     guidance: Sequence[Tensor] = (),
     generators: Sequence[torch.Generator] | None = None,
     cache: bool | Pruner = True,
 ) -> Generation:
-    """Fill in `length` tokens after `prompt` `[B, P]`.
+    """Fill in so many tokens after `prompt` `[B, P]`, or the masks of an `answer` `[B, length]`.
 
     `guidance` holds the prompts to compare with, `[1 or B, P']`: `(unconditional,)`, or
     `(no_text, no_image)` for editing. `generators` are those of the rows; without them row r uses
@@ -165,14 +188,15 @@ def generate(
     released loop does, with the same tokens. A `Pruner` in its place shortens the cache, and the
     tokens may differ. `ValueError` if prompt, settings and model do not fit together.
     """
-    # 1. Lay out whole blocks: the prompt, then masks.
-    total, steps_per_block = plan(backbone, prompt, length, config)
-    rows = Rows(prompt, length, total, tokens, config)
+    # 1. Lay out whole blocks: padding that moves their borders, the prompt, the answer.
+    moved, answer, shift = lay_out(prompt, answer, config, tokens.mask)
+    total, steps_per_block = plan(backbone, moved, answer, config)
+    rows = Rows(moved, answer, total, tokens, config)
     if generators is None:
         generators = row_generators(0, len(prompt))
     if len(generators) != len(prompt):
         raise ValueError(f"{len(generators)} generators for {len(prompt)} rows; give one for each")
-    branches = open_branches(backbone, prompt, config, tokens.mask, guidance, cache)
+    branches = open_branches(backbone, prompt, config, tokens.mask, guidance, cache, shift)
     history: list[Step] = []
 
     # 2. Block after block, from the one in which the prompt ends.

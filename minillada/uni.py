@@ -1,4 +1,4 @@
-"""`load`, and its `Uni`: `draw`, `describe`, `answer`, `edit`, `think_and_draw`, `interleave`.
+"""`load`, and its `Uni`: `draw`, `describe`, `answer`, `edit`, `inpaint`, `infill`, …
 
 Notable choices
 - Every task makes prompts with `layout`, and `sampler.generate` continues them, once or several
@@ -10,7 +10,6 @@ Notable choices
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,19 +18,14 @@ from . import asking, checkpoint, layout
 from .asking import Images
 from .commit import row_generators
 from .config import SamplingConfig
+from .filling import Filler
 from .layout import Story
 from .model import Backbone
-from .sampler import Generation
 from .settings import changed
 from .vocab import load_vocabulary
 from .vq import ImageTokenizer
-from .writer import Writer
+from .writer import DESCRIBE, DRAW, Traced
 
-# Drawing samples, for variety, and uses guidance; describing takes the most likely word (notebook
-# 08 plots both). The last block is not filled beyond the answer (`fill_tail`): an image has exactly
-# h · w codes, and extra codes would influence the real ones. Threshold 1 commits by quota alone.
-DRAW = SamplingConfig(steps=8, temperature=1.0, threshold=1.0, guidance=1.5, fill_tail=False)
-DESCRIBE = SamplingConfig(steps=16, temperature=0.0, threshold=0.95, fill_tail=False)
 # An exact edit has one right answer, so it takes the most likely code, and needs no guidance. A
 # story needs more guidance than a drawing. Both were chosen on training images (docs/log.md).
 EDIT = SamplingConfig(steps=8, temperature=0.0, threshold=1.0, fill_tail=False)
@@ -40,15 +34,7 @@ INTERLEAVE = SamplingConfig(steps=8, temperature=0.5, threshold=1.0, guidance=2.
 THINK = changed(DESCRIBE, threshold=1.0, strategy="left_to_right")
 
 
-class Traced(NamedTuple):
-    """Images, and how they came about."""
-
-    images: Tensor  # [B, C, H, W] in [0, 1], on the CPU
-    codes: Tensor  # [B, h, w]
-    generation: Generation  # every step, of the rows that have prompts as long as the first one
-
-
-class Uni(Writer):
+class Uni(Filler):
     """One model for all tasks.
 
     Every task takes the fields of `SamplingConfig` by name (`steps`, `temperature`, …); `edit` has
@@ -57,7 +43,6 @@ class Uni(Writer):
     """
 
     # What the official model has otherwise (`official.calls`). Lengths are in tokens.
-    answer_length = 16  # the longest caption has 12 with its end
     thinking = 96, THINK  # the longest thought counts nine numbers
     telling = 16, DESCRIBE  # the texts of a story
     max_images = 10  # of a story, as officially

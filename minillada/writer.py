@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +27,22 @@ from .vq import ImageTokenizer
 
 BATCH_SIZE = 250  # at most so many rows at once, so that memory does not grow with the number
 
+# Drawing samples, for variety, and uses guidance; describing takes the most likely word (notebook
+# 08 plots both). The last block is not filled beyond the answer (`fill_tail`): an image has exactly
+# h · w codes, and extra codes would influence the real ones. Threshold 1 commits by quota alone.
+DRAW = SamplingConfig(steps=8, temperature=1.0, threshold=1.0, guidance=1.5, fill_tail=False)
+DESCRIBE = SamplingConfig(steps=16, temperature=0.0, threshold=0.95, fill_tail=False)
+
 # What one answer is made from; a batch of the sampler has one row for each.
 Row = tuple[list[int], ...]  # a prompt, then the prompts that guidance compares it with
+
+
+class Traced(NamedTuple):
+    """Images, and how they came about."""
+
+    images: Tensor  # [B, C, H, W] in [0, 1], on the CPU
+    codes: Tensor  # [B, h, w]
+    generation: Generation  # every step, of the rows that have prompts as long as the first one
 
 
 class Writer(nn.Module):
@@ -75,14 +90,15 @@ class Writer(nn.Module):
     def write(
         self,
         rows: Sequence[Row],
-        length: int,
+        answer: int | Tensor,
         config: SamplingConfig,
         tokens: Tokens,
         generators: Sequence[torch.Generator] | None = None,  # one for each row
         cache: bool = True,  # False computes everything anew in each step, for comparison
     ) -> tuple[list[list[int]], Generation]:
-        """`length` ids after the prompt of each row, and the record of the first batch only.
+        """The ids after the prompt of each row, and the record of the first batch only.
 
+        `answer` is their number, or `[rows, length]` with the mask's id where one is to be found.
         The record is for pictures of the steps. Rows of other lengths have records of their own,
         which nobody looks at. Without `generators` row r uses seed r.
         """
@@ -97,12 +113,14 @@ class Writer(nn.Module):
             prompt, *branches = [torch.tensor(column, device=self.device) for column in columns]
             # 2. each row takes its own generator along, and its ids go back to its place
             source = [generators[i] for i in batch]
+            asked = answer if isinstance(answer, int) else answer[batch].to(self.device)
             records.append(
-                generate(self.backbone, prompt, length, config, tokens, branches, source, cache)
+                generate(self.backbone, prompt, asked, config, tokens, branches, source, cache)
             )
             for i, ids in zip(batch, records[-1].ids.tolist()):
                 written[i] = ids
         # Without any row there is no batch, and an empty record.
+        length = answer if isinstance(answer, int) else answer.shape[1]
         nothing = Generation(torch.zeros(0, length, dtype=torch.long), 0, [])
         return written, records[0] if records else nothing
 
@@ -112,12 +130,14 @@ class Writer(nn.Module):
         config: SamplingConfig,
         generators: Sequence[torch.Generator],  # they move on, so the next image differs
         cache: bool = True,
+        given: Tensor | None = None,  # ids [B, h·w] that stay, and the mask's id elsewhere
     ) -> tuple[Tensor, Generation]:
         """The codes `[B, h, w]` after prompts that end with an image's header, and the record."""
         # An image is exactly height · width codes, so no end has to be found.
         (height, width), allowed = sides(self.tokenizer.grid), self.vocab.is_image()
         tokens = self.tokens(allowed)
-        written, record = self.write(rows, height * width, config, tokens, generators, cache)
+        answer = height * width if given is None else given
+        written, record = self.write(rows, answer, config, tokens, generators, cache)
         ids = torch.tensor(written, dtype=torch.long).view(len(rows), height, width)
         if not allowed[ids].all():
             # Forbidden tokens have logits of −inf. Only NaN logits let the sampler pick one.

@@ -77,6 +77,45 @@ def decode(
     return ids[start:end], passes
 
 
+@torch.no_grad()
+def fill_in(
+    backbone: Backbone,
+    prompt: list[int],
+    answer: list[int],
+    config: SamplingConfig,
+    unconditional: list[int] | None = None,
+) -> list[int]:
+    """Greedy filling of the masks in an answer, by quota, everything recomputed in every pass."""
+    size, before, length = config.block_size, len(prompt), len(answer)
+
+    def blocks(padding: int) -> int:
+        start = padding + before
+        return (start + length - 1) // size - start // size
+
+    # The padding with the fewest blocks, of these the smallest.
+    padding = min(range(size), key=lambda n: (blocks(n), n)) if config.gather else 0
+    start, ids, steps = padding + before, list(answer), min(config.steps, length)
+    for block in range(start // size, (start + length - 1) // size + 1):
+        places = [i for i in range(length) if (start + i) // size == block]
+        step = 0
+        while any(ids[i] == MASK for i in places):
+            seen = (ids + [MASK] * size)[: (block + 1) * size - start]
+            logits = logits_of_prefix(backbone, prompt + seen, size, padding)[before:]
+            if unconditional is not None:
+                kept = unconditional[max(len(unconditional) - start, 0) :]
+                other = logits_of_prefix(backbone, kept + seen, size, start - len(kept))
+                other = other[len(kept) :]
+                logits = other + config.guidance * (logits - other)
+            logits[:, MASK] = -math.inf
+            masked = [i for i in places if ids[i] == MASK]
+            best = {i: logits[i].softmax(-1).max(0) for i in masked}
+            count = size // steps + (1 if step < size % steps else 0)
+            for i in sorted(masked, key=lambda i: -best[i].values)[:count]:
+                ids[i] = int(best[i].indices)
+            step += 1
+    return ids
+
+
 def commits(confidence: list[float], eligible: list[bool], count: int, threshold: float):
     """The places that one row commits, as a set."""
     places = [i for i, free in enumerate(eligible) if free]

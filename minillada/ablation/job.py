@@ -30,6 +30,7 @@ from ..config import SamplingConfig
 from ..datasets.table import data_set_of
 from ..evaluation import evaluate, suite
 from ..files import atomic, lock
+from ..guidance import padding_of
 from ..layout import sides
 from ..measure.judge import load_judge
 from ..sampler import Generation
@@ -89,6 +90,7 @@ class Decoder(Uni):
         config: SamplingConfig,
         generators: Sequence[torch.Generator],
         cache: bool = True,
+        given: Tensor | None = None,
     ) -> tuple[Tensor, Generation]:
         """As ever, in the asked number of passes. The number is counted."""
         height, width = sides(self.tokenizer.grid)
@@ -100,10 +102,15 @@ class Decoder(Uni):
             chosen = config
             if self.asked.passes is not None:
                 start = len(rows[batch[0]][0])
+                start += padding_of(start, length, config)
                 steps = steps_for(self.asked.passes, start, length, config)
                 chosen = changed(config, steps=steps)
             part, record = super().fill_images(
-                [rows[i] for i in batch], chosen, [generators[i] for i in batch], cache
+                [rows[i] for i in batch],
+                chosen,
+                [generators[i] for i in batch],
+                cache,
+                None if given is None else given[batch],
             )
             for i, one in zip(batch, part):
                 codes[i] = one
@@ -111,7 +118,7 @@ class Decoder(Uni):
             self.image_passes += record.forwards * len(batch)
             records.append(record)
         if not records:
-            return super().fill_images(rows, config, generators, cache)
+            return super().fill_images(rows, config, generators, cache, given)
         return torch.stack(codes), records[0]
 
 

@@ -1,4 +1,4 @@
-"""Commands that use a model: demo, draw, describe, answer, edit, think, interleave."""
+"""Commands that use a model: demo, draw, describe, answer, edit, inpaint, infill, …"""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from .. import layout
 from ..datasets import captions, mnist
 from ..datasets.cifar10 import load_cifar10_or_sample
 from ..datasets.pictures import read as read_picture
+from ..datasets.pictures import read_mask
+from ..filling import between_blanks
 from ..measure.judge import load_judge
 from ..show import grids, strips
+from ..tasks.filling import HOLES, hole
 from ..uni import load
 from .common import (
     MOST_PICTURES,
@@ -219,6 +222,53 @@ def edit(
         edited = uni.edit(images, instruction, seed=seed, **scales)
         save_images(edited, len(edited), file)
     print(f"saved {out}")
+
+
+def inpaint(
+    pictures: PictureFiles,
+    hide: Annotated[str, option(f"What to fill in: {', '.join(HOLES)}.")] = HOLES[1],
+    mask: Annotated[
+        Path | None, option("A picture in place of --hide: white where to fill in.")
+    ] = None,
+    caption: Annotated[
+        str | None, option("What the whole picture shows; default: the model decides.")
+    ] = None,
+    guidance: Annotated[float | None, option(f"Guidance scale of a caption; {OWN}.")] = None,
+    out: Out = Path("outputs/inpaint.png"),
+    model: Model = "mnist-uni",
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Fill in a part of each picture. The upper row shows what is left, the lower row the result.
+
+    Pictures, and the mask, are brought to 32 x 32 pixels first.
+    """
+    check_range("the number of pictures", len(pictures), 1, MOST_PICTURES)
+    check_texts([hide, caption or ""])
+    images = torch.stack(read_files(pictures, model))
+    hidden = hole(hide, *images.shape[2:]) if mask is None else read_mask(mask)
+    uni = load_finished(model, device)
+    with picture_file(out) as file:
+        filled = uni.inpaint(images, hidden, caption, guidance=guidance, seed=seed)
+        shown = images.masked_fill(hidden, 0.5)
+        save_images(torch.cat([shown, filled]), len(images), file)
+    print(f"saved {out}")
+
+
+def infill(
+    text: Annotated[str, argument("A caption with blanks, for example 'a thick ___'.")],
+    pictures: PictureFiles,
+    model: Model = "mnist-uni",
+    device: Device = "cpu",
+    seed: Seed = 0,  # without effect: the likeliest words are taken
+    as_json: Json = False,
+) -> None:
+    """Fill in the blanks (___) of a caption, for each picture."""
+    check_texts([text])
+    between_blanks(text)
+    images = torch.stack(read_files(pictures, model))
+    said = load_finished(model, device).infill(text, images)
+    print_texts([str(path) for path in pictures], said, as_json)
 
 
 def think(

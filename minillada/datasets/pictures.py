@@ -60,6 +60,12 @@ def read_photo(picture: Image.Image, path: str | Path) -> Tensor:
     return F.interpolate(square[None], (SIZE, SIZE), mode=mode)[0]
 
 
+def read_mask(path: str | Path) -> Tensor:
+    """A picture file as a mask, bool `[32, 32]`: True where it is white. Errors as in `read`."""
+    grey = to_grey(open_picture(Path(path)))
+    return F.interpolate(grey[None, None], (SIZE, SIZE), mode="area")[0, 0] > 0.5
+
+
 def colourfulness(picture: Image.Image) -> float:
     """Mean difference between the largest and the smallest channel, from 0 to 1."""
     if picture.mode[0] in "1LIF":

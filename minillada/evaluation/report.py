@@ -101,6 +101,12 @@ TASK_BARS = {
     "interleave": Bar("counting in texts and images, all of them right", 0.9),
     "draw": Bar("drawn digit is the asked one", words="within 1 point of `mnist`"),
     "describe": Bar("caption names the right digit", words="within 1 point of `mnist`"),
+    "inpaint": Bar("a hidden part filled in, no caption: the digit is that of the whole"),
+    "inpaint_empty": Bar("… what the judge reads before it is filled in"),
+    "inpaint_attributes": Bar("… thickness and slant of the whole, both"),
+    "inpaint_captioned": Bar("a hidden part filled in after a caption: the digit"),
+    "inpaint_captioned_attributes": Bar("… thickness and slant, both"),
+    "infill": Bar("the missing words of a caption filled in"),
 }
 
 

@@ -115,9 +115,13 @@ def mark_operations(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], se
 
 
 def mark_edits(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    """Right is the wanted label; the other columns, and all of them together, are parts."""
+    """Right is the wanted label, in the style of what is wanted (`mark_drawn`)."""
     images, instructions = inputs(pool, asked)
-    drawn = uni.edit(images, instructions, seed=seed)
+    return mark_drawn(judge, pool, asked, uni.edit(images, instructions, seed=seed))
+
+
+def mark_drawn(judge: Judge, pool: Pool, asked: list[Example], drawn: Tensor) -> Marked:
+    """Right is the wanted label; the other columns, and all of them together, are parts."""
     labels = judge.classify(drawn)
     # The style is measured on the drawing, with the same thresholds as for captions.
     measured = pool.data.classes(drawn, labels)  # [N, columns]

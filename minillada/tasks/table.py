@@ -19,6 +19,13 @@ from .editing import (
     mark_edits,
     mark_operations,
 )
+from .filling import (
+    make_infill,
+    make_inpaint,
+    make_inpaint_captioned,
+    mark_infilling,
+    mark_inpainting,
+)
 from .numbers import NUMBERS, SUMS, UNSEEN_SUMS, counting_trace
 from .questions import (
     KIND_ANSWERS,
@@ -44,6 +51,13 @@ from .thinking import (
     make_sum_thinking,
     mark_thinking,
 )
+
+# What a masked model can do without having learned it.
+UNTRAINED: dict[str, Task] = {
+    "inpaint": Task(make_inpaint, mark_inpainting, trained=False),
+    "inpaint_captioned": Task(make_inpaint_captioned, mark_inpainting, trained=False),
+    "infill": Task(make_infill, mark_infilling, trained=False),
+}
 
 # A new task goes to the end: the suite numbers its random examples by their place in this table.
 TASKS: dict[str, Task] = {
@@ -71,6 +85,7 @@ TASKS: dict[str, Task] = {
     "interleave": Task(make_story, mark_stories),
     "draw": Task(make_draw, mark_drawings),
     "describe": Task(make_describe, mark_descriptions),
+    **UNTRAINED,
 }
 
 # The tasks of colour photos.
@@ -84,6 +99,7 @@ PHOTO_TASKS: dict[str, Task] = {
     "edit_label": Task(make_edit_label, mark_edits),
     "draw": Task(make_draw, mark_drawings),
     "describe": Task(make_describe, mark_descriptions),
+    **UNTRAINED,
 }
 
 # data set -> its tasks

@@ -256,3 +256,42 @@ def test_a_grey_picture_for_a_model_of_photos_is_said_to_be_grey(call, colour_ru
 def test_test_images_are_those_of_the_models_data(call, colour_run):
     code, out, _ = call("describe", "--test", 2, "--model", colour_run, "--json")
     assert code == 0 and len(json.loads(out)) == 2
+
+
+def test_inpainting(call, run, picture, tmp_path):
+    names = [picture(f"{level}.png", level=level) for level in (100, 200)]
+    images = torch.stack([read(name) for name in names])
+    uni = minillada.load(run)
+    asked = ["--hide", "left half", "--caption", "a seven", "--guidance", 3, "--seed", 2]
+    code, out, _ = call("inpaint", *names, *asked, "--model", run)
+    assert code == 0 and out == "saved outputs/inpaint.png\n"
+    hidden = torch.zeros(32, 32, dtype=torch.bool)
+    hidden[:, :16] = True
+    filled = uni.inpaint(images, hidden, "a seven", guidance=3.0, seed=2)
+    both = torch.cat([images.masked_fill(hidden, 0.5), filled])
+    assert saved(tmp_path / "outputs" / "inpaint.png") == expected(both, 2)
+    # The same hole, drawn: white on black, in another size.
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 32, 64))
+    mask.save(tmp_path / "mask.png")
+    call("inpaint", names[0], "--mask", "mask.png", "--out", "other.png", "--model", run)
+    both = torch.cat([images[:1].masked_fill(hidden, 0.5), uni.inpaint(images[:1], hidden)])
+    assert saved(tmp_path / "other.png") == expected(both, 1)
+
+
+def test_infilling(call, run, picture):
+    names = [str(picture(f"{level}.png", level=level)) for level in (100, 200)]
+    images = torch.stack([read(name) for name in names])
+    code, out, _ = call("infill", "a thick ___", *names, "--model", run, "--json")
+    texts = minillada.load(run).infill("a thick ___", images)
+    assert code == 0
+    assert json.loads(out) == [{"name": n, "text": t} for n, t in zip(names, texts)]
+
+
+def test_what_cannot_be_filled_in(refuse, run, picture):
+    one = picture("one.png")
+    assert "no part of an image is called 'sky'" in refuse("inpaint", one, "--hide", "sky")
+    assert "no picture at no.png" in refuse("inpaint", one, "--mask", "no.png")
+    assert "there is no blank in 'a seven'" in refuse("infill", "a seven", one)
+    asked = ["inpaint", one, "--guidance", 2, "--model", run]
+    assert "guidance strengthens a caption; give one" in refuse(*asked)

@@ -62,6 +62,12 @@ class Oracle:
     def edit(self, images, instructions, seed):
         return self.draw(instructions, seed)
 
+    def inpaint(self, images, masks, captions, seed):
+        return self.draw(captions, seed)
+
+    def infill(self, texts, images):
+        return self.answer(images, texts)
+
     def think_and_draw(self, prompts, seed):
         return [row[0] for row in self.responses()], self.draw(prompts, seed)
 
