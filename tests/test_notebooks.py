@@ -25,10 +25,8 @@ OLD_FORM = {
     "03_one_vocabulary",
     "04_masked_diffusion",
     "07_training",
-    "08_sampling",
     "11_painter",
     "12_evaluation",
-    "15_from_autoregression_to_diffusion",
     "18_colour",
     "19_full_weights",
 }
