@@ -21,7 +21,7 @@ export GOMP_SPINCOUNT
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab notebooks lint lint-tools clean distclean
+.PHONY: help demo test lab notebooks editions lint lint-tools clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ lab: .venv/installed ## open JupyterLab on the notebooks
 
 notebooks: .venv/installed ## run the notebooks and store their outputs (ARGS=notebooks/04_... for one)
 	$(RUN) notebooks/refresh.py $(ARGS)
+
+editions: .venv/installed ## make the notebooks for students, for instructors and for nbgrader (editions/)
+	$(RUN) -m minillada editions --out editions $(ARGS)
 
 lint-tools: .venv/installed-dev
 

@@ -1,6 +1,6 @@
 """The command line: minillada demo | draw | describe | answer | edit | inpaint | infill | think |
-interleave | train | encode | merge | ablate | evaluate | bench | info | official, the same as
-python -m minillada."""
+interleave | train | encode | merge | ablate | evaluate | grade | editions | bench | info |
+official, the same as python -m minillada."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from safetensors import SafetensorError
 from typer.core import TyperGroup
 
-from .commands import ablating, making, measuring, official, training
+from .commands import ablating, making, measuring, official, teaching, training
 
 
 def sentence(error: BaseException) -> str | None:
@@ -65,7 +65,7 @@ for command in (
     making.demo, making.draw, making.describe, making.answer, making.edit, making.inpaint,
     making.infill, making.think,
     making.interleave, training.train, training.encode, training.merge, ablating.ablate,
-    measuring.evaluate, measuring.info,
+    measuring.evaluate, measuring.info, teaching.grade, teaching.editions,
 ):  # fmt: skip
     app.command()(command)
 

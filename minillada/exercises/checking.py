@@ -54,7 +54,8 @@ class Case:
     """One call of the student's function; a frozenset as right answer: texts in any order.
 
     `mistakes` maps a hint to the wrong answer it explains. A hint that a case does not name belongs
-    to a mistake that does not show in this case.
+    to a mistake that does not show in this case. `inputs` can be pickled: a grader sends them to
+    another process.
     """
 
     inputs: tuple
@@ -109,8 +110,8 @@ class Exercise:
         """The calls that are tried; the notebook shows seed 0, a grader takes another one."""
         return list(self.make(Chance(seed)))
 
-    def __call__(self, function: Callable) -> Verdict:
-        return Verdict(check(function, self.cases(), self.success))
+    def __call__(self, function: Callable, seed: int = 0) -> Verdict:
+        return Verdict(check(function, self.cases(seed), self.success))
 
 
 def exercise(success: str) -> Callable[[Callable[[Chance], Iterable[Case]]], Exercise]:
@@ -161,7 +162,7 @@ def call(function: Callable, inputs: tuple, seconds: float = SECONDS) -> Outcome
     answer, error, frames = timed(function, given, seconds)
     where = line(function, frames)
     if isinstance(error, TookTooLong):
-        return Outcome(failure=f"your function takes longer than {seconds:g} seconds{where}")
+        return Outcome(failure=f"your function takes longer than {seconds:.2g} seconds{where}")
     if isinstance(error, NotImplementedError):
         words = "not done yet: replace `raise NotImplementedError` by your code"
         return Outcome(failure=words)

@@ -1,10 +1,12 @@
 """Exercises of notebook 04, masked diffusion."""
 
 import math
+from functools import partial
 from itertools import product
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ..exercises.checking import Case, Cases, Chance, exercise
 
@@ -48,6 +50,11 @@ def check_weighted_loss(chance: Chance) -> Cases:
     yield Case((nats, masked, rates), right, mistakes)
 
 
+def looked_up(masks: Tensor, table: Tensor, masked: Tensor) -> Tensor:
+    """The row of a table `[2^L, L]` that belongs to a mask `[L]`."""
+    return table[(masks == torch.as_tensor(masked).bool()).all(1)][0]
+
+
 @exercise("correct: a sum over all masks, each with the weight that the integral over t leaves")
 def check_enumerated_bound(chance: Chance) -> Cases:
     """`function(nats_of, length) -> float`: the bound as a sum over all masks.
@@ -58,10 +65,7 @@ def check_enumerated_bound(chance: Chance) -> Cases:
         generator = chance.generator(length)
         masks = torch.tensor(list(product((False, True), repeat=length)))  # [2^L, L]
         table = 3 * torch.rand(masks.shape, generator=generator) * masks
-
-        def nats_of(masked, masks=masks, table=table):
-            return table[(masks == torch.as_tensor(masked).bool()).all(1)][0]
-
+        nats_of = partial(looked_up, masks, table)
         nats, n = table.sum(1), masks.sum(1).clamp_min(1)
         ways = torch.tensor([math.comb(length, int(size)) for size in n])
         mistakes = {

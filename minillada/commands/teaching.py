@@ -1,0 +1,60 @@
+"""Commands for a course: grade and editions."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+from ..course import editions as course_editions
+from ..course import grading
+from ..course.pages import notebook_of
+from .common import LARGEST_SEED, argument, check_range, check_seed, check_writable, option
+
+
+def grade(
+    folder: Annotated[Path, argument("Notebooks of students: FOLDER/ann.ipynb, or FOLDER/ann/….")],
+    notebook: Annotated[str, option("Number of the notebook that was handed out: 05.")],
+    csv: Annotated[Path, option("Where the grades go: one row a student.")],
+    feedback: Annotated[Path | None, option("Folder for one text file a student.")] = None,
+    seed: Annotated[
+        int | None,
+        option("Chooses the hidden inputs; drawn by lot if you give none.", callback=check_seed),
+    ] = None,
+    seconds: Annotated[float, option("Time limit of an exercise.")] = 5.0,
+    memory: Annotated[int, option("Memory limit of a submission in MB.")] = 1000,
+    jobs: Annotated[int, option("Submissions that are graded at once.")] = 2,
+) -> None:
+    """Grade the exercises of one notebook in a folder of submissions, with hidden inputs.
+
+    Every submission runs in an own process with limits. That is no sandbox: docs/TEACHING.md,
+    section Grading, shows how to grade in a container.
+    """
+    check_range("seconds", int(seconds), 1, 3600)
+    check_range("memory", memory, 100, 10**6)
+    check_range("jobs", jobs, 1, 1000)
+    check_writable(csv)
+    chosen = secrets.randbelow(LARGEST_SEED) if seed is None else seed
+    page = grading.Page.read(notebook_of(notebook), chosen)
+    found = grading.submissions(folder, page, notebook)
+    limits = grading.Limits(seconds, memory * 1_000_000)
+    grades = grading.grade_all(found, page, limits, jobs)
+    grading.save_csv(grades, page, csv)
+    if feedback:
+        grading.save_feedback(grades, page, feedback)
+    most = len(page.exercises)
+    mean = sum(one.points for one in grades) / len(grades)
+    print(f"{len(grades)} submissions, {mean:.1f} of {most} exercises right on average; {csv}")
+    print(f"the same inputs once more: --seed {chosen}")
+
+
+def editions(
+    out: Annotated[Path, option("Folder for student/, instructor/ and nbgrader/.")],
+    seed: Annotated[
+        int, option("Chooses the hidden inputs of the nbgrader source.", callback=check_seed)
+    ] = 1,
+) -> None:
+    """Make the editions of all notebooks: for students, for instructors, for nbgrader."""
+    names = course_editions.make(out, seed)
+    print(f"{len(names)} notebooks in {out / 'student'}, {out / 'instructor'} and, where they have")
+    print(f"exercises with a check, {out / 'nbgrader' / 'source'}")

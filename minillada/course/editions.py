@@ -1,0 +1,264 @@
+"""Editions of a notebook: for students, for instructors, and as a source for nbgrader.
+
+Notable choices
+- There is one notebook. Each edition is made from it and never edited, so none can be out of date.
+- The student edition keeps every figure, so that it can be read before it is run.
+- Minutes of an exercise follow from its difficulty; common mistakes are the hints of its check.
+- nbgrader wants solution and stub in one cell, with marks between them. What a solution needs
+  besides its function (an import, a helper) moves into the function, because everything between
+  the marks is taken out for students.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import json
+import os
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from ..exercises.checking import Exercise
+from ..files import DATA_DIR, atomic
+from .pages import (
+    NOTEBOOKS,
+    Asked,
+    Cell,
+    all_checks,
+    asked,
+    cells_of,
+    is_solution_heading,
+    parsed,
+    read_json,
+)
+from .worker import is_constant
+
+TEACHING = DATA_DIR.parent / "docs" / "TEACHING.md"
+MINUTES = {"easy": 5, "medium": 15, "hard": 30, "experiment": 45}
+SCHEMA = 3  # of nbgrader's metadata
+TOLD = "**For the instructor.**"
+HEADING = "jp-MarkdownHeadingCollapsed"
+
+
+def markdown(source: str, name: str) -> dict[str, Any]:
+    """A new cell of text."""
+    return {"cell_type": "markdown", "id": name, "metadata": {}, "source": source}
+
+
+def code(source: str, name: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    """A new cell of code that was not run yet."""
+    made = markdown(source, name) | {"cell_type": "code", "metadata": metadata}
+    return made | {"execution_count": None, "outputs": []}
+
+
+def renumbered(notebook: dict[str, Any]) -> dict[str, Any]:
+    """The notebook with its code cells counted from 1, where they have been run."""
+    count = 0
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            count += 1
+            if cell.get("execution_count") is not None:
+                cell["execution_count"] = count
+    return notebook
+
+
+# --- students -------------------------------------------------------------------------------------
+
+
+def left_out(cells: list[Cell]) -> set[int]:
+    """Cells that students do not get: solutions, and headings with nothing else below them."""
+    gone = {index for index, cell in enumerate(cells) if cell.solution}
+    return gone | {index for index, cell in enumerate(cells) if is_solution_heading(cell)}
+
+
+def student(notebook: dict[str, Any]) -> dict[str, Any]:
+    """The notebook without solutions."""
+    made = copy.deepcopy(notebook)
+    gone = left_out(cells_of(notebook))
+    made["cells"] = [cell for index, cell in enumerate(made["cells"]) if index not in gone]
+    return renumbered(made)
+
+
+# --- instructors ----------------------------------------------------------------------------------
+
+
+def level(title: str) -> str | None:
+    """The difficulty that a heading names: "Exercise 2 (medium): hue"."""
+    found = re.search(r"\((?:an )?(easy|medium|hard|experiment)\)", title)
+    return found.group(1) if found else None
+
+
+def remarks(exercise: Asked, check: Exercise) -> str:
+    """What an instructor should know about an exercise."""
+    hints: dict[str, None] = {}  # a dictionary keeps the order
+    for case in check.cases():
+        hints |= dict.fromkeys(case.mistakes)
+    minutes = MINUTES.get(level(exercise.title) or "medium")
+    lines = [f"{TOLD} About {minutes} minutes. Common mistakes, and what the"]
+    lines[0] += f" check `{exercise.check}` says about them:\n"
+    return "\n".join(lines + [f"- {hint}" for hint in hints])
+
+
+def discussion(number: str, guide: Path = TEACHING) -> list[str]:
+    """Questions of docs/TEACHING.md for the week of a notebook.
+
+    A row `| 2 | 03, 04, 05 | …` of its table names the week. The questions are the numbered list
+    below the words "To discuss" in the section `## Week 2: …`; each stands in asterisks, with what
+    a good answer holds behind it.
+    """
+    if not guide.is_file():
+        return []
+    questions: list[str] = []
+    week = None
+    of_week = wanted = False
+    for line in guide.read_text(encoding="utf-8").splitlines():
+        row = re.match(r"\| *(\d+) *\| *([\d, –-]+)\|", line)
+        if row and week is None and number in numbers_in(row.group(2)):
+            week = row.group(1)
+        elif line.startswith("## "):
+            of_week, wanted = line.startswith(f"## Week {week}:"), False
+        elif line.startswith("#") or line.startswith("**"):
+            wanted = of_week and "discuss" in line.lower()
+        elif wanted and (found := re.match(r"\d+\. +(.+)", line)):
+            questions.append(found.group(1))
+        elif wanted and questions and line.startswith("  "):
+            questions[-1] += " " + line.strip()
+    return questions
+
+
+def numbers_in(text: str) -> set[str]:
+    """Numbers of notebooks that a text names: "03–05, 08" -> 03, 04, 05, 08."""
+    numbers = set()
+    for first, last in re.findall(r"\b(\d\d)(?:\s*[–-]\s*(\d\d))?\b", text):
+        numbers |= {f"{n:02d}" for n in range(int(first), int(last or first) + 1)}
+    return numbers
+
+
+def instructor(notebook: dict[str, Any], number: str, guide: Path = TEACHING) -> dict[str, Any]:
+    """The notebook with solutions open, and remarks at every exercise."""
+    made = copy.deepcopy(notebook)
+    exercises = asked(cells_of(notebook))
+    checks = all_checks()
+    cells = made["cells"]
+    for cell in cells:
+        cell["metadata"].pop(HEADING, None)
+    # From the end, so that places in front of an insertion stay what they are.
+    for index in range(len(exercises) - 1, -1, -1):
+        exercise = exercises[index]
+        note = markdown(remarks(exercise, checks[exercise.check]), f"remarks-{index + 1}")
+        cells.insert(exercise.stub, note)
+    if questions := discussion(number, guide):
+        lines = "\n".join(f"1. {question}" for question in questions)
+        cells.insert(1, markdown(f"{TOLD} Discuss:\n\n{lines}", "discussion"))
+    return renumbered(made)
+
+
+# --- nbgrader -------------------------------------------------------------------------------------
+
+
+def marked_solution(solutions: list[str], function: str) -> str:
+    """The solution cells of an exercise as one, with nbgrader's marks around the body."""
+    head, before, body = [], [], []
+    for solution in solutions:
+        lines = solution.splitlines()
+        for node in parsed(solution).body:
+            if isinstance(node, ast.FunctionDef) and node.name == function:
+                first = node.body[0].lineno - 1
+                # Comments in front of the first statement belong to the body.
+                while lines[first - 1].strip().startswith("#"):
+                    first -= 1
+                head = lines[node.lineno - 1 : first]
+                body = lines[first : node.end_lineno]
+            elif needed(node):
+                text = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+                before += textwrap.indent(text, "    ").splitlines()
+    if not head:
+        raise ValueError(f"the solution defines no function {function}")
+    marked = ["    ### BEGIN SOLUTION", *before, *body, "    ### END SOLUTION"]
+    return "\n".join([*head, *marked])
+
+
+def needed(node: ast.stmt) -> bool:
+    """Whether a function may need a statement beside it: a helper, an import or a constant."""
+    if isinstance(node, ast.Assign):
+        return is_constant(node.value)
+    return isinstance(node, ast.FunctionDef | ast.Import | ast.ImportFrom)
+
+
+def nbgrader(notebook: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The notebook as nbgrader's source: one point for each exercise, hidden inputs from `seed`."""
+    made = copy.deepcopy(notebook)
+    cells = cells_of(notebook)
+    gone = left_out(cells)
+    checks = all_checks()
+    for number, exercise in enumerate(asked(cells), start=1):
+        made["cells"][exercise.stub] = answer_cell(cells, exercise, number)
+        room = checks[exercise.check].make.__module__
+        hidden = [
+            cells[exercise.checking].source,
+            "### BEGIN HIDDEN TESTS",
+            f"from {room} import {exercise.check} as hidden_check",
+            "",
+            f"assert hidden_check({exercise.function}, seed={seed})",
+            "### END HIDDEN TESTS",
+        ]
+        metadata = about(f"check-{number}", grade=True, points=1)
+        test = code("\n".join(hidden), f"check-{number}", metadata)
+        made["cells"][exercise.checking] = test
+    made["cells"] = [cell for index, cell in enumerate(made["cells"]) if index not in gone]
+    return made
+
+
+def answer_cell(cells: list[Cell], exercise: Asked, number: int) -> dict[str, Any]:
+    """The cell a student fills in; imports that stand with the stub stay in front."""
+    stub = cells[exercise.stub].source
+    front = []
+    for node in parsed(stub).body:
+        if not (isinstance(node, ast.FunctionDef) and node.name == exercise.function):
+            front += stub.splitlines()[node.lineno - 1 : node.end_lineno] + [""]
+    solved = [cells[i].source for i in exercise.solutions if cells[i].kind == "code"]
+    answer = marked_solution(solved, exercise.function)
+    metadata = about(f"answer-{number}", solution=True)
+    return code("\n".join([*front, answer]), f"answer-{number}", metadata)
+
+
+def about(name: str, solution: bool = False, grade: bool = False, points: int = 0) -> dict:
+    """nbgrader's metadata of a cell."""
+    facts: dict[str, Any] = {"grade": grade, "grade_id": name, "locked": grade}
+    facts |= {"schema_version": SCHEMA, "solution": solution, "task": False}
+    if grade:
+        facts["points"] = points
+    return {"nbgrader": facts}
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def save(notebook: dict[str, Any], path: Path) -> None:
+    """Write a notebook as nbformat does; its links lead to the same files from the new place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    root = Path(os.path.relpath(NOTEBOOKS.parent.resolve(), path.parent.resolve())).as_posix()
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            source = "".join(cell["source"])
+            cell["source"] = source.replace("](../", f"]({root}/")
+    text = json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True)
+    with atomic(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
+
+
+def make(out: Path, seed: int, folder: Path = NOTEBOOKS) -> list[str]:
+    """All editions of all notebooks in a folder; the names of the notebooks."""
+    paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not paths:
+        raise FileNotFoundError(f"there is no notebook in {folder}")
+    for path in paths:
+        notebook = read_json(path)
+        save(student(notebook), out / "student" / path.name)
+        save(instructor(notebook, path.stem[:2]), out / "instructor" / path.name)
+        if asked(cells_of(notebook)):
+            target = out / "nbgrader" / "source" / path.stem / path.name
+            save(nbgrader(notebook, seed), target)
+    return [path.stem for path in paths]

@@ -1,0 +1,386 @@
+"""Grading a folder of notebooks: every submission in its own process, with inputs nobody has seen.
+
+Notable choices
+- All submissions are read before the first one runs, so none can change another.
+- The process of a student gets inputs and gives answers; they are compared here. A process that
+  hangs or ends costs the exercise it was in; a fresh one goes on with the next exercise.
+- On Linux and macOS processes are forked from a server that has loaded torch already. Windows has
+  no fork: there each process loads it again, which takes seconds.
+- Limits are no sandbox (docs/TEACHING.md, "Grading").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import safetensors.torch
+
+from ..exercises.checking import Case, Exercise, Outcome, diagnosis
+from ..files import atomic
+from . import worker
+from .pages import Asked, all_checks, asked, cells_of, imports_of, read_json
+
+START = 60.0  # seconds until a process has read a notebook (Windows loads torch in this time)
+LARGEST_ANSWER = 50_000_000  # bytes of a file that a student's process wrote
+RIGHT = "right"
+LOST = "(exit code 255)"  # how a process ends whose server has ended
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a submission may use."""
+
+    seconds: float = 5.0  # for each exercise
+    memory: int = 1_000_000_000  # bytes above what a fresh process has
+
+
+@dataclass(frozen=True)
+class Page:
+    """What is graded: the exercises of one notebook, with hidden inputs."""
+
+    exercises: list[Asked]
+    cases: list[list[Case]]  # of each exercise
+    imports: list[str]
+    solutions: frozenset[str]  # printed solutions: a copy of such a cell is not the student's
+
+    @classmethod
+    def read(cls, path: Path, seed: int) -> Page:
+        """The page at `path`; equal seeds give equal inputs. `ValueError` if it checks nothing."""
+        cells = cells_of(read_json(path))
+        found = asked(cells)
+        if not found:
+            raise ValueError(f"{path.name} has no exercise with a check")
+        checks: dict[str, Exercise] = all_checks()
+        cases = [checks[exercise.check].cases(seed) for exercise in found]
+        printed = frozenset(cell.source.strip() for cell in cells if cell.solution)
+        return cls(found, cases, imports_of(cells), printed)
+
+
+@dataclass
+class Grade:
+    """What one student gets."""
+
+    student: str
+    marks: list[str]  # for each exercise: "right", or what is wrong
+    notes: list[str] = field(default_factory=list)
+    lost: bool = False  # whether its process was lost, perhaps because of another submission
+
+    @property
+    def points(self) -> int:
+        return self.marks.count(RIGHT)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A student and the code of the notebook; `problem` says why there is none."""
+
+    student: str
+    cells: list[str]
+    problem: str | None = None
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def submissions(folder: Path, page: Page, number: str) -> list[Submission]:
+    """Every notebook in a folder; in folders of students, the one with this number.
+
+    `FOLDER/ann.ipynb` belongs to `ann`, and so does `FOLDER/ann/…/05_backbone.ipynb`.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder; give one with notebooks of students")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*.ipynb")):
+        parts = path.relative_to(folder).parts
+        if ".ipynb_checkpoints" in parts or not path.is_file():
+            continue
+        student = parts[0] if len(parts) > 1 else path.stem
+        # Of several notebooks of one student, the one with the number of the page counts.
+        if student not in found or path.name.startswith(number):
+            found[student] = path
+    if not found:
+        raise FileNotFoundError(f"there is no notebook (*.ipynb) in {folder}")
+    return [read(student, path, page) for student, path in found.items()]
+
+
+def read(student: str, path: Path, page: Page) -> Submission:
+    """One notebook, without printed solutions that are still in it."""
+    try:
+        cells = cells_of(read_json(path))
+    except ValueError as error:
+        return Submission(student, [], str(error))
+    own = []
+    for cell in cells:
+        printed = cell.solution or cell.source.strip() in page.solutions
+        if cell.kind == "code" and not printed:
+            own.append(cell.source)
+    return Submission(student, own)
+
+
+# --- one submission -------------------------------------------------------------------------------
+
+
+def grade(submission: Submission, page: Page, limits: Limits) -> Grade:
+    """The grade of one student; whatever the code does, it costs this student alone."""
+    if submission.problem:
+        return Grade(submission.student, [submission.problem] * len(page.exercises))
+    outcomes: list[list[Outcome]] = []
+    notes: list[str] = []
+    lost = False
+    while len(outcomes) < len(page.exercises):
+        first = len(outcomes)
+        got, notes, end = attempt(submission, page, first, limits)
+        lost = lost or LOST in end
+        if not got:  # not even the definitions could be read: no exercise can be answered
+            failure = Outcome(failure=f"your definitions {end}")
+            outcomes += [[failure]] * (len(page.exercises) - first)
+        outcomes += got
+    marks = []
+    for exercise, cases, answers in zip(page.exercises, page.cases, outcomes):
+        marks.append(mark(cases, answers, exercise.function))
+    return Grade(submission.student, marks, notes, lost)
+
+
+def mark(cases: list[Case], outcomes: list[Outcome], function: str) -> str:
+    """ "right", or what is wrong in words that are not too long."""
+    try:
+        words = diagnosis(cases, outcomes, function)
+    except Exception:  # numbers of a kind that cannot be compared
+        words = "your answer cannot be compared with the right one"
+    return RIGHT if words is None else words[: worker.LONGEST_TEXT]
+
+
+def attempt(
+    submission: Submission, page: Page, first: int, limits: Limits
+) -> tuple[list[list[Outcome]], list[str], str]:
+    """One process, from exercise `first` on, until it is done or ends.
+
+    The outcomes of every exercise it came to, its notes, and how it ended.
+    """
+    tasks = []
+    for exercise, cases in zip(page.exercises[first:], page.cases[first:]):
+        tasks.append(worker.Task(exercise.function, [case.inputs for case in cases]))
+    folder = Path(tempfile.mkdtemp(prefix="grade-"))
+    try:
+        (folder / "work").mkdir()
+        (folder / "out").mkdir()
+        imports, cells = page.imports, submission.cells
+        job = worker.Job(imports, cells, tasks, folder, limits.seconds, limits.memory)
+        end = run(job, limits)
+        loaded = value_of(folder / "out" / "loaded.json")
+        if loaded is None:
+            return [], [], end
+        outcomes = list(collected(folder / "out", tasks, end))
+        return outcomes, [str(note) for note in loaded.get("notes", [])], end
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def collected(folder: Path, tasks: list[worker.Task], end: str) -> Iterator[list[Outcome]]:
+    """The outcomes of each exercise; the last one of an exercise that was not finished says why."""
+    for number, task in enumerate(tasks):
+        outcomes: list[Outcome] = []
+        for case in range(len(task.inputs)):
+            outcome = outcome_of(folder, f"{number}-{case}")
+            if outcome is None:
+                yield [*outcomes, Outcome(failure=f"your function {end}")]
+                return
+            outcomes.append(outcome)
+            if outcome.failure:
+                break
+        yield outcomes
+        if outcomes and "longer than" in (outcomes[-1].failure or ""):
+            return  # the process ended itself here
+
+
+def outcome_of(folder: Path, name: str) -> Outcome | None:
+    """An outcome as `worker.save` wrote it; None if it is absent or damaged."""
+    value = value_of(folder / f"{name}.json")
+    if value is None:
+        return None
+    if value.get("failure"):
+        return Outcome(failure=str(value["failure"])[: worker.LONGEST_TEXT])
+    try:
+        data = plain_file(folder / f"{name}.safetensors")
+        tensors = safetensors.torch.load(data) if data is not None else {}
+        return Outcome(worker.restored(value["answer"], tensors))
+    except Exception:  # written by a student's code
+        return Outcome(failure="your answer cannot be read")
+
+
+def value_of(path: Path) -> dict | None:
+    """A JSON object; None if it is absent or damaged."""
+    try:
+        value = json.loads(plain_file(path) or b"")
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def plain_file(path: Path) -> bytes | None:
+    """The bytes of a file; None for what is no plain file, such as a pipe that never ends."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        number = os.open(path, flags | getattr(os, "O_BINARY", 0))
+    except OSError:
+        return None
+    with open(number, "rb") as file:
+        state = os.fstat(number)
+        if not stat.S_ISREG(state.st_mode) or state.st_size > LARGEST_ANSWER:
+            return None
+        return file.read()
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+def context() -> Any:
+    """How processes are started: forked from a server with torch loaded, where there is fork."""
+    methods = multiprocessing.get_all_start_methods()
+    return multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+
+
+def preload(page: Page) -> None:
+    """What the server of processes imports once, so that a submission does not wait for it."""
+    package = worker.__name__.split(".")[0]
+    names = [name for name in sys.modules if name.split(".")[0] == package]
+    for statement in page.imports:
+        names += re.findall(r"^(?:from|import) ([\w.]+)", statement)
+    processes = context()
+    if processes.get_start_method() == "forkserver":
+        processes.set_forkserver_preload(names)
+
+
+def run(job: worker.Job, limits: Limits) -> str:
+    """Run a job to its end, or end it; how it ended, in words that go on "your function …"."""
+    process = context().Process(target=worker.serve, args=(job,), daemon=True)
+    process.start()
+    began = loaded = time.monotonic()
+    end = None
+    while end is None:
+        process.join(0.05)
+        now = time.monotonic()
+        if not (job.folder / "out" / "loaded.json").exists():
+            loaded = now
+        longest = len(job.tasks) * limits.seconds + 2 * worker.LATE
+        if not process.is_alive():
+            end = ending(process.exitcode)
+        elif now - loaded > longest or loaded - began > START:
+            end = "takes too long, and could not be stopped"
+        elif memory_of(process.pid) > limits.memory + base_memory():
+            end = f"needs more than {limits.memory // 1_000_000:,} MB of memory"
+    stop(process)
+    return end
+
+
+def ending(code: int | None) -> str:
+    """How a process that has ended did so."""
+    if code == 1:  # faulthandler ends a process with this code
+        return "takes too long, or ended the process (exit code 1)"
+    if code is not None and code < 0:
+        return f"ended the process ({signal.Signals(-code).name}); too much memory?"
+    return f"ended the process (exit code {code})"
+
+
+def base_memory() -> int:
+    """Resident bytes of a process that has loaded torch; this one has."""
+    return psutil.Process().memory_info().rss
+
+
+def memory_of(number: int | None) -> int:
+    """Resident bytes of a process; 0 if it has ended."""
+    try:
+        return psutil.Process(number).memory_info().rss
+    except psutil.Error:
+        return 0
+
+
+def stop(process: Any) -> None:
+    """End a process and what it started."""
+    try:
+        children = psutil.Process(process.pid).children(recursive=True)
+    except psutil.Error:
+        children = []
+    if hasattr(os, "killpg"):
+        with_group(process.pid)
+    for one in children:
+        with contextlib.suppress(psutil.Error):
+            one.kill()
+    process.kill()
+    process.join(5)
+
+
+def with_group(number: int) -> None:
+    """End the group of a process, if it leads one: what it started belongs to the group."""
+    with contextlib.suppress(OSError):  # it has ended, or had no time to make its group
+        os.killpg(number, signal.SIGKILL)
+
+
+# --- a class --------------------------------------------------------------------------------------
+
+
+def grade_all(found: list[Submission], page: Page, limits: Limits, jobs: int = 2) -> list[Grade]:
+    """Grades in the order of the submissions, `jobs` of them at once."""
+    preload(page)
+    with ThreadPoolExecutor(jobs) as pool:
+        grades = list(pool.map(lambda one: grade(one, page, limits), found))
+    # One submission may have ended the server of the others: those are graded again, alone.
+    for index, one in enumerate(grades):
+        if one.lost:
+            grades[index] = grade(found[index], page, limits)
+    return grades
+
+
+def save_csv(grades: list[Grade], page: Page, path: Path) -> None:
+    """One row a student: points, one column for each exercise, and what is wrong in words."""
+    names = [exercise.check for exercise in page.exercises]
+    with atomic(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["student", "points", "of", *names, "feedback", "notes"])
+        for one in grades:
+            marks = [int(mark == RIGHT) for mark in one.marks]
+            row = [harmless(one.student), one.points, len(marks), *marks]
+            words = feedback_of(one, page).replace("\n", " | ")
+            table.writerow([*row, harmless(words), harmless(" | ".join(one.notes))])
+
+
+def harmless(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula, without characters that are not printed."""
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return f"'{text}" if text[:1] in "=+-@" and text else text
+
+
+def feedback_of(one: Grade, page: Page) -> str:
+    """A line for each exercise: what a student is told."""
+    lines = []
+    for exercise, mark in zip(page.exercises, one.marks):
+        lines.append(f"{exercise.title} ({exercise.function}): {mark}")
+    return "\n".join(lines)
+
+
+def save_feedback(grades: list[Grade], page: Page, folder: Path) -> None:
+    """One text file a student."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in grades:
+        notes = "".join(f"\nNote: {note}" for note in one.notes)
+        text = f"{one.points} of {len(one.marks)} exercises are right.\n\n"
+        name = re.sub(r"[^\w.-]", "_", one.student)
+        with atomic(folder / f"{name}.txt") as part:
+            part.write_text(f"{text}{feedback_of(one, page)}\n{notes}", encoding="utf-8")

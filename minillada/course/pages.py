@@ -1,0 +1,164 @@
+"""A notebook as a course sees it: which cells ask, check and solve an exercise.
+
+Notable choices
+- Nothing but the notebook itself is read. A check is a cell that calls `check_x(my_x)`, a solution
+  is a cell with the tag `solution`. What is shown to a reader is also what is graded.
+- Notebooks of students are not trusted: `sources` reads them without running or parsing code.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import pkgutil
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from ..exercises.checking import Exercise
+from ..files import DATA_DIR
+
+NOTEBOOKS = DATA_DIR.parent / "notebooks"
+LARGEST = 50_000_000  # bytes of a notebook that is read; ours have at most one million
+
+
+class Asked(NamedTuple):
+    """One exercise of a page; cells are given by their index."""
+
+    title: str  # what its heading says
+    check: str  # name of the check: "check_margin"
+    function: str  # what the student writes: "my_margin"
+    heading: int
+    stub: int
+    checking: int
+    solutions: tuple[int, ...]
+
+
+class Cell(NamedTuple):
+    """A cell of a notebook: its text and what the editions must know about it."""
+
+    kind: str  # "code" or "markdown"
+    source: str
+    solution: bool
+
+
+def notebook_of(number: str, folder: Path = NOTEBOOKS) -> Path:
+    """The notebook with a number ("05"), or `FileNotFoundError`."""
+    found = sorted(folder.glob(f"{number}_*.ipynb"))
+    if not found:
+        names = ", ".join(path.stem.split("_")[0] for path in sorted(folder.glob("*_*.ipynb")))
+        raise FileNotFoundError(f"there is no notebook {number!r} in {folder}; choose: {names}")
+    return found[0]
+
+
+def read_json(path: Path) -> dict:
+    """A notebook file as a dictionary; `ValueError` in one sentence if it is none."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"{path.name} is larger than {LARGEST // 1_000_000} MB")
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(notebook["cells"], list):
+            return notebook
+    except (OSError, UnicodeError, RecursionError, KeyError, TypeError, json.JSONDecodeError):
+        pass
+    raise ValueError(f"{path.name} is not a notebook; save it again in JupyterLab")
+
+
+def cells_of(notebook: dict) -> list[Cell]:
+    """The cells; what has no text, or text of the wrong kind, counts as an empty cell."""
+    cells = []
+    for entry in notebook["cells"]:
+        entry = entry if isinstance(entry, dict) else {}
+        source = entry.get("source", "")
+        source = "".join(map(str, source)) if isinstance(source, list) else str(source)
+        metadata = entry.get("metadata")
+        tags = metadata.get("tags") if isinstance(metadata, dict) else None
+        solution = isinstance(tags, list) and "solution" in tags
+        cells.append(Cell(str(entry.get("cell_type")), source, solution))
+    return cells
+
+
+def parsed(source: str) -> ast.Module:
+    """The code of a cell of ours; lines for IPython (`%`, `!`) and a final `;` are left out."""
+    return ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
+
+
+def check_call(source: str) -> tuple[str, str] | None:
+    """Names of check and function, if a cell says `check_x(my_x)`."""
+    for node in parsed(source).body:
+        if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
+            continue
+        call = node.value
+        name = ast.unparse(call.func).split(".")[-1]
+        if name.startswith("check_") and len(call.args) == 1 and isinstance(call.args[0], ast.Name):
+            return name, call.args[0].id
+    return None
+
+
+def defines(source: str, name: str) -> bool:
+    """Whether a cell defines a function of this name."""
+    body = parsed(source).body
+    return any(isinstance(node, ast.FunctionDef) and node.name == name for node in body)
+
+
+def asked(cells: list[Cell]) -> list[Asked]:
+    """The exercises of one of our notebooks, in their order."""
+    found = []
+    heading = 0
+    for index, cell in enumerate(cells):
+        if cell.kind == "markdown" and re.search(r"^#{1,3} ", cell.source, re.MULTILINE):
+            heading = index
+        if cell.kind != "code" or cell.solution or not (names := check_call(cell.source)):
+            continue
+        check, function = names
+        stub = max(i for i in range(index) if is_stub(cells[i], function))
+        solutions = []
+        for later in range(index + 1, len(cells)):
+            if cells[later].solution:
+                solutions.append(later)
+            elif not is_solution_heading(cells[later]):
+                break
+        title = title_of(cells[heading].source)
+        where = (heading, stub, index, tuple(solutions))
+        found.append(Asked(title, check, function, *where))
+    return found
+
+
+def is_stub(cell: Cell, function: str) -> bool:
+    """Whether this cell asks for the function."""
+    return cell.kind == "code" and not cell.solution and defines(cell.source, function)
+
+
+def is_solution_heading(cell: Cell) -> bool:
+    """Whether nothing but `### Solution` stands in a cell."""
+    return cell.kind == "markdown" and re.fullmatch(r"#+ Solution", cell.source.strip()) is not None
+
+
+def title_of(markdown: str) -> str:
+    """The last heading of a cell, or a bold number: "Exercise 2 (medium): hue"."""
+    titles = re.findall(r"^#{1,4} +(.+)$", markdown, re.MULTILINE)
+    return titles[-1].strip() if titles else "Exercise"
+
+
+def all_checks() -> dict[str, Exercise]:
+    """Every check of the package by its name."""
+    checks = {}
+    package = Exercise.__module__.rpartition(".")[0]
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        room = importlib.import_module(f"{package}.{module.name}")
+        for name, value in vars(room).items():
+            if isinstance(value, Exercise):
+                checks[name] = value
+    return checks
+
+
+def imports_of(cells: list[Cell]) -> list[str]:
+    """The import statements of a page, solutions included, one text each."""
+    lines = []
+    for cell in cells:
+        if cell.kind == "code":
+            for node in parsed(cell.source).body:
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    lines.append(ast.unparse(node))
+    return lines

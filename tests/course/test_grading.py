@@ -1,0 +1,273 @@
+"""Grading: sixty submissions, ten of them hostile, and every one gets what it deserves."""
+
+import csv
+import json
+
+import pytest
+
+from minillada.course import grading, pages
+
+STUB = "def {}({}):\n    raise NotImplementedError"
+MARGIN = """
+def my_margin(logits):
+    best = logits.softmax(-1).topk(2).values
+    return best[..., 0] - best[..., 1]
+"""
+TOKENS = """
+def my_tokens_per_forward(committed):
+    return committed.sum((0, 2)) / committed.any(2).sum(0)
+"""
+COUNT = """
+def my_code_count(image_size, patch_size):
+    side = image_size // patch_size
+    return side * side
+"""
+IMPORTS = (
+    "import torch\nfrom minillada.exercises.sampling import check_margin, check_tokens_per_forward"
+)
+
+
+def notebook(*cells):
+    """A notebook of code cells; a pair is a cell with the tag `solution`."""
+    entries = []
+    for cell in cells:
+        tags = ["solution"] if isinstance(cell, tuple) else []
+        source = cell[0] if isinstance(cell, tuple) else cell
+        kind = "markdown" if source.startswith("#") else "code"
+        entries.append({"cell_type": kind, "source": source, "metadata": {"tags": tags}})
+    return {"cells": entries, "nbformat": 4, "nbformat_minor": 5, "metadata": {}}
+
+
+def page_of(tmp_path, seed=11):
+    path = tmp_path / "page" / "05_page.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    handed_out = notebook(
+        IMPORTS,
+        "## Exercise 1 (easy): the margin",
+        STUB.format("my_margin", "logits"),
+        "check_margin(my_margin)",
+        "### Solution",
+        (MARGIN.strip() + "\n\n\nassert check_margin(my_margin)",),
+        "## Exercise 2 (medium): tokens",
+        STUB.format("my_tokens_per_forward", "committed"),
+        "exercises.check_tokens_per_forward(my_tokens_per_forward);",
+        "## Exercise 3 (easy): codes",
+        STUB.format("my_code_count", "image_size, patch_size"),
+        "check_code_count(my_code_count)",
+    )
+    path.write_text(json.dumps(handed_out))
+    return grading.Page.read(path, seed)
+
+
+def hand_in(folder, name, *cells):
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.ipynb").write_text(json.dumps(notebook(*cells)))
+
+
+def grades_of(folder, page, seconds=3.0, memory=600_000_000):
+    found = grading.submissions(folder, page, "05")
+    grades = grading.grade_all(found, page, grading.Limits(seconds, memory))
+    return {grade.student: grade for grade in grades}
+
+
+WRONG_MARGIN = "def my_margin(logits):\n    return logits.softmax(-1).amax(-1)"
+# name -> (cells, words of the first mark, points); two of three exercises are right below
+HOSTILE = {
+    "endless": (
+        ["def my_margin(logits):\n    while True:\n        pass", TOKENS, COUNT],
+        "longer than 3 seconds (line ",
+        2,
+    ),
+    "endless-in-c": (
+        ["def my_margin(logits):\n    return 7 ** (7 ** (7 ** 7))", TOKENS, COUNT],
+        "too long",
+        2,
+    ),
+    "redefines-check": (
+        [
+            "check_margin = lambda f: True",
+            "from minillada.exercises import checking\nfrom minillada import exercises",
+            "def my_margin(logits):\n"
+            "    torch.isclose = lambda *a, **k: torch.ones(1) > 0\n"
+            "    checking.difference = lambda *a: None\n"
+            "    return 0 * logits.sum(-1)",
+            TOKENS,
+            COUNT,
+        ],
+        "the values are wrong",
+        2,
+    ),
+    "exits": (
+        ["import os\ndef my_margin(logits):\n    os._exit(0)", TOKENS, COUNT],
+        "ended the process (exit code 0)",
+        2,
+    ),
+    "exits-at-once": (
+        ["import os\ndef my_margin(logits, x=os._exit(3)):\n    return 1", TOKENS, COUNT],
+        "your definitions ended the process (exit code 3)",
+        0,
+    ),
+    "memory-bomb": (
+        ["def my_margin(logits):\n    return torch.ones(10**12)", TOKENS, COUNT],
+        "memory",
+        2,
+    ),
+    "deletes-files": (
+        [
+            "import os, pathlib, shutil",
+            "def my_margin(logits):\n"
+            "    for path in ['.', '..', os.path.expanduser('~')]:\n"
+            "        shutil.rmtree(path, ignore_errors=True)\n"
+            "    return logits",
+            TOKENS,
+            COUNT,
+        ],
+        "",
+        0,
+    ),
+    "seeds": (
+        [
+            "import random\ntorch.manual_seed(0)",
+            "def my_margin(logits):\n"
+            "    torch.manual_seed(0)\n"
+            "    random.seed(0)\n"
+            "    from minillada.exercises.sampling import check_margin\n"
+            "    return check_margin.cases(0)[0].right",
+            TOKENS,
+            COUNT,
+        ],
+        "the values are wrong",
+        2,
+    ),
+    "prints-a-gigabyte": (
+        [
+            "def my_margin(logits):\n"
+            "    for _ in range(1000):\n        print('x' * 10**6)\n"
+            "    best = logits.softmax(-1).topk(2).values\n"
+            "    return best[..., 0] - best[..., 1]",
+            TOKENS,
+            COUNT,
+        ],
+        "right",
+        3,
+    ),
+    "kills-its-parent": (
+        [
+            "import os, signal",
+            "def my_margin(logits):\n    os.kill(os.getppid(), signal.SIGKILL)\n    return logits",
+            TOKENS,
+            COUNT,
+        ],
+        "",
+        None,  # how far it came when its parent ended depends on the moment
+    ),
+}
+
+
+def test_sixty_submissions_of_which_ten_are_hostile(tmp_path):
+    page, folder = page_of(tmp_path), tmp_path / "handed in"
+    for number in range(25):
+        hand_in(folder, f"good-{number:02d}", IMPORTS, MARGIN, TOKENS, COUNT)
+    for number in range(15):
+        hand_in(folder, f"wrong-{number:02d}", IMPORTS, WRONG_MARGIN, TOKENS, COUNT)
+    for number in range(10):
+        hand_in(folder, f"half-{number:02d}", STUB.format("my_margin", "logits"), COUNT)
+    for name, (cells, _, _) in HOSTILE.items():
+        hand_in(folder, name, IMPORTS, *cells)
+    grades = grades_of(folder, page)
+    assert len(grades) == 60
+    for name, one in grades.items():
+        if name.startswith("good"):
+            assert one.marks == ["right"] * 3, (name, one)
+        elif name.startswith("wrong"):
+            hint = "that is the probability of the best token alone; subtract the second best"
+            assert one.marks == [hint, "right", "right"], (name, one)
+        elif name.startswith("half"):
+            assert one.marks[0].startswith("not done yet") and one.points == 1, (name, one)
+            assert one.marks[1] == "there is no function my_tokens_per_forward in your notebook"
+        else:
+            _, words, points = HOSTILE[name]
+            assert words in one.marks[0], (name, one)
+            assert points is None or one.points == points, (name, one)
+            assert name == "prints-a-gigabyte" or one.marks[0] != "right"
+
+
+def test_a_copy_of_the_printed_solution_is_not_the_students_answer(tmp_path):
+    page, folder = page_of(tmp_path), tmp_path / "handed in"
+    printed = MARGIN.strip() + "\n\n\nassert check_margin(my_margin)"
+    hand_in(folder, "tagged", IMPORTS, STUB.format("my_margin", "logits"), (printed,))
+    hand_in(folder, "untagged", IMPORTS, STUB.format("my_margin", "logits"), printed)
+    for one in grades_of(folder, page).values():
+        assert one.marks[0].startswith("not done yet")
+
+
+def test_what_is_not_a_function_is_not_run(tmp_path):
+    page, folder = page_of(tmp_path), tmp_path / "handed in"
+    cells = ["raise SystemExit", "%matplotlib inline\nSCALE = 1.0\nx = print(1 / 0)"]
+    margin = MARGIN.replace("best[..., 0]", "SCALE * best[..., 0]")
+    below = STUB.format("my_margin", "logits")
+    broken = "def my_margin(logits:\n"
+    hand_in(folder, "ann", *cells, margin, below, broken, TOKENS, COUNT, "import nothing_there")
+    one = grades_of(folder, page)["ann"]
+    assert one.marks == ["right"] * 3
+    assert any("cannot be read (SyntaxError, line 1)" in note for note in one.notes)
+    assert any("nothing_there" in note for note in one.notes)
+
+
+def test_folders_of_students_and_files_that_are_no_notebooks(tmp_path):
+    page, folder = page_of(tmp_path), tmp_path / "handed in"
+    for name in ("ann", "bob", "eve"):
+        (folder / name / "week").mkdir(parents=True)
+    hand_in(folder / "ann" / "week", "05_page", MARGIN)
+    hand_in(folder / "ann" / "week", "06_other", WRONG_MARGIN)
+    hand_in(folder / "bob" / "week", "renamed", WRONG_MARGIN)
+    (folder / "eve" / "05_page.ipynb").write_text("[" * 100_000)
+    found = {one.student: one for one in grading.submissions(folder, page, "05")}
+    assert found["ann"].cells == [MARGIN] and found["bob"].cells == [WRONG_MARGIN]
+    assert "is not a notebook" in found["eve"].problem
+    assert grading.grade(found["eve"], page, grading.Limits()).points == 0
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
+        grading.submissions(tmp_path / "nowhere", page, "05")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no notebook"):
+        grading.submissions(tmp_path / "empty", page, "05")
+
+
+def test_csv_and_feedback(tmp_path):
+    page = page_of(tmp_path)
+    grades = [
+        grading.Grade("=ann", ["right", "right", "the sign is wrong"]),
+        grading.Grade("../bob", ["right"] * 3, ["code cell 3 cannot be read"]),
+    ]
+    grading.save_csv(grades, page, tmp_path / "grades.csv")
+    rows = list(csv.DictReader((tmp_path / "grades.csv").open(encoding="utf-8")))
+    assert [row["points"] for row in rows] == ["2", "3"]
+    assert rows[0]["student"] == "'=ann", "no spreadsheet takes a name for a formula"
+    assert rows[0]["check_margin"] == "1" and rows[0]["check_code_count"] == "0"
+    assert "Exercise 3 (easy): codes (my_code_count): the sign is wrong" in rows[0]["feedback"]
+    grading.save_feedback(grades, page, tmp_path / "feedback")
+    names = sorted(path.name for path in (tmp_path / "feedback").iterdir())
+    assert names == [".._bob.txt", "_ann.txt"]
+    assert "2 of 3" in (tmp_path / "feedback" / "_ann.txt").read_text(encoding="utf-8")
+
+
+def test_equal_seeds_give_equal_inputs(tmp_path):
+    first, again, other = (page_of(tmp_path, seed).cases[2][-1].inputs for seed in (1, 1, 2))
+    assert first == again != other
+
+
+CHECKED = [p for p in sorted(pages.NOTEBOOKS.glob("*.ipynb"))]
+
+
+@pytest.mark.parametrize("path", CHECKED, ids=[path.stem for path in CHECKED])
+def test_printed_solutions_need_nothing_of_their_page(path, tmp_path):
+    """Each solution passes with hidden inputs, from its imports and functions alone."""
+    page = grading.Page.read(path, seed=5)
+    cells = pages.cells_of(pages.read_json(path))
+    own = [cell.source for cell in cells if cell.kind == "code" and cell.solution]
+    grading.preload(page)
+    one = grading.grade(grading.Submission("ann", own), page, grading.Limits(seconds=20.0))
+    assert one.marks == ["right"] * len(page.exercises), one
+    stubs = [cells[exercise.stub].source for exercise in page.exercises]
+    one = grading.grade(grading.Submission("bob", stubs), page, grading.Limits(seconds=20.0))
+    assert one.points == 0 and all(mark.startswith("not done yet") for mark in one.marks), one
