@@ -15,6 +15,7 @@ from ..datasets import captions, mnist
 from ..datasets.cifar10 import load_cifar10_or_sample
 from ..datasets.pictures import read as read_picture
 from ..datasets.pictures import read_mask
+from ..datasets.pictures import steps as picture_steps
 from ..filling import between_blanks
 from ..measure.judge import load_judge
 from ..show import grids, strips
@@ -137,6 +138,9 @@ def describe(
     ] = None,
     test: Annotated[int, option("Describe this many random test images, too.")] = 0,
     question: Annotated[str, option("What to ask.")] = layout.DESCRIBE_QUESTION,
+    show_steps: Annotated[
+        Path | None, option("Picture to write: how each file of a digit is read, step by step.")
+    ] = None,
     model: Model = "mnist",
     device: Device = "cpu",
     seed: Seed = 0,
@@ -149,6 +153,8 @@ def describe(
         raise ValueError("nothing to describe; give picture files or --test N")
     names = [str(path) for path in pictures or []]
     images = [image[None] for image in read_files(pictures or [], model)]
+    if show_steps is not None:
+        save_steps(pictures or [], model, show_steps)
     if test:
         chosen, real = some_test_images(model, test, seed)
         names += [f"test image {index}" for index in chosen]
@@ -161,6 +167,15 @@ def read_files(paths: list[Path], model: str) -> list[Tensor]:
     """Picture files as the model reads them, `[C, 32, 32]` each."""
     channels = channels_of(model) if paths else 1
     return [read_picture(path, channels) for path in paths]
+
+
+def save_steps(paths: list[Path], model: str, out: Path) -> None:
+    """A row of pictures for each file: what becomes of it until the model reads it."""
+    if not paths or channels_of(model) == 3:
+        raise ValueError("--show-steps is for picture files of digits; photos are only made small")
+    rows = [picture_steps(path) for path in paths]
+    with picture_file(out) as (path, kind):
+        grids.steps_page(rows, [str(path) for path in paths]).savefig(path, format=kind)
 
 
 def some_test_images(model: str, count: int, seed: int) -> tuple[list[int], Tensor]:

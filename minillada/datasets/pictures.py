@@ -25,6 +25,9 @@ MEGAPIXELS = 50
 WORK = 256  # pixels of the longer side while the ink is looked for
 BOX, MNIST_SIZE, SIZE = 20, 28, 32
 BLACK = 0.1  # a border as dark as this is that of an MNIST image
+# Paper differs from a smooth surface by at most so much of what ink differs from it. Scanned digits
+# reach 0.06, and four of five photos are above 0.08 (docs/log.md).
+UNEVEN = 0.08
 COLOURFUL = 0.2  # mean difference of the channels above which colour is more than the tint of paper
 
 
@@ -75,18 +78,35 @@ def colourfulness(picture: Image.Image) -> float:
     return float((colours.amax(0) - colours.amin(0)).mean())
 
 
+def steps(path: str | Path) -> dict[str, Tensor]:
+    """How a picture file of a digit is read, step by step: images `[1, H, W]` by their names.
+
+    The last one is what `read` gives, and errors are those of `read`.
+    """
+    return digit_steps(open_picture(Path(path)), path)
+
+
 def read_digit(picture: Image.Image, path: str | Path) -> Tensor:
     """A digit as `[1, 32, 32]`, bright on black. `ValueError` if there is no ink."""
     if colourfulness(picture) > COLOURFUL:
         warnings.warn(f"{path} is coloured; this model reads grey digits alone", stacklevel=3)
+    *_, last = digit_steps(picture, path).values()
+    return last
+
+
+def digit_steps(picture: Image.Image, path: str | Path) -> dict[str, Tensor]:
+    """`steps` of a picture that is open already; `path` is its name in errors."""
     grey = to_grey(picture)
+    done = {"brightness": grey}
     if not looks_like_mnist(grey):
         ink = find_ink(grey)
         if ink is None:
             raise ValueError(f"{path} shows no digit; write one with dark ink on light paper")
-        grey = centre(fit_into_box(ink))
+        done |= {"paper": paper(shrink(grey)), "ink": ink, "in its box": fit_into_box(ink)}
+        grey = centre(done["in its box"])
     margin = (SIZE - grey.shape[0]) // 2
-    return F.pad(grey[None], (margin,) * 4)
+    done["what is read"] = F.pad(grey, (margin,) * 4)
+    return {name: image[None] for name, image in done.items()}
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -156,13 +176,18 @@ def border(grey: Tensor) -> Tensor:
     return torch.cat([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
 
 
-def find_ink(grey: Tensor) -> Tensor | None:
-    """Where there is ink, `[H, W]` of 0 and 1 at about `WORK` px; None if there is none."""
-    # 1. a size at which strokes are wide and noise is averaged away
+def shrink(grey: Tensor) -> Tensor:
+    """A picture `[H, W]` whose longer side has `WORK` px: noise is averaged away."""
     factor = WORK / max(grey.shape)
     shape = [max(1, round(side * factor)) for side in grey.shape]
     mode = "area" if factor < 1 else "bicubic"
-    grey = F.interpolate(grey[None, None], shape, mode=mode)[0, 0]
+    return F.interpolate(grey[None, None], shape, mode=mode)[0, 0]
+
+
+def find_ink(grey: Tensor) -> Tensor | None:
+    """Where there is ink, `[H, W]` of 0 and 1 at about `WORK` px; None if there is none."""
+    # 1. a size at which strokes are wide
+    grey = shrink(grey)
     # 2. what differs from the paper, positive where there is ink
     difference = grey - paper(grey)
     difference = difference * polarity(difference)
@@ -171,7 +196,16 @@ def find_ink(grey: Tensor) -> Tensor | None:
     if strongest < max(0.08, 4 * 1.5 * spread(difference)):
         return None
     ink = (2 * difference / strongest - 0.5).clamp(0, 1)
-    return ink * largest_parts(ink)
+    ink = ink * largest_parts(ink)
+    # 4. paper is even, whatever the light: in a photo of something else, the rest is not
+    return None if unevenness(difference, ink) > UNEVEN * strongest else ink
+
+
+def unevenness(difference: Tensor, ink: Tensor) -> float:
+    """How much what is no ink differs from smooth paper, without noise: a standard deviation."""
+    far = F.max_pool2d(ink[None], 9, stride=1, padding=4)[0] == 0  # from every ink
+    smooth = F.avg_pool2d(difference[None], 9, stride=1, padding=4, count_include_pad=False)[0]
+    return float(smooth[far].std()) if int(far.sum()) > 1 else 0.0
 
 
 def paper(grey: Tensor) -> Tensor:

@@ -119,6 +119,20 @@ def code_grid(image: Tensor, codes: Tensor) -> Figure:
     return figure
 
 
+def steps_page(rows: list[dict[str, Tensor]], names: list[str]) -> Figure:
+    """How picture files are read (`pictures.steps`): a row for each, a column for each step."""
+    columns = max(len(row) for row in rows)
+    size = (2 * columns, 2.4 * len(rows))
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    for part, row, name in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, names):
+        part.suptitle(name, fontsize=SMALL)
+        for axes in part.subplots(1, columns, squeeze=False)[0]:
+            axes.axis("off")
+        for axes, (title, image) in zip(part.axes, row.items()):
+            show_image(axes, image, title)
+    return figure
+
+
 def leaning(images: Tensor, angles: Tensor, columns: int = 8) -> Figure:
     """`gallery` of `[N, 1, H, W]` with a line through each centre of mass at `angles` `[N]`, in
     degrees right of vertical."""

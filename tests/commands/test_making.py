@@ -295,3 +295,13 @@ def test_what_cannot_be_filled_in(refuse, run, picture):
     assert "there is no blank in 'a seven'" in refuse("infill", "a seven", one)
     asked = ["inpaint", one, "--guidance", 2, "--model", run]
     assert "guidance strengthens a caption; give one" in refuse(*asked)
+
+
+def test_the_steps_of_reading_are_saved(call, refuse, run, colour_run, picture, tmp_path):
+    names = [picture("like_mnist.png"), picture("large.png", 90)]
+    code, out, _ = call("describe", *names, "--show-steps", "steps.png", "--model", run)
+    assert code == 0 and len(out.splitlines()) == 2
+    with Image.open(tmp_path / "steps.png") as image:
+        assert image.width > 1000
+    asked = ["describe", names[0], "--show-steps", "no.png"]
+    assert "for picture files of digits" in refuse(*asked, "--model", colour_run)

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from minillada.datasets import pictures
 from minillada.datasets.cifar10 import load_cifar10_sample
+from minillada.experiments import scans
 from minillada.measure.judge import Judge, load_judge
 
 COUNT = 20
@@ -171,6 +172,50 @@ def test_steps_of_preparing():
         y = float((whole.sum(1) * torch.arange(28)).sum() / whole.sum())
         x = float((whole.sum(0) * torch.arange(28)).sum() / whole.sum())
         assert max(abs(y - 14), abs(x - 14)) <= 0.51, "MNIST has its centres of mass there"
+
+
+def test_each_step_is_shown_and_the_last_one_is_read(tmp_path):
+    scan(3, 10, 0.4).save(tmp_path / "scan.png")
+    done = pictures.steps(tmp_path / "scan.png")
+    assert list(done) == ["brightness", "paper", "ink", "in its box", "what is read"]
+    assert all(image.ndim == 3 and len(image) == 1 for image in done.values())
+    assert torch.equal(done["what is read"], pictures.read(tmp_path / "scan.png"))
+    # The paper is the light alone: darker to the right, and without a trace of the ink.
+    paper = done["paper"][0]
+    assert paper[:, 10].mean() > paper[:, -10].mean() + 0.2
+    assert float((paper.diff(dim=1)).max()) < 0.01
+    digit(3).save(tmp_path / "like.png")
+    assert list(pictures.steps(tmp_path / "like.png")) == ["brightness", "what is read"]
+
+
+def test_scans_with_all_that_can_go_wrong_at_once(tmp_path):
+    def make(i):
+        return scans.scan(mnist_test_images().pixels[i, 0, 2:30, 2:30].numpy(), i, 5.0, 12.0, 0.5)
+
+    assert right(tmp_path, make, "scan.jpg", quality=50) >= COUNT - 1
+
+
+def test_small_digits_of_scikit_learn(tmp_path):
+    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    images = []
+    for pixels in digits.images[:60]:
+        Image.fromarray((pixels / 16 * 255).round().astype("uint8")).save(tmp_path / "small.png")
+        images.append(pictures.read(tmp_path / "small.png"))
+    hits = judge().classify(torch.stack(images)) == torch.tensor(digits.target[:60])
+    assert int(hits.sum()) >= 54
+
+
+def test_most_photos_show_no_digit(tmp_path):
+    """Grey ones: their colour does not give them away."""
+    refused = 0
+    for photo in load_cifar10_sample("test").floats(slice(0, 40)):
+        save_photo(tmp_path / "photo.png", photo.mean(0, keepdim=True).expand(3, -1, -1))
+        try:
+            pictures.read(tmp_path / "photo.png")
+        except ValueError as error:
+            assert "photo.png shows no digit" in str(error)
+            refused += 1
+    assert refused >= 24
 
 
 def blank(level):
