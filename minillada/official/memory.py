@@ -25,7 +25,9 @@ from .shards import PIECE, stored_tensors
 
 
 def kernel(name: str) -> int:
-    """Bytes that the kernel reports for this process, for example `VmHWM`."""
+    """Bytes that the kernel reports for this process, for example `VmHWM`; Linux only."""
+    if not Path("/proc/self/status").exists():
+        raise ValueError("memory is measured on Linux only: this system has no /proc/self/status")
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024
