@@ -1,6 +1,7 @@
 """The files around the package agree with one another, and nothing shipped is too large."""
 
 import ast
+import importlib.util
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from minillada.files import checksum
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-DEV = EXTRAS["dev"] + EXTRAS["ablate"]
+DEV = EXTRAS["dev"] + EXTRAS["ablate"] + EXTRAS["docs"]
 DECLARED = {canonicalize_name(r.name): r for r in map(Requirement, PROJECT["dependencies"] + DEV)}
 PINS = [
     Requirement(line)
@@ -74,9 +75,12 @@ def test_constraints_are_plain_pins_inside_the_declared_ranges():
     assert not [name for name in pinned if name.startswith(("nvidia-", "cuda-", "triton"))]
 
 
-@pytest.mark.parametrize(
-    "name", ["constraints.txt", "environment.yml", "pyproject.toml", "Makefile"]
-)
+SET_UP = ["constraints.txt", "environment.yml", "pyproject.toml", "Makefile", "Containerfile"]
+SET_UP += [".devcontainer/devcontainer.json", "binder/environment.yml", "binder/host.py"]
+SET_UP += [path.relative_to(ROOT).as_posix() for path in (ROOT / ".github").rglob("*.yml")]
+
+
+@pytest.mark.parametrize("name", SET_UP)
 def test_set_up_files_name_no_addresses(name):
     assert not re.search(
         r"://|--(extra-)?index-url|--find-links|--hash", (ROOT / name).read_text(encoding="utf-8")
@@ -188,3 +192,59 @@ def test_make_hands_it_to_the_kernels():
             command, input=rules, env=clean | given, capture_output=True, text=True, cwd=ROOT
         )
         assert done.stdout.strip() == expected
+
+
+# --- elsewhere -----------------------------------------------------------------------------------
+
+
+def test_binder_brings_the_pytorch_that_the_project_needs():
+    environment = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text())
+    plain = [d.replace("python=", "python==") for d in environment["dependencies"]]
+    named = {r.name: r.specifier for r in map(Requirement, plain)}
+    assert named["pytorch-cpu"] == DECLARED["torch"].specifier
+    assert named["torchvision"] == DECLARED["torchvision"].specifier
+    assert SpecifierSet(PROJECT["requires-python"]).contains(next(iter(named["python"])).version)
+    assert "pip install -e ." in (ROOT / "binder" / "postBuild").read_text()
+
+
+def test_the_development_container_is_that_of_the_container_file():
+    place = ROOT / ".devcontainer"
+    about = json.loads((place / "devcontainer.json").read_text())
+    assert (place / about["build"]["dockerfile"]).resolve() == ROOT / "Containerfile"
+    # The workspace takes the place of the copy that the image has installed.
+    copied_to = re.findall(r"^WORKDIR (/opt\S+)", (ROOT / "Containerfile").read_text(), re.M)
+    assert copied_to == [about["workspaceFolder"]]
+
+
+def test_workflows_run_three_systems_and_the_oldest_python():
+    workflows = ROOT / ".github" / "workflows"
+    tests = yaml.safe_load((workflows / "tests.yml").read_text())["jobs"]["tests"]
+    matrix = tests["strategy"]["matrix"]
+    assert {name.split("-")[0] for name in matrix["os"]} == {"ubuntu", "windows", "macos"}
+    assert PROJECT["requires-python"] == f">={matrix['python'][0]}"
+    for path in workflows.glob("*.yml"):
+        (job,) = yaml.safe_load(path.read_text())["jobs"].values()
+        (install,) = [step["run"] for step in job["steps"] if "pip install" in step.get("run", "")]
+        extras = re.search(r"\[([\w,]+)\]", install)[1].split(",")
+        assert set(extras) <= set(EXTRAS) and install.endswith("-c constraints.txt")
+
+
+@pytest.fixture(scope="module")
+def host():
+    """`binder/host.py` as a module."""
+    spec = importlib.util.spec_from_file_location("host", ROOT / "binder" / "host.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_host_keeps_what_is_new_enough(host):
+    versions = {"torch": "2.12.0+cu126", "torchvision": "0.27.0", "numpy": "1.26.4"}
+    wanted = ["torch>=2.11", "torchvision>=0.26", "numpy>=2.0", "einops>=0.8", "jupyterlab>=4.3"]
+    assert host.needed(wanted, versions.get) == ["numpy>=2.0", "einops>=0.8"]
+    with pytest.raises(ValueError, match=r"this host has torch 2\.10\.0, and minillada needs"):
+        host.needed(wanted, (versions | {"torch": "2.10.0"}).get)
+    with pytest.raises(ValueError, match=r"this host has torch \(none\)"):
+        host.needed(wanted, {}.get)
+    # All that a host is said to bring for itself is something that the project asks for.
+    assert set(host.HOSTS) | set(host.KEPT) <= set(DECLARED)
