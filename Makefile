@@ -21,7 +21,7 @@ export GOMP_SPINCOUNT
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab notebooks editions lint lint-tools clean distclean
+.PHONY: help demo test lab notebooks editions docs slides lint lint-tools clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ help: ## list the targets
 
 .venv/installed-dev: .venv/installed
 	$(INSTALL) -e ".[dev]" -c constraints.txt
+	@touch $@
+
+.venv/installed-docs: .venv/installed
+	$(INSTALL) -e ".[docs]" -c constraints.txt
 	@touch $@
 
 demo: .venv/installed ## draw digits from captions and describe test images (outputs/demo.png)
@@ -53,6 +57,13 @@ notebooks: .venv/installed ## run the notebooks and store their outputs (ARGS=no
 editions: .venv/installed ## make the notebooks for students, for instructors and for nbgrader (editions/)
 	$(RUN) -m minillada editions --out editions $(ARGS)
 
+docs: .venv/installed-docs ## build the site from the stored outputs (docs/_build/html), links checked
+	$(RUN) -m sphinx -q -W --keep-going -b html -c docs . docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
+slides: .venv/installed-docs ## make slides of the notebooks (docs/_build/slides; ARGS=notebooks/04_... for one)
+	$(RUN) docs/slides/make.py $(ARGS)
+
 lint-tools: .venv/installed-dev
 
 lint: .venv/installed-dev ## check style with ruff, notebooks included, and types with mypy
@@ -61,7 +72,7 @@ lint: .venv/installed-dev ## check style with ruff, notebooks included, and type
 	$(BIN)/mypy
 
 clean: ## remove outputs and caches; trainings in runs/ stay
-	rm -rf outputs build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf outputs build dist docs/_build docs/api .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find minillada notebooks tests \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 distclean: clean ## clean, and remove .venv

@@ -23,7 +23,8 @@ from minillada.evaluation import report
 from minillada.official.inspection import memory_table
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("README.md", "CONTRIBUTING.md", "data/README.md", "docs/log.md")
+GUIDES = ("docs/TEACHING.md", "docs/glossary.md")
+NAMES = ("README.md", "CONTRIBUTING.md", "data/README.md", "docs/log.md", *GUIDES)
 DOCUMENTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
 README = DOCUMENTS["README.md"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
@@ -107,11 +108,12 @@ def test_pip_lines_agree_with_the_project():
     declared = {canonicalize_name(r.name): r for r in map(Requirement, project["dependencies"])}
     pins = set((ROOT / "constraints.txt").read_text().splitlines())
     lines = commands("pip")
+    extras = [f".[{extra}]" for extra in project["optional-dependencies"]]
+    known = ("-e", ".", "-c", "constraints.txt", *extras)
     assert ["install", "-e", ".", "-c", "constraints.txt"] in lines
     for words in filter(None, lines):
         assert words[0] == "install"
         for word in words[1:]:
-            known = ("-e", ".", ".[dev]", ".[official]", ".[ablate]", "-c", "constraints.txt")
             if word not in known:
                 requirement = Requirement(word)
                 assert requirement.name in declared, f"{word} is not a dependency"

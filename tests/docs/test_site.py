@@ -1,0 +1,92 @@
+"""The site is whole: its reference lists every file, and its pages are right in a real browser."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+pytest.importorskip("furo", reason="the site needs the packages of the extra `docs`")
+PAGES = ["docs/index", "docs/TEACHING", "docs/glossary", "notebooks/04_masked_diffusion"]
+PAGES += ["notebooks/08_sampling"]
+
+
+@pytest.fixture(scope="session")
+def conf():
+    """`docs/conf.py` as a module."""
+    spec = importlib.util.spec_from_file_location("site_conf", ROOT / "docs/conf.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_lists_every_file(conf):
+    listed = {file for files in conf.table_of_files().values() for file in files}
+    package = ROOT / "minillada"
+    files = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
+    plain = {f for f in files if not f.rsplit("/", 1)[-1].startswith("__") and f != "cli.py"}
+    assert plain <= listed
+
+
+def test_docstrings_become_lists_and_blocks(conf):
+    lines = [
+        "What it does, p(a | b):",
+        "    s = |x|",
+        "Notable choices",
+        "- one `a|b`",
+        "  more",
+        "- two",
+    ]
+    conf.plain_docstring(None, "module", "name", None, None, lines)
+    assert lines == [
+        *("What it does, p(a \\| b):", "", "::", "", "    s = |x|", "", "Notable choices"),
+        *("", "- one `a|b`", "  more", "- two", ""),
+    ]
+
+
+def test_every_page_of_the_site_is_in_its_contents():
+    index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    for path in (ROOT / "docs").glob("*.md"):
+        assert path.stem == "index" or re.search(rf"^{path.stem}$", index, re.M), path.name
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The site of five pages, built as `make docs` does; all pages would take a minute more."""
+    folder = tmp_path_factory.mktemp("site")
+    chosen = [next(ROOT.glob(f"{page}.*")).relative_to(ROOT).as_posix() for page in PAGES]
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-c", str(ROOT / "docs")]
+    command += ["-D", f"include_patterns={','.join(chosen)}", "-d", str(folder / "trees")]
+    done = subprocess.run([*command, str(ROOT), str(folder / "html")], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    return folder / "html"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_in_the_browser(site, open_page, name):
+    page = open_page(site / f"{name}.html")
+    page.wait_for_function("!window.MathJax || MathJax.startup?.promise")
+    page.evaluate("window.MathJax && MathJax.startup.promise")
+    # Figures far below are loaded when they come into view.
+    broken = """async () => {
+        for (const image of document.images) { image.loading = "eager"; await image.decode() }
+        return [...document.images].filter(image => image.naturalWidth == 0).length
+    }"""
+    assert page.evaluate(broken) == 0
+    formulas = page.locator(".math").count()
+    assert page.locator("mjx-container").count() >= formulas
+    assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
+    if name.startswith("notebooks"):
+        assert formulas > 5 and page.locator(".cell_output img").count() > 5
+    text = page.locator("article").inner_text()
+    assert "$" not in re.sub(r"\$[A-Z]\w*", "", text) and "NBVAL" not in text
+
+
+def test_searching_needs_no_server(site, open_page):
+    page = open_page(site / "search.html")
+    page.goto(page.url + "?q=quota")
+    page.wait_for_selector("#search-results li a", timeout=20_000)
+    assert "glossary" in page.locator("#search-results").inner_html()
