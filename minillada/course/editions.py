@@ -30,6 +30,7 @@ from .pages import (
     asked,
     cells_of,
     is_solution_heading,
+    level_of,
     parsed,
     read_json,
 )
@@ -84,18 +85,12 @@ def student(notebook: dict[str, Any]) -> dict[str, Any]:
 # --- instructors ----------------------------------------------------------------------------------
 
 
-def level(title: str) -> str | None:
-    """The difficulty that a heading names: "Exercise 2 (medium): hue"."""
-    found = re.search(r"\((?:an )?(easy|medium|hard|experiment)\)", title)
-    return found.group(1) if found else None
-
-
 def remarks(exercise: Asked, check: Exercise) -> str:
     """What an instructor should know about an exercise."""
     hints: dict[str, None] = {}  # a dictionary keeps the order
     for case in check.cases():
         hints |= dict.fromkeys(case.mistakes)
-    minutes = MINUTES.get(level(exercise.title) or "medium")
+    minutes = MINUTES[level_of(exercise.title) or "medium"]
     lines = [f"{TOLD} About {minutes} minutes. Common mistakes, and what the"]
     lines[0] += f" check `{exercise.check}` says about them:\n"
     return "\n".join(lines + [f"- {hint}" for hint in hints])

@@ -26,10 +26,10 @@ LARGEST = 50_000_000  # bytes of a notebook that is read; ours have at most one 
 class Asked(NamedTuple):
     """One exercise of a page; cells are given by their index."""
 
-    title: str  # what its heading says
+    title: str  # what its heading says: "Exercise 2 (medium): hue"
     check: str  # name of the check: "check_margin"
     function: str  # what the student writes: "my_margin"
-    heading: int
+    question: int
     stub: int
     checking: int
     solutions: tuple[int, ...]
@@ -104,11 +104,11 @@ def defines(source: str, name: str) -> bool:
 
 def asked(cells: list[Cell]) -> list[Asked]:
     """The exercises of one of our notebooks, in their order."""
-    found = []
-    heading = 0
+    found: list[Asked] = []
+    question = 0
     for index, cell in enumerate(cells):
-        if cell.kind == "markdown" and re.search(r"^#{1,3} ", cell.source, re.MULTILINE):
-            heading = index
+        if cell.kind == "markdown" and not cell.solution and not is_solution_heading(cell):
+            question = index
         if cell.kind != "code" or cell.solution or not (names := check_call(cell.source)):
             continue
         check, function = names
@@ -119,8 +119,8 @@ def asked(cells: list[Cell]) -> list[Asked]:
                 solutions.append(later)
             elif not is_solution_heading(cells[later]):
                 break
-        title = title_of(cells[heading].source)
-        where = (heading, stub, index, tuple(solutions))
+        title = title_of(cells[question].source, len(found) + 1)
+        where = (question, stub, index, tuple(solutions))
         found.append(Asked(title, check, function, *where))
     return found
 
@@ -135,10 +135,18 @@ def is_solution_heading(cell: Cell) -> bool:
     return cell.kind == "markdown" and re.fullmatch(r"#+ Solution", cell.source.strip()) is not None
 
 
-def title_of(markdown: str) -> str:
-    """The last heading of a cell, or a bold number: "Exercise 2 (medium): hue"."""
-    titles = re.findall(r"^#{1,4} +(.+)$", markdown, re.MULTILINE)
-    return titles[-1].strip() if titles else "Exercise"
+def level_of(text: str) -> str | None:
+    """The difficulty that a text names in brackets: easy, medium, hard or experiment."""
+    found = re.search(r"\((?:an )?(easy|medium|hard|experiment)\b[^)]*\)", text)
+    return found.group(1) if found else None
+
+
+def title_of(markdown: str, number: int) -> str:
+    """The heading of a question, or its number, and the difficulty if the question names one."""
+    titles = re.findall(r"^#{1,4} +(Exercise \d.*)$", markdown, re.MULTILINE)
+    title = titles[-1].strip() if titles else f"Exercise {number}"
+    level = level_of(markdown)
+    return f"{title} ({level})" if level and not level_of(title) else title
 
 
 def all_checks() -> dict[str, Exercise]:

@@ -108,6 +108,27 @@ def test_instructors_get_minutes_and_common_mistakes(path):
             assert all(f"- {hint}" in remark for hint in case.mistakes)
 
 
+def test_titles_name_number_and_difficulty():
+    def title(text):
+        cells = [
+            pages.Cell("markdown", text, False),
+            pages.Cell("code", "def f(x):\n    raise NotImplementedError", False),
+            pages.Cell("code", "exercises.check_f(f);", False),
+            pages.Cell("markdown", "### Solution", False),
+            pages.Cell("code", "def f(x):\n    return x", True),
+        ]
+        (exercise,) = pages.asked(cells)
+        assert (exercise.check, exercise.function) == ("check_f", "f")
+        assert exercise.solutions == (4,)
+        return exercise.title
+
+    assert title("## Exercise 3 (hard): words\n\nDo it.") == "Exercise 3 (hard): words"
+    assert title("## Exercise 3\n\n(medium) Do it.") == "Exercise 3 (medium)"
+    assert title("## Exercises\n\n**1** (easy). Do it.") == "Exercise 1 (easy)"
+    assert title("**1** (an experiment with a conclusion). Do it.") == "Exercise 1 (experiment)"
+    assert title("Do it (or not).") == "Exercise 1"
+
+
 def test_discussion_questions_come_from_the_guide(tmp_path):
     guide = tmp_path / "TEACHING.md"
     guide.write_text(

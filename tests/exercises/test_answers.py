@@ -1397,78 +1397,6 @@ ANSWERS |= {
 }
 
 
-# OLD
-
-
-def edits(p, ids, masked, threshold, above=torch.gt):
-    best, token = p.max(-1)
-    return (token != ids) & ~masked & above(best, threshold)
-
-
-def lcs(a, b):
-    if not a or not b:
-        return 0
-    return lcs(a[1:], b[1:]) + 1 if a[0] == b[0] else max(lcs(a[1:], b), lcs(a, b[1:]))
-
-
-def longest_piece(a, b):
-    starts = [(i, j) for i in range(len(a)) for j in range(len(b))]
-    sizes = range(1, min(len(a), len(b)) + 1)
-    fits = [k for i, j in starts for k in sizes if i + k <= len(a) and a[i : i + k] == b[j : j + k]]
-    return max(fits, default=0)
-
-
-def a_round(draft, labels, length, mask=("mask",), keep=True, cut=True, pad=True):
-    out = []
-    for token, label in zip(draft, labels):
-        if label == "INSERT":
-            out += [*mask, token] if keep else list(mask)
-        elif label != "DELETE":
-            out.append(label)
-    out += ["."] * (length - len(out)) if pad else []
-    return out[:length] if cut else out
-
-
-ANSWERS |= {
-    "check_edits": (
-        edits,
-        {
-            "leave it out": lambda p, ids, m, t: edits(p, ids, m & False, t),
-            "already stands": lambda p, ids, m, t: ~m & (p.amax(-1) > t),
-            "likelier than the threshold": lambda p, ids, m, t: edits(p, ids, m, 0.0),
-            "not >=": lambda p, ids, m, t: edits(p, ids, m, t, above=torch.ge),
-            "not the one that stands there": lambda p, ids, m, t: (
-                edits(p, ids, m, 0.0) & (p.gather(1, ids[:, None])[:, 0] < t)
-            ),
-            "the shape should be [12]": lambda *a: edits(*a)[None],
-            "numbers were expected": lambda *_: "everywhere",
-        },
-    ),
-    "check_lcs": (
-        lcs,
-        {
-            "in any order": lambda a, b: len({*a} & {*b}),
-            "longest common piece": longest_piece,
-            "count those that stay": lambda a, b: max(len(a), len(b)) - lcs(a, b),
-            "the edit distance": levenshtein,
-            "deletions plus insertions": lambda a, b: len(a) + len(b) - 2 * lcs(a, b),
-            "the number is wrong": lambda a, b: 99,
-        },
-    ),
-    "check_round": (
-        lambda *a: tuple(a_round(*a)),
-        {
-            "pad with '.', so": lambda *a: a_round(*a, pad=False),
-            "cut what is too long": lambda *a: a_round(*a, cut=False),
-            "pad with '.' or cut": lambda *a: a_round(*a, pad=False, cut=False),
-            "puts 'mask' before the token": lambda *a: a_round(*a, mask=()),
-            "yours is lost": lambda *a: a_round(*a, keep=False),
-            "never stand in the text": lambda draft, labels, length: labels[:length],
-        },
-    ),
-}
-
-
 # what every check must do
 
 
@@ -1567,7 +1495,7 @@ def test_hints_are_the_same_with_other_inputs(name):
             assert (diagnosis(cases, answers, name) or "right").startswith(hint), seed
 
 
-@pytest.mark.parametrize("name", sorted(set(CHECKS) - {"check_wishes", "check_round", "check_lcs"}))
+@pytest.mark.parametrize("name", sorted(set(CHECKS) - {"check_wishes"}))
 def test_known_answers_do_not_pass_with_other_inputs(name):
     """Copying the answers of the notebook's own inputs does not pay where work is graded."""
     check = CHECKS[name]
