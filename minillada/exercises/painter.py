@@ -30,33 +30,6 @@ def steady(x: torch.Tensor, t: float) -> torch.Tensor:
     return torch.sin(2 * x) + t
 
 
-def walk(
-    x: torch.Tensor, times: list[float], late: bool = False, whole: bool = False
-) -> torch.Tensor:
-    """Euler's method; `late` asks at the end of each step, `whole` goes too far."""
-    for now, then in zip(times[:-1], times[1:]):
-        size = 1.0 if whole else then - now
-        x = x + size * steady(x, then if late else now)
-    return x
-
-
-@exercise("correct: these are the steps of flow.euler")
-def check_euler(chance: Chance) -> Cases:
-    """`function(velocity, noise, steps) -> end`; `velocity(x, t)` takes a number t."""
-    noise = torch.randn(5, generator=chance.generator(12))
-    for steps in (1, 4, 10):
-        times = [step / steps for step in range(steps + 1)]
-        mistakes = {
-            "ask for the velocity at the beginning of a step, not at its end": walk(
-                noise, times, late=True
-            ),
-            "that is one step too few: N steps have N + 1 times": walk(noise, times[:-1]),
-            "a step is 1/N long: multiply the velocity by it": walk(noise, times, whole=True),
-            "the velocity changes on the way: ask for it in every step": noise + steady(noise, 0.0),
-        }
-        yield Case((steady, noise, steps), walk(noise, times), mistakes)
-
-
 @exercise("correct: this is one jump of flow.jumps")
 def check_jump(chance: Chance) -> Cases:
     """`function(picture, fresh, then) -> x` at the time `then`, after a jump to `picture`."""
