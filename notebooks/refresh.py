@@ -19,7 +19,6 @@ import os
 import re
 import sys
 import time
-from bisect import bisect_left
 from pathlib import Path
 
 import nbformat
@@ -116,12 +115,12 @@ def kernel_seconds() -> float:
 
 
 def write_seconds(notebook: nbformat.NotebookNode, seconds: float) -> None:
-    """Put measured seconds, rounded up, into the header, unless those written there still hold."""
+    """Put measured seconds, rounded, into the header, unless those written there still hold."""
     header = notebook.cells[0]
     written = MACHINE.search(header.source)
     if written and not 2 / 3 <= seconds / max(int(written.group()), 1) <= 4 / 3:
-        place = min(bisect_left(ROUND, seconds), len(ROUND) - 1)
-        header.source = MACHINE.sub(str(ROUND[place]), header.source, count=1)
+        nearest = min(ROUND, key=lambda number: abs(number - seconds))
+        header.source = MACHINE.sub(str(nearest), header.source, count=1)
 
 
 def with_times(readme: str, name: str, header: str) -> str:

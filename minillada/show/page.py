@@ -106,7 +106,7 @@ def show(figure: Figure | Pixels | Image.Image, alt: str) -> None:
 
     `alt` says what the figure shows, for readers who cannot see it.
     """
-    # Few pages read the alt text of a stored picture, and JupyterLab 4.6 does not. So it also stands
+    # Few pages read the alt text of a stored picture; JupyterLab 4.6 does not. So it also stands
     # below: in JupyterLab for screen readers only, on other pages as a caption.
     display(rendered(figure, alt))
     display(HTML(f'<p class="jp-sr-only">{html.escape(alt)}</p>'))
