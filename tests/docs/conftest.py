@@ -38,6 +38,7 @@ def browser():
 def open_page(browser):
     """Open a file; in the end nothing may have failed, or come from the network."""
     page = browser.new_page(viewport={"width": 1280, "height": 720})
+    page.set_default_timeout(120_000)  # milliseconds: the tests may run on a busy machine
     problems: list[str] = []
     page.on("requestfailed", lambda request: problems.append(f"not found: {request.url}"))
     page.on("pageerror", lambda error: problems.append(str(error)))
