@@ -94,6 +94,7 @@ class Submission:
     student: str
     cells: list[str]
     problem: str | None = None
+    copies: int = 0  # cells left out because they are printed solutions, word for word
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -127,11 +128,13 @@ def read(student: str, path: Path, page: Page) -> Submission:
     except ValueError as error:
         return Submission(student, [], str(error))
     own = []
+    copies = 0
     for cell in cells:
-        printed = cell.solution or cell.source.strip() in page.solutions
-        if cell.kind == "code" and not printed:
+        printed = cell.source.strip() in page.solutions
+        copies += printed and not cell.solution
+        if cell.kind == "code" and not (cell.solution or printed):
             own.append(cell.source)
-    return Submission(student, own)
+    return Submission(student, own, copies=copies)
 
 
 # --- one submission -------------------------------------------------------------------------------
@@ -151,10 +154,14 @@ def grade(submission: Submission, page: Page, limits: Limits) -> Grade:
         if not got:  # not even the definitions could be read: no exercise can be answered
             failure = Outcome(failure=f"your definitions {end}")
             outcomes += [[failure]] * (len(page.exercises) - first)
-        outcomes += got
+        # Whose server ended perhaps did so itself, but one exercise earlier: that one is decided,
+        # and the one it was in gets a fresh process.
+        outcomes += got[:-1] if LOST in end and len(got) > 1 else got
     marks = []
     for exercise, cases, answers in zip(page.exercises, page.cases, outcomes):
         marks.append(mark(cases, answers, exercise.function))
+    if submission.copies:
+        notes = [f"copies of printed solutions that do not count: {submission.copies}", *notes]
     return Grade(submission.student, marks, notes, lost)
 
 

@@ -2,10 +2,13 @@
 
 import csv
 import json
+import multiprocessing
+import subprocess
+import sys
 
 import pytest
 
-from minillada.course import grading, pages
+from minillada.course import editions, grading, pages
 
 STUB = "def {}({}):\n    raise NotImplementedError"
 MARGIN = """
@@ -159,7 +162,7 @@ HOSTILE = {
             COUNT,
         ],
         "",
-        None,  # how far it came when its parent ended depends on the moment
+        2,
     ),
 }
 
@@ -188,7 +191,7 @@ def test_sixty_submissions_of_which_ten_are_hostile(tmp_path):
         else:
             _, words, points = HOSTILE[name]
             assert words in one.marks[0], (name, one)
-            assert points is None or one.points == points, (name, one)
+            assert one.points == points, (name, one)
             assert name == "prints-a-gigabyte" or one.marks[0] != "right"
 
 
@@ -197,8 +200,40 @@ def test_a_copy_of_the_printed_solution_is_not_the_students_answer(tmp_path):
     printed = MARGIN.strip() + "\n\n\nassert check_margin(my_margin)"
     hand_in(folder, "tagged", IMPORTS, STUB.format("my_margin", "logits"), (printed,))
     hand_in(folder, "untagged", IMPORTS, STUB.format("my_margin", "logits"), printed)
-    for one in grades_of(folder, page).values():
+    grades = grades_of(folder, page)
+    for one in grades.values():
         assert one.marks[0].startswith("not done yet")
+    assert not grades["tagged"].notes, "it is the notebook as we print it"
+    assert grades["untagged"].notes == ["copies of printed solutions that do not count: 1"]
+
+
+def test_without_fork(tmp_path, monkeypatch):
+    """As on Windows: a new process that imports everything itself."""
+    monkeypatch.setattr(grading, "context", lambda: multiprocessing.get_context("spawn"))
+    page = page_of(tmp_path)
+    submission = grading.Submission("ann", [IMPORTS, WRONG_MARGIN, TOKENS, COUNT])
+    one = grading.grade(submission, page, grading.Limits())
+    assert one.points == 2 and "subtract the second best" in one.marks[0]
+
+
+def test_the_command(tmp_path):
+    """The whole way, with the notebook as it is handed out."""
+    handed_out = editions.student(pages.read_json(pages.notebook_of("08")))
+    editions.save(handed_out, tmp_path / "in" / "ann.ipynb")
+    words = f"grade {tmp_path}/in --notebook 08 --csv {tmp_path}/grades.csv --seed 3 --jobs 1"
+    done = subprocess.run(
+        [sys.executable, "-m", "minillada", *words.split()], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 submissions, 0.0 of" in done.stdout and "--seed 3" in done.stdout
+    (row,) = csv.DictReader((tmp_path / "grades.csv").open(encoding="utf-8"))
+    assert row["student"] == "ann" and row["points"] == "0" and "not done yet" in row["feedback"]
+    done = subprocess.run(
+        [sys.executable, "-m", "minillada", *words.replace("08", "99").split()],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "there is no notebook '99'" in done.stderr
 
 
 def test_what_is_not_a_function_is_not_run(tmp_path):
