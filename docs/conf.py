@@ -9,6 +9,7 @@ Notable choices
 """
 
 import importlib.util
+import json
 import re
 import shutil
 import sys
@@ -135,10 +136,22 @@ def plain_docstring(app, what, name, obj, options, lines: list[str]) -> None:
 
 
 def tidied(app: Sphinx, name: str, source: list[str]) -> None:
-    """Notebooks as readers want them: no mark for the tests, one title a page."""
-    if name.startswith("notebooks/"):
-        source[0] = source[0].replace('"# Second reading', '"## Second reading')
-        source[0] = re.sub(r'"# NBVAL_CHECK_OUTPUT\\n",\s*', "", source[0])
+    """Notebooks as readers want them: no mark for the tests, one title a page, alt texts."""
+    if not name.startswith("notebooks/"):
+        return
+    notebook = json.loads(source[0])
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            cell["source"] = re.sub(r"^# Second", "## Second", cell["source"], flags=re.M)
+        elif cell["cell_type"] == "code":
+            cell["source"] = cell["source"].removeprefix("# NBVAL_CHECK_OUTPUT\n")
+            # MyST-NB takes the alt text from the cell, our notebooks store it with the picture.
+            pictures = [o.get("metadata", {}).get("image/png", {}) for o in cell["outputs"]]
+            alts = [picture["alt"] for picture in pictures if "alt" in picture]
+            if alts:
+                cell["metadata"]["mystnb"] = {"image": {"alt": "; ".join(alts)}}
+    source[0] = json.dumps(notebook)
 
 
 def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:

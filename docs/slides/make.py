@@ -93,6 +93,12 @@ def paragraphs(text: str) -> list[str]:
     return [part.strip("\n") for part in parts if part.strip()]
 
 
+def links_to_pages(text: str) -> str:
+    """Links to other notebooks and to documents as links to their slides and pages of the site."""
+    text = re.sub(r"\]\(([\w.-]+)\.ipynb", r"](\1.html", text)
+    return re.sub(r"\]\(\.\./([\w./-]+)\.(md|ipynb)", r"](../html/\1.html", text)
+
+
 def is_shown(source: str, figure: bool) -> bool:
     """Whether code is the point of its cell."""
     if re.search(r"^(def|class|@)", source, re.M):
@@ -109,7 +115,7 @@ class Cut(Preprocessor):
         self.exercise = self.skipping = False
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
-                self.add_words(cell.source)
+                self.add_words(links_to_pages(cell.source))
             elif cell.cell_type == "code" and not self.skipping:
                 self.add_code(cell)
         notebook.cells = with_titles(self.cells)

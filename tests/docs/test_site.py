@@ -81,6 +81,8 @@ def test_a_page_in_the_browser(site, open_page, name):
     assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
     if name.startswith("notebooks"):
         assert formulas > 5 and page.locator(".cell_output img").count() > 5
+        alts = page.eval_on_selector_all(".cell_output img", "all => all.map(one => one.alt)")
+        assert not [alt for alt in alts if not alt or alt.endswith(".png")]
     text = page.locator("article").inner_text()
     assert "$" not in re.sub(r"\$[A-Z]\w*", "", text) and "NBVAL" not in text
 

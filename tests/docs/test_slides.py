@@ -79,6 +79,12 @@ def test_words_stay_with_what_they_introduce(slides):
     assert found[-2][1] == "Slowly:"
 
 
+def test_links_lead_to_slides_and_to_the_site(slides):
+    text = "[a](05_backbone.ipynb) [b](../docs/glossary.md#mask) [c](#here)"
+    expected = "[a](05_backbone.html) [b](../html/docs/glossary.html#mask) [c](#here)"
+    assert slides.links_to_pages(text) == expected
+
+
 @pytest.fixture(scope="module")
 def page(slides, tmp_path_factory):
     pytest.importorskip("sphinx_revealjs", reason="slides need the extra `docs`")
