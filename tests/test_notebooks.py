@@ -20,11 +20,6 @@ MARKER = "# NBVAL_CHECK_OUTPUT"
 sys.path.insert(0, str(NOTEBOOKS))
 import refresh  # noqa: E402
 
-# Their headers, cells or figures are still in the old form. This list may only become shorter.
-OLD_FORM = {
-    "07_training",
-}
-NEW_FORM = [p for p in PATHS if p.stem not in OLD_FORM]
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=[p.stem for p in PATHS])
 
 
@@ -81,7 +76,7 @@ def test_cells_are_short(path):
     assert not [cell.source for cell in code if not cell.source.strip()], "an empty cell"
 
 
-@pytest.mark.parametrize("path", NEW_FORM, ids=[p.stem for p in NEW_FORM])
+@every_notebook
 def test_header_and_cells_have_the_new_form(path):
     """As CONTRIBUTING.md says: what a reader needs to know first, and cells that a slide holds."""
     notebook, code = read(path)
@@ -95,7 +90,7 @@ def test_header_and_cells_have_the_new_form(path):
     assert [line for line in lines if len(line) > 100] == []
 
 
-@pytest.mark.parametrize("path", NEW_FORM, ids=[p.stem for p in NEW_FORM])
+@every_notebook
 def test_every_figure_has_an_alt_text(path):
     """Stored with the picture, and once more below it: JupyterLab only reads the second."""
     for cell in read(path)[1]:
