@@ -4,7 +4,7 @@ import torch
 
 from .. import layout
 from ..exercises.checking import Case, Cases, Chance, exercise
-from ..vocab import BOI, END_IMAGE, IMAGE, load_vocabulary, size_token
+from ..vocab import BOI, load_vocabulary
 
 
 @exercise("correct: one comparison and one subtraction tell text from image")
@@ -24,28 +24,24 @@ def check_code_of(chance: Chance) -> Cases:
         yield Case((ids, offset), torch.where(ids >= offset, ids - offset, -1), mistakes)
 
 
-@exercise("correct: four tokens of header, the codes row by row, one token to close")
-def check_image_block(chance: Chance) -> Cases:
-    """`function(vocab, codes [h, w]) -> list of ids`: header, codes row by row, closing token."""
+@exercise("correct: the header says where the codes are, and how to lay them out")
+def check_read_image(chance: Chance) -> Cases:
+    """`function(vocab, ids) -> codes [h, w]`: the image that stands somewhere in a list of ids."""
     vocab = load_vocabulary(512)
-    for height, width in ((2, 3), (4, 4), (5, 1)):
+    for height, width in ((2, 3), (4, 2), (3, 5)):
         generator = chance.generator(height)
         codes = torch.randint(512, (height, width), generator=generator)
-        right = layout.image_block(vocab, codes)
-        head, ids, end = right[:4], right[4:-1], right[-1:]
-        by_columns = vocab.image_ids(codes.T)
-        text = vocab.encode(IMAGE + size_token(height) + size_token(width) + BOI)
-        text_end = vocab.encode(END_IMAGE)
+        ids = layout.describe_sequence(vocab, codes, "a seven").ids
+        begin = ids.index(vocab.markup(BOI)[0])
+        late = torch.tensor(ids[begin + 2 :][: codes.numel()]) - vocab.image_token_offset
         mistakes = {
-            "height comes before width": [head[0], head[2], head[1], head[3], *ids, *end],
-            "raster order goes row by row, not column by column": head + by_columns + end,
-            "the codes need the offset: use vocab.image_ids": head + codes.flatten().tolist() + end,
-            "the closing token <|/image|> is missing": head + ids,
-            "<boi> is missing between the sizes and the codes": head[:3] + ids + end,
-            "encode reads special tokens as text: use vocab.markup": text + ids + text_end,
+            "the first size is the height, the second the width": codes.view(width, height),
+            "raster order goes row by row, not column by column": codes.view(width, height).T,
+            "those are ids; codes begin at 0: use vocab.codes": codes + vocab.image_token_offset,
+            "lay the codes out in rows: .view(height, width)": codes.flatten(),
+            "the first code stands right behind <boi>": late.view(height, width),
         }
-        wrong = {hint: torch.tensor(values) for hint, values in mistakes.items()}
-        yield Case((vocab, codes), torch.tensor(right), wrong)
+        yield Case((vocab, ids), codes, mistakes)
 
 
 @exercise("correct: everything from the end of the prompt, the padding included")

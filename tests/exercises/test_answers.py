@@ -194,12 +194,12 @@ ANSWERS |= {
 # 03 one vocabulary
 
 
-def image_block(vocab, codes, order=(0, 1), boi=True, end=True, ids=None, read=None):
-    sizes = [codes.shape[i] for i in order]
-    head = ["<|image|>", *map(size_token, sizes)] + ["<boi>"] * boi
-    read = read or vocab.markup
-    ids = vocab.image_ids(codes) if ids is None else ids
-    return read("".join(head)) + ids + (read("<|/image|>") if end else [])
+def read_image(vocab, ids, shift=1, view=lambda codes, h, w: codes.view(h, w)):
+    begin = ids.index(vocab.markup("<boi>")[0])
+    sizes = {vocab.markup(size_token(n))[0]: n for n in range(1, 17)}
+    height, width = sizes[ids[begin - 2]], sizes[ids[begin - 1]]
+    found = torch.tensor(ids[begin + shift :][: height * width]) - vocab.image_token_offset
+    return view(found, height, width)
 
 
 ANSWERS |= {
@@ -212,16 +212,19 @@ ANSWERS |= {
             "the values are wrong": lambda ids, offset: (ids - offset).clamp_min(0),
         },
     ),
-    "check_image_block": (
-        image_block,
+    "check_read_image": (
+        read_image,
         {
-            "height comes before width": lambda v, c: image_block(v, c, order=(1, 0)),
-            "row by row": lambda v, c: image_block(v, c, ids=v.image_ids(c.T)),
-            "need the offset": lambda v, c: image_block(v, c, ids=c.flatten().tolist()),
-            "<boi> is missing": lambda v, c: image_block(v, c, boi=False),
-            "closing token <|/image|> is missing": lambda v, c: image_block(v, c, end=False),
-            "use vocab.markup": lambda v, c: image_block(v, c, read=v.encode),
-            "numbers were expected": lambda v, c: "no ids",
+            "the first size is the height": lambda v, ids: read_image(
+                v, ids, view=lambda codes, h, w: codes.view(w, h)
+            ),
+            "row by row": lambda v, ids: read_image(
+                v, ids, view=lambda codes, h, w: codes.view(w, h).T
+            ),
+            "use vocab.codes": lambda v, ids: read_image(v, ids) + v.image_token_offset,
+            ".view(height, width)": lambda v, ids: read_image(v, ids).flatten(),
+            "right behind <boi>": lambda v, ids: read_image(v, ids, shift=2),
+            "the values are wrong": lambda v, ids: 0 * read_image(v, ids),
         },
     ),
     "check_targets": (
