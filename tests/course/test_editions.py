@@ -108,6 +108,17 @@ def test_instructors_get_minutes_and_common_mistakes(path):
             assert all(f"- {hint}" in remark for hint in case.mistakes)
 
 
+@every_notebook
+def test_every_exercise_names_its_difficulty(path):
+    cells = pages.cells_of(pages.read_json(path))
+    exercises = pages.asked(cells)
+    levels = {pages.level_of(exercise.title) for exercise in exercises}
+    assert None not in levels, [exercise.title for exercise in exercises]
+    text = "\n".join(cell.source for cell in cells if cell.kind == "markdown")
+    if path.stem >= "04":
+        assert "(an experiment" in text, "one exercise is an experiment with a conclusion"
+
+
 def test_titles_name_number_and_difficulty():
     def title(text):
         cells = [
@@ -143,6 +154,11 @@ def test_discussion_questions_come_from_the_guide(tmp_path):
     assert editions.discussion("06", tmp_path / "none.md") == []
     made = editions.instructor(pages.read_json(PATHS[0]), "01", guide)
     assert "1. Why codes?" in made["cells"][1]["source"]
+
+
+def test_the_guide_has_five_questions_for_every_notebook_of_the_six_weeks():
+    for number in [*range(14), 15]:
+        assert len(editions.discussion(f"{number:02d}")) == 5
 
 
 def graded(notebook):
