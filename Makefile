@@ -21,7 +21,7 @@ export GOMP_SPINCOUNT
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab notebooks editions docs docs-tools slides lint lint-tools clean distclean
+.PHONY: help demo test lab play notebooks editions docs docs-tools slides lint lint-tools clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ help: ## list the targets
 	$(INSTALL) -e ".[docs]" -c constraints.txt
 	@touch $@
 
+.venv/installed-play: .venv/installed
+	$(INSTALL) -e ".[play]" -c constraints.txt
+	@touch $@
+
 demo: .venv/installed ## draw digits from captions and describe test images (outputs/demo.png)
 	$(RUN) -m minillada demo $(ARGS)
 
@@ -50,6 +54,9 @@ test: .venv/installed ## run the whole test suite, notebooks included
 
 lab: .venv/installed ## open JupyterLab on the notebooks
 	$(RUN) -m jupyterlab notebooks $(ARGS)
+
+play: .venv/installed-play ## open the playground in a browser: draw a digit, and see what the model makes of it
+	$(RUN) -m voila minillada/playground/playground.ipynb $(ARGS)
 
 notebooks: .venv/installed ## run the notebooks and store their outputs (ARGS=notebooks/04_... for one)
 	$(RUN) notebooks/refresh.py $(ARGS)

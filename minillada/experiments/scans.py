@@ -67,7 +67,7 @@ def measure_scans(
 
 def measure_small(lab: Lab, count: int) -> dict:
     """The first `count` digits of scikit-learn: 8 x 8 pixels, 17 greys, bright on black."""
-    digits = load_package("sklearn.datasets", "dev").load_digits()
+    digits = load_package("sklearn.datasets", "scans").load_digits()
     images = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "small.png"
