@@ -2,13 +2,15 @@
 
 - `gradients`: noise on the mask embedding in the first steps;
 - `curves`: schedules of the block size against training from scratch, at equal compute;
-- `merge`: the mean of the best checkpoints.
+- `merge`: the mean of the best checkpoints;
+- `live`: the short conversion of notebook 15 with other seeds, to see what is normal.
 
 About twenty minutes on one core; notebook 15 shows the result.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -27,9 +29,11 @@ from ..presets import get_preset
 from ..settings import changed
 from ..training import recipes, train
 from ..training.loop import Loss, fit
+from ..training.run import LOG
 from ..uni import Uni
 from ..vocab import load_vocabulary
 from ..vq import ImageTokenizer
+from .normal import means
 from .runner import Experiment, Lab, Point, main, over_seeds
 
 SEEDS = (0, 1)
@@ -165,6 +169,15 @@ def merge(
     }
 
 
+def live(lab: Lab, every: int, steps: int, batch: int, warmup: int, seed: int) -> list[float]:
+    """The loss of a conversion that draws only, as means of `every` steps."""
+    short = {"steps": steps, "batch_size": batch, "warmup_steps": warmup, "seed": seed}
+    preset = changed(get_preset("mnist-wsd"), mixture=(("draw", 1.0),), **short)
+    folder = lab.train(preset, start="mnist-ar")
+    lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
+    return means([json.loads(line)["loss"] for line in lines], every)
+
+
 POINTS = []
 for noise in (0.0, 0.1):
     for word, known in (("known", True), ("forgotten", False)):
@@ -184,15 +197,23 @@ MERGES = [
     Point(("merge", "runs", name), merge, {"final_lr_fraction": fraction, **MERGE_SIZES})
     for name, fraction in (("constant", 1.0), ("decaying", 0.02))
 ]
+LIVE = {"every": 5, "steps": 100, "batch": 24, "warmup": 10}
+LIVES = [Point(("live", "runs", "loss"), live, LIVE)]
 FACTS = {
     "gradients": {"steps": NOISE_STEPS, "seeds": NOISE_SEEDS},
     "curves": {"batch": BATCH, **SIZES},
     "merge": MERGE_SIZES,
+    "live": LIVE,
 }
 EXPERIMENT = Experiment(
     __file__,
     __doc__,
-    [*POINTS, *over_seeds(SEEDS, CURVES), *over_seeds(SEEDS, MERGES)],
+    [
+        *POINTS,
+        *over_seeds(SEEDS, CURVES),
+        *over_seeds(SEEDS, MERGES),
+        *over_seeds(range(1, 6), LIVES),  # notebook 15 itself has the seed 0
+    ],
     FACTS,
 )
 
