@@ -1,5 +1,7 @@
 """Exercises of notebook 05, the backbone."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -63,6 +65,7 @@ def check_rotate_half(chance: Chance) -> Cases:
             "you pair neighbours 2i and 2i+1; rotate-half pairs i and i + D/2": neighbours,
             "you turn the wrong way: check the signs of the two sines": rotated(x, -angle),
             "the speed of pair i is theta ** (-2 i / D); the 2 is missing": rotated(x, slow),
+            "nothing has changed; is the result returned?": x,
             "use the positions given, they need not start at 0": rotated(x, from_zero),
         }
         yield Case((x, positions, theta), rotated(x, angle), mistakes)
@@ -82,6 +85,7 @@ def check_attention_parameters(chance: Chance) -> Cases:
             "query heads share keys and values: there are only kv_heads of those": 4 * out + norms,
             "the two QK-norms are missing: head_dim weights each": joint + out,
             "all heads share one QK-norm for queries, one for keys": joint + out + norm_a_head,
+            "keys and values have a matrix each; one is missing": right - kv * width * hidden,
             "the output matrix is missing": joint + norms,
             "there are no biases": right + biases,
             "the output matrix is heads * head_dim by hidden_size": joint + square + norms,
@@ -103,12 +107,15 @@ def check_expert_weights(chance: Chance) -> Cases:
 
         right, biased = weights(scores, scores + bias), weights(scores + bias, scores + bias)
         undivided, all_scores = 2.5 * scores * (right > 0), scores.sum(1, keepdim=True)
+        best = (scores + bias).topk(k, dim=1).indices
         mistakes = {
             "the bias is forgotten: choose by scores + bias": weights(scores, scores),
             "the bias decides the choice only; weigh by the scores alone": biased,
             "the weights of a token must add up to 2.5": right / 2.5,
             "divide by the sum over the chosen experts": undivided,
             "divide by the sum over the chosen experts, not over all": undivided / all_scores,
+            "those are the scores; experts that are not chosen get 0": scores,
+            "a row has an entry for every expert, not only for the chosen": right.gather(1, best),
             "choose the largest k, not the smallest": weights(scores, -scores - bias),
         }
         yield Case((scores, bias, k), right, mistakes)
@@ -139,7 +146,8 @@ def check_cached_block(chance: Chance) -> Cases:
         out = look(q, keys, values)
         left_to_right = torch.ones(n, m + n, dtype=torch.bool).tril(m)
         unscaled = (q @ keys.T).softmax(-1) @ values
-        mistakes: dict[str, tuple] = {
+        mistakes: dict[str, Any] = {
+            "that is `out` alone; return the keys and values for the next block, too": out,
             "divide the scores by the root of D": (unscaled, keys, values),
             "within a block every token sees every other, later ones too": (
                 look(q, keys, values, left_to_right), keys, values,

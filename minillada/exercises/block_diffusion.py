@@ -18,6 +18,7 @@ def check_offset_mask(chance: Chance) -> Cases:
             "compare blocks, not positions": noisy[:, None] > clean,
             "the other way round: noisy tokens see earlier clean blocks": query < key,
             "that is M_BD, the rule for noisy keys": query == key,
+            "queries are rows and keys are columns; yours is the other way round": (query > key).T,
         }
         yield Case((noisy, clean, size), query > key, mistakes)
 
@@ -39,6 +40,7 @@ def check_shared_block(chance: Chance) -> Cases:
         mistakes = {hint: torch.tensor([wrong, inside]) for hint, wrong in blocks.items()}
         free = "the second number is P % L_B, the prompt tokens; you count the free places"
         mistakes[free] = torch.tensor([block, size - inside])
+        mistakes["that is the block alone; return the tokens, too"] = torch.tensor(block)
         yield Case((prompt, size), torch.tensor([block, inside]), mistakes)
 
 
@@ -90,6 +92,7 @@ def check_views_mask(chance: Chance) -> Cases:
             "the clean copy sees its own earlier blocks, too": right & no_past,
             "queries are rows and keys are columns; yours is the other way round": right.T,
             "the clean copy comes last, behind all views": right.roll((length, length), (0, 1)),
+            "True means that it is seen, not that it is hidden": ~right,
         }
         yield Case((length, size, views), right, mistakes)
 
@@ -117,6 +120,7 @@ def check_reweighted(chance: Chance) -> Cases:
             "L_j is the mean over masked tokens, not their sum": sums.sum() / beta.sum(),
             "divide by Σ β_j, not by the number of samples": (beta * mean).mean(),
             "average over the masked positions only": everywhere.sum() / beta.sum(),
+            "that is the mean over all positions; only masked ones have a loss": nats.mean(),
         }
         yield Case((nats, masked), (beta * mean).sum() / beta.sum(), mistakes)
 

@@ -121,5 +121,6 @@ def check_mean_hue(chance: Chance) -> Cases:
                 % 360
             ),
             "x and y are exchanged: atan2 takes y first": torch.atan2(x, y).rad2deg() % 360,
+            "between 0 and 360: take the remainder of a division by 360": right.rad2deg(),
         }
         yield Case((hues, distances), right.rad2deg() % 360, mistakes)

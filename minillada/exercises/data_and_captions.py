@@ -67,4 +67,6 @@ def check_parse_caption(chance: Chance) -> Cases:
         for absent in (0, -1):
             filled = [absent if number is None else number for number in right]
             mistakes[f"what the caption leaves out is None, not {absent}"] = filled
+        mistakes["the slant is missing: three numbers were asked for"] = right[:2]
+        mistakes["that is the digit alone: three numbers were asked for"] = digit
         yield Case((text,), right, mistakes)

@@ -22,6 +22,8 @@ def check_wilson(chance: Chance) -> Cases:
             "that is p ± z √(p(1−p)/n) of the textbooks; its width is 0 at 0 and 100 %": p + plain,
             "the width is right, but the centre is (p + z²/2n) / (1 + z²/n)": p + spread / shrink,
             "both ends must be divided by 1 + z²/n": centre + spread,
+            "that is z = 2.58, of 99 %; here it is 95 %": interval(successes, n, 2.58),
+            "that is the fraction itself; return both ends of its interval": p,
         }
         yield Case((successes, n), (centre + spread) / shrink, mistakes)
 
@@ -63,6 +65,7 @@ def check_bits_per_token(chance: Chance) -> Cases:
         "padding is predicted too, and its nats are part of the cost": real_nats / ln2 / count,
         "divide by the real tokens, not by all positions": total / ln2 / nats.shape[1],
         "those are bits per sequence; divide by its real tokens": total / ln2,
+        "that is one number for all; each sequence has its own": total.sum() / ln2 / count.sum(),
     }
     yield Case((nats, real), total / ln2 / count, mistakes)
 
@@ -100,6 +103,7 @@ def check_difference(chance: Chance) -> Cases:
             ],
             "downwards count the lower end of b and the upper end of a": [centre - up, centre + up],
             "that is the interval of b alone": list(second[1:]),
+            "that is the difference alone; return both ends of its interval": centre,
         }
         yield Case((a, b, n), newcombe(first, second), mistakes)
 

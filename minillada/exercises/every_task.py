@@ -40,6 +40,8 @@ def check_edit_branches(chance: Chance) -> Cases:
             "a drawing begins behind its image's header: give layout.prompt the grid": tuple(
                 prompt(*user, grid=None) for user in users
             ),
+            "those are the parts; layout.prompt makes ids of them": users,
+            "full has both, image and instruction": (no_image, no_text, no_image),
             "this is the system prompt of another task": tuple(
                 prompt(*user, task="draw") for user in users
             ),
@@ -64,6 +66,8 @@ def check_story_parts(chance: Chance) -> Cases:
         unclosed = [words[0], *(END_IMAGE + word for word in words[1:])]
         ids = [codes + vocab.image_token_offset for codes in images]
         swapped, flat = [c.view(width, height) for c in images], [c.flatten() for c in images]
+        right = story(words, images)
+        all_ids = layout.ids_of(vocab, right) + vocab.markup(EOS)
         to_the_end = [*story(unclosed, images), END_IMAGE + EOS]
         mistakes = {
             "these are ids; subtract the offset with vocab.codes": story(words, ids),
@@ -74,9 +78,9 @@ def check_story_parts(chance: Chance) -> Cases:
             "behind the last image no text follows": [*story(words, images), ""],
             "texts and images come in turn; yours has images alone": images,
             "texts and images come in turn; yours has texts alone": list(words),
+            "that reads codes as text, too; split where an image begins": vocab.decode(all_ids),
         }
-        right = story(words, images)
-        yield Case((vocab, layout.ids_of(vocab, right) + vocab.markup(EOS)), right, mistakes)
+        yield Case((vocab, all_ids), right, mistakes)
 
 
 TRACES = [
@@ -116,6 +120,7 @@ def check_right_parts(chance: Chance) -> Cases:
         mistakes = {
             "stop at the first mistake: what is thought after it builds on it": equal,
             "count right parts; all or nothing hides where it went wrong": all_or_nothing,
+            "that says whether all is right; count the parts": trace == truth,
             "that is the number of parts; count those that are right": len(mine),
             "a comma stands within a step; semicolons separate parts": agreeing(*pieces),
             "semicolons separate parts, not commas; stop at the first mistake": equal_pieces,

@@ -14,6 +14,7 @@ def check_speedup(chance: Chance) -> Cases:
         left = 1 - share + share / factor
         mistakes = {
             "the part that stays as it is takes time, too": factor,
+            "that is neither a time nor a speed: add the times of both parts": share * factor,
             "that is the time that is left; the speed is one over it": left,
             "times add up, speeds do not: add the times of both parts": 1 - share + share * factor,
             "the faster part still takes time: share / factor of it": 1 / (1 - share),

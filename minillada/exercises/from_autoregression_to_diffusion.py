@@ -4,6 +4,8 @@ import torch
 
 from ..exercises.checking import Case, Cases, Chance, exercise
 
+PAIR = "that is the pair of start and block size; return the size alone"
+
 
 @exercise("correct: it depends on the step alone, so a run that is resumed keeps to the schedule")
 def check_block_size_at(chance: Chance) -> Cases:
@@ -18,13 +20,16 @@ def check_block_size_at(chance: Chance) -> Cases:
         "starts are shares of the run, not steps: compare with start * steps": [4] + 7 * [16],
     }
     for step, right in enumerate([4, 4, 16, 16, 48, 48, 16, 16]):
-        wrong = {hint: sizes[step] for hint, sizes in mistakes.items()}
+        wrong: dict = {hint: sizes[step] for hint, sizes in mistakes.items()}
+        wrong[PAIR] = schedule[step // 2]
         yield Case((schedule, steps, step), right, wrong)
     # The second entry begins at step 2.4, rounded: 2.
     hints = list(mistakes)
     late = (hints[0], hints[3], "the start in steps is rounded: round(start * steps)")
     for size in (16, chance.whole(5, 60)):
-        yield Case(([(0.0, 4), (0.3, size)], steps, 2), size, dict.fromkeys(late, 4))
+        wrong = dict.fromkeys(late, 4)
+        wrong[PAIR] = (0.3, size)
+        yield Case(([(0.0, 4), (0.3, size)], steps, 2), size, wrong)
 
 
 @exercise("correct: noise on the masked tokens only; known tokens stay exact")

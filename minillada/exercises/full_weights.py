@@ -26,6 +26,9 @@ def check_active(chance: Chance) -> Cases:
                 (chosen + shared) * one
             ),
             "shared experts see every token, too": router + chosen * one,
+            "the router reads a token, which has `hidden` numbers, not `inner`": (
+                experts * inner + (chosen + shared) * one
+            ),
             "an expert has three matrices: gate, up and down": (
                 router + (chosen + shared) * 2 * hidden * inner
             ),
@@ -118,6 +121,7 @@ def check_tensor(chance: Chance) -> Cases:
                 torch.frombuffer(raw, dtype=torch.float16).float().view(shape)
             ),
             "little end first: the order of the two bytes is swapped": numbers(swapped).view(shape),
+            "those are bytes; read them as numbers": bytes(raw),
             "give it the shape that the header says": numbers(raw),
         }
         yield Case((data, name), tensors[name].float(), mistakes)

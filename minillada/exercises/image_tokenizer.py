@@ -69,6 +69,7 @@ def check_siglip(chance: Chance) -> Cases:
         "a caption that does not belong to the image is pushed away: its sign is -1": siglip(
             logits
         ),
+        "one-hot labels are 0 and 1; signs are -1 and +1": siglip((sign + 1) / 2 * logits),
         "sum over the captions, then average over the images": right / len(text),
         "average over the images at the end": right * len(image),
         "the bias is missing: most pairs are wrong, and it says so": siglip(sign * similarity),

@@ -26,6 +26,7 @@ def check_corrupt(chance: Chance) -> Cases:
         "that masks every target; compare the noise with the rate": targets,
     }
     mistakes = {hint: ids.masked_fill(where, 9) for hint, where in masked.items()}
+    mistakes["nothing has changed; is the result returned?"] = ids
     yield Case((ids, targets, rates, noise, 9), ids.masked_fill(targets & low, 9), mistakes)
 
 
@@ -46,6 +47,7 @@ def check_weighted_loss(chance: Chance) -> Cases:
         "do not divide by L: the bound is on −log p of the whole row": right / length,
         "only masked positions count: elsewhere the input holds the answer": nats.sum(1) / rates,
         "each row keeps its own number: sum over positions, not over rows": right.sum(),
+        "one number for each row: sum over its positions": nats * masked / rates[:, None],
     }
     yield Case((nats, masked, rates), right, mistakes)
 
@@ -109,6 +111,7 @@ def check_reverse_step(chance: Chance) -> Cases:
                 masked, right, hidden_again
             ),
             "only hidden tokens are sampled; a known one is known": (t - s) / t * p + s / t * stays,
+            "that is p, as at time 0; at time s some tokens are still hidden": p,
             "each row must add up to 1: what is not revealed stays the mask": torch.where(
                 masked, (t - s) / t * p, known
             ),

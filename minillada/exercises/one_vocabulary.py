@@ -19,6 +19,7 @@ def check_code_of(chance: Chance) -> Cases:
         mistakes = {
             "the first image code is 0, its id is the offset itself: compare with >=": late,
             "text ids have no code: put −1 there": ids - offset,
+            "0 is the code of an image; text has none and gets −1": (ids - offset).clamp_min(0),
             "that is the other direction: from id to code the offset is subtracted": added,
         }
         yield Case((ids, offset), torch.where(ids >= offset, ids - offset, -1), mistakes)
@@ -57,5 +58,6 @@ def check_targets(chance: Chance) -> Cases:
             "padding is a target too: the model must learn that nothing follows": right & real,
             "a prompt of length P ends at P − 1, so P is a target": position > prompt[:, None],
             "that is the prompt; the targets are the rest": ~right,
+            "every row has a prompt length of its own": position >= prompt[0],
         }
         yield Case((prompt, end, total), right, mistakes)

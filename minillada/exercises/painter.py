@@ -40,6 +40,7 @@ def check_jump(chance: Chance) -> Cases:
             "at time 1 nothing of the noise may be left: swap the weights": (
                 (1 - then) * picture + then * fresh
             ),
+            "that is the picture at time 1; at the time `then` there is noise in it": picture,
             "the noise is weighted, too: only 1 - t of it is left": then * picture + fresh,
             "the picture is weighted, too: x_t = t picture + (1 - t) noise": (
                 picture + (1 - then) * fresh

@@ -11,6 +11,9 @@ def check_wishes(chance: Chance) -> Cases:
     mistakes = {
         "write the digits as words": [f"a thick {digit} leaning left" for digit in range(10)],
         "a caption has no full stop": [text + "." for text in right],
+        "nine is a digit, too": right[:-1],
+        "zero is a digit, too": right[1:],
+        "ten is no digit: they go from zero to nine": [*right, "a thick ten leaning left"],
         "a caption begins with a small letter": [text.capitalize() for text in right],
         "that is thin; thick was asked for": [text.replace("thick", "thin") for text in right],
     }
@@ -29,6 +32,7 @@ def check_code_count(chance: Chance) -> Cases:
         mistakes = {
             "that is one side of the grid; it has as many columns as rows": side,
             "that is how many pixels one code stands for": patch_size**2,
+            "that is the number for our digits; both sizes may be others": 16,
             "divide both sides of the image by the patch size, not only one": image_size * side,
         }
         yield Case((image_size, patch_size), side**2, mistakes)

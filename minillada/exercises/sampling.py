@@ -23,12 +23,16 @@ def check_sprint_commits(chance: Chance) -> Cases:
         above, sure, none = asked > threshold, confidence > threshold, torch.zeros_like(masked)
         due, floor = order[: int(share.ceil())], order[: int(share.floor())]
         right, on_it = above.scatter(0, due, True), asked >= threshold
+        surest = confidence.argsort(descending=True)  # with those that are decided
         mistakes = {
             "what is not masked is decided already: it stays False": right | sure,
             "where few are sure, the surest must make up the share": above,
             "that is the share alone; add all above the threshold": none.scatter(0, due, True),
             "round the share up, or masks are left at the end": above.scatter(0, floor, True),
             "on the threshold is not above it: >, not >=": on_it.scatter(0, due, True),
+            "what is decided takes no part, neither in the order nor in the share": (
+                sure.scatter(0, surest[: math.ceil(len(masked) / steps_left)], True)
+            ),
         }
         yield Case((confidence, masked, steps_left, threshold), right, mistakes)
 
@@ -39,11 +43,13 @@ def check_margin(chance: Chance) -> Cases:
     logits = 2 * torch.randn(2, 5, 7, generator=chance.generator(9))
     first, second = logits.softmax(-1).topk(2).values.unbind(-1)
     best, next_best = logits.topk(2).values.unbind(-1)
+    places = logits.softmax(1).topk(2).values
     mistakes = {
         "that is the probability of the best token alone; subtract the second best": first,
         "those are differences of logits; take the softmax first": best - next_best,
         "the other way round: the best minus the second best is positive": second - first,
         "that is a ratio; subtract": first / second,
+        "the softmax goes over the tokens, the last dimension": places[..., 0] - places[..., 1],
     }
     yield Case((logits,), first - second, mistakes)
 
@@ -59,6 +65,7 @@ def check_tokens_per_forward(chance: Chance) -> Cases:
         "a row that is ready early uses no later passes: count its own": tokens / len(committed),
         "that is the number of tokens; divide by passes": tokens,
         "that is the number of passes; you want tokens over passes": passes,
+        "that is one number for all; each row has its own": tokens.sum() / len(committed),
     }
     yield Case((committed,), tokens / passes, mistakes)
 
@@ -86,6 +93,7 @@ def check_cosine_schedule(chance: Chance) -> Cases:
         half = left_after(masks, steps, lambda share: (1 + math.cos(math.pi * share)) / 2)
         mistakes = {
             "those are the masks that are left; return how many a pass commits": left[1:],
+            "those are the masks that are left, from the start on; return differences": left,
             "that is how many are known in all; return how many a pass adds": [
                 masks - number for number in left[1:]
             ],

@@ -56,6 +56,7 @@ def check_loss_normalisation(chance: Chance) -> Cases:
         tiled = (kept / rates.repeat(1, size)).sum() / number
         mistakes = {
             "the weight 1/t is missing": kept.sum() / number,
+            "the weight is 1/t; yours is t: divide by the rate": (kept * t).sum() / number,
             "that is the mean over masked tokens, without 1/t; it is no bound": kept.sum() / asked,
             "1/t makes up for visible targets: divide by all targets": weighted / asked,
             "prompt tokens are never asked: divide by the number of targets": (kept / t).mean(),
@@ -97,10 +98,15 @@ def check_exact_resume(chance: Chance) -> Cases:
         "momentum": torch.zeros(4),
     }
     for state, end in ((start, 4), (toy_run(start, 4), 10)):
-        mistakes = {}
+        mistakes: dict[str, Any] = {}
         for count in (1, 2, 3):
             for slips in combinations((NOISE, MOMENTUM, RATE), count):
                 mistakes["; ".join(slips)] = toy_run(state, end, slips)
         from_begin = "one generator serves all steps, seeded where the run begins: make one in each"
+        done = toy_run(state, end)
+        mistakes["return the whole state: step and momentum are needed, too"] = done["weight"]
+        mistakes["that makes one step too many: `end` is how many are done"] = toy_run(
+            state, end + 1
+        )
         mistakes[from_begin] = toy_run(state, end, (NOISE,), seed=state["step"])
-        yield Case((state, end), toy_run(state, end), mistakes)
+        yield Case((state, end), done, mistakes)
