@@ -64,12 +64,12 @@ BACKBONE = ModelConfig(
     block_size=96,
 )
 EVERYTHING = (
-    ("draw", 5.0), ("describe", 2.2), ("label", 0.8), ("brightness", 0.2), ("colour", 0.2),
-    ("kind", 0.2), ("brighter", 0.15), ("edit_operation", 0.6), ("edit_label", 0.5),
+    ("draw", 4.5), ("describe", 3.2), ("label", 1.0), ("brightness", 0.15), ("colour", 0.25),
+    ("kind", 0.15), ("brighter", 0.1), ("edit_operation", 0.6), ("edit_label", 0.5),
 )  # fmt: skip
 SPEAKING = changed(
     TrainingConfig(),
-    steps=3000,
+    steps=7000,
     batch_size=32,
     learning_rate=2.5e-3,
     warmup_steps=100,
