@@ -16,7 +16,7 @@ from .runner import Experiment, Lab, Point, main
 
 STEPS, EVERY = 7000, 1000
 PROMPTS, IMAGES = 50, 200
-DRAWING = {"steps": 12, "guidance": 6.0, "strategy": "random"}
+DRAWING = {"steps": 12, "guidance": 10.0, "strategy": "random"}
 
 
 def measure(lab: Lab, steps: int, prompts: int, images: int) -> dict:

@@ -304,4 +304,5 @@ def test_the_steps_of_reading_are_saved(call, refuse, run, colour_run, picture, 
     with Image.open(tmp_path / "steps.png") as image:
         assert image.width > 1000
     asked = ["describe", names[0], "--show-steps", "no.png"]
-    assert "for picture files of digits" in refuse(*asked, "--model", colour_run)
+    with pytest.warns(UserWarning, match="is grey"):
+        assert "for picture files of digits" in refuse(*asked, "--model", colour_run)
