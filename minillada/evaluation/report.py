@@ -123,8 +123,8 @@ def numbers() -> str:
         f"{model_table(metrics, MODEL_BARS)}\n"
         "`minillada evaluate mnist-uni --suite tasks` measures these, on test images:\n\n"
         f"{tasks_table(scores)}\n"
-        "`minillada evaluate cifar` measures these, on test images of CIFAR-10. Edits take long, so "
-        "they have fewer samples here (`--samples 300 --only editing`):\n\n"
+        "`minillada evaluate cifar` measures these, on test images of CIFAR-10. Edits take long, "
+        "so they have fewer samples here (`--samples 300 --only editing`):\n\n"
         f"{model_table(photos, PHOTO_BARS)}"
     )
 
