@@ -5,6 +5,7 @@ At the end, a table says how long each notebook took.
 
 import os
 import random
+import shutil
 from collections import defaultdict
 from itertools import chain
 
@@ -32,6 +33,21 @@ def fixed_seeds():
     """Every test starts from the same random state, in whatever order tests run."""
     random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, driven by Playwright. A module long: its event loop would disturb other tests."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("there is no Chromium to look at the pages with")
+    options = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=path, args=options)
+        yield chromium
+        chromium.close()
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -18,7 +18,6 @@ from minillada.tasks.filling import HOLES
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "minillada" / "playground" / "playground.ipynb"
-CHROMIUM = Path("/usr/bin/chromium")
 
 # The tiny model knows the words of captions alone.
 pytestmark = pytest.mark.filterwarnings("ignore:this model knows no word")
@@ -141,38 +140,33 @@ def address(tmp_path):
         server.wait(20)
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium")
-def test_the_page_in_a_real_browser(address, tmp_path):
+def test_the_page_in_a_real_browser(address, browser, tmp_path):
     """A digit drawn with the mouse is described, covered and filled in, and captions redraw."""
-    browsers = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    options = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-    with browsers.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=options)
-        view = browser.new_page(viewport={"width": 1400, "height": 1250})
-        view.set_default_timeout(120_000)
-        view.goto(address)
-        view.get_by_text("The board is empty").wait_for()
-        board = view.locator("canvas.board")
-        board.wait_for()
-        box = board.bounding_box()
-        view.mouse.move(box["x"] + 150, box["y"] + 60)
-        view.mouse.down()
-        view.mouse.move(box["x"] + 150, box["y"] + 230, steps=12)
-        view.mouse.up()
-        view.get_by_text(re.compile("^It is a thi(n|ck) one standing upright")).wait_for()
-        # Pixels of both canvases: ink in the middle of the board, and in the model's picture.
-        for name, x, y in (("board", 150, 150), ("cover", 150, 150)):
-            view.wait_for_function(f"""() => {{
-                const canvas = document.querySelector("canvas.{name}");
-                const pixel = canvas.getContext("2d").getImageData({x}, {y}, 1, 1).data;
-                return pixel[3] == 255 && (pixel[0] < 80) == ("{name}" == "board");
-            }}""")
-        view.get_by_role("button", name="ask").click()
-        view.get_by_text("three", exact=True).wait_for()  # one plus two
-        view.get_by_label("cover").select_option("lower half")
-        view.get_by_role("button", name="fill it in").click()
-        view.get_by_text("What is left, and what it became:").wait_for()
-        view.locator("img.result").wait_for()
-        picture = os.environ.get("PLAYGROUND_PICTURE", str(tmp_path / "page.png"))
-        view.screenshot(path=picture, full_page=True)
-        browser.close()
+    view = browser.new_page(viewport={"width": 1400, "height": 1250})
+    view.set_default_timeout(120_000)
+    view.goto(address)
+    view.get_by_text("The board is empty").wait_for()
+    board = view.locator("canvas.board")
+    board.wait_for()
+    box = board.bounding_box()
+    view.mouse.move(box["x"] + 150, box["y"] + 60)
+    view.mouse.down()
+    view.mouse.move(box["x"] + 150, box["y"] + 230, steps=12)
+    view.mouse.up()
+    view.get_by_text(re.compile("^It is a thi(n|ck) one standing upright")).wait_for()
+    # Pixels of both canvases: ink in the middle of the board, and in the model's picture.
+    for name, x, y in (("board", 150, 150), ("cover", 150, 150)):
+        view.wait_for_function(f"""() => {{
+            const canvas = document.querySelector("canvas.{name}");
+            const pixel = canvas.getContext("2d").getImageData({x}, {y}, 1, 1).data;
+            return pixel[3] == 255 && (pixel[0] < 80) == ("{name}" == "board");
+        }}""")
+    view.get_by_role("button", name="ask").click()
+    view.get_by_text("three", exact=True).wait_for()  # one plus two
+    view.get_by_label("cover").select_option("lower half")
+    view.get_by_role("button", name="fill it in").click()
+    view.get_by_text("What is left, and what it became:").wait_for()
+    view.locator("img.result").wait_for()
+    picture = os.environ.get("PLAYGROUND_PICTURE", str(tmp_path / "page.png"))
+    view.screenshot(path=picture, full_page=True)
+    view.close()

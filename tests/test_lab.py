@@ -1,0 +1,120 @@
+"""JupyterLab in a real browser: notebooks run from top to bottom, a slider redraws its figure."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+TOKEN = "lab-test"
+# Without news and updates nothing covers the page; with all cells in it none is drawn late.
+SETTINGS = {
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "notebook-extension/tracker": {"windowingMode": "none"},
+}
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """The address of a JupyterLab that shows the folder `tmp_path / "shown"`."""
+    shown, home = tmp_path / "shown", tmp_path / "home"
+    shown.mkdir()
+    for name, values in SETTINGS.items():
+        path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    command += ["--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"]
+    command += [f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={shown}"]
+    command += ["--LabApp.expose_app_in_browser=True"]
+    private = {
+        "HOME": str(home),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "PYTHONPATH": str(NOTEBOOKS.parent),
+    }
+    with open(tmp_path / "log", "wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | private)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/api/status?token={TOKEN}", server, tmp_path / "log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
+    """Until the server answers, two minutes at most."""
+    for _ in range(240):
+        if server.poll() is not None:
+            raise AssertionError(log.read_text())
+        try:
+            urllib.request.urlopen(address, timeout=5)
+            return
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError("JupyterLab does not answer")
+
+
+@pytest.fixture
+def run_all(lab, browser, tmp_path):
+    """Open a notebook, run all of its cells, and return the page."""
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(90_000)  # milliseconds: the machine may be busy
+
+    def open_and_run(path: Path):
+        shutil.copy(path, tmp_path / "shown" / path.name)
+        page.goto(f"{lab}/lab/tree/{path.name}?token={TOKEN}&reset")
+        idle = "document.querySelector('#jp-main-statusbar')?.textContent.includes('| Idle')"
+        page.wait_for_function(idle)
+        page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        page.wait_for_function(idle)
+        return page
+
+    yield open_and_run
+    page.close()
+
+
+@pytest.mark.parametrize("name", ["00_quickstart", "05_backbone"])
+def test_run_all(run_all, name):
+    page = run_all(NOTEBOOKS / f"{name}.ipynb")
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    prompts = page.locator(".jp-CodeCell .jp-InputArea-prompt").all_text_contents()
+    assert [text.strip() for text in prompts] == [f"[{n + 1}]:" for n in range(len(cells))]
+    # Errors have a type of their own in the page.
+    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
+
+
+def test_a_slider_redraws_its_figure(run_all, tmp_path):
+    cells = [
+        "import minillada\nfrom minillada.show import widgets\nuni = minillada.load('mnist')",
+        "widgets.sampler_explorer(uni)",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    # Without the name of a kernel, JupyterLab asks for one.
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, tmp_path / "sliders.ipynb")
+    page = run_all(tmp_path / "sliders.ipynb")
+    film = page.locator(".jp-OutputArea img").first
+    film.wait_for()
+    before = film.get_attribute("src")
+    page.locator(".noUi-handle").first.focus()
+    page.keyboard.press("Home")  # one step a block
+    page.wait_for_function(
+        "old => { const image = document.querySelector('.jp-OutputArea img');"
+        " return image && image.src != old; }",
+        arg=before,
+    )
