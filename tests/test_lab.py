@@ -118,3 +118,4 @@ def test_a_slider_redraws_its_figure(run_all, tmp_path):
         " return image && image.src != old; }",
         arg=before,
     )
+    assert page.locator(".jp-OutputArea img").first.get_attribute("src") != before
