@@ -277,8 +277,7 @@ def preload(page: Page) -> None:
 
 def run(job: worker.Job, limits: Limits) -> str:
     """Run a job to its end, or end it; how it ended, in words that go on "your function …"."""
-    process = context().Process(target=worker.serve, args=(job,), daemon=True)
-    process.start()
+    process = started(job)
     began = loaded = time.monotonic()
     end = None
     while end is None:
@@ -295,6 +294,24 @@ def run(job: worker.Job, limits: Limits) -> str:
             end = f"needs more than {limits.memory // 1_000_000:,} MB of memory"
     stop(process)
     return end
+
+
+def started(job: worker.Job) -> Any:
+    """A running process for a job.
+
+    A submission that runs at the same time may end the server of all processes just when this one
+    is asked for. Python then starts another server at the next attempt.
+    """
+    attempts = 5
+    while True:
+        process = context().Process(target=worker.serve, args=(job,), daemon=True)
+        try:
+            process.start()
+            return process
+        except (EOFError, OSError):
+            attempts -= 1
+            if not attempts:
+                raise
 
 
 def ending(code: int | None) -> str:

@@ -306,3 +306,19 @@ def test_printed_solutions_need_nothing_of_their_page(path, tmp_path):
     stubs = [cells[exercise.stub].source for exercise in page.exercises]
     one = grading.grade(grading.Submission("bob", stubs), page, grading.Limits(seconds=20.0))
     assert one.points == 0 and all(mark.startswith("not done yet") for mark in one.marks), one
+
+
+def test_a_server_that_ends_while_a_process_is_asked_for_costs_nobody(monkeypatch, tmp_path):
+    failures = [EOFError("unexpected EOF"), BrokenPipeError()]
+    real = grading.context().Process.start
+
+    def start(process):
+        if failures:
+            raise failures.pop()
+        real(process)
+
+    monkeypatch.setattr(grading.context().Process, "start", start)
+    hand_in(tmp_path / "in", "good", IMPORTS, MARGIN, TOKENS, COUNT)
+    grades = grades_of(tmp_path / "in", page_of(tmp_path))
+    assert not failures
+    assert grades["good"].points == 3
