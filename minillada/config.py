@@ -185,6 +185,8 @@ class TrainingConfig(Config):
     activation_checkpointing: bool = False  # less memory, a third more work
     # (share of the run at which it begins, block size); empty: the model's own throughout.
     block_schedule: tuple[tuple[float, int], ...] = ()
+    # Each step takes one of these block sizes at random (BlockGen); None: no mixture of sizes.
+    block_sizes: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     mask_noise: float = Field(0.0, ge=0)  # std of noise on the mask embedding while warming up
     optim: OptimizerConfig = OptimizerConfig()
     loss: ObjectiveConfig = ObjectiveConfig()

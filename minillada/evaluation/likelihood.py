@@ -38,16 +38,17 @@ def bits_per_image(
     samples: int,
     seed: int,
     spread: bool = False,
+    block_size: int | None = None,
 ) -> dict[str, Tensor]:
     """Bits per token of each image `[N]`, by task: `{"draw": …, "describe": …}`.
 
     `codes` `[N, h, w]`. `samples` masks a sequence; `spread` takes them together, which has the
-    same expectation and less noise. The README's numbers are measured without it. `ValueError` for
-    less than 1 sample.
+    same expectation and less noise. The README's numbers are measured without it. `block_size` is
+    the model's own, if not given. `ValueError` for less than 1 sample.
     """
     if samples < 1:
         raise ValueError(f"{samples} mask samples measure nothing; take at least 1")
-    block = backbone.config.block_size
+    block = block_size or backbone.config.block_size
     if block == 1:
         samples = 1  # exact: every token is masked alone
     together = samples if spread else 1

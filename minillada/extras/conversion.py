@@ -1,11 +1,14 @@
-"""From autoregression to block diffusion: the WSD schedule of the block size.
+"""The block size while training: the WSD schedule of a conversion, or a mixture of sizes.
 
 LLaDA2.0 (arXiv 2512.15745), section 3. An autoregressive model is a block diffusion model of block
 size 1. The conversion trains it on blocks that grow until one block is the whole sequence
 (warm-up), stays there (stable), and returns to the block size of its later use (decay).
 
+BlockGen (arXiv 2606.02241): one model learns a mixture of block sizes and decodes with any of them.
+
 Notable choices
-- The schedule is a function of the step alone, so a run that is stopped and resumed keeps to it.
+- The block size of a step depends on the step and the seed alone, so a run that is stopped and
+  resumed keeps to it.
 - A block size that no sequence exceeds stands for L. Training is plain masked diffusion then, and
   `diffusion.masked_logits` needs no clean half: there are no earlier blocks.
 - Noise is added to the embedding of masked tokens by a hook, so that neither the model nor the loss
@@ -15,6 +18,7 @@ Notable choices
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,6 +26,8 @@ import torch
 
 from ..config import ModelConfig, Preset, TrainingConfig
 from ..model import Backbone
+
+LEAST_PADDING = 16  # whole blocks of the usual size
 
 
 def model_of(preset: Preset) -> ModelConfig:
@@ -34,9 +40,12 @@ def model_of(preset: Preset) -> ModelConfig:
 def block_size_at(preset: Preset, step: int) -> int:
     """L_B at a training step: that of the last entry of `block_schedule` which has begun.
 
-    Without a schedule it is the model's own.
+    With `block_sizes` it is one of these, each as likely. Without both it is the model's own.
     """
-    size = model_of(preset).block_size
+    size, training = model_of(preset).block_size, preset.training
+    if training.block_sizes:
+        # A text is a seed that two neighbouring steps do not share.
+        return random.Random(f"{training.seed} {step}").choice(training.block_sizes)
     # Entries are in order, so the last one that has begun wins.
     for start, scheduled in preset.training.block_schedule:
         if round(start * preset.training.steps) <= step:
@@ -47,14 +56,33 @@ def block_size_at(preset: Preset, step: int) -> int:
 def padding_multiple(preset: Preset) -> int:
     """Sequences padded to a multiple of this hold whole blocks at every step.
 
-    At block size 1 it is 16, as for the other models.
+    Block sizes below `LEAST_PADDING` are brought up to it, so that models that are compared learn
+    the same padding.
     """
-    model = model_of(preset)
-    multiple = model.block_size if model.block_size > 1 else 16
-    for _, size in preset.training.block_schedule:
+    model, training = model_of(preset), preset.training
+    multiple = model.block_size
+    if multiple < LEAST_PADDING:
+        multiple = math.lcm(multiple, LEAST_PADDING)
+    scheduled = [size for _, size in training.block_schedule]
+    for size in (*scheduled, *(training.block_sizes or ())):
         if size < model.max_position_embeddings:  # others stand for L
             multiple = math.lcm(multiple, size)
     return multiple
+
+
+def check_block_sizes(preset: Preset) -> None:
+    """`ValueError` unless a mixture holds the block size of later use, and no schedule is set."""
+    sizes = preset.training.block_sizes
+    if not sizes:
+        return
+    own = model_of(preset).block_size
+    if own not in sizes:
+        raise ValueError(
+            f"block_sizes has {', '.join(map(str, sizes))}, but the model is used with block size "
+            f"{own}; add it to the mixture"
+        )
+    if preset.training.block_schedule:
+        raise ValueError("block_schedule and block_sizes both set the block size; choose one")
 
 
 def check_block_schedule(preset: Preset) -> None:

@@ -9,7 +9,7 @@ import torch
 from ..config import ModelConfig, PainterConfig, Preset
 from ..datasets import mnist
 from ..datasets.pool import Pool
-from ..extras.conversion import check_block_schedule, padding_multiple
+from ..extras.conversion import check_block_schedule, check_block_sizes, padding_multiple
 from ..painter import Painter
 from ..tasks.base import Source, pictures_of
 from ..tasks.table import TASKS_OF, trained
@@ -30,6 +30,7 @@ def check_settings(preset: Preset, start: str | None) -> None:
             f"batch_size must be at most {MOST_ROWS}, got {preset.training.batch_size}"
         )
     check_block_schedule(preset)
+    check_block_sizes(preset)
     if preset.kind == "text" and start:
         raise ValueError("text pieces start from nothing; leave --start out")
     if preset.kind == "backbone":

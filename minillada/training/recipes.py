@@ -23,6 +23,7 @@ from ..extras.conversion import block_size_at, mask_noise_at, noisy_mask_embeddi
 from ..extras.levenshtein import draft_loss
 from ..measure.judge import Judge
 from ..model import Backbone
+from ..settings import changed
 from ..tasks.table import all_texts
 from ..vocab import Vocabulary
 from ..vq import Codebook, ImageTokenizer
@@ -236,9 +237,13 @@ def batch_loss(
     here = batch.to(backbone.lm_head.weight.device)
     # A schedule may name a block larger than any row; then the row is one block.
     block_size = min(block_size_at(preset, step), batch.ids.shape[1])
+    objective = config.loss
+    if block_size == 1 and config.block_sizes:
+        # In a mixture, size 1 is plain autoregression: every token is masked, alone in its block.
+        objective = changed(objective, mask_rate=(1.0, 1.0), complementary=False)
     with noisy_mask_embedding(backbone, vocab.mask_id, mask_noise_at(config, step), generator):
         value, metrics = block_diffusion_loss(
-            backbone, here, vocab, block_size, config.loss, generator
+            backbone, here, vocab, block_size, objective, generator
         )
     if config.loss.planted_errors:
         errors = config.loss.planted_errors

@@ -13,7 +13,7 @@ from minillada.diffusion import nll_bound
 from minillada.evaluation import likelihood
 from minillada.measure.intervals import Interval, student_t
 from minillada.presets import PRESETS
-from minillada.settings import to_dict
+from minillada.settings import changed, to_dict
 
 
 @pytest.mark.parametrize("block_size", [1, 16])
@@ -45,6 +45,22 @@ def test_bits_per_token_by_hand(block_size):
         mean = float(bits.mean())
         half = math.sqrt(float(((bits - mean) ** 2).sum()) / 5 / 6) * student_t(5)
         assert report[task] == pytest.approx((mean, mean - half, mean + half, 6), rel=1e-4)
+
+
+def test_a_model_is_measured_at_another_block_size_than_its_own():
+    """The same weights with another `block_size` in their configuration give the same numbers."""
+    uni, images = tiny_uni(block_size=16), real_images(4)
+    codes = uni.encode(images.floats())
+    texts = captions.describe_pixels(images.floats(), images.labels)
+
+    def bits(backbone, **more):
+        return likelihood.bits_per_image(backbone, uni.vocab, codes, texts, 2, 0, **more)
+
+    own, asked = bits(uni.backbone), bits(uni.backbone, block_size=4)
+    uni.backbone.config = changed(uni.backbone.config, block_size=4)
+    as_own = bits(uni.backbone)
+    for task in own:
+        assert torch.equal(asked[task], as_own[task]) and not torch.equal(asked[task], own[task])
 
 
 def test_no_mask_sample_is_refused():

@@ -23,6 +23,7 @@ from minillada.settings import changed, frozen, read_settings, to_dict
 from minillada.training import recipes, train
 from minillada.training.loop import fit
 from minillada.training.run import Run
+from minillada.training.state import differences
 from minillada.vocab import load_vocabulary
 
 STEPS = 10
@@ -212,6 +213,65 @@ def test_the_loss_uses_the_block_size_of_its_step(monkeypatch):
 def test_bad_schedules_are_refused_before_anything_is_read(entries, sentence, tmp_path):
     with pytest.raises(ValueError, match=sentence):
         train.train(scheduled(*entries), tmp_path)
+
+
+def mixed(*sizes, **training) -> Preset:
+    return changed(tiny, block_schedule=(), block_sizes=sizes, **training)
+
+
+def test_a_mixture_takes_every_block_size_about_equally_often_and_again_the_same():
+    preset = mixed(1, 2, 4)
+    taken = [conversion.block_size_at(preset, step) for step in range(600)]
+    for size in (1, 2, 4):
+        assert 150 < taken.count(size) < 250
+    assert taken == [conversion.block_size_at(preset, step) for step in range(600)]
+    other = changed(preset, seed=1)
+    assert taken != [conversion.block_size_at(other, step) for step in range(600)]
+
+
+def test_a_mixture_pads_to_whole_blocks_of_every_size():
+    assert conversion.padding_multiple(mixed(1, 2, 4)) == 16
+    assert conversion.padding_multiple(mixed(4, 24)) == 48
+    assert conversion.padding_multiple(mixed(4, 128)) == 16  # 128 stands for the whole row
+    for size in (1, 2, 8, 16):  # models that are compared learn the same padding
+        alone = changed(tiny, block_schedule=(), block_size=size)
+        assert conversion.padding_multiple(alone) == 16
+
+
+def test_in_a_mixture_block_size_1_is_plain_autoregression(monkeypatch):
+    seen = {}
+
+    def spy(backbone, batch, vocab, block_size, config, generator):
+        seen[block_size] = config.mask_rate, config.complementary
+        return torch.zeros(()), {"masked_nats": 0.0}
+
+    monkeypatch.setattr(recipes, "block_diffusion_loss", spy)
+    preset = mixed(1, 4, complementary=True, mask_rate=(0.1, 0.9))
+    tokenizer = tiny_tokenizer()
+    module = train.new_model(preset, "cpu", tokenizer)
+    pool = mnist_pool(real_images(40))
+    loss = recipes.backbone_loss(module, tokenizer, load_vocabulary(16), pool, preset)
+    for step in range(STEPS):
+        loss(step)
+    assert seen == {1: ((1.0, 1.0), False), 4: ((0.1, 0.9), True)}
+
+
+@pytest.mark.parametrize(
+    ("preset", "sentence"),
+    [
+        (mixed(1, 2), "block_sizes has 1, 2, but the model is used with block size 4; add it"),
+        (changed(tiny, block_sizes=(2, 4)), "block_schedule and block_sizes both set"),
+    ],
+)
+def test_bad_mixtures_of_block_sizes_are_refused(preset, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        train.train(preset, tmp_path)
+
+
+def test_a_run_from_before_there_were_mixtures_can_go_on():
+    old = to_dict(get_preset("mnist").training)
+    del old["block_sizes"]
+    assert not differences(old, to_dict(get_preset("mnist").training))
 
 
 def test_only_backbones_have_blocks():
