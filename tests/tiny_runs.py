@@ -41,20 +41,20 @@ BACKBONE = Preset(
 )
 
 
-def judge_run(seed: int):
-    module = train.new_model(changed(JUDGE, seed=seed), "cpu")
+def judge_run(seed: int, device: str = "cpu"):
+    module = train.new_model(changed(JUDGE, seed=seed), device)
     return module, recipes.judge_loss(module, real_images(40), SHORT)
 
 
-def tokenizer_run(seed: int):
-    module = train.new_model(changed(TOKENIZER, seed=seed), "cpu")
+def tokenizer_run(seed: int, device: str = "cpu"):
+    module = train.new_model(changed(TOKENIZER, seed=seed), device)
     text = load_vocabulary(16)
     return module, recipes.tokenizer_loss(module, real_images(40), MNIST, text, SHORT)
 
 
-def backbone_run(seed: int, preset: Preset = BACKBONE):
-    tokenizer, vocab = tiny_tokenizer(), load_vocabulary(16)
-    module = train.new_model(changed(preset, seed=seed), "cpu", tokenizer)
+def backbone_run(seed: int, preset: Preset = BACKBONE, device: str = "cpu"):
+    tokenizer, vocab = tiny_tokenizer().to(device), load_vocabulary(16)
+    module = train.new_model(changed(preset, seed=seed), device, tokenizer)
     pool = mnist_pool(real_images(40))
     return module, recipes.backbone_loss(module, tokenizer, vocab, pool, preset)
 

@@ -39,7 +39,8 @@ def gradient_noise(
         )
         rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
     stacked = torch.stack(rows)  # [draws, parameters]
-    products = (stacked @ stacked.T).double()  # all that is needed from here on
+    # All that is needed from here on; not every GPU has float64.
+    products = (stacked @ stacked.T).cpu().double()
 
     leave_one_out = []
     for left_out in range(draws):

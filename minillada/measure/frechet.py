@@ -17,7 +17,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     fewest = min(len(a), len(b))
     if fewest < 2:
         raise ValueError(f"{fewest} samples have no covariance; a Fréchet distance needs 2 or more")
-    a, b = a.double(), b.double()
+    a, b = a.cpu().double(), b.cpu().double()  # not every GPU has float64
     # For a single feature `cov` returns a number.
     covariance_a = torch.atleast_2d(a.T.cov())  # [D, D]
     covariance_b = torch.atleast_2d(b.T.cov())

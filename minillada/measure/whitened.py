@@ -65,7 +65,8 @@ class Whitening(nn.Module):
         patches = F.unfold(images, PATCH)  # [N, C * 4, places]
         flat = patches.transpose(1, 2).flatten(0, 1)  # [N * places, C * 4]
         flat = flat - flat.mean(0)
-        values, vectors = torch.linalg.eigh(flat.T @ flat / len(flat))
+        covariance = (flat.T @ flat / len(flat)).cpu()  # small, and not every GPU has `eigh`
+        values, vectors = torch.linalg.eigh(covariance)
         # Directions that hardly vary are noise; `eps` keeps them from being blown up.
         rows = vectors.T / (values + eps).sqrt()[:, None]  # [C * 4, C * 4]
         kernel = rows.view(-1, channels, PATCH, PATCH)

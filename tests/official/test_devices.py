@@ -1,0 +1,43 @@
+"""The official model on a device: every way to run gives what the CPU gives, and mixes nothing.
+
+The device is a pretended one (`tests/pretend.py`).
+"""
+
+import importlib.util
+
+import pytest
+import torch
+from helpers import generator
+from pretend import PretendDevice
+
+from minillada.official import resize
+from minillada.official.calls import load
+
+HAS_DIFFUSERS = importlib.util.find_spec("diffusers") is not None
+WAYS = {
+    "whole": {},
+    "parts by turns": {"offload": True},
+    "experts from files": {"experts_on_gpu": 2, "offload": True},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_official_calls(checkpoint, monkeypatch, way):
+    monkeypatch.setattr(resize, "EDIT_CELLS", 4)  # photos to edit are 64 x 64 pixels at most
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    photo = resize.picture(torch.rand(3, 66, 70, generator=generator()))
+
+    def compute(place, **how):
+        model = load(checkpoint, place, "bfloat16", **how)
+        model.painter_steps = {"turbo": 1, "normal": 2}
+        results = [model.answer(photo, "What is it?", length=8)]
+        if HAS_DIFFUSERS:
+            results.append(model.draw("a fox", size=(64, 32), steps=2).tobytes())
+            edited = model.edit(photo, "make it red", steps=2, guidance_image=1.5, painter="normal")
+            results.append(edited.tobytes())
+        return results
+
+    expected = compute("cpu")
+    with PretendDevice("cuda") as pretended:
+        assert compute("cuda", **WAYS[way]) == expected
+        assert pretended.calls > 1000

@@ -1,0 +1,380 @@
+"""On another device everything gives what it gives on the CPU, and no tensor is left behind.
+
+The device is a pretended one (`pretend.py`), so this runs on machines that have none.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import (
+    generator,
+    random_ids,
+    real_images,
+    tiny_backbone,
+    tiny_config,
+    tiny_judge,
+    tiny_tokenizer,
+    tiny_uni,
+)
+from pretend import MixedDevices, PretendDevice
+from tiny_runs import BACKBONE, SHORT, TOKENIZER, backbone_run, judge_run, tokenizer_run
+
+from minillada.commit import Tokens
+from minillada.config import JudgeConfig, PainterConfig, Preset, SamplingConfig
+from minillada.datasets.pool import mnist_pool
+from minillada.datasets.table import MNIST
+from minillada.evaluation import evaluate, noise, suite
+from minillada.evaluation.likelihood import likelihood
+from minillada.experts import combine, combine_at_once
+from minillada.extras import levenshtein
+from minillada.extras.sprint import Sprint
+from minillada.measure.frechet import frechet_distance
+from minillada.moe import MixtureOfExperts
+from minillada.painter import Painter
+from minillada.painting import paint
+from minillada.sampler import generate
+from minillada.settings import changed
+from minillada.training import recipes, train
+from minillada.training.loop import fit
+from minillada.training.painters import Lesson, painter_loss, turbo_loss
+from minillada.uni import Uni
+from minillada.vocab import load_vocabulary
+
+# Apple's GPUs have no float64, and their names are not CUDA's.
+PLACES = {"cuda": True, "mps": False}
+MOE = dict(
+    num_experts=8, num_experts_per_tok=2, n_group=4, topk_group=2, moe_intermediate_size=8,
+    num_shared_experts=1, first_k_dense_replace=1, routed_scaling_factor=2.5,
+)  # fmt: skip
+
+
+@pytest.fixture(params=PLACES)
+def device(request, monkeypatch):
+    # Too old a card for grouped products, which have a test of their own.
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    with PretendDevice(request.param, PLACES[request.param]) as pretended:
+        yield pretended
+
+
+def check_same(device: PretendDevice, compute, fewest_calls: int = 100) -> None:
+    """`compute(device)` gives on the device what it gives on the CPU, and does work there."""
+    expected = compute("cpu")
+    assert device.calls == 0
+    assert_equal(compute(str(device.place)), expected)
+    assert device.calls >= fewest_calls
+
+
+def assert_equal(found, expected) -> None:
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(found.cpu(), expected.cpu())
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected)
+        for a, b in zip(found, expected):
+            assert_equal(a, b)
+    else:
+        assert found == expected
+
+
+# --- the instrument ------------------------------------------------------------------------------
+
+
+def test_a_tensor_left_on_the_cpu_is_refused(device):
+    a, b = torch.ones(3, device=device.place), torch.ones(3)
+    forgotten = [
+        lambda: a + b,
+        lambda: torch.cat([a, b]),
+        lambda: torch.stack([a[0], b[0]]),
+        lambda: torch.where(a > 0, a, b),
+        lambda: torch.nn.functional.mse_loss(a, b),
+        lambda: torch.arange(3)[a.long()],
+        lambda: a.masked_fill(b > 0, 0.0),
+        lambda: a.__setitem__(b > 0, b),
+        lambda: torch.nn.Linear(3, 3).to(device.place)(b),
+        lambda: torch.randn(3, device=device.place, generator=generator()),
+        lambda: a.numpy(),
+    ]
+    for call in forgotten:
+        with pytest.raises(MixedDevices):
+            call()
+
+
+def test_what_a_gpu_allows_is_allowed(device):
+    a, b = torch.ones(3, device=device.place), torch.ones(3)
+    results = [a + b.sum(), a * 2, a[b > 0], torch.where(a > 0, a, torch.tensor(0.0)), a.copy_(b)]
+    a[1:] = b[1:]
+    for result in results:
+        assert result.device.type == device.place.type
+    assert (a.cpu() + b).device.type == "cpu" and b.device.type == "cpu"
+    assert b.to(a).device == a.device == torch.zeros_like(a).device
+    assert a.to(torch.int).device == a.device and a.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_parameters_and_gradients_are_where_they_belong(device):
+    layer = torch.nn.Linear(3, 2).to(device.place)
+    layer(torch.ones(1, 3, device=device.place)).sum().backward()
+    for parameter in layer.parameters():
+        assert parameter.device == parameter.grad.device == device.place
+
+
+def test_a_forgotten_tensor_inside_the_package_is_found(device, monkeypatch):
+    """The mask of a decoding step is planted on the CPU."""
+    from minillada import guidance
+
+    right = guidance.block_causal_mask
+    monkeypatch.setattr(guidance, "block_causal_mask", lambda *args: right(*args).cpu())
+    with pytest.raises(MixedDevices):
+        tiny_uni().to(device.place).draw(["a thick seven"], steps=2)
+
+
+def test_numbers_that_a_device_lacks_are_refused():
+    with PretendDevice("mps", float64=False), pytest.raises(TypeError, match="no float64"):
+        torch.ones(3, device="mps").double()
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def trained(module, loss, config=SHORT):
+    """Records of two steps and all weights after them."""
+    records = fit(module, loss, config, stop_after=2)
+    return [record["loss"] for record in records], list(module.state_dict().values())
+
+
+def teacher(device: str):
+    return tiny_judge().to(device).requires_grad_(False)
+
+
+def run_judge(device):
+    return trained(*judge_run(1, device))
+
+
+def run_judge_of_photos(device):
+    config = JudgeConfig(width=4, features=16, whitened=True, flips=True, label_smoothing=0.2)
+    muon = changed(SHORT, optimizer="muon")
+    preset = Preset(name="photos", kind="judge", model=config, training=muon)
+    module = train.new_model(preset, device)
+    return trained(module, recipes.judge_loss(module, real_images(40), muon), muon)
+
+
+def run_tokenizer(device):
+    return trained(*tokenizer_run(1, device))
+
+
+def run_tokenizer_with_a_teacher(device):
+    preset = changed(TOKENIZER, feature_weight=0.1, colour_weight=1.0, unquantised_steps=1)
+    module = train.new_model(preset, device)
+    config = changed(SHORT, operation_share=0.5)
+    text, images = load_vocabulary(16), real_images(40)
+    return trained(
+        module, recipes.tokenizer_loss(module, images, MNIST, text, config, teacher(device))
+    )
+
+
+def run_backbone(device):
+    return trained(*backbone_run(1, device=device))
+
+
+def run_backbone_with_every_term(device):
+    preset = changed(
+        BACKBONE, views=2, complementary=True, mask_rate=(0.1, 0.9), edit_noise=0.2, mask_noise=0.1,
+        confidence_weight=0.5, planted_errors=0.3, objective="count", optimizer="muon",
+        activation_checkpointing=True, fresh_codes=True,
+    )  # fmt: skip
+    module, loss = backbone_run(1, preset, device)
+    return trained(module, loss, preset.training)
+
+
+def run_packed_backbone(device):
+    return trained(*backbone_run(1, changed(BACKBONE, pack_length=128), device))
+
+
+def run_experts(device):
+    preset = changed(BACKBONE, **MOE, balance_rate=0.01, optimizer="muon", objective="reweighted")
+    module, loss = backbone_run(1, preset, device)
+    return trained(module, loss, preset.training)
+
+
+PAINTER = PainterConfig(width=8, condition_width=8, codebook_size=16, code_dim=8, blocks=1)
+PAINTING = Preset(name="painter", kind="painter", model=PAINTER, training=SHORT)
+
+
+def lesson(preset: Preset, device: str) -> Lesson:
+    preset = changed(preset, mirrored=True, unconditional_rate=0.5)
+    return Lesson(preset, tiny_tokenizer().to(device), real_images(40), teacher(device))
+
+
+def run_painter(device):
+    made = lesson(PAINTING, device)
+    painter = train.new_model(PAINTING, device, made.tokenizer)
+    return trained(painter, painter_loss(painter, made))
+
+
+def run_turbo_painter(device):
+    preset = changed(PAINTING, turbo=True, painting_steps=4)
+    made = lesson(preset, device)
+    source = train.new_model(PAINTING, device, made.tokenizer)
+    painter = train.new_model(preset, device, made.tokenizer, source)
+    return trained(painter, turbo_loss(painter, source, made))
+
+
+TRAININGS = [
+    run_judge, run_judge_of_photos, run_tokenizer, run_tokenizer_with_a_teacher, run_backbone,
+    run_backbone_with_every_term, run_packed_backbone, run_experts, run_painter, run_turbo_painter,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("run", TRAININGS, ids=lambda run: run.__name__)
+def test_training(device, run):
+    check_same(device, run)
+
+
+# --- decoding ------------------------------------------------------------------------------------
+
+DIGITS = real_images(2).floats()
+
+
+def model(place: str) -> Uni:
+    """A tiny model of all tasks, with room for a thought."""
+    uni = tiny_uni().to(place)
+    uni.backbone.config = changed(uni.backbone.config, max_position_embeddings=512)
+    return uni
+
+
+UPPER = torch.zeros(32, 32, dtype=torch.bool)
+UPPER[:16] = True
+TASKS = {
+    "draw": lambda uni: uni.draw(["a thick seven", "a thin three"], steps=3, guidance=2.0),
+    "draw without cache": lambda uni: uni.draw_traced(["a one"], use_cache=False, steps=2).images,
+    "describe": lambda uni: uni.describe(DIGITS, steps=3),
+    "answer": lambda uni: uni.answer([(DIGITS[0], DIGITS[1])], ["what digit is this?"], steps=3),
+    "edit": lambda uni: uni.edit(
+        DIGITS, "make it thicker", steps=3, guidance_text=2, guidance_image=1.5
+    ),
+    "think": lambda uni: uni.think_and_draw(["draw the sum of two and two"], steps=2),
+    "interleave": lambda uni: uni.interleave("count from two to four", steps=2),
+    "inpaint": lambda uni: uni.inpaint(DIGITS, UPPER, "a thick seven", steps=2),
+    "infill": lambda uni: uni.infill("a ___ leaning right", DIGITS[:1], steps=2),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_tasks(device, task):
+    check_same(device, lambda place: TASKS[task](model(place)))
+
+
+SETTINGS = {
+    "text": dict(threshold=0.9),
+    "samples": dict(temperature=1.0, top_k=9, top_p=0.9),
+    "margin": dict(strategy="top_k_margin", adaptive=True),
+    "entropy": dict(strategy="neg_entropy", edit_threshold=0.3),
+    "in order": dict(strategy="left_to_right", gather=True),
+    "at random": dict(strategy="random", fill_tail=False),
+    "guided": dict(guidance=2.0, rescale=0.7),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("experts", [{}, MOE], ids=["dense", "experts"])
+def test_sampling(device, setting, experts):
+    config = SamplingConfig(block_size=4, steps=4, **SETTINGS[setting])
+
+    def compute(place):
+        backbone = tiny_backbone(**experts).to(place)
+        prompt, other = random_ids(2, 6).to(place), random_ids(1, 5, seed=1).to(place)
+        guidance = (other,) if config.guidance != 1 else ()
+        made = generate(backbone, prompt, 9, config, Tokens(0, 1), guidance)
+        return made.ids, made.passes, list(made.steps)
+
+    check_same(device, compute)
+
+
+def test_sprint_and_repair(device):
+    def compute(place):
+        backbone = tiny_backbone().to(place)
+        sprint = Sprint(torch.arange(24) > 12, keep_text=0.7, keep_image=0.5)
+        config = SamplingConfig(block_size=4, steps=4)
+        prompt = random_ids(2, 8).to(place)
+        made = generate(backbone, prompt, 8, config, Tokens(0, 1), cache=sprint)
+        vocab = load_vocabulary(16)
+        speller = tiny_backbone(vocab_size=vocab.size, block_size=8).to(place)
+        prompt, draft = (random_ids(2, 8, 200, seed).to(place) for seed in (1, 2))
+        return made.ids, levenshtein.repair(speller, prompt, draft, vocab, rounds=2)
+
+    check_same(device, compute)
+
+
+@pytest.mark.parametrize("turbo", [False, True])
+def test_painting(device, turbo):
+    def compute(place):
+        torch.manual_seed(0)
+        painter = Painter(changed(PAINTER, painting_steps=3, turbo=turbo)).to(place)
+        codes = torch.randint(16, (2, 4, 4), generator=generator())
+        return paint(painter, codes, DIGITS, seed=1, guidance=2.0)
+
+    check_same(device, compute)
+
+
+# --- evaluation ----------------------------------------------------------------------------------
+
+
+def test_likelihood(device):
+    def compute(place):
+        uni = tiny_uni().to(place)
+        codes = uni.encode(DIGITS)
+        texts = ["a thick seven", "a thin two"]
+        return [likelihood(uni.backbone, uni.vocab, codes, texts, 2, 0, s) for s in (False, True)]
+
+    check_same(device, compute)
+
+
+def test_measures(device):
+    """All of `evaluate` with a tiny model; the judge stays on the CPU there."""
+    images = real_images(20)
+
+    def compute(place):
+        uni = tiny_uni().to(place)
+        subject = evaluate.Subject(uni, tiny_judge(), MNIST, images, 20, 0, rival=False)
+        report: dict = {}
+        for name in ("tokenizer", "drawing", "variety", "describing", "likelihood"):
+            report |= evaluate.MEASURES[name](subject)
+        return report
+
+    check_same(device, compute)
+
+
+def test_the_suite_of_tasks(device):
+    pool = mnist_pool(real_images(300))
+
+    def compute(place):
+        marked = suite.run(model(place), tiny_judge(), pool, samples=2)
+        return suite.scores(marked)
+
+    check_same(device, compute)
+
+
+def test_distances_and_noise(device):
+    def compute(place):
+        judge = tiny_judge().to(place)
+        images = real_images(40).floats().to(place)
+        features = judge.features(images)
+        module, loss = backbone_run(1, device=place)
+        measured = noise.gradient_noise(module, loss, 3)
+        return frechet_distance(features[:20], features[20:]), judge.classify(images), measured
+
+    check_same(device, compute)
+
+
+@pytest.mark.skipif(not hasattr(F, "grouped_mm"), reason="this PyTorch has no grouped products")
+def test_grouped_products(monkeypatch):
+    """What a new card does in bfloat16, with the products of the CPU."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    torch.manual_seed(0)
+    config = tiny_config(**MOE | {"num_experts_per_tok": 3})
+    mixture, x = MixtureOfExperts(config).bfloat16().eval(), torch.randn(9, 16).bfloat16()
+    chosen, weights = mixture.gate(x)
+    expected = combine_at_once(mixture.experts, x, chosen, weights)
+    with PretendDevice("cuda") as pretended:
+        found = combine(mixture.experts.to("cuda"), x.cuda(), chosen.cuda(), weights.cuda())
+    assert torch.equal(found, expected) and pretended.calls > 10
