@@ -166,6 +166,7 @@ class DataConfig(Config):
 
     mixture: tuple[tuple[str, float], ...] = ()  # shares of the tasks (`tasks.table.trained`)
     varied: bool = False  # vary the wording of what is asked
+    many_wordings: bool = False  # in many more ways: polite, numerals (`tasks/wordings.py`)
     held_out: int = Field(9, ge=0)  # pairs of `tasks.numbers.HELD_OUT` that are not learned
     unconditional_rate: Share = 0.1  # share of image prompts made a branch, for guidance
     pack_length: int = Field(0, ge=0)  # pack sequences into rows of so many tokens; 0: do not

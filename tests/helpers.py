@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from minillada.datasets.pool import mnist_pool
 from minillada.measure.judge import Judge
 from minillada.model import Backbone
 from minillada.settings import to_dict
+from minillada.tasks.numbers import NUMBERS
 from minillada.training import train
 from minillada.uni import Uni
 from minillada.vocab import SPECIAL_TOKENS, Vocabulary, load_vocabulary, train_bpe
@@ -32,6 +34,17 @@ many = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def numbers_in(text: str) -> list[int]:
+    """The numbers that a text says, as words or as numerals."""
+    found = []
+    for word in re.findall(r"\w+", text):
+        if word in NUMBERS:
+            found.append(NUMBERS.index(word))
+        elif word.isdigit() and word != "90":  # the degrees of a quarter turn
+            found.append(int(word))
+    return found
 
 
 def tiny_config(**changes) -> ModelConfig:

@@ -56,5 +56,5 @@ def find(options: tuple[str, ...], words: set[str]) -> int | None:
 
 def article(words: str) -> str:
     """`a seven`, `an eight`, `an airplane`: the words with their article."""
-    # Of all our words, only "one" begins with another vowel; it is spoken "won".
-    return f"an {words}" if words[0] in "ae" else f"a {words}"
+    # Of all our words, only "one" begins with another vowel; it is spoken "won". An 8 is an eight.
+    return f"an {words}" if words[0] in "ae8" else f"a {words}"

@@ -107,6 +107,13 @@ TASK_BARS = {
     "inpaint_captioned": Bar("a hidden part filled in after a caption: the digit"),
     "inpaint_captioned_attributes": Bar("… thickness and slant, both"),
     "infill": Bar("the missing words of a caption filled in"),
+    "digit_new_wording": Bar(
+        "the digit, asked for in wordings never trained", words="within 3 points of those trained"
+    ),
+    "edit_operation_new_wording": Bar(
+        "exact edit, in wordings never trained", words="within 3 points of those trained"
+    ),
+    "sum_thinking_new_wording": Bar("sum with thinking, in wordings never trained", words="≥ 90 %"),
 }
 
 

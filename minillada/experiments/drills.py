@@ -37,7 +37,7 @@ ORDERS = {"by confidence": DESCRIBE, "left to right": THINK}
 def think(uni: Uni, order: SamplingConfig) -> dict[str, list[str]]:
     """The thought about each of `SUMS`, for each wording."""
     report = {}
-    for wording in thinking.SUM:
+    for wording in thinking.SUM.plain:
         asked = [wording.format(a=NUMBERS[a], b=NUMBERS[b]) for a, b in SUMS]
         prompts = [layout.prompt(uni.vocab, "think", [text]) for text in asked]
         thoughts, _ = uni.write_until_image(prompts, uni.thinking[0], order)
@@ -60,7 +60,7 @@ def read(uni: Uni, least: int, most: int) -> float:
         for other in SUMS:
             if sum(other) == a + b:
                 continue
-            text = thinking.SUM[0].format(a=NUMBERS[other[0]], b=NUMBERS[other[1]])
+            text = thinking.SUM.plain[0].format(a=NUMBERS[other[0]], b=NUMBERS[other[1]])
             # All but the last token is given; the last one is the conclusion.
             asked.append(layout.prompt(uni.vocab, "think", [text]) + thought[:-1])
             answers.append(thought[-1:])

@@ -11,7 +11,7 @@ Notable choices
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ from ..datasets import edits
 from ..datasets.pool import Pool
 from ..measure.judge import Judge
 from ..uni import Uni
+from .numbers import NUMBERS
+from .wordings import NUMERALS, Wordings
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,32 @@ class Source:
     rng: Random
     varied: bool = False  # whether wordings vary; if not, the first of each is taken
     held_out: int = 0
+    many_wordings: bool = False  # all that are trained, not the plain ones alone
+    new_wording: bool = False  # only those that are never trained
 
-    def wording(self, choices: tuple[str, ...]) -> str:
+    def wording(self, wordings: Wordings) -> str:
         """One of several ways to say the same."""
-        return self.rng.choice(choices) if self.varied else choices[0]
+        if self.new_wording:
+            return wordings.never_trained(self.rng)
+        if self.many_wordings:
+            return wordings.trained(self.rng)
+        if self.varied and len(wordings.plain) > 1:
+            return self.rng.choice(wordings.plain)
+        return wordings.plain[0]
+
+    def noun(self, wordings: Wordings) -> str:
+        """One of several words for the same, without politeness."""
+        if self.new_wording:
+            return self.rng.choice(wordings.plain + wordings.new)
+        if self.many_wordings:
+            return self.rng.choice(wordings.plain + wordings.more)
+        return wordings.plain[0]
+
+    def numbers(self, *values: int) -> list[str]:
+        """Numbers as words; where wordings vary much, sometimes as numerals."""
+        if (self.many_wordings or self.new_wording) and self.rng.random() < NUMERALS:
+            return [str(n) for n in values]
+        return [NUMBERS[n] for n in values]
 
     def some_label(self) -> int:
         """A class of the label's column, such as a digit; each is as likely as any other."""
@@ -99,6 +123,11 @@ def make_examples(make: Make, pool: Pool, count: int, seed: int) -> list[Example
     """`count` examples in the first wording, nothing held out."""
     source = Source(pool, Random(seed))
     return [make(source) for _ in range(count)]
+
+
+def make_in_new_wording(make: Make, source: Source) -> Example:
+    """An example in a wording that is never trained."""
+    return make(replace(source, new_wording=True))
 
 
 def pictures_of(parts: Sequence[str | Picture | None]) -> list[Picture]:

@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 from .base import Example, Picture, Source
+from .wordings import Wordings
 
-COMPARE = ("which of the two is larger?", "which digit is larger, the first or the second?")
+COMPARE = Wordings(
+    ("which of the two is larger?", "which digit is larger, the first or the second?"),
+    more=(
+        "which is larger?",
+        "which one is larger?",
+        "which digit is bigger?",
+        "which of the two digits is bigger?",
+        "which number is greater?",
+        "which of them is the larger one?",
+        "is the first or the second larger?",
+        "which one is greater, the first or the second?",
+        "say which of the two is larger.",
+    ),
+    new=(
+        "which of the two numbers is larger?",
+        "which one is bigger, the first or the second?",
+        "is the first digit larger, or the second?",
+        "find the larger of the two.",
+    ),
+)
 COMPARE_ANSWERS = ("the first", "the second", "neither")
-BRIGHTER = ("which of the two is brighter?", "which photo is brighter, the first or the second?")
+BRIGHTER = Wordings(
+    ("which of the two is brighter?", "which photo is brighter, the first or the second?")
+)
 LEAST_DIFFERENCE = 0.1  # of mean luma; a smaller one is hard to see
 
 

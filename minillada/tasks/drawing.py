@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from ..datasets.mnist import DIGITS
 from ..datasets.pool import Pool
 from ..measure.judge import Judge
 from ..uni import Uni
 from .base import Example, Marked, Picture, Source, texts_of, wanted
+from .wordings import Wordings
+
+DRAW = Wordings(
+    ("{caption}",),
+    more=("write {caption}", "paint {caption}", "draw me {caption}"),
+    new=("paint me {caption}", "make an image of {caption}", "the image of {caption}"),
+)
 
 
 def make_draw(source: Source) -> Example:
@@ -21,7 +29,11 @@ def make_draw(source: Source) -> Example:
             classes[1] = None
         if left_out != "first":
             classes[2] = None
-    return Example("draw", [pool.data.grammar.caption(*classes)], [Picture(index)])
+    caption = pool.data.grammar.caption(*classes)
+    [number] = source.numbers(label)
+    if number not in DIGITS:  # a numeral, and then the caption is one of a digit
+        caption = caption.replace(DIGITS[label], number)
+    return Example("draw", [source.wording(DRAW).format(caption=caption)], [Picture(index)])
 
 
 def mark_drawings(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:

@@ -18,14 +18,41 @@ from torch import Tensor
 
 from ..datasets import edits
 from ..datasets.grammar import article
-from ..datasets.mnist import DIGITS
 from ..datasets.pool import Pool
 from ..datasets.table import MNIST, DataSet
 from ..measure.judge import Judge
 from ..uni import Uni
-from .base import Example, Marked, Picture, Source, both, inputs, wanted
+from .base import Example, Marked, Picture, Source, both, inputs, pictures_of, wanted
+from .wordings import Wordings
 
-EDIT_DIGIT = ("turn it into {digit}", "make it {digit}")
+EDIT_DIGIT = Wordings(
+    ("turn it into {digit}", "make it {digit}"),
+    more=(
+        "turn {it} into {digit}",
+        "make {it} {digit}",
+        "change {it} to {digit}",
+        "change {it} into {digit}",
+        "replace {it} by {digit}",
+        "make {digit} out of {it}",
+        "draw {digit} instead of {it}",
+        "show {digit} instead",
+        "write {digit} in the same style",
+        "turn {it} into the digit {number}",
+    ),
+    new=(
+        "transform {it} into {digit}",
+        "replace {it} with {digit}",
+        "write {digit} instead of {it}",
+        "draw {digit} in the same style",
+        "change {it} into the digit {number}",
+    ),
+)
+EDIT_LABEL = Wordings(EDIT_DIGIT.plain)  # photos have no digit
+IT = Wordings(
+    ("it",),
+    more=("this", "the digit", "this digit", "the image", "the picture"),
+    new=("this picture", "the number"),
+)
 
 # The two operations that move every code to another place are the hardest to learn.
 TURNS = ("mirror it", "rotate it")
@@ -36,12 +63,114 @@ BEFORE = {"make it thicker": {"thickness": 0}, "make it thinner": {"thickness": 
 ALIKE = MNIST.alike
 
 
+def shifted(where: str) -> Wordings:
+    """Ways to ask for a shift, such as `left`."""
+    return Wordings(
+        (f"shift it {where}",),
+        more=(
+            f"shift {{it}} {where}",
+            f"move {{it}} {where}",
+            f"push {{it}} {where}",
+            f"slide {{it}} {where}",
+            f"shift {{it}} a little {where}",
+            f"move {{it}} a bit {where}",
+        ),
+        new=(
+            f"bring {{it}} {where}",
+            f"shift {{it}} a bit {where}",
+            f"push {{it}} a little {where}",
+            f"move {{it}} some pixels {where}",
+        ),
+    )
+
+
+# Digits are edited in many wordings; the name of an operation is the first.
+OPERATION_WORDINGS = {
+    "make it thicker": Wordings(
+        ("make it thicker",),
+        more=(
+            "make {it} thicker",
+            "make {it} bolder",
+            "draw {it} thicker",
+            "thicken {it}",
+            "make the strokes of {it} thicker",
+        ),
+        new=("make the lines of {it} thicker", "give {it} thicker strokes", "write {it} thicker"),
+    ),
+    "make it thinner": Wordings(
+        ("make it thinner",),
+        more=(
+            "make {it} thinner",
+            "make {it} finer",
+            "draw {it} thinner",
+            "thin {it}",
+            "make the strokes of {it} thinner",
+        ),
+        new=("make the lines of {it} thinner", "give {it} thinner strokes", "write {it} thinner"),
+    ),
+    "mirror it": Wordings(
+        ("mirror it",),
+        more=(
+            "mirror {it}",
+            "flip {it}",
+            "reflect {it}",
+            "mirror {it} from left to right",
+            "turn {it} into its mirror image",
+            "show {it} in a mirror",
+        ),
+        new=(
+            "flip {it} from left to right",
+            "make a mirror image of {it}",
+            "draw {it} as in a mirror",
+        ),
+    ),
+    "rotate it": Wordings(
+        ("rotate it",),
+        more=(
+            "rotate {it}",
+            "turn {it} clockwise",
+            "rotate {it} clockwise",
+            "rotate {it} to the right",
+            "turn {it} by 90 degrees",
+            "give {it} a quarter turn",
+        ),
+        new=(
+            "rotate {it} by 90 degrees",
+            "rotate {it} by a quarter turn",
+            "turn {it} clockwise by 90 degrees",
+        ),
+    ),
+    "invert it": Wordings(
+        ("invert it",),
+        more=(
+            "invert {it}",
+            "invert the colours of {it}",
+            "make a negative of {it}",
+            "swap black and white in {it}",
+            "exchange black and white in {it}",
+            "make black white and white black",
+        ),
+        new=(
+            "invert black and white in {it}",
+            "turn {it} into its negative",
+            "show the negative of {it}",
+        ),
+    ),
+    "shift it left": shifted("left"),
+    "shift it right": shifted("right"),
+    "shift it up": shifted("up"),
+    "shift it down": shifted("down"),
+}
+
+
 def make_edit_operation(source: Source, names: tuple[str, ...] = ()) -> Example:
     """One of the exact operations on pixels: of the named ones, or of all of the data set."""
     name = source.rng.choice(names or tuple(source.pool.data.operations))
     wanted = {source.pool.label: source.some_label()} | BEFORE.get(name, {})
     index = source.pool.pick(source.rng, **wanted)
-    return Example("edit", [Picture(index), name], [Picture(index, name)])
+    wordings = OPERATION_WORDINGS.get(name, Wordings((name,)))
+    instruction = source.wording(wordings).format(it=source.noun(IT))
+    return Example("edit", [Picture(index), instruction], [Picture(index, name)])
 
 
 def make_edit_turn(source: Source) -> Example:
@@ -62,7 +191,9 @@ def make_edit_digit(source: Source) -> Example:
     pool, rng = source.pool, source.rng
     # The wanted digit may be the one that is shown: then another image of it is right.
     index, digit = pool.pick(rng), source.some_label()
-    instruction = source.wording(EDIT_DIGIT).format(digit=article(DIGITS[digit]))
+    [number] = source.numbers(digit)
+    words = {"digit": article(number), "number": number, "it": source.noun(IT)}
+    instruction = source.wording(EDIT_DIGIT).format(**words)
     thickness = pool.columns["thickness"][index]
     result = pick_leaning_alike(pool, rng, index, digit, thickness)
     return Example("edit", [Picture(index), instruction], [Picture(result)])
@@ -77,7 +208,7 @@ def make_edit_label(source: Source) -> Example:
     if not pool.kinds(**like):
         like["colour"] = None
     word = article(pool.data.grammar.words[pool.label][label])
-    instruction = source.wording(EDIT_DIGIT).format(digit=word)
+    instruction = source.wording(EDIT_LABEL).format(digit=word)
     return Example("edit", [Picture(index), instruction], [Picture(pool.pick(rng, **like))])
 
 
@@ -103,11 +234,13 @@ def mark_operations(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], se
     """Right is an edit that was done (`_done`) and kept the label (such as `_digit_kept`)."""
     images, instructions = inputs(pool, asked)
     drawn = uni.edit(images, instructions, seed=seed)
+    # The wording of an instruction may be any; the right response has the name of the operation.
+    names = [str(pictures_of(example.response)[-1].operation) for example in asked]
     done = []
-    for result, (original,), instruction in zip(drawn, images, instructions):  # one image a row
-        done.append(nearest_operation(result, original, instruction, pool.data))
+    for result, (original,), name in zip(drawn, images, names):  # one image a row
+        done.append(nearest_operation(result, original, name, pool.data))
     # The judge knows ordinary images only, so a mirrored digit is mirrored back first.
-    read = judge.classify(edits.undo(instructions, drawn))
+    read = judge.classify(edits.undo(names, drawn))
     kept = (read == wanted(pool, asked)).tolist()
     # end of a score's name -> right or wrong for each example; "" is the task itself
     right = {"": both(done, kept), "_done": done, f"_{pool.label}_kept": kept}

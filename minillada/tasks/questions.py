@@ -14,21 +14,124 @@ from ..measure.judge import Judge
 from ..uni import Uni
 from .base import Example, Marked, Picture, Source, inputs
 from .numbers import NUMBERS
+from .wordings import Wordings
 
 # The first wording of a question is the one that is evaluated; instruction tuning adds the others.
 QUESTIONS = {
-    "digit": ("what digit is this?", "which digit do you see?", "name the digit."),
-    "thickness": ("is it thick or thin?", "how thick is the stroke?"),
-    "slant": ("which way does it lean?", "does it lean left, lean right or stand upright?"),
-    "parity": ("is it even or odd?", "is this an odd number or an even one?"),
-    "arithmetic": ("what is this digit plus {n}?", "add {n} to this digit."),
+    "digit": Wordings(
+        ("what digit is this?", "which digit do you see?", "name the digit."),
+        more=(
+            "what number is this?",
+            "what digit do you see?",
+            "which number do you see?",
+            "which digit does the image show?",
+            "which digit is in the image?",
+            "what is the digit in the picture?",
+            "what digit is shown?",
+            "tell me the digit.",
+            "say which digit this is.",
+            "read the digit.",
+        ),
+        new=(
+            "which digit is it?",
+            "what is this?",
+            "name this number.",
+            "what number does the picture show?",
+            "read this number.",
+            "identify the digit.",
+            "which number is written here?",
+            "do you know what digit this is?",
+        ),
+    ),
+    "thickness": Wordings(
+        ("is it thick or thin?", "how thick is the stroke?"),
+        more=(
+            "how thick is it?",
+            "is the stroke thick or thin?",
+            "is this digit thin or thick?",
+            "are the strokes thin or thick?",
+            "thin or thick?",
+            "say if it is thick or thin.",
+        ),
+        new=(
+            "is this number thick or thin?",
+            "how thick are the lines?",
+            "what is the thickness of the stroke?",
+            "tell me whether it is thin or thick.",
+        ),
+    ),
+    "slant": Wordings(
+        ("which way does it lean?", "does it lean left, lean right or stand upright?"),
+        more=(
+            "where does it lean?",
+            "how does it lean?",
+            "which way does the digit lean?",
+            "to which side does it lean?",
+            "does it lean to the left, to the right or not at all?",
+            "is it leaning left, leaning right or standing upright?",
+            "say which way it leans.",
+        ),
+        new=(
+            "in which direction does it lean?",
+            "what way does this number lean?",
+            "is this digit upright, or does it lean left or right?",
+            "tell me how it leans.",
+        ),
+    ),
+    "parity": Wordings(
+        ("is it even or odd?", "is this an odd number or an even one?"),
+        more=(
+            "is this digit odd or even?",
+            "is the number even or odd?",
+            "is it an even digit or an odd one?",
+            "odd or even?",
+            "say if it is even or odd.",
+        ),
+        new=(
+            "is this number odd or even?",
+            "would you call it odd or even?",
+            "even or odd?",
+            "tell me whether it is even or odd.",
+        ),
+    ),
+    "arithmetic": Wordings(
+        ("what is this digit plus {n}?", "add {n} to this digit."),
+        more=(
+            "what is this plus {n}?",
+            "how much is it plus {n}?",
+            "how much is this digit plus {n}?",
+            "this digit plus {n} is?",
+            "what is the sum of this digit and {n}?",
+            "what do you get if you add {n} to it?",
+            "add {n} to it.",
+            "add {n} to the number.",
+        ),
+        new=(
+            "what is the digit plus {n}?",
+            "what is {n} more than this digit?",
+            "how much is this number plus {n}?",
+            "calculate this digit plus {n}.",
+        ),
+    ),
 }
+DESCRIBE = Wordings(
+    (DESCRIBE_QUESTION,),
+    more=(
+        "describe the image.",
+        "describe it.",
+        "describe the digit.",
+        "describe this picture.",
+        "describe what you see.",
+        "give a description of the image.",
+    ),
+    new=("describe this image.", "describe what is in the picture.", "describe the number."),
+)
 
 PHOTO_QUESTIONS = {
-    "label": ("what is this?", "what does the photo show?", "name what you see."),
-    "brightness": ("is it dark or bright?", "is this photo a dark or a bright one?"),
-    "colour": ("which colour is it mostly?", "what colour do you see most?"),
-    "kind": ("is it an animal or a vehicle?", "does it show a vehicle or an animal?"),
+    "label": Wordings(("what is this?", "what does the photo show?", "name what you see.")),
+    "brightness": Wordings(("is it dark or bright?", "is this photo a dark or a bright one?")),
+    "colour": Wordings(("which colour is it mostly?", "what colour do you see most?")),
+    "kind": Wordings(("is it an animal or a vehicle?", "does it show a vehicle or an animal?")),
 }
 
 THICKNESS_ANSWERS = captions.THICKNESS_WORDS
@@ -41,7 +144,7 @@ def make_describe(source: Source) -> Example:
     """An image and its whole caption."""
     pool, index = source.pool, source.pool.pick(source.rng)
     text = pool.data.grammar.caption(*pool.classes(index))
-    return Example("describe", [Picture(index), DESCRIBE_QUESTION], [text])
+    return Example("describe", [Picture(index), source.wording(DESCRIBE)], [text])
 
 
 def make_question(kind: str, source: Source) -> Example:
@@ -59,7 +162,8 @@ def make_question(kind: str, source: Source) -> Example:
         "arithmetic": NUMBERS[digit + n],
     }
     # {n} stands in questions of arithmetic only; `format` leaves the others as they are.
-    question = source.wording(QUESTIONS[kind]).format(n=NUMBERS[n])
+    [number] = source.numbers(n)
+    question = source.wording(QUESTIONS[kind]).format(n=number)
     return Example("describe", [Picture(index), question], [answers[kind]])
 
 

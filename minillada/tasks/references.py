@@ -7,10 +7,25 @@ from ..measure.judge import Judge
 from ..uni import Uni
 from .base import Example, Marked, Picture, Source, both
 from .editing import mark_edits, pick_leaning_alike
+from .wordings import Wordings
 
-MULTI_REFERENCE = (
-    "the digit of the first with the thickness of the second",
-    "draw the first as thick as the second",
+MULTI_REFERENCE = Wordings(
+    (
+        "the digit of the first with the thickness of the second",
+        "draw the first as thick as the second",
+    ),
+    more=(
+        "the digit of the first, but as thick as the second",
+        "the first digit, as thick as the second",
+        "make the first as thick as the second",
+        "take the digit of the first and the thickness of the second",
+        "write the first digit with the stroke of the second",
+    ),
+    new=(
+        "give the first the thickness of the second",
+        "draw the digit of the first as thick as the second",
+        "use the digit of the first and the stroke of the second",
+    ),
 )
 
 

@@ -9,8 +9,26 @@ from ..measure.judge import Judge
 from ..uni import Uni
 from .base import Example, Marked, Picture, Source, texts_of
 from .numbers import NUMBERS
+from .wordings import Wordings
 
-COUNT = ("count from {a} to {b}", "show me {a} to {b}")
+COUNT = Wordings(
+    ("count from {a} to {b}", "show me {a} to {b}"),
+    more=(
+        "count up from {a} to {b}",
+        "begin with {a} and count to {b}",
+        "start at {a} and go on to {b}",
+        "draw {a} to {b}",
+        "draw the numbers from {a} to {b}",
+        "show the digits from {a} to {b}",
+        "show me all digits from {a} to {b}",
+    ),
+    new=(
+        "count from {a} up to {b}",
+        "start with {a} and count up to {b}",
+        "draw all numbers from {a} to {b}",
+        "show every digit from {a} to {b}",
+    ),
+)
 
 
 def make_story(source: Source) -> Example:
@@ -20,7 +38,8 @@ def make_story(source: Source) -> Example:
     response: list[str | Picture] = []
     for n in range(a, b + 1):
         response += [NUMBERS[n], Picture(source.pool.pick(source.rng, digit=n))]
-    prompt = source.wording(COUNT).format(a=NUMBERS[a], b=NUMBERS[b])
+    first, last = source.numbers(a, b)
+    prompt = source.wording(COUNT).format(a=first, b=last)
     return Example("interleave", [prompt], response)
 
 

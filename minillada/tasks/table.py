@@ -7,11 +7,12 @@ from functools import partial
 from ..datasets.grammar import article
 from ..datasets.mnist import DIGITS
 from ..datasets.table import CIFAR10, MNIST, DataSet
-from .base import Task
+from .base import Task, make_in_new_wording
 from .comparing import BRIGHTER, COMPARE, COMPARE_ANSWERS, make_brighter, make_compare
 from .drawing import make_draw, mark_drawings
 from .editing import (
     EDIT_DIGIT,
+    EDIT_LABEL,
     make_edit_digit,
     make_edit_label,
     make_edit_operation,
@@ -86,6 +87,16 @@ TASKS: dict[str, Task] = {
     "draw": Task(make_draw, mark_drawings),
     "describe": Task(make_describe, mark_descriptions),
     **UNTRAINED,
+    # the same as above, in wordings that are never trained
+    "digit_new_wording": Task(
+        partial(make_in_new_wording, partial(make_question, "digit")), mark_answers, trained=False
+    ),
+    "edit_operation_new_wording": Task(
+        partial(make_in_new_wording, make_edit_operation), mark_operations, trained=False
+    ),
+    "sum_thinking_new_wording": Task(
+        partial(make_in_new_wording, make_sum_thinking), mark_thinking, trained=False
+    ),
 }
 
 # The tasks of colour photos.
@@ -122,11 +133,11 @@ def all_texts(data: DataSet = MNIST) -> list[str]:
 def photo_texts() -> list[str]:
     """Texts of the tasks of photos. What occurs in many examples is repeated."""
     words = CIFAR10.grammar.words
-    texts = [*BRIGHTER]
+    texts = [*BRIGHTER.plain]
     for wordings in PHOTO_QUESTIONS.values():
-        texts += wordings
+        texts += wordings.plain
     texts += CIFAR10.operations
-    for wording in EDIT_DIGIT:
+    for wording in EDIT_LABEL.plain:
         texts += [wording.format(digit=article(word)) for word in words["label"]]
     for answers in (*words.values(), KIND_ANSWERS, COMPARE_ANSWERS):
         texts += answers
@@ -137,19 +148,20 @@ def digit_texts() -> list[str]:
     """Texts of the tasks of digits.
 
     Those of the drills `count_on`, `repeat` and `go_on` use the same pieces and are left out. What
-    occurs in many examples is repeated. The shipped pieces depend on this list and its order.
+    occurs in many examples is repeated. The shipped pieces depend on this list and its order, so it
+    holds plain wordings only.
     """
     texts = []
     for wordings in (*QUESTIONS.values(), COMPARE):
-        for wording in wordings:
+        for wording in wordings.plain:
             texts += [wording.format(n=digit) for digit in DIGITS]
-    for wording in EDIT_DIGIT:
+    for wording in EDIT_DIGIT.plain:
         texts += [wording.format(digit=article(digit)) for digit in DIGITS]
     counted = [(a, b) for a in range(10) for b in range(a + 1, 10)]
-    for wording in SUM + COUNT:
+    for wording in SUM.plain + COUNT.plain:
         texts += [wording.format(a=NUMBERS[a], b=NUMBERS[b]) for a, b in SUMS + counted]
     texts += [counting_trace(a, b) for a, b in SUMS]
-    texts += [*MNIST.operations, *MULTI_REFERENCE] * 5
+    texts += [*MNIST.operations, *MULTI_REFERENCE.plain] * 5
     answers = [*NUMBERS, *SLANT_ANSWERS, *THICKNESS_ANSWERS, *PARITY_ANSWERS, *COMPARE_ANSWERS]
     return texts + answers * 5
 

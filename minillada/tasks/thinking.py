@@ -14,36 +14,79 @@ from ..measure.judge import Judge
 from ..uni import Uni
 from .base import Example, Marked, Picture, Source, texts_of, wanted
 from .numbers import COUNTED, NUMBERS, SUMS, counting_trace, trained_pairs
+from .wordings import Wordings
 
 Pairs = list[tuple[int, int]]
 
-SUM = ("draw the sum of {a} and {b}", "draw {a} plus {b}")
-
-COUNT_ON = (
-    "what is the sum of {a} and {b}?",
-    "what is {a} plus {b}?",
-    "add {a} and {b}",
-    "{a} and {b}",
-    "{a} plus {b} is?",
-    "how much is {a} and {b}?",
-    "count on from {a} by {b}",
-    "{b} more than {a}",
+SUM = Wordings(
+    ("draw the sum of {a} and {b}", "draw {a} plus {b}"),
+    more=(
+        "draw {a} + {b}",
+        "draw the sum {a} + {b}",
+        "draw what {a} plus {b} is",
+        "draw the result of {a} plus {b}",
+        "draw how much {a} and {b} is",
+        "add {a} and {b} and draw the result",
+        "add {a} and {b}, then draw it",
+        "what is {a} plus {b}? draw it",
+        "show me the sum of {a} and {b}",
+        "paint the sum of {a} and {b}",
+        "the sum of {a} and {b}",
+    ),
+    new=(
+        "show me {a} plus {b}",
+        "draw the total of {a} and {b}",
+        "draw the result of adding {a} and {b}",
+        "calculate {a} plus {b} and draw the result",
+        "what is the sum of {a} and {b}? draw it",
+        "add {a} and {b} and show it",
+        "paint {a} plus {b}",
+    ),
 )
 
-REPEAT = ("say {a} and {b}", "repeat {a}, {b}", "write {a}, then {b}")
+COUNT_ON = Wordings(
+    (
+        "what is the sum of {a} and {b}?",
+        "what is {a} plus {b}?",
+        "add {a} and {b}",
+        "{a} and {b}",
+        "{a} plus {b} is?",
+        "how much is {a} and {b}?",
+        "count on from {a} by {b}",
+        "{b} more than {a}",
+    ),
+    more=(
+        "how much is {a} plus {b}?",
+        "how much is {a} + {b}?",
+        "the sum of {a} and {b} is?",
+        "say what {a} plus {b} is",
+    ),
+    new=("what do you get for {a} plus {b}?", "calculate {a} plus {b}"),
+)
+SUM_OR_COUNT_ON = Wordings(
+    SUM.plain + COUNT_ON.plain, SUM.more + COUNT_ON.more, SUM.new + COUNT_ON.new
+)
+
+REPEAT = Wordings(
+    ("say {a} and {b}", "repeat {a}, {b}", "write {a}, then {b}"),
+    more=("say {a}, {b}", "repeat {a} and {b}", "write {a} and {b}", "write {a}, {b}"),
+    new=("say {a}, then {b}", "repeat {a}, then {b}"),
+)
 
 
 def make_sum_direct(source: Source, pairs: Pairs | None = None) -> Example:
     """`draw the sum of … and …` and the result; `pairs` are those of the source if None."""
     a, b = source.rng.choice(pairs or trained_pairs(SUMS, source.held_out))
-    prompt = source.wording(SUM).format(a=NUMBERS[a], b=NUMBERS[b])
+    first, second = source.numbers(a, b)
+    prompt = source.wording(SUM).format(a=first, b=second)
     return Example("draw", [prompt], [Picture(source.pool.pick(source.rng, digit=a + b))])
 
 
 def make_sum_thinking(source: Source, pairs: Pairs | None = None) -> Example:
     """The same, with a thought before the image."""
     a, b = source.rng.choice(pairs or trained_pairs(SUMS, source.held_out))
-    prompt = source.wording(SUM).format(a=NUMBERS[a], b=NUMBERS[b])
+    first, second = source.numbers(a, b)
+    prompt = source.wording(SUM).format(a=first, b=second)
     # The thought is part of the response: the model learns to write it, then to draw from it.
     result = Picture(source.pool.pick(source.rng, digit=a + b))
     return Example("think", [prompt], [counting_trace(a, b), result])
@@ -56,14 +99,17 @@ def make_count_on(source: Source) -> Example:
     of digits it would remember how each begins.
     """
     a, b = source.rng.choice(trained_pairs(COUNTED, source.held_out))
-    prompt = source.wording(COUNT_ON).format(a=NUMBERS[a], b=NUMBERS[b])
+    first, second = source.numbers(a, b)
+    prompt = source.wording(COUNT_ON).format(a=first, b=second)
     return Example("think", [prompt], [counting_trace(a, b)])
 
 
 def make_repeat(source: Source) -> Example:
     """Two numbers said again, as a thought begins with them. Any two: no sum is asked for."""
-    a, b = source.rng.choices(NUMBERS, k=2)
-    return Example("think", [source.wording(REPEAT).format(a=a, b=b)], [f"{a}, {b}"])
+    a, b = source.rng.choices(range(len(NUMBERS)), k=2)
+    first, second = source.numbers(a, b)
+    prompt = source.wording(REPEAT).format(a=first, b=second)
+    return Example("think", [prompt], [f"{NUMBERS[a]}, {NUMBERS[b]}"])
 
 
 def make_go_on(source: Source) -> Example:
@@ -86,7 +132,8 @@ def make_go_on(source: Source) -> Example:
     response: list[str | Picture] = ["; ".join(written), "; " + "; ".join(rest)]
     if a + b < 10:
         response.append(Picture(pool.pick(rng, digit=a + b)))
-    prompt = source.wording(SUM + COUNT_ON).format(a=NUMBERS[asked[0]], b=NUMBERS[asked[1]])
+    first, second = source.numbers(*asked)
+    prompt = source.wording(SUM_OR_COUNT_ON).format(a=first, b=second)
     return Example("think", [prompt], response, given=1)
 
 

@@ -131,7 +131,7 @@ def longest_sequence(preset: Preset, vocab: Vocabulary, pool: Pool, grid: int) -
     """The length of the longest of some examples of each task, filled up to whole blocks."""
     data, longest = preset.training.data, 0
     # Examples are random, so the longest of some stands for the longest of all.
-    source = Source(pool, random.Random(0), data.varied, data.held_out)
+    source = Source(pool, random.Random(0), data.varied, data.held_out, data.many_wordings)
     blank = torch.zeros(grid, grid, dtype=torch.long)  # any codes: only their number counts
     for task, _ in data.mixture:
         for _ in range(TRIES):

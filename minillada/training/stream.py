@@ -114,7 +114,7 @@ def mixture_batches(
     """Examples of every task in the shares of the mixture, gathered by shape or packed in rows."""
     training, data = preset.training, preset.training.data
     rng = random.Random(training.seed * 1_000_003 + step)
-    source = Source(pool, rng, data.varied, data.held_out)
+    source = Source(pool, rng, data.varied, data.held_out, data.many_wordings)
     # 1. examples, some in the forms that guidance needs
     tasks = [task for task, _ in data.mixture]
     shares = [share for _, share in data.mixture]

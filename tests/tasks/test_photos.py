@@ -57,13 +57,13 @@ def test_answers_about_one_photo(task):
     said = set()
     for example in many(task):
         picture, question = example.user
-        assert question in PHOTO_QUESTIONS[task] and example.system == "describe"
+        assert question in PHOTO_QUESTIONS[task].plain and example.system == "describe"
         assert example.response == [right_answer(task, picture)]
         said.add(example.response[0])
     expected = {"label": 10, "brightness": 2, "colour": 3, "kind": 2}[task]
     assert len(said) == expected, "every answer occurs"
     assert {example.user[1] for example in many(task, 9, varied=False)} == {
-        PHOTO_QUESTIONS[task][0]
+        PHOTO_QUESTIONS[task].plain[0]
     }
 
 

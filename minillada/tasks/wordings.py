@@ -1,0 +1,119 @@
+"""Ways to ask for the same: some are trained, others never.
+
+Notable choices
+- `plain` are the oldest wordings. Evaluations ask the first of them, the text pieces were learned
+  from them, and most stages of `mnist-uni` train only them.
+- `more` are trained by its last stage, half of them with polite words around them.
+- `new` are never trained, and the polite words around them neither. They show whether words are
+  understood, or recognised as a whole.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import NamedTuple
+
+OLD, POLITE, NUMERALS = 0.25, 0.5, 0.3  # shares: plain wordings, polite ones, numbers as numerals
+
+
+class Wordings(NamedTuple):
+    """The ways to ask for one thing; fields such as `{digit}` are filled in later."""
+
+    plain: tuple[str, ...]
+    more: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
+
+    def trained(self, rng: Random) -> str:
+        """One of those that are trained. Some stay plain, so that these are not forgotten."""
+        if rng.random() < OLD:
+            return rng.choice(self.plain)
+        text = rng.choice(self.plain + self.more)
+        frames = polite_words(text).more
+        return polite(text, rng.choice(frames)) if frames and rng.random() < POLITE else text
+
+    def never_trained(self, rng: Random) -> str:
+        """One of those that are never trained."""
+        text = rng.choice(self.new)
+        frames = polite_words(text).new
+        return polite(text, rng.choice(frames)) if frames and rng.random() < POLITE else text
+
+
+# What may stand around a question, a request, and the name of a picture. Nobody is forced to be
+# polite, so there is no plain one.
+QUESTION = Wordings(
+    (),
+    more=(
+        "please tell me: {}",
+        "tell me, {}",
+        "hello, {}",
+        "excuse me, {}",
+        "can you tell me: {}",
+        "i want to know: {}",
+        "{} please",
+    ),
+    new=(
+        "could you please tell me: {}",
+        "hi, {}",
+        "please answer: {}",
+        "i would like to know: {}",
+        "{} thank you",
+    ),
+)
+REQUEST = Wordings(
+    (),
+    more=(
+        "please {}",
+        "{}, please",
+        "{} please",
+        "could you {}?",
+        "could you please {}?",
+        "can you {}?",
+        "i want you to {}",
+        "hello, {}",
+        "now {}",
+    ),
+    new=(
+        "would you {}?",
+        "would you please {}?",
+        "can you please {}?",
+        "i would like you to {}",
+        "hi, please {}",
+        "kindly {}",
+        "{}, thank you",
+    ),
+)
+PICTURE = Wordings(
+    (),
+    more=(
+        "draw {}",
+        "please draw {}",
+        "{}, please",
+        "could you draw {}?",
+        "can you draw {}?",
+        "show me {}",
+        "i want to see {}",
+        "a picture of {}",
+    ),
+    new=(
+        "would you draw {}?",
+        "can you please draw {}?",
+        "i would like to see {}",
+        "kindly draw {}",
+        "hi, draw {}",
+    ),
+)
+NONE = Wordings(())
+
+
+def polite_words(text: str) -> Wordings:
+    """What may stand around a text; nothing around one that begins with a number."""
+    if "?" in text:
+        return QUESTION
+    if text.startswith(("the ", "{caption}")):
+        return PICTURE
+    return NONE if text.startswith("{") else REQUEST
+
+
+def polite(text: str, frame: str) -> str:
+    """`could you name the digit?`, from `name the digit.` and `could you {}?`"""
+    return frame.replace("{}", text.rstrip(".").lower())
