@@ -12,12 +12,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..measure.intervals import next_interval
 from ..sampler import Step
-from .page import BLUE, PALE, RED, SMALL, legend, line_style, panels
+from .page import BLUE, GREY, PALE, RED, SMALL, legend, line_style, panels
 
 Point = float | Sequence[float]
 
@@ -245,15 +246,16 @@ def heatmap(
     """Tables `[R, C]` side by side, dark = large, all in one colour scale.
 
     `marks` bool `[R, C]` rings cells, `form` (".2f") prints the numbers that are not 0, `ticks`
-    names rows and columns.
+    names rows and columns. A cell without a number (NaN) is grey: nothing was asked there.
     """
     rows, columns = values[0].shape
+    colours = colormaps["Blues"].with_extremes(bad=GREY)
     figure, axes = panels(len(values), max(3.2, 0.44 * columns + 1), max(2.4, 0.36 * rows + 1.2))
-    largest = max(float(table.max()) for table in values)
+    largest = max(float(table.float().nan_to_num(0).max()) for table in values)
     for k, (panel, table) in enumerate(zip(axes, values)):
         # 1. the colours: a table of zeros is white
         panel.imshow(
-            table.float().numpy(), cmap="Blues", aspect="auto", vmin=0, vmax=largest or 1,
+            table.float().numpy(), cmap=colours, aspect="auto", vmin=0, vmax=largest or 1,
             interpolation="nearest",
         )  # fmt: skip
         panel.set_title(titles[k], fontsize=10)
@@ -263,7 +265,7 @@ def heatmap(
             size = 20 if form else 10
             panel.plot(x, y, "o", markersize=size, markerfacecolor="none", markeredgecolor=RED)
         # 3. numbers, white on dark cells
-        for y, x in table.nonzero().tolist() if form else []:
+        for y, x in table.nan_to_num(0).nonzero().tolist() if form else []:
             number = table[y, x].item()
             colour = "white" if number > 0.6 * largest else "black"
             text = format(number, form)
@@ -273,7 +275,7 @@ def heatmap(
 
 def confidence_map(steps: list[Step], row: int = 0) -> Figure:
     """How sure the model was of every masked position at every step of one row; rings are the
-    positions that were committed."""
+    positions that were committed, grey are those that were not asked."""
     first = steps[0].start
     shape = (len(steps), steps[-1].start + steps[-1].ids.shape[1] - first)
     confidence, committed = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
@@ -285,8 +287,9 @@ def confidence_map(steps: list[Step], row: int = 0) -> Figure:
     rings = committed[:, asked]
     # Steps count from 1, as in `filmstrip`.
     ticks = [str(i + 1) for i in range(len(steps))], [str(i) for i in range(rings.shape[1])]
-    title = "confidence (dark = sure), ring = committed"
-    return heatmap([confidence[:, asked]], [title], "token", "step", [rings], ticks=ticks)
+    title = "confidence (dark = sure, grey = not asked), ring = committed"
+    values = confidence.masked_fill(confidence == 0, math.nan)[:, asked]
+    return heatmap([values], [title], "token", "step", [rings], ticks=ticks)
 
 
 def label(

@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from .page import BLUE, PALE, panels
+from .page import BLUE, PALE, SMALL, panels
 
 
 def boxes(
     places: Mapping[str, tuple[float, float]],
-    arrows: Sequence[tuple[str, str]],
+    arrows: Sequence[tuple[str, str] | tuple[str, str, str]],
     size: tuple[float, float] = (9, 2.2),
 ) -> Figure:
     """Boxes at their (column, row), row 0 on top, and an arrow for each pair of names.
 
-    What follows a `#` is not drawn: it tells boxes with the same text apart. `size` is in inches.
+    A third word of an arrow, such as "yes", stands on its middle. What follows a `#` is not drawn:
+    it tells boxes with the same text apart. `size` is in inches.
     """
     figure, (axes,) = panels(1, *size)
     patches = {}
@@ -26,11 +27,15 @@ def boxes(
         # Rows go down as in a table, the y of a figure goes up.
         drawn = axes.text(column, -row, text, ha="center", va="center", fontsize=10, bbox=shape)
         patches[name] = drawn.get_bbox_patch()
-    for start, end in arrows:
+    for start, end, *words in arrows:
         (x, y), (to_x, to_y) = places[start], places[end]
         # The arrow ends at the borders of its boxes, not in their middles.
         line = {"arrowstyle": "-|>", "patchA": patches[start], "patchB": patches[end]}
         axes.annotate("", (to_x, -to_y), (x, -y), arrowprops={**line, "color": "black"})
+        for word in words:
+            middle = (x + to_x) / 2, -(y + to_y) / 2
+            paper = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
+            axes.text(*middle, word, ha="center", va="center", fontsize=SMALL, bbox=paper)
     columns = [column for column, _ in places.values()]
     rows = [row for _, row in places.values()]
     axes.set(xlim=(min(columns) - 0.6, max(columns) + 0.6), ylim=(-max(rows) - 0.5, 0.5))

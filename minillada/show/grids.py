@@ -8,6 +8,7 @@ Notable choices
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -44,6 +45,27 @@ def to_pil(image: Tensor) -> Image.Image:
 def picture(images: Tensor, columns: int = 8, width: int = 448) -> Pixels:
     """A grid of images for `show`, stored at native pixels and shown `width` px wide."""
     return Pixels(to_pil(tile(images, columns)), width)
+
+
+def labelled_rows(rows: Mapping[str, Tensor], size: float = 0.6) -> Figure:
+    """A row of images `[N, C, H, W]` for each name, the name at its left; `size` inches an image.
+
+    A row may hold fewer images than the others.
+    """
+    longest = max(len(images) for images in rows.values())
+    letters = max(len(line) for name in rows for line in name.split("\n"))
+    shape = (longest * size + 0.08 * letters + 0.2, len(rows) * (size + 0.06) + 0.1)
+    figure = Figure(figsize=shape, dpi=DPI, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0)
+    for axes, (name, images) in zip(
+        figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows.items()
+    ):
+        white = torch.ones(longest - len(images), *images.shape[1:])
+        show_image(axes, tile(torch.cat([images, white]), longest))
+        axes.text(
+            -0.01, 0.5, name, ha="right", va="center", fontsize=SMALL, transform=axes.transAxes
+        )
+    return figure
 
 
 def show_image(axes, image: Tensor, title: str = "", wrong: bool = False) -> None:

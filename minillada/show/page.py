@@ -30,6 +30,7 @@ SMALL = 9  # points of the smallest text
 COLOURS_STORED = 128
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 BLUE, RED, ORANGE, PALE = "#0072B2", "#D55E00", "#E69F00", "#BFD9EA"
+GREY = "#D9D9D9"  # where there is no number
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 DASHES = ["-", "--", "-.", ":"]
 

@@ -64,13 +64,14 @@ def token_kind(vocab: Vocabulary, token: int) -> str:
 
 def token_name(vocab: Vocabulary, token: int) -> str:
     """What figures call a token: its code, or its text without brackets and with a dot for a
-    space, 13 letters of it."""
+    space. A name of more than 13 letters is cut off and ends with "…"."""
     if token_kind(vocab, token) == "image":
         return f"code {token - vocab.image_token_offset}"
     name = vocab.decode([token]).replace("<|reserved_token_", "size ")
     for bracket in ("<role>", "</role>", "|>", "<|"):
         name = name.replace(bracket, "")
-    return name.replace(" ", "·")[:13]
+    name = name.replace(" ", "·")
+    return name if len(name) <= 13 else name[:12] + "…"
 
 
 def token_strip(

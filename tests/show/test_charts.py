@@ -105,9 +105,18 @@ def test_confidence_map_rings_what_was_committed_and_leaves_the_prompt_out():
     rings = {(int(line.get_ydata()[0]), int(line.get_xdata()[0])) for line in axes.lines}
     # (step, column): columns count the positions that were asked, so the prompt has none
     assert rings == {(0, 1), (1, 0), (1, 2), (2, 3), (2, 4), (2, 5), (2, 6)}
-    table = torch.tensor(axes.images[0].get_array())
+    nan, table = math.nan, torch.tensor(axes.images[0].get_array().filled(math.nan))
     assert table.shape == (3, 7)
-    assert table[1].tolist() == pytest.approx([0.8, 0, 0.7, 0, 0, 0, 0])
+    # a place that is not asked has no number: it is known, or its block comes later
+    assert table[1].tolist() == pytest.approx([0.8, nan, 0.7, nan, nan, nan, nan], nan_ok=True)
+
+
+def test_cells_without_a_number_are_grey():
+    figure = charts.heatmap([torch.tensor([[0.5, math.nan, 0.0]])], [""], "", "", form=".1f")
+    (image,) = figure.axes[0].images
+    assert image.get_clim() == (0, 0.5)
+    assert to_hex(image.to_rgba(image.get_array())[0, 1]).upper() == page.GREY
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.5"]
 
 
 def test_histogram_counts_every_value_in_its_class():

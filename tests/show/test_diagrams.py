@@ -16,3 +16,10 @@ def test_rows_go_down():
     figure = diagrams.boxes({"above": (0, 0), "below": (0, 1)}, [])
     above, below = figure.axes[0].texts
     assert above.get_position()[1] > below.get_position()[1]
+
+
+def test_words_stand_on_the_middle_of_their_arrow():
+    figure = diagrams.boxes({"ask": (0, 0), "go": (2, 1)}, [("ask", "go", "yes")])
+    word = figure.axes[0].texts[-1]
+    assert word.get_text() == "yes"
+    assert word.get_position() == (1, -0.5)

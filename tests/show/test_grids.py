@@ -20,6 +20,15 @@ def test_tile_places_every_image_and_leaves_white_between():
     assert bool((canvas[:, ~covered] == 1).all())
 
 
+def test_rows_have_their_names_and_a_short_row_ends_white():
+    rows = {"one": torch.zeros(3, 1, 4, 4), "two": torch.zeros(1, 1, 4, 4)}
+    first, second = grids.labelled_rows(rows).axes
+    assert [axes.texts[0].get_text() for axes in (first, second)] == ["one", "two"]
+    pixels = second.images[0].get_array()  # [4, 3 * 4 + 2 * 2]
+    assert pixels.shape[:2] == (4, 16)
+    assert bool((pixels[:, :4] == 0).all()) and bool((pixels[:, 4:] == 1).all())
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_to_pil_keeps_black_white_and_order(channels):
     image = torch.zeros(channels, 2, 3)

@@ -38,6 +38,8 @@ def test_kinds_and_names_of_tokens():
     assert kinds == ["image", "special", "text", "mask"]
     names = [strips.token_name(vocab, token) for token in (code, boi, seven, vocab.mask_id)]
     assert names == ["code 7", "<boi>", "·seven", "mask"]
+    (long,) = vocab.encode(" understanding")
+    assert strips.token_name(vocab, long) == "·understandi…"
     # what a user types is text, even if it looks like markup
     assert {strips.token_kind(vocab, token) for token in vocab.encode("<role>")} == {"text"}
 
