@@ -7,29 +7,33 @@ from ..datasets import colour
 from ..exercises.checking import Case, Cases, Chance, exercise
 
 
-@exercise("correct: it agrees with colour.frame_colour")
-def check_frame_colour(chance: Chance) -> Cases:
-    """`function(image [3, H, W], border) -> [3]`: mean colour of the outermost pixels."""
+@exercise("correct: so much of a photo is nearly grey")
+def check_grey_share(chance: Chance) -> Cases:
+    """`function(image [3, H, W], limit) -> float`: share of pixels with max - min below `limit`."""
     generator = chance.generator(2)
-    for height, width, border in ((12, 12, 2), (9, 15, 3), (32, 32, 4)):
-        image = torch.rand(3, height, width, generator=generator)
-        image[:, border:-border, border:-border] *= 0.3
-        inside = image[:, border:-border, border:-border]
-        frame = torch.ones(height, width, dtype=torch.bool)
-        frame[border:-border, border:-border] = False
-        right = image[:, frame].mean(1)
-        rows = torch.cat([image[:, :border], image[:, -border:]], 1).flatten(1)
-        columns = torch.cat([image[..., :border], image[..., -border:]], 2).flatten(1)
+    for height, width, limit in ((12, 12, 0.3), (9, 15, 0.4), (32, 32, 0.2)):
+        base = torch.rand(1, height, width, generator=generator)
+        image = 0.5 * base + 0.5 * torch.rand(3, height, width, generator=generator)
+        spread = image.amax(0) - image.amin(0)  # [H, W]
+        grey = spread < limit
+        mean = image.mean(0)
         mistakes = {
-            "that is the whole image; leave the inside out": image.mean((1, 2)),
-            "that is the inside; the frame is what is left": inside.mean((1, 2)),
-            "the columns at both sides belong to the frame, too": rows.mean(1),
-            "the rows above and below belong to the frame, too": columns.mean(1),
-            "the corners count twice": torch.cat([rows, columns], 1).mean(1),
-            "divide by the number of pixels in the frame": image[:, frame].sum(1),
-            "one number a channel: do not average over red, green and blue": right.mean(),
+            "the other way round: a grey pixel has a small difference": (~grey).float().mean(),
+            "that is a count; divide by the number of pixels": grey.sum(),
+            "that is the mean difference; compare each pixel with the limit": spread.mean(),
+            "that compares the mean of the pixel: dark is not grey": (mean < limit).float().mean(),
+            "largest minus smallest channel, not the standard deviation": (
+                (image.std(0) < limit).float().mean()
+            ),
+            "all three channels count, not only the first two": (
+                ((image[0] - image[1]).abs() < limit).float().mean()
+            ),
+            "of a pixel, not of the picture: take the maximum over the channels only": (
+                float(image.max() - image.min() < limit)
+            ),
+            "one number: the share of all pixels": grey,
         }
-        yield Case((image, border), right, mistakes)
+        yield Case((image, limit), grey.float().mean(), mistakes)
 
 
 @exercise("correct: red is at 0 degrees, green at 120, blue at 240")

@@ -9,71 +9,101 @@ from torch import Tensor
 from ..exercises.checking import Case, Cases, Chance, exercise
 
 
-@exercise("correct: this is Codebook.forward without its gradient")
-def check_cosine_lookup(chance: Chance) -> Cases:
-    """`function(features [N, C], codebook [K, C]) -> codes [N]`: largest cosine similarity."""
+@exercise("correct: all squared distances from one product of matrices")
+def check_squared_distances(chance: Chance) -> Cases:
+    """`function(features [N, C], codebook [K, C]) -> [N, K]`: squared Euclidean distances."""
     generator = chance.generator(2)
-    features = torch.randn(60, 4, generator=generator)
+    features = torch.randn(6, 4, generator=generator)
     codebook = torch.randn(9, 4, generator=generator)
-    codebook *= torch.arange(1, 10)[:, None]  # lengths differ, so forgetting to normalise shows
-    cosine = F.normalize(features, dim=1) @ F.normalize(codebook, dim=1).T
-    products, distances = features @ codebook.T, torch.cdist(features, codebook)
+    own, theirs = features.square().sum(1)[:, None], codebook.square().sum(1)  # [N, 1] and [K]
+    products = features @ codebook.T  # [N, K]
+    right = own - 2 * products + theirs
     mistakes = {
-        "long codes win too often: divide codes by their length (F.normalize)": products.argmax(1),
-        "that is the nearest code by distance; only directions matter": distances.argmin(1),
-        "the nearest code has the largest cosine, not the smallest": cosine.argmin(1),
-        "those are the similarities; return the index of the best": cosine.max(1).values,
-        "those are all similarities; return the index of the best": cosine,
+        "those are the distances; leave the root out": right.clamp_min(0).sqrt(),
+        "the product enters with a minus: like vectors are near": own + 2 * products + theirs,
+        "(a - b)² = a² - 2ab + b²: the product counts twice": own - products + theirs,
+        "the squared length of the feature is missing": theirs - 2 * products,
+        "the squared length of the code is missing": own - 2 * products,
+        "add up the squares over C; a mean divides by C": right / features.shape[1],
+        "rows are features, columns are codes": right.T,
+        "those are the nearest codes; return all distances": right.argmin(1),
+        "that is the cosine, as on the page; distances also know lengths": F.normalize(features)
+        @ F.normalize(codebook).T,
     }
-    yield Case((features, codebook), cosine.argmax(1), mistakes)
+    yield Case((features, codebook), right, mistakes)
 
 
-@exercise("correct: as many codes as if all were used equally often")
-def check_perplexity(chance: Chance) -> Cases:
-    """`function(codes [N], codebook_size) -> float`: exp of the entropy of the codes' shares."""
+def entropy(counts: Tensor) -> Tensor:
+    """In bits, of counts of any shape."""
+    share = counts / counts.sum()
+    return -(share[share > 0] * share[share > 0].log2()).sum()
+
+
+@exercise("correct: so many bits about the digit does one code give, on average")
+def check_shared_bits(chance: Chance) -> Cases:
+    """`function(codes [N], labels [N], codebook_size) -> float`: mutual information in bits."""
     generator = chance.generator(3)
-    for size in (4, 50, 300):
-        codes = (torch.rand(200, generator=generator) ** 2 * size).long()
-        share = torch.bincount(codes, minlength=size) / len(codes)
-        used = share[share > 0]
-        entropy, of_all = -(used * used.log()).sum(), -(share * share.log()).sum()
-        bits = entropy / math.log(2)
+    for size in (5, 30, 90):
+        labels = torch.randint(10, (300,), generator=generator)
+        noise = torch.randint(size, (300,), generator=generator)
+        known = torch.rand(300, generator=generator) < 0.6
+        codes = torch.where(known, 7 * labels % size, noise)
+        joint = torch.zeros(size, 10)
+        joint.index_put_((codes, labels), torch.ones(300), accumulate=True)
+        of_codes, of_labels, of_both = entropy(joint.sum(1)), entropy(joint.sum(0)), entropy(joint)
+        right = of_codes + of_labels - of_both
+        zeros = joint / joint.sum()
         mistakes = {
-            "that is the entropy in nats; the perplexity is its exponential": entropy,
-            "that is the entropy in bits; the perplexity is 2 to that power": bits,
-            "use one base for both: exp goes with the natural logarithm": bits.exp(),
-            "that counts the codes in use; it must also matter how evenly they are": len(used),
-            "the sign is wrong: entropy is minus the sum of p log p": (-entropy).exp(),
-            "the result is NaN: leave unused codes out, 0 · log 0 counts as 0": of_all.exp(),
+            "that is in nats; one bit is ln 2 nats": right * math.log(2),
+            "that is the entropy of the digits alone; what does the code add?": of_labels,
+            "that is the entropy of the codes alone; which part is about the digit?": of_codes,
+            "that is the entropy of both together": of_both,
+            "that is what stays unknown about the digit, H(digit | code)": of_both - of_codes,
+            "that is what stays unknown about the code, H(code | digit)": of_both - of_labels,
+            "the sign is wrong: two that know of each other share a positive number": -right,
+            "the result is NaN: leave empty pairs out, 0 · log 0 counts as 0": (
+                zeros * (zeros / zeros.sum(1, keepdim=True) / zeros.sum(0)).log2()
+            ).sum(),
+            "that is a share of the digit's bits; do not divide": right / of_labels,
         }
-        yield Case((codes, size), entropy.exp(), mistakes)
+        yield Case((codes, labels, size), right, mistakes)
 
 
-def siglip(logits: Tensor) -> Tensor:
-    """Sum over captions, mean over images."""
-    return -F.logsigmoid(logits).sum(1).mean()
-
-
-@exercise("correct: this is the loss of CaptionTower")
-def check_siglip(chance: Chance) -> Cases:
-    """`function(image [B, E], text [N, E], index [B], scale, bias) -> loss`, all unit vectors."""
-    generator = chance.generator(4)
-    image, text = (F.normalize(torch.randn(n, 6, generator=generator), dim=1) for n in (5, 8))
-    index, scale, bias = torch.tensor([0, 3, 3, 7, 1]), 4.0, -2.0
+def siglip(image: Tensor, text: Tensor, index: Tensor, scale: float) -> Tensor:
+    """The loss of the page, without a bias."""
     sign = 2 * F.one_hot(index, len(text)) - 1
-    similarity = scale * image @ text.T
-    logits = similarity + bias
-    right = siglip(sign * logits)
-    clip = F.cross_entropy(logits, index)
-    mistakes = {
-        "a caption that does not belong to the image is pushed away: its sign is -1": siglip(
-            logits
-        ),
-        "one-hot labels are 0 and 1; signs are -1 and +1": siglip((sign + 1) / 2 * logits),
-        "sum over the captions, then average over the images": right / len(text),
-        "average over the images at the end": right * len(image),
-        "the bias is missing: most pairs are wrong, and it says so": siglip(sign * similarity),
-        "multiply the whole logit by the sign, bias included": siglip(sign * similarity + bias),
-        "that is CLIP's softmax, where captions compete; here each pair stands alone": clip,
-    }
-    yield Case((image, text, index, scale, bias), right, mistakes)
+    return -F.logsigmoid(sign * (scale * image @ text.T)).sum(1).mean()
+
+
+@exercise("correct: captions compete for an image, and images compete for a caption")
+def check_clip(chance: Chance) -> Cases:
+    """`function(image [B, E], text [N, E], index [B], scale) -> loss`: CLIP's, both directions."""
+    generator = chance.generator(4)
+    for scale in (3.0, 8.0):
+        image, text = (F.normalize(torch.randn(n, 6, generator=generator), dim=1) for n in (6, 5))
+        index = torch.tensor([0, 3, 3, 4, 1, 3])  # caption 2 has no image, caption 3 has three
+        logits = scale * image @ text.T
+        first = F.cross_entropy(logits, index)
+        # log p(image | its caption), [B]
+        found = logits.log_softmax(0)[torch.arange(len(image)), index]
+        sums = torch.zeros(len(text)).index_add(0, index, found)
+        uses = index.bincount(minlength=len(text))
+        used = uses > 0
+        second = -(sums[used] / uses[used]).mean()
+        mistakes = {
+            "that is only one direction: images compete for each caption, too": first,
+            "that is only one direction: captions compete for each image, too": second,
+            "take the mean of the two directions, not their sum": first + second,
+            "a caption counts once, however many images it has": (first - found.mean()) / 2,
+            "captions without an image have no right answer: leave them out": (
+                (first - (sums / uses.clamp_min(1)).mean()) / 2
+            ),
+            "of several images of a caption take the mean, not the sum": (
+                (first - sums[used].mean()) / 2
+            ),
+            "the scale is missing": F.cross_entropy(logits / scale, index),
+            "that is SigLIP's loss, where each pair stands alone": siglip(
+                image, text, index, scale
+            ),
+        }
+        yield Case((image, text, index, scale), (first + second) / 2, mistakes)

@@ -1,8 +1,6 @@
 """Exercises of notebook 04, masked diffusion."""
 
 import math
-from functools import partial
-from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -52,31 +50,61 @@ def check_weighted_loss(chance: Chance) -> Cases:
     yield Case((nats, masked, rates), right, mistakes)
 
 
-def looked_up(masks: Tensor, table: Tensor, masked: Tensor) -> Tensor:
-    """The row of a table `[2^L, L]` that belongs to a mask `[L]`."""
-    return table[(masks == torch.as_tensor(masked).bool()).all(1)][0]
+def kept_places(joint: Tensor, kept: list[int]) -> Tensor:
+    """p of the places in `kept`; the others have an axis of length 1."""
+    others = [place for place in range(joint.ndim) if place not in kept]
+    return joint.sum(others, keepdim=True) if others else joint
 
 
-@exercise("correct: a sum over all masks, each with the weight that the integral over t leaves")
-def check_enumerated_bound(chance: Chance) -> Cases:
-    """`function(nats_of, length) -> float`: the bound as a sum over all masks.
+def written_in_groups(joint: Tensor, groups: list[list[int]], look: bool = True) -> Tensor:
+    """q of each text, the shape of `joint`: places of a group do not know each other.
 
-    `nats_of(masked bool [L]) -> [L]` gives −log p at masked positions and 0 elsewhere.
+    Without `look`, they do not know earlier groups, either.
     """
-    for length in (1, 2, 3, 4):
-        generator = chance.generator(length)
-        masks = torch.tensor(list(product((False, True), repeat=length)))  # [2^L, L]
-        table = 3 * torch.rand(masks.shape, generator=generator) * masks
-        nats_of = partial(looked_up, masks, table)
-        nats, n = table.sum(1), masks.sum(1).clamp_min(1)
-        ways = torch.tensor([math.comb(length, int(size)) for size in n])
+    q = torch.ones_like(joint)
+    known: list[int] = []
+    for group in groups:
+        for place in group:
+            p = kept_places(joint, [*known, place] if look else [place])
+            q = q * p / p.sum(place, keepdim=True)  # p(place | known)
+        known += group
+    return q
+
+
+@exercise("correct: one place a step costs nothing; together they cost what they share")
+def check_price(chance: Chance) -> Cases:
+    """`function(joint, groups) -> float`: KL from the texts to those written group by group.
+
+    `joint` `[V, V, ...]` has an axis a place and no zeros; `groups` is a list of lists of places.
+    """
+    generator = chance.generator(7)
+    plans = ([[0, 1], [2]], [[2], [0, 1]], [[1, 3], [0], [2]], [[0, 1, 2]], [[1], [0], [2]])
+    for groups in plans:
+        places = sum(len(group) for group in groups)
+        joint = (1.5 * torch.randn([3] * places, generator=generator)).flatten().softmax(0)
+        joint = joint.view([3] * places)
+        q = written_in_groups(joint, groups)
+        ratio = (joint / q).log()
+        blind = written_in_groups(joint, groups, look=False)
+        right, world = (joint * ratio).sum(), -(joint * joint.log()).sum()
         mistakes = {
-            "all C(L, n) masks of n tokens share the weight 1/n: divide by both": (nats / n).sum(),
-            "1/C(L, n) is there; 1/n, the integral over t, is missing": (nats / ways).sum(),
-            "the sizes of masks are not equally likely: weigh by 1/(n · C(L, n))": nats.mean(),
-            "that adds up all masks without a weight": nats.sum(),
+            "places of a later group know the earlier ones: condition on them": (
+                joint * (joint / blind).log()
+            ).sum(),
+            "that is in bits; nats use the natural logarithm": right / math.log(2),
+            "the other way round: the mean is over p, the texts of the world": -(q * ratio).sum(),
+            "each text counts with its probability; that is the plain mean": ratio.mean(),
+            "that is the cross-entropy; take off the entropy of the world itself": right + world,
+            "that is the entropy of the world, whatever the groups": world,
+            "the sign is wrong: writing in groups can only cost": -right,
+            "the price is 0 only one by one: within a group nobody sees the others": 0.0,
         }
-        yield Case((nats_of, length), (nats / n / ways).sum(), mistakes)
+        different = {
+            hint: wrong
+            for hint, wrong in mistakes.items()
+            if not torch.allclose(torch.as_tensor(wrong), right, atol=1e-3)
+        }
+        yield Case((joint, groups), right, different)
 
 
 @exercise("correct: hidden tokens are revealed with (t − s)/t; what is known stays as it is")

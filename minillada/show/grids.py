@@ -55,8 +55,8 @@ def labelled_rows(rows: Mapping[str, Tensor], size: float = 0.6) -> Figure:
     longest = max(len(images) for images in rows.values())
     letters = max(len(line) for name in rows for line in name.split("\n"))
     shape = (longest * size + 0.08 * letters + 0.2, len(rows) * (size + 0.06) + 0.1)
-    figure = Figure(figsize=shape, dpi=DPI, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0)
+    figure = Figure(figsize=shape, dpi=DPI)
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, hspace=0)
     for axes, (name, images) in zip(
         figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows.items()
     ):

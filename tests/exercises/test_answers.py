@@ -1,6 +1,7 @@
 """Every check accepts the right answer, gives each mistake its own hint, and gives nothing away."""
 
 import importlib
+import itertools
 import json
 import math
 import pkgutil
@@ -131,61 +132,100 @@ ANSWERS |= {
 # 02 image tokenizer
 
 
-def perplexity(codes, size, base=math.e):
-    share = torch.bincount(codes, minlength=size) / len(codes)
-    share = share[share > 0]
-    return math.exp(-(share * share.log()).sum() / math.log(base))
+def squared(f, c, sign=-2):
+    return f.square().sum(1)[:, None] + sign * f @ c.T + c.square().sum(1)
 
 
-def naive_perplexity(codes, size):
-    share = torch.bincount(codes, minlength=size) / len(codes)
-    return (-(share * share.log()).sum()).exp()
+def pair_counts(codes, labels, size):
+    return F.one_hot(codes, size).float().T @ F.one_hot(labels, 10).float()
 
 
-def siglip(image, text, index, scale, bias, wrong=-1.0):
-    total = 0.0
-    for i in range(len(image)):
-        for j in range(len(text)):
-            sign = 1.0 if j == index[i] else wrong
-            total += math.log(1 + math.exp(-sign * (scale * float(image[i] @ text[j]) + bias)))
-    return total / len(image)
+def bits_of(counts):
+    return sum(-float(n / counts.sum() * (n / counts.sum()).log2()) for n in counts[counts > 0])
 
 
-def cosines(features, codebook):
-    return F.normalize(features, dim=1) @ F.normalize(codebook, dim=1).T
+def shared_bits(codes, labels, size):
+    table = pair_counts(codes, labels, size)
+    return bits_of(table.sum(1)) + bits_of(table.sum(0)) - bits_of(table)
+
+
+def shared_with_nan(codes, labels, size):
+    p = pair_counts(codes, labels, size) / len(codes)
+    return (p * (p / (p.sum(1, keepdim=True) * p.sum(0))).log2()).sum()
+
+
+def clip_by_caption(image, text, index, scale, unused=False, total=False):
+    logits, found = scale * image @ text.T, []
+    for caption in range(len(text)):
+        own = [
+            float(logits[:, caption].log_softmax(0)[i])
+            for i in range(len(image))
+            if index[i] == caption
+        ]
+        if own or unused:
+            found.append(sum(own) / (1 if total else max(len(own), 1)))
+    return -sum(found) / len(found)
+
+
+def clip_by_image(image, text, index, scale):
+    return float(F.cross_entropy(scale * image @ text.T, index))
+
+
+def clip(*inputs, **how):
+    return (clip_by_image(*inputs) + clip_by_caption(*inputs, **how)) / 2
+
+
+def clip_of_pairs(image, text, index, scale):
+    pairs = F.cross_entropy(scale * text[index] @ image.T, torch.arange(len(image)))
+    return (clip_by_image(image, text, index, scale) + float(pairs)) / 2
+
+
+def pairs_alone(image, text, index, scale):
+    sign = torch.full((len(image), len(text)), -1.0)
+    sign[torch.arange(len(image)), index] = 1.0
+    return (1 + (-sign * scale * (image @ text.T)).exp()).log().sum() / len(image)
 
 
 ANSWERS |= {
-    "check_cosine_lookup": (
-        lambda f, c: cosines(f, c).argmax(1),
+    "check_squared_distances": (
+        squared,
         {
-            "long codes win": lambda f, c: (f @ c.T).argmax(1),
-            "by distance": lambda f, c: torch.cdist(f, c).argmin(1),
-            "not the smallest": lambda f, c: cosines(f, c).argmin(1),
-            "those are the similarities": lambda f, c: cosines(f, c).amax(1),
-            "those are all similarities": cosines,
+            "leave the root out": torch.cdist,
+            "with a minus": lambda f, c: squared(f, c, sign=2),
+            "counts twice": lambda f, c: squared(f, c, sign=-1),
+            "of the feature is missing": lambda f, c: squared(0 * f, c) - 2 * f @ c.T,
+            "of the code is missing": lambda f, c: squared(f, 0 * c) - 2 * f @ c.T,
+            "a mean divides": lambda f, c: squared(f, c) / f.shape[1],
+            "columns are codes": lambda f, c: squared(c, f),
+            "return all distances": lambda f, c: squared(f, c).argmin(1),
+            "that is the cosine": lambda f, c: F.normalize(f, dim=1) @ F.normalize(c, dim=1).T,
         },
     ),
-    "check_perplexity": (
-        perplexity,
+    "check_shared_bits": (
+        shared_bits,
         {
-            "entropy in nats": lambda c, k: math.log(perplexity(c, k)),
-            "entropy in bits": lambda c, k: math.log2(perplexity(c, k)),
-            "use one base": lambda c, k: perplexity(c, k, base=2),
-            "that counts the codes in use": lambda c, k: len(c.unique()),
-            "the sign is wrong": lambda c, k: 1 / perplexity(c, k),
-            "NaN": naive_perplexity,
+            "in nats": lambda c, d, k: shared_bits(c, d, k) * math.log(2),
+            "of the digits alone": lambda c, d, k: bits_of(d.bincount()),
+            "of the codes alone": lambda c, d, k: bits_of(c.bincount()),
+            "both together": lambda c, d, k: bits_of(pair_counts(c, d, k)),
+            "H(digit | code)": lambda c, d, k: bits_of(d.bincount()) - shared_bits(c, d, k),
+            "H(code | digit)": lambda c, d, k: bits_of(c.bincount()) - shared_bits(c, d, k),
+            "the sign is wrong": lambda c, d, k: -shared_bits(c, d, k),
+            "NaN": shared_with_nan,
+            "do not divide": lambda c, d, k: shared_bits(c, d, k) / bits_of(d.bincount()),
         },
     ),
-    "check_siglip": (
-        siglip,
+    "check_clip": (
+        clip,
         {
-            "its sign is -1": lambda *a: siglip(*a, wrong=1.0),
-            "sum over the captions": lambda i, t, *a: siglip(i, t, *a) / len(t),
-            "average over the images": lambda i, *a: siglip(i, *a) * len(i),
-            "the bias is missing": lambda i, t, k, s, b: siglip(i, t, k, s, 0.0),
-            "CLIP's softmax": lambda i, t, k, s, b: F.cross_entropy(s * i @ t.T + b, k),
-            "one-hot labels": lambda *a: siglip(*a, wrong=0.0),
+            "images compete for each": clip_by_image,
+            "captions compete for each": clip_by_caption,
+            "not their sum": lambda *a: 2 * clip(*a),
+            "a caption counts once": clip_of_pairs,
+            "leave them out": lambda *a: clip(*a, unused=True),
+            "take the mean, not the sum": lambda *a: clip(*a, total=True),
+            "the scale is missing": lambda i, t, k, s: clip_by_image(i, t, k, 1.0),
+            "SigLIP's loss": pairs_alone,
         },
     ),
 }
@@ -243,12 +283,41 @@ ANSWERS |= {
 # 04 masked diffusion
 
 
-def enumerated(nats_of, length, weight=lambda n, length: 1 / (n * math.comb(length, n))):
-    total = 0.0
-    for number in range(1, 2**length):
-        mask = torch.tensor([bool(number >> i & 1) for i in range(length)])
-        total += weight(int(mask.sum()), length) * float(nats_of(mask).sum())
-    return total
+def texts_in_groups(joint, groups, look=True):
+    """`{text: probability}`, one text and one place at a time."""
+    found = {}
+    for text in itertools.product(range(3), repeat=joint.ndim):
+        probability, known = 1.0, {}
+        for group in groups:
+            for place in group:
+                condition = known if look else {}
+                seen = [condition.get(i, slice(None)) for i in range(joint.ndim)]
+                here = [
+                    {**condition, place: text[place]}.get(i, slice(None)) for i in range(joint.ndim)
+                ]
+                probability *= float(joint[tuple(here)].sum() / joint[tuple(seen)].sum())
+            known |= {place: text[place] for place in group}
+        found[text] = probability
+    return found
+
+
+def price(joint, groups, look=True, log=math.log):
+    q = texts_in_groups(joint, groups, look)
+    return sum(float(joint[text]) * log(float(joint[text]) / q[text]) for text in q)
+
+
+def price_backwards(joint, groups):
+    q = texts_in_groups(joint, groups)
+    return sum(q[text] * math.log(q[text] / float(joint[text])) for text in q)
+
+
+def price_of_a_text(joint, groups):
+    q = texts_in_groups(joint, groups)
+    return sum(math.log(float(joint[text]) / q[text]) for text in q) / len(q)
+
+
+def world_nats(joint):
+    return -float((joint * joint.log()).sum())
 
 
 def masked_sum(nats, masked):
@@ -286,13 +355,17 @@ ANSWERS |= {
             "one number for each row": lambda nats, m, t: nats * m / t[:, None],
         },
     ),
-    "check_enumerated_bound": (
-        enumerated,
+    "check_price": (
+        price,
         {
-            "divide by both": lambda f, n: enumerated(f, n, lambda k, m: 1 / k),
-            "1/n, the integral": lambda f, n: enumerated(f, n, lambda k, m: 1 / math.comb(m, k)),
-            "not equally likely": lambda f, n: enumerated(f, n, lambda k, m: 1 / 2**m),
-            "without a weight": lambda f, n: enumerated(f, n, lambda k, m: 1),
+            "condition on them": lambda p, g: price(p, g, look=False),
+            "in bits": lambda p, g: price(p, g, log=math.log2),
+            "the other way round": price_backwards,
+            "the plain mean": price_of_a_text,
+            "that is the cross-entropy": lambda p, g: price(p, g) + world_nats(p),
+            "the entropy of the world": lambda p, g: world_nats(p),
+            "can only cost": lambda p, g: -price(p, g),
+            "one by one": lambda p, g: 0.0,
         },
     ),
 }
@@ -1034,18 +1107,15 @@ ANSWERS |= {
 # 18 colour
 
 
-def frame_mask(image, border):
-    mask = torch.ones(image.shape[1:], dtype=torch.bool)
-    mask[border:-border, border:-border] = False
-    return mask
+def grey_share(image, limit):
+    grey = 0
+    for red, green, blue in image.flatten(1).T.tolist():
+        grey += max(red, green, blue) - min(red, green, blue) < limit
+    return grey / image[0].numel()
 
 
-def frame_rows(image, border):
-    return torch.cat([image[:, :border], image[:, -border:]], 1).flatten(1)
-
-
-def frame_columns(image, border):
-    return torch.cat([image[..., :border], image[..., -border:]], 2).flatten(1)
+def spread_of(image):
+    return image.max(0).values - image.min(0).values
 
 
 def hue_parts(rgb, height=0.75**0.5):
@@ -1063,24 +1133,17 @@ def colour_counts(labels, colours):
 
 
 ANSWERS |= {
-    "check_frame_colour": (
-        lambda image, border: image[:, frame_mask(image, border)].mean(1),
+    "check_grey_share": (
+        grey_share,
         {
-            "leave the inside out": lambda image, border: image.mean((1, 2)),
-            "that is the inside": lambda image, border: image[
-                :, border:-border, border:-border
-            ].mean((1, 2)),
-            "the columns at both sides": lambda image, border: frame_rows(image, border).mean(1),
-            "the rows above and below": lambda image, border: frame_columns(image, border).mean(1),
-            "the corners count twice": lambda image, border: torch.cat(
-                [frame_rows(image, border), frame_columns(image, border)], 1
-            ).mean(1),
-            "divide by the number": lambda image, border: image[:, frame_mask(image, border)].sum(
-                1
-            ),
-            "one number a channel": lambda image, border: image[
-                :, frame_mask(image, border)
-            ].mean(),
+            "the other way round": lambda i, limit: 1 - grey_share(i, limit),
+            "that is a count": lambda i, limit: grey_share(i, limit) * i[0].numel(),
+            "that is the mean difference": lambda i, limit: spread_of(i).mean(),
+            "dark is not grey": lambda i, limit: (i.mean(0) < limit).float().mean(),
+            "not the standard deviation": lambda i, limit: (i.std(0) < limit).float().mean(),
+            "not only the first two": lambda i, limit: (i[0] - i[1]).abs().lt(limit).float().mean(),
+            "over the channels only": lambda i, limit: float(i.max() - i.min() < limit),
+            "one number": lambda i, limit: spread_of(i) < limit,
         },
     ),
     "check_hue": (
