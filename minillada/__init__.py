@@ -16,10 +16,10 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 from .config import SamplingConfig
 from .presets import PRESETS, get_preset
-from .uni import Uni, load
+from .uni import Uni, best_device, load
 
 __version__ = "0.1.0"
-__all__ = ["PRESETS", "SamplingConfig", "Uni", "get_preset", "load"]
+__all__ = ["PRESETS", "SamplingConfig", "Uni", "best_device", "get_preset", "load"]
 
 
 def __getattr__(name: str) -> ModuleType:

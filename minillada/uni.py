@@ -187,6 +187,15 @@ class Uni(Filler):
         return parts
 
 
+def best_device() -> str:
+    """The kind of device to choose where nobody says one: the first that this machine has."""
+    # cuda: NVIDIA and AMD; xpu: Intel; mps: Apple
+    for kind, module in (("cuda", torch.cuda), ("xpu", torch.xpu), ("mps", torch.mps)):
+        if module.is_available():
+            return kind
+    return "cpu"
+
+
 def load(
     name: str | Path = "mnist",
     device: str | torch.device = "cpu",

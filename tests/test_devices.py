@@ -21,15 +21,18 @@ from helpers import (
 from pretend import MixedDevices, PretendDevice
 from tiny_runs import BACKBONE, SHORT, TOKENIZER, backbone_run, judge_run, tokenizer_run
 
+import minillada
+from minillada.commands import common
 from minillada.commit import Tokens
 from minillada.config import JudgeConfig, PainterConfig, Preset, SamplingConfig
 from minillada.datasets.pool import mnist_pool
 from minillada.datasets.table import MNIST
-from minillada.evaluation import evaluate, noise, suite
+from minillada.evaluation import bench, evaluate, noise, suite
 from minillada.evaluation.likelihood import likelihood
 from minillada.experts import combine, combine_at_once
 from minillada.extras import levenshtein
 from minillada.extras.sprint import Sprint
+from minillada.measure import timing
 from minillada.measure.frechet import frechet_distance
 from minillada.moe import MixtureOfExperts
 from minillada.painter import Painter
@@ -131,6 +134,41 @@ def test_a_forgotten_tensor_inside_the_package_is_found(device, monkeypatch):
 def test_numbers_that_a_device_lacks_are_refused():
     with PretendDevice("mps", float64=False), pytest.raises(TypeError, match="no float64"):
         torch.ones(3, device="mps").double()
+
+
+@pytest.mark.parametrize(
+    ("there", "best"),
+    [((), "cpu"), (("mps",), "mps"), (("mps", "xpu"), "xpu"), (("cuda",), "cuda")],
+)
+def test_the_best_device_is_the_first_that_is_there(monkeypatch, there, best):
+    for kind in ("cuda", "xpu", "mps"):
+        monkeypatch.setattr(getattr(torch, kind), "is_available", lambda kind=kind: kind in there)
+    assert minillada.best_device() == best
+
+
+def test_auto_is_a_device_that_works(monkeypatch):
+    monkeypatch.setattr(common, "best_device", lambda: "cpu")
+    assert common.check_device("auto") == "cpu"
+    monkeypatch.setattr(common, "best_device", lambda: "cuda:77")
+    with pytest.raises(ValueError, match="device 'cuda:77' is not available here"):
+        common.check_device("auto")
+
+
+def test_other_devices_are_waited_for_before_the_clock_is_read(monkeypatch):
+    order = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda place: order.append(place.type))
+    timing.elapsed(lambda: order.append("call"), "mps")
+    assert order == ["mps", "call", "mps"]
+    timing.elapsed(lambda: order.append("call"), "cpu")
+    assert order == ["mps", "call", "mps", "call"]
+
+
+def test_a_benchmark_names_the_card(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda place: f"card {place.index}")
+    ratio = {"ratio": 2.0}
+    monkeypatch.setattr(timing, "speed_ratio", lambda *args: ratio)
+    assert bench.Setting("cuda:1").compare(print, print)["card"] == "card 1"
+    assert bench.Setting("cpu").compare(print, print)["card"] is None
 
 
 # --- training ------------------------------------------------------------------------------------

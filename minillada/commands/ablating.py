@@ -106,6 +106,8 @@ def ablate(
     check_range("minutes", minutes, 1, 100_000)
     if executor != "slurm":  # a cluster has devices that this machine may not have
         device = check_device(device)
+    elif device == "auto":
+        raise ValueError("this machine does not know the devices of the cluster; name one, as cuda")
     launch = Launch(out, jobs, executor, partition, minutes, device, tensorboard)
     run(plan, launch, as_json)
 

@@ -24,7 +24,7 @@ from .. import checkpoint
 from ..files import atomic
 from ..show import grids
 from ..training.state import saved_step
-from ..uni import Uni, load
+from ..uni import Uni, best_device, load
 
 
 def option(help: str, *names: str, **rules: Any) -> Any:
@@ -64,7 +64,9 @@ def check_texts(texts: Sequence[str]) -> None:
 
 
 Model = Annotated[str, option("Shipped weights by name, a run's folder, or a .safetensors file.")]
-Device = Annotated[str, option("cpu, cuda, cuda:1, …")]
+Device = Annotated[
+    str, option("cpu, cuda, cuda:1, xpu, mps, or auto: the first GPU that is there.")
+]
 Seed = Annotated[int, option("Seed of every random choice.", callback=check_seed)]
 OptionalSeed = Annotated[int | None, option("Seed, if not the preset's.", callback=check_seed)]
 Json = Annotated[bool, option("Print JSON and nothing else.", "--json")]
@@ -76,6 +78,7 @@ Out = Annotated[Path, option("Picture to write: .png or .jpg.")]
 
 def check_device(name: str) -> str:
     """The device name, or `ValueError` if this machine cannot compute on it."""
+    name = best_device() if name == "auto" else name
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()

@@ -52,7 +52,8 @@ class Setting:
 
     def compare(self, ours: Callable[[], object], theirs: Callable[[], object]) -> dict:
         ratio = timing.speed_ratio(ours, theirs, self.device, self.pairs)
-        return ratio | {"device": self.device, "threads": torch.get_num_threads()}
+        where = {"device": self.device, "card": timing.card(self.device)}
+        return ratio | where | {"threads": torch.get_num_threads()}
 
 
 def per_second(report: dict, name: str, count: int) -> dict:

@@ -1,8 +1,8 @@
 """How long a call takes, and how many passes of the model it needs.
 
 Notable choices
-- CUDA events on a GPU, the wall clock elsewhere; always after a warm-up, always median and
-  quartiles.
+- CUDA events on a GPU of CUDA, the wall clock elsewhere; always after a warm-up, always median and
+  quartiles. Other GPUs are waited for before the clock is read.
 - Passes are counted in rows: guidance forwards two or three rows for each answer, and they cost.
 """
 
@@ -41,11 +41,28 @@ def clock(device: str | torch.device) -> str:
     return "cuda events" if is_cuda(device) else "wall clock"
 
 
+def finish(device: str | torch.device) -> None:
+    """Wait until a device has done its work; a CPU always has."""
+    place = torch.device(device)
+    if place.type != "cpu":
+        torch.accelerator.synchronize(place)
+
+
+def card(device: str | torch.device) -> str | None:
+    """The name of a graphics card, where PyTorch knows it; None for a CPU."""
+    place = torch.device(device)
+    if place.type not in ("cuda", "xpu"):
+        return None
+    return getattr(torch, place.type).get_device_name(place)
+
+
 def elapsed(call: Callable[[], object], device: str | torch.device) -> float:
     """Seconds of one call."""
     if not is_cuda(device):
+        finish(device)
         began = time.perf_counter()
         call()
+        finish(device)
         return time.perf_counter() - began
     # A GPU works after the call has returned. Events on its stream time the work itself, and the
     # gaps in which it waits for the host.
@@ -71,8 +88,8 @@ def measure(
     """Time `call` after `warmup` untimed runs."""
     for _ in range(warmup):
         call()
+    finish(device)
     if is_cuda(device):
-        torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
     lower, median, upper = quartiles([elapsed(call, device) for _ in range(repeats)])
     memory = torch.cuda.max_memory_allocated(device) / 2**20 if is_cuda(device) else None
@@ -90,8 +107,7 @@ def speed_ratio(
     The calls of a pair follow each other, so what slows the machine down for a while slows both.
     """
     ours(), theirs()  # warm-up
-    if is_cuda(device):
-        torch.cuda.synchronize(device)
+    finish(device)
     our_seconds, their_seconds, ratios = [], [], []
     for _ in range(pairs):
         our_seconds.append(elapsed(ours, device))
