@@ -1,7 +1,8 @@
 """What an ablation asks: which settings vary, with how many seeds, and how each run is measured.
 
 Notable choices
-- A plan is data. It is stored in the folder, and the folder is refused to any other plan.
+- A plan is data. It is stored in the folder, and the folder is refused to any other plan. The same
+  plan with more seeds or more measures may go on in it: what is there is kept.
 - A setting called `sampling.NAME` belongs to decoding: a run is trained once and measured with
   each of its values. All others are settings of the preset, found by `settings.changed`.
 - Equal work is the default: all runs take the steps of the preset, and all drawings as many
@@ -38,6 +39,7 @@ SAMPLING = "sampling."
 DECIDE_PASSES = ("steps", "threshold", "adaptive", "edit_threshold", "minimal_topk", "fill_tail")
 DEFAULT_COUNTS = {"model": 600, "task": 300}
 MOST_SAMPLES, MOST_SEEDS, MOST_RUNS = 10_000, 1000, 10_000
+GROWING = ("seeds", "measures")  # parts of a plan to which more may be added later
 LONGEST_NAME = 60  # letters of a value in the name of a folder
 
 # What measures do not depend on: neither decodes pictures, and the first two decode nothing.
@@ -332,20 +334,31 @@ def read_plan(folder: Path) -> Plan:
         raise ValueError(f"{path} is no plan of an ablation; move it away") from None
 
 
+def grows(before: Plan, now: Plan) -> bool:
+    """Whether `now` is the plan `before`, perhaps with more seeds or more measures."""
+    for name in GROWING:
+        if not set(getattr(before, name)) <= set(getattr(now, name)):
+            return False
+    return changed(now, **{name: getattr(before, name) for name in GROWING}) == before
+
+
 def check_same(plan: Plan, folder: Path) -> None:
-    """`ValueError` if the folder holds another ablation, or something else."""
+    """`ValueError` if the folder holds another ablation, or something else.
+
+    More seeds and more measures than those of the folder are allowed, and less are not.
+    """
     if not (folder / PLAN).exists():
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file; choose another folder with --out")
         if folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
             raise ValueError(f"{folder} holds something else; choose another folder with --out")
         return
-    before, now = to_dict(read_plan(folder)), to_dict(plan)
-    different = differences(before, now)
-    if different:
+    before = read_plan(folder)
+    if not grows(before, plan):
+        different = differences(to_dict(before), to_dict(plan))
         raise ValueError(
             f"{folder} holds another ablation ({'; '.join(different[:3])}); go on with it as it "
-            "was started, or choose another folder with --out"
+            "was started, or with more seeds or measures, or choose another folder with --out"
         )
 
 

@@ -10,8 +10,8 @@ from helpers import tiny_uni
 from minillada import layout
 from minillada.ablation import job as jobs
 from minillada.ablation.job import Decoder, Job, count_passes, status, steps_for
-from minillada.ablation.plan import Measurement, write_plan
-from minillada.files import lock
+from minillada.ablation.plan import Measurement, check_same, write_plan
+from minillada.files import checksum, lock
 from minillada.settings import changed
 from minillada.training.train import train
 from minillada.uni import DRAW
@@ -105,6 +105,26 @@ def test_a_failing_run_is_written_down_and_tried_again(tmp_path, plan, few_image
     assert status(tmp_path, asked, good).word == "done"
     assert status(tmp_path, asked, bad) == jobs.Status("failed", "the loss is nan at step 1")
     monkeypatch.undo()
+
+
+def test_a_measure_that_is_asked_for_later_is_added_without_training(
+    tmp_path, plan, few_images, monkeypatch
+):
+    first = plan()
+    [trial] = first.trials()
+    write_plan(first, tmp_path)
+    Job(tmp_path, trial.name)()
+    before = jobs.read_measures(tmp_path / trial.name)
+    more = changed(first, measures=(*first.measures, ("likelihood", 20)))
+    check_same(more, tmp_path)
+    write_plan(more, tmp_path)
+    assert status(tmp_path, more, trial) == jobs.Status("stopped", "its measurements")
+    sums = checksum(tmp_path / trial.name / "weights.safetensors")
+    Job(tmp_path, trial.name)()
+    after = jobs.read_measures(tmp_path / trial.name)
+    assert after.keys() - before.keys() == {"likelihood:20"}
+    assert {key: after[key] for key in before} == before
+    assert checksum(tmp_path / trial.name / "weights.safetensors") == sums
 
 
 def test_an_interrupted_job_goes_on_to_the_same_numbers(tmp_path, plan, few_images, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from minillada.ablation import plan as plans
 from minillada.ablation.plan import Plan, read_measures, read_passes, read_varied
 from minillada.presets import get_preset
-from minillada.settings import from_dict, to_dict
+from minillada.settings import changed, from_dict, to_dict
 
 
 def test_values_are_words_or_json_between_commas():
@@ -122,6 +122,23 @@ def test_a_sampling_setting_trains_once_and_only_decoding_measures_see_it():
 def test_plans_that_no_run_can_have(values, sentence):
     with pytest.raises((ValueError, FileNotFoundError), match=sentence):
         plans.check_plan(Plan(**{"preset": "mnist-cpu"} | values))
+
+
+def test_a_folder_takes_more_seeds_and_measures_and_keeps_what_it_has(tmp_path):
+    first = Plan(preset="mnist-cpu", varied=(("block_size", (4, 8)),), passes=(9,))
+    plans.write_plan(first, tmp_path)
+    more = changed(first, seeds=(0, 1, 2), measures=(("drawing", 600), ("likelihood", 100)))
+    plans.check_same(more, tmp_path)
+    # Runs and measurements that are there keep their names.
+    names = [trial.name for trial in first.trials()]
+    assert names == [trial.name for trial in more.trials()][: len(names)]
+    assert {m.key for m in first.measurements()} < {m.key for m in more.measurements()}
+    plans.write_plan(more, tmp_path)
+    for less in (first, changed(more, measures=(("drawing", 700), ("likelihood", 100)))):
+        with pytest.raises(ValueError, match="with more seeds or measures"):
+            plans.check_same(less, tmp_path)
+    with pytest.raises(ValueError, match="holds another ablation"):
+        plans.check_same(changed(more, seeds=(0, 1, 2, 3), passes=(16,)), tmp_path)
 
 
 def test_a_plan_is_stored_and_other_plans_are_refused(tmp_path):

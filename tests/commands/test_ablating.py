@@ -116,9 +116,9 @@ def test_bad_arguments(refuse, arguments, sentence):
 
 def test_the_folder_of_another_ablation_is_kept(call, refuse, monkeypatch):
     monkeypatch.setattr(launch.Launch, "run", lambda self, trials: None)
-    assert call(*COMMAND, "--seeds", 1)[0] == 1  # nothing ran
-    sentence = refuse(*COMMAND, "--seeds", 2)
-    assert "ab holds another ablation (seeds: [0] before, [0, 1] now)" in sentence
+    assert call(*COMMAND, "--seeds", 2)[0] == 1  # nothing ran
+    sentence = refuse(*COMMAND, "--seeds", 1)
+    assert "ab holds another ablation (seeds: [0, 1] before, [0] now)" in sentence
 
 
 def test_a_missing_package_is_one_sentence(refuse, monkeypatch):
