@@ -3,6 +3,8 @@
 Notable choices
 - A sequence is filled up with end-of-text to whole blocks. The model is trained to predict this
   padding, too, as in the official training: it must know that nothing follows the end.
+- A batch may be computed in parts (`Part`), by several processes or in several passes. A part may
+  have no row at all: a batch of one shape can be small.
 - Packing puts several sequences into one row, so that less of a batch is padding. There, each
   sequence is called a document. Attention does not cross from one document to another.
 """
@@ -33,6 +35,24 @@ class Batch(NamedTuple):
         """The same batch on another device."""
         documents = None if self.documents is None else self.documents.to(device)
         return Batch(self.ids.to(device), self.targets.to(device), self.real.to(device), documents)
+
+
+class Part(NamedTuple):
+    """One of `of` parts into which the rows of a training step are dealt, one to each in turn.
+
+    A part belongs to one of several processes, or to one of several passes of a process.
+    """
+
+    number: int = 0
+    of: int = 1
+    first: int = 0  # rows of the step that were dealt before this batch; the dealing goes on
+
+    def has(self, rows: Tensor) -> Tensor:
+        """Whether each of the rows, by its number in the batch, is in this part."""
+        return (rows + self.first) % self.of == self.number
+
+
+WHOLE = Part()
 
 
 def padded(length: int, multiple: int) -> int:

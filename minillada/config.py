@@ -180,6 +180,7 @@ class TrainingConfig(Config):
 
     steps: int = Field(1000, ge=1)
     batch_size: int = Field(128, ge=1)
+    accumulate: int = Field(1, ge=1)  # passes that share a batch: less memory, the same step
     seed: int = Field(0, ge=0, le=2**31)
     bfloat16: bool = False
     compile: bool = False  # torch.compile: minutes for the first steps, the others a little faster

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from .batching import Batch
+from .batching import WHOLE, Batch, Part
 from .config import ObjectiveConfig
 from .masks import training_mask
 from .model import Backbone
@@ -68,16 +68,20 @@ def replace_tokens(
     return noisy
 
 
-def masked_logits(backbone: Backbone, batch: Batch, view: View, block_size: int) -> Tensor:
+def masked_logits(
+    backbone: Backbone, batch: Batch, view: View, block_size: int, part: Part = WHOLE
+) -> Tensor:
     """Logits `[N, V]` at the N tokens of `view.masked`, in the order of `view.masked.nonzero()`.
 
-    One forward pass serves all blocks, and the K noisy copies of a row share its clean copy.
+    One forward pass serves all blocks, and the K noisy copies of a row share its clean copy. Only
+    the rows of `part` are computed. Even a part without rows uses every weight, because processes
+    that share the weights must all ask for them.
     """
     rows, device = len(batch.ids), batch.ids.device
     copies = len(view.masked) // rows  # K
     blocks = view.masked.any(0).nonzero().flatten() // block_size  # numbers of blocks with a mask
-    if len(blocks) == 0:  # in a small batch; empty logits still allow backward()
-        return torch.zeros(0, 1, device=device, requires_grad=True)
+    if len(blocks) == 0:  # nothing is masked: empty logits of block 0 still allow backward()
+        blocks = torch.zeros(1, dtype=torch.long)
 
     # 1. Noisy blocks from the first to the last with a mask; clean blocks before the last one.
     start, last = int(blocks[0]) * block_size, int(blocks[-1]) * block_size
@@ -88,20 +92,38 @@ def masked_logits(backbone: Backbone, batch: Batch, view: View, block_size: int)
     # 2. A row of input: its K noisy copies behind each other, then the clean one.
     noisy_ids = view.noisy[:, start:stop].reshape(rows, -1)  # [B, K·(stop − start)]
     ids = torch.cat([noisy_ids, batch.ids[:, :last]], dim=1)
+    masked, documents = view.masked[:, start:stop].reshape(rows, -1), batch.documents
+    if part.of > 1:
+        mine = part.has(torch.arange(rows, device=device))  # [B]
+        ids, masked = ids[mine], masked[mine]
+        documents = documents[mine] if documents is not None and len(ids) else None
     positions = torch.cat([noisy.repeat(copies), clean])[None]
-    mask = training_mask(noisy, clean, block_size, copies, batch.documents)
+    mask = training_mask(noisy, clean, block_size, copies, documents)
     hidden = backbone.hidden_states(ids, mask, positions)  # [B, K·(stop − start) + last, H]
 
     # 3. Logits where a token is masked.
-    hidden = hidden[:, : noisy_ids.shape[1]].reshape(rows * copies, stop - start, -1)
-    return backbone.logits(hidden[view.masked[:, start:stop]])
+    return backbone.logits(hidden[:, : masked.shape[1]][masked])
 
 
 def masked_cross_entropy(backbone: Backbone, batch: Batch, view: View, block_size: int) -> Tensor:
     """−log p in nats of the N tokens of `view.masked`, `[N]`, in the order of `masked_logits`."""
-    answers = view.repeat(batch.ids)[view.masked]
-    logits = masked_logits(backbone, batch, view, block_size)
-    return F.cross_entropy(logits, answers, reduction="none")
+    return cross_entropy(masked_logits(backbone, batch, view, block_size), batch, view)
+
+
+def cross_entropy(logits: Tensor, batch: Batch, view: View, part: Part = WHOLE) -> Tensor:
+    """−log p in nats of the N tokens of `view.masked`, `[N]`, for the `masked_logits` of a part.
+
+    The nats of other parts are 0. Objectives are linear in them (`right_entropy` is not) and divide
+    by numbers of the whole batch, so the losses of all parts of the same view add up.
+    """
+    answers = view.repeat(batch.ids)[view.masked]  # [N]
+    if part.of == 1:
+        return F.cross_entropy(logits, answers, reduction="none")
+    rows = view.repeat(torch.arange(len(batch.ids), device=answers.device))  # [B·K]
+    mine = part.has(rows)[:, None].expand_as(view.masked)[view.masked]  # [N]
+    nats = logits.new_zeros(len(answers))
+    nats[mine] = F.cross_entropy(logits, answers[mine], reduction="none")
+    return nats
 
 
 def check_batch(batch: Batch, block_size: int, config: ObjectiveConfig | None = None) -> None:
@@ -137,8 +159,9 @@ def block_diffusion_loss(
     block_size: int,
     config: ObjectiveConfig,
     generator: Generator,
+    part: Part = WHOLE,
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss that `config` describes, a scalar, and metrics in nats a token.
+    """The loss that `config` describes, a scalar, and metrics in nats a token, or a part's share.
 
     `text_weight` multiplies the nats of text tokens (not the denominator): images have many codes
     with high nats, and without it the few words that decide an answer would count little.
@@ -157,8 +180,9 @@ def block_diffusion_loss(
         view, scored = view._replace(noisy=noisy), targets  # visible targets count, too
 
     # 2. One forward pass: −log p of the N tokens that are scored.
-    logits = masked_logits(backbone, batch, view._replace(masked=scored), block_size)  # [N, V]
-    nats = F.cross_entropy(logits, answers[scored], reduction="none")  # [N]
+    asked = view._replace(masked=scored)
+    logits = masked_logits(backbone, batch, asked, block_size, part)  # [N, V]
+    nats = cross_entropy(logits, batch, asked, part)  # [N]
     is_masked = view.masked[scored]  # [N], False: a visible target, perhaps replaced
     masked_nats, visible_nats = nats[is_masked], nats[~is_masked]
     metrics = {"masked_nats": float(masked_nats.detach().mean()) if is_masked.any() else 0.0}

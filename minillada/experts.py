@@ -170,6 +170,8 @@ def combine(experts: Stock, x: Tensor, chosen: Tensor, weights: Tensor) -> Tenso
 
     Grouped products need bfloat16, a GPU of compute capability 8, and widths in multiples of 8.
     """
+    if len(x) == 0:  # a part of a batch may have no rows, but takes part in every gradient
+        return combine_dense(experts, x, chosen, weights)
     if not x.is_cuda or not hasattr(F, "grouped_mm") or not isinstance(experts, Experts):
         return combine_grouped(experts, x, chosen, weights)
     autocast = torch.is_autocast_enabled("cuda")

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 CLEAN = -1  # `Places.view` of the clean copy
@@ -189,6 +190,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
     `key` and `value` `[B, n_kv, T, head_dim]` may have fewer heads, which are shared. `ValueError`
     for a tensor mask that is not boolean: PyTorch would add its numbers to the scores.
     """
+    if len(query) == 0:  # a part of a batch without rows: plain products take it on every device
+        with sdpa_kernel(SDPBackend.MATH):
+            return F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
     if isinstance(mask, TiledMask):
         return attend_in_tiles(query, key, value, mask)
     if isinstance(mask, BlockMask):

@@ -14,6 +14,7 @@ from ..model import Backbone
 from ..presets import PRESETS, get_preset
 from ..settings import changed, read_settings
 from ..training import train as training
+from ..training.distributed import joined, local_device
 from ..training.run import Run
 from ..vq import ImageTokenizer
 from .common import (
@@ -43,6 +44,7 @@ def train(
     setting: Annotated[list[str] | None, option("NAME=VALUE; repeatable.", "--set")] = None,
     snapshot_every: Annotated[int | None, option("Steps between weights kept for `merge`.")] = None,
     tensorboard: Tensorboard = False,
+    sharding: Annotated[str, option("Under torchrun: ddp or fsdp.")] = "none",
     device: Device = "cpu",
     seed: OptionalSeed = None,
     as_json: Json = False,
@@ -50,6 +52,7 @@ def train(
     """Train a preset on MNIST: text pieces, judge, image tokenizer or backbone.
 
     What is not given is the preset's. Any other setting is changed by --set, such as views=2.
+    `torchrun --nproc-per-node N -m minillada train …` shares the work among N processes.
     """
     changes: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate, "seed": seed}
     changes |= {"bfloat16": bf16 or None, "tokenizer": tokenizer}
@@ -57,9 +60,20 @@ def train(
     given = {name: value for name, value in changes.items() if value is not None}
     chosen = changed(get_preset(preset), **read_settings(setting or []), **given)
     out = out or Path("runs") / preset
-    run = Run(out, resume, overwrite, save_every, snapshot_every, tensorboard=tensorboard)
-    _, records = training.train(chosen, run, check_device(device), start)
+    with joined(sharding, check_device(local_device(device))) as processes:
+        run = Run(
+            out,
+            resume,
+            overwrite,
+            save_every,
+            snapshot_every,
+            tensorboard=tensorboard,
+            processes=processes,
+        )
+        _, records = training.train(chosen, run, processes.device, start)
     last = records[-1] if records else {}
+    if not processes.is_first:
+        return
     if as_json:
         print_json({"out": str(out), **last})
     else:

@@ -28,7 +28,8 @@ from ..model import Backbone
 from ..presets import get_preset
 from ..settings import changed
 from ..training import recipes, train
-from ..training.loop import Loss, fit
+from ..training.distributed import Loss
+from ..training.loop import fit
 from ..training.run import LOG
 from ..uni import Uni
 from ..vocab import load_vocabulary

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from ..batching import Batch, collate
+from ..batching import WHOLE, Batch, Part, collate
 from ..layout import Sequence
 from ..masks import block_causal_mask
 from ..model import Backbone
@@ -183,10 +183,12 @@ def draft_loss(
     block_size: int,
     rate: float,
     generator: Generator,
+    part: Part = WHOLE,
 ) -> Tensor:
     """Mean nats of the right labels in the drafts planted into a batch; 0 if there are none.
 
-    Numerator: nats of all labels, padding included; denominator: their number.
+    Numerator: nats of all labels of the `part`, padding included; denominator: the number of all
+    labels. So the losses of all parts add up to that of the batch.
     """
     device = backbone.lm_head.weight.device
     made = plant(batch, vocab, block_size, rate, generator)
@@ -194,8 +196,12 @@ def draft_loss(
         return torch.zeros((), device=device)
     planted, labels = made[0].to(device), made[1].to(device)
     index = torch.arange(labels.shape[1], device=device)
-    hidden = backbone.hidden_states(planted.ids, block_causal_mask(index, index, block_size))
-    return F.cross_entropy(backbone.logits(hidden[planted.targets]), labels[planted.targets])
+    mine = part.has(torch.arange(len(labels), device=device))  # [B']
+    mask = block_causal_mask(index, index, block_size)
+    hidden = backbone.hidden_states(planted.ids[mine], mask)
+    targets, labels = planted.targets[mine], labels[mine]
+    nats = F.cross_entropy(backbone.logits(hidden[targets]), labels[targets], reduction="sum")
+    return nats / planted.targets.sum()
 
 
 @torch.no_grad()

@@ -7,10 +7,13 @@ Notable choices
   states.
 - Loss and gradient are checked before a step is taken: one number that is not finite would spoil
   all weights.
+- A step may be computed in parts, by several processes or in several passes. What is updated, and
+  what the record says, are those of the whole batch.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -22,11 +25,10 @@ from tqdm.auto import tqdm
 
 from ..config import TrainingConfig
 from ..moe import balance_experts
+from .distributed import Loss, Processes, whole_number
 from .optim import learning_rate, make_optimizers
 from .run import Run, StopSignals
 from .state import Learner
-
-Loss = Callable[[int], tuple[Tensor, dict]]  # step -> (loss to minimise, numbers to log)
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -57,34 +59,39 @@ def fit(
 ) -> list[dict]:
     """Train `module` in place; one record a step: loss, metrics, gradient norm, learning rate.
 
-    With a `run`, log and state go to its folder, and training goes on from there if it resumes.
+    `loss` gives for a step the loss to minimise and numbers to log; if the step is computed in
+    parts, for a step and a part, their share. With a `run`, log and state go to its folder, and
+    training goes on from there if it resumes; it may be shared by several processes.
     `stop_after` ends the run early at that step, as an interruption would. `after_step` is called
     with the number of finished steps. `FloatingPointError` if loss or gradient are not finite.
     """
-    learner = Learner(module, make_optimizers(module, config))
-    start = run.begin(learner, config) if run else 0
+    processes = run.processes if run else Processes()
+    learner, loss, start = begin(module, loss, config, run)
     end = config.steps if stop_after is None else min(stop_after, config.steps)
     steps = range(start, end)
-    bar = tqdm(steps, description, config.steps, mininterval=1.0, file=sys.stderr, initial=start)
+    bar = progress(steps, description, config.steps, processes.is_first)
     records: list[dict] = []
     module.train()
     try:
         with StopSignals(listen=run is not None) as stop:
             for step in bar:
-                record = train_step(learner, loss, config, step)
+                record = train_step(learner, loss, config, step, processes)
                 records.append(record)
                 if step % 10 == 0:
                     bar.set_postfix(loss=f"{record['loss']:.3f}", refresh=False)
                 # After a signal the process is about to end: this state is saved as the last one.
-                stopped = stop.received is not None
+                # Of several processes, all stop after the same step, if any got a signal.
+                stopped = processes.any(stop.received is not None)
                 if run:
                     run.record(record, last=stopped or step + 1 == end)
                 if after_step:
                     after_step(step + 1)
                 if stopped:
                     break
-            # Ends the process if there was a signal; otherwise nothing happens.
-            stop.leave(f"stopped after {start + len(records)} of {config.steps} steps")
+            # A signal may also have come after the last step was looked at.
+            if processes.any(stop.received is not None):
+                done = start + len(records)
+                stop.leave(f"stopped after {done} of {config.steps} steps", processes)
     finally:
         bar.close()
         if run:
@@ -93,31 +100,81 @@ def fit(
     return records
 
 
-def train_step(learner: Learner, loss: Loss, config: TrainingConfig, step: int) -> dict:
+def begin(
+    module: nn.Module, loss: Loss, config: TrainingConfig, run: Run | None
+) -> tuple[Learner, Loss, int]:
+    """Learner and loss as this process holds them, and the step to begin with."""
+    learner = Learner(module, make_optimizers(module, config))
+    if run is None:
+        return learner, loss, 0
+    start = run.begin(learner, config)  # still whole, so that a stored state fits
+    run.learner, loss = run.processes.share(learner, loss, config)
+    return run.learner, loss, start
+
+
+def progress(steps: range, description: str, total: int, shown: bool) -> tqdm:
+    """The steps with a progress bar; of several processes only one shows it."""
+    # If it is shown, the environment variable TQDM_DISABLE may still hide it.
+    hidden = {} if shown else {"disable": True}
+    return tqdm(
+        steps,
+        description,
+        total,
+        mininterval=1.0,
+        file=sys.stderr,
+        initial=steps.start,
+        **hidden,
+    )
+
+
+def train_step(
+    learner: Learner,
+    loss: Loss,
+    config: TrainingConfig,
+    step: int,
+    processes: Processes,
+) -> dict:
     """One step: loss, gradient, clipping, update. Returns its record."""
     module = learner.module
-    device = next(module.parameters()).device
     rate = learning_rate(config, step)
     for optimizer in learner.optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate
-    # 1. the loss, and its gradient; metrics are plain numbers
-    with attention_kernel(config, device):
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-            value, metrics = loss(step)
-        check_number("loss", value, step)
-        module.zero_grad(set_to_none=True)
-        value.backward()
+    # 1. the loss, its gradient, and metrics, which are plain numbers
+    module.zero_grad(set_to_none=True)
+    numbers = add_gradients(learner, loss, config, step, processes)
+    check_number("loss", numbers["loss"], step)
     # 2. a gradient longer than `grad_clip` is cut to that length
-    norm = nn.utils.clip_grad_norm_(module.parameters(), config.optim.grad_clip)
+    length = nn.utils.clip_grad_norm_(module.parameters(), config.optim.grad_clip)
+    norm = float(whole_number(length))
     check_number("gradient norm", norm, step)
     # 3. the update
     for optimizer in learner.optimizers:
         optimizer.step()
     # The loads of experts are balanced by a rule, not by gradient; without experts: no effect.
+    processes.total_loads(module)
     balance_experts(module, config.optim.balance_rate)
-    record = {"step": step, "loss": float(value.detach()), **metrics}
-    return record | {"grad_norm": float(norm), "lr": rate}
+    return {"step": step, **numbers, "grad_norm": norm, "lr": rate}
+
+
+def add_gradients(
+    learner: Learner, loss: Loss, config: TrainingConfig, step: int, processes: Processes
+) -> dict[str, float]:
+    """Add the gradient of a step to the parameters; the loss and the metrics of its whole batch."""
+    device = next(learner.module.parameters()).device
+    parts = processes.parts(config.accumulate)
+    numbers: dict[str, float] = {}
+    for part in parts:
+        with attention_kernel(config, device), processes.exchange(loss, part is parts[-1]):
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+                # Only backbones are trained in parts; other losses know of none.
+                value, metrics = loss(step) if processes.alone(part) else loss(step, part)
+            # DDP and FSDP divide the sum of gradients by the number of processes.
+            (value * processes.count).backward()
+        for name, number in {"loss": float(value.detach()), **metrics}.items():
+            numbers[name] = numbers.get(name, 0) + number
+    totals = processes.total(list(numbers.values()))
+    return dict(zip(numbers, totals))
 
 
 def attention_kernel(config: TrainingConfig, device: torch.device) -> AbstractContextManager:
@@ -131,10 +188,10 @@ def attention_kernel(config: TrainingConfig, device: torch.device) -> AbstractCo
     return nullcontext()
 
 
-def check_number(name: str, value: Tensor, step: int) -> None:
+def check_number(name: str, value: float, step: int) -> None:
     """`FloatingPointError` unless the number is finite."""
-    if not torch.isfinite(value):
+    if not math.isfinite(value):
         raise FloatingPointError(
-            f"the {name} is {float(value.detach())} at step {step}; lower the learning rate or "
-            "resume from an earlier state"
+            f"the {name} is {value} at step {step}; lower the learning rate or resume from an "
+            "earlier state"
         )

@@ -21,7 +21,8 @@ from ..flow import consistency_target, mix
 from ..measure.judge import Judge
 from ..painter import Painter
 from ..vq import ImageTokenizer
-from .loop import Loss, batch_indices, step_generator
+from .distributed import Loss
+from .loop import batch_indices, step_generator
 
 NEAREST = 0.1  # 1 - t is not taken smaller than this where the loss divides by it
 SUBSTEPS = 4  # of the painter, between two jumps of the turbo painter

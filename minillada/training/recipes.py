@@ -5,13 +5,15 @@ Each function makes the loss of a kind: a function from the step to the number t
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from .. import layout
-from ..batching import Batch
+from ..batching import WHOLE, Batch, Part
 from ..config import Preset, TrainingConfig
 from ..datasets import edits
 from ..datasets.grammar import Grammar
@@ -27,7 +29,8 @@ from ..settings import changed
 from ..tasks.table import all_texts
 from ..vocab import Vocabulary
 from ..vq import Codebook, ImageTokenizer
-from .loop import Loss, batch_indices, step_generator
+from .distributed import Loss
+from .loop import batch_indices, step_generator
 from .stream import mixture_batches, shift
 
 
@@ -201,22 +204,33 @@ def backbone_loss(
     pool: Pool,
     preset: Preset,
 ) -> Loss:
-    """The block diffusion loss of the batches of a step, averaged by their shares of the rows."""
+    """The block diffusion loss of the batches of a step, averaged by their shares of the rows.
+
+    It takes a step and, where a step is computed in parts, the part whose share is wanted.
+    """
     config = preset.training
     backbone.activation_checkpointing = config.activation_checkpointing
     if config.compile:
         # The method, not the module: a compiled module has other names for its weights.
         backbone.hidden_states = torch.compile(backbone.hidden_states)  # type: ignore
 
-    def loss(step: int):
+    @functools.lru_cache(maxsize=1)  # all parts of a step share its batches
+    def batches_of(step: int) -> list[Batch]:
+        return mixture_batches(tokenizer, vocab, pool, preset, step)
+
+    def loss(step: int, part: Part = WHOLE):
+        # Every part takes the same random numbers, those of the whole step.
         generator = step_generator(config.seed, step)
-        batches = mixture_batches(tokenizer, vocab, pool, preset, step)
+        batches = batches_of(step)
         # By rows, not by tokens: a task with long responses counts no more than its share.
         rows = sum(len(batch.ids) for batch in batches)
         total, nats = torch.zeros((), device=backbone.lm_head.weight.device), 0.0
+        done = 0  # rows of earlier batches
         for batch in batches:
             share = len(batch.ids) / rows
-            value, metrics = batch_loss(backbone, vocab, batch, preset, step, generator)
+            here = part._replace(first=done)
+            value, metrics = batch_loss(backbone, vocab, batch, preset, step, generator, here)
+            done += len(batch.ids)
             total = total + share * value
             nats += share * metrics["masked_nats"]
         return total, {"masked_nats": nats}
@@ -231,8 +245,9 @@ def batch_loss(
     preset: Preset,
     step: int,
     generator: torch.Generator,
+    part: Part = WHOLE,
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of one batch with the settings of the preset, and its metrics."""
+    """The loss of one batch with the settings of the preset, and its metrics, or a part's share."""
     config = preset.training
     here = batch.to(backbone.lm_head.weight.device)
     # A schedule may name a block larger than any row; then the row is one block.
@@ -243,9 +258,9 @@ def batch_loss(
         objective = changed(objective, mask_rate=(1.0, 1.0), complementary=False)
     with noisy_mask_embedding(backbone, vocab.mask_id, mask_noise_at(config, step), generator):
         value, metrics = block_diffusion_loss(
-            backbone, here, vocab, block_size, objective, generator
+            backbone, here, vocab, block_size, objective, generator, part
         )
     if config.loss.planted_errors:
         errors = config.loss.planted_errors
-        value = value + draft_loss(backbone, batch, vocab, block_size, errors, generator)
+        value = value + draft_loss(backbone, batch, vocab, block_size, errors, generator, part)
     return value, metrics

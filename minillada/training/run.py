@@ -10,6 +10,8 @@ Notable choices
 - A folder that holds a run is never overwritten unasked.
 - Nothing in the folder is touched before the first step is done. A run that cannot start leaves
   what was there.
+- Of several processes that share a run, the first one writes. All of them call the same methods,
+  because weights may have to be gathered from all.
 - Files are written in such an order that a run killed between two of them can mend what is
   missing: the snapshot before the state, the weights before their JSON.
 """
@@ -18,14 +20,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from tqdm.auto import tqdm
 
@@ -33,8 +37,9 @@ from .. import checkpoint
 from ..config import TrainingConfig
 from ..extras import merging
 from ..extras.packages import load_package
-from ..files import atomic, checksum
+from ..files import atomic, checksum, lock
 from ..settings import to_dict
+from .distributed import SHARDS, Processes
 from .state import STATE, Learner, State, differences, read_state, save_state
 
 LOG, WEIGHTS, TEXT = "metrics.jsonl", "weights.safetensors", "text.json"
@@ -59,6 +64,7 @@ class Run:
     snapshot_every: int | None = None  # steps from snapshot to snapshot of the weights; None: none
     info: dict[str, Any] = field(default_factory=dict)  # what the JSON beside the weights says
     tensorboard: bool = False  # write the metrics for TensorBoard, too
+    processes: Processes = Processes()  # that share the run; the first one writes
 
     def __post_init__(self) -> None:
         self.folder = Path(self.folder)
@@ -73,6 +79,7 @@ class Run:
         self.board: Any = None
         self.log: TextIO | None = None
         self.learner: Learner | None = None
+        self.config = TrainingConfig()
         self.first_step, self.state_every, self.seconds_before = 0, 1, 0.0
         self.began = time.perf_counter()
 
@@ -98,10 +105,14 @@ class Run:
                 "--overwrite, or choose another folder with --out"
             )
 
+    def locked(self) -> AbstractContextManager:
+        """Inside, the folder is locked for the processes of this run, by the first of them."""
+        return lock(self.folder) if self.processes.is_first else nullcontext()
+
     @property
     def story(self) -> dict[str, Any]:
         """Everything that decides what the run computes, as plain JSON types."""
-        return json.loads(json.dumps({key: self.info[key] for key in STORY if key in self.info}))
+        return story_of(self.info)
 
     def stored_state(self) -> State | None:
         """The state to go on from; None if the run starts.
@@ -129,7 +140,7 @@ class Run:
         self.first_step = state.step if state else 0
         self.seconds_before = state.seconds if state else 0.0
         self.state_every = self.save_every or min(500, max(1, config.steps // 10))
-        self.learner, self.began = learner, time.perf_counter()
+        self.learner, self.config, self.began = learner, config, time.perf_counter()
         return self.first_step
 
     @property
@@ -141,7 +152,22 @@ class Run:
 
     def record(self, record: dict[str, Any], last: bool) -> None:
         """Write down a finished step; save if it is time to, or if the step is the `last`."""
-        if self.log is None:  # the first step of this process
+        if self.processes.is_first:
+            self.write_line(record)
+        done = record["step"] + 1
+        # A run that is killed behind the snapshot goes on before this step and writes it again;
+        # behind the state it would go on after this step, without the snapshot.
+        if self.snapshot_every and done % self.snapshot_every == 0:
+            self.save_weights(merging.snapshot_path(self.folder, done), {"step": done})
+        if last or done % self.state_every == 0:
+            learner = self.whole_learner()
+            if self.log:
+                self.log.flush()  # first, so that no step of the state is missing in the log
+                save_state(self.folder, learner, done, self.story, self.seconds)
+
+    def write_line(self, record: dict[str, Any]) -> None:
+        """Write a step into the log, which is opened at the first step of this process."""
+        if self.log is None:
             self.clear()
             self.log = open_log(self.folder / LOG, self.first_step)
             if self.board_class:  # steps that are trained again are shown once
@@ -150,19 +176,16 @@ class Run:
         self.log.write(json.dumps(record) + "\n")
         if self.board:
             write_scalars(self.board, record)
-        done = record["step"] + 1
-        # A run that is killed behind the snapshot goes on before this step and writes it again;
-        # behind the state it would go on after this step, without the snapshot.
-        if self.snapshot_every and done % self.snapshot_every == 0:
-            self.save_weights(merging.snapshot_path(self.folder, done), {"step": done})
-        if last or done % self.state_every == 0:
-            self.log.flush()  # first, so that no step of the state is missing in the log
-            assert self.learner is not None
-            save_state(self.folder, self.learner, done, self.story, self.seconds)
+
+    def whole_learner(self) -> Learner:
+        """The learner, with all weights in the first process."""
+        assert self.learner is not None
+        return self.processes.gathered(self.learner, self.config, self.folder)
 
     def clear(self) -> None:
         """Remove the files of an old run; a run that goes on keeps its own."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.folder / SHARDS, ignore_errors=True)  # of a save that was interrupted
         if self.first_step == 0:
             for path in self.files():
                 path.unlink()
@@ -179,19 +202,33 @@ class Run:
 
     def save_weights(self, path: Path, more: dict[str, Any]) -> None:
         """Write the weights and their JSON. `ValueError` if a weight is not finite."""
-        assert self.learner is not None
-        checkpoint.save_model(path, self.learner.module, self.info | more)
+        learner = self.whole_learner()
+        if self.processes.is_first:
+            checkpoint.save_model(path, learner.module, self.info | more)
 
     def is_complete(self) -> bool:
         """Whether the weights of this run are there and belong to their JSON."""
-        path = self.folder / WEIGHTS
-        try:
-            info = checkpoint.read_info(path)
-        except (FileNotFoundError, ValueError):
-            return False
-        # More may have been written down since, such as scores: only the story is compared.
-        same = not differences({key: info.get(key) for key in self.story}, self.story)
-        return same and path.exists() and info.get("sha256") == checksum(path)
+        complete = self.processes.is_first and holds(self.folder / WEIGHTS, self.story)
+        return self.processes.any(complete)
+
+
+def holds(path: Path, story: dict[str, Any]) -> bool:
+    """Whether weights and their JSON are those of a run with this story."""
+    try:
+        info = checkpoint.read_info(path)
+    except (FileNotFoundError, ValueError):
+        return False
+    # More may have been written down since, such as scores: only the story is compared.
+    same = not differences(story_of(info), story)
+    return same and path.exists() and info.get("sha256") == checksum(path)
+
+
+def story_of(info: dict[str, Any]) -> dict[str, Any]:
+    """The part of `info` that decides what a run computes, as plain JSON types."""
+    story = json.loads(json.dumps({key: info[key] for key in STORY if key in info}))
+    # In how many passes a step is computed changes nothing: it may differ when a run goes on.
+    story.get("training", {}).pop("accumulate", None)
+    return story
 
 
 def open_log(path: Path, steps: int) -> TextIO:
@@ -262,12 +299,13 @@ class StopSignals:
             raise KeyboardInterrupt
         self.received = number
 
-    def leave(self, sentence: str) -> None:
-        """Say how to go on and raise what the signal stands for, if one was received."""
-        if self.received is None:
-            return
-        # Above the progress bar, not through it.
-        tqdm.write(f"{sentence}, which are saved; go on with --resume", file=sys.stderr)
+    def leave(self, sentence: str, processes: Processes) -> NoReturn:
+        """Say how to go on, and raise what the signal stands for.
+
+        A process that stops because another one got the signal ends as by SIGTERM.
+        """
+        if processes.is_first:  # above the progress bar, not through it
+            tqdm.write(f"{sentence}, which are saved; go on with --resume", file=sys.stderr)
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(128 + self.received)
+        raise SystemExit(128 + (self.received or signal.SIGTERM))

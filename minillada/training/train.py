@@ -34,7 +34,8 @@ from .checks import (
     check_settings,
     check_tokens,
 )
-from .loop import Loss, fit
+from .distributed import Loss, check_shared
+from .loop import fit
 from .painters import Lesson, painter_loss, turbo_loss
 from .recipes import backbone_loss, bpe_corpus, judge_loss, tokenizer_loss
 from .run import TEXT, WEIGHTS, Run
@@ -81,6 +82,7 @@ def train(
     run = run if isinstance(run, Run) else Run(run)
     # 1. everything is checked that can be checked without computing
     check_settings(preset, start)
+    check_shared(preset, run.processes)
     run.check_folder()
     # Overwriting would delete the weights that the run says it started from.
     if start and checkpoint.resolve(start).parent.resolve() == run.folder.resolve():
@@ -107,7 +109,7 @@ def train(
         **about_start,
     }
     # Another process may have begun since the folder was checked; `fit` checks it again.
-    with lock(run.folder):
+    with run.locked():
         records = fit(module, loss, preset.training, run, stop_after, description=preset.name)
         # 4. the result, if something was trained now, or if the weights are missing
         finished = stop_after is None or stop_after >= preset.training.steps

@@ -1104,6 +1104,71 @@ ANSWERS |= {
 }
 
 
+# 17 data and sharded parallelism
+
+
+def kept_bytes(weights, processes, sharding, a_weight=16, shared=1.0, ddp="ddp"):
+    """`shared`: the part of the bytes that fsdp divides by the processes."""
+    whole = a_weight * weights
+    if sharding == ddp:
+        return whole
+    return round(whole * (1 - shared)) + round(whole * shared) // processes
+
+
+def joined_gradient(means, counts, divide=None, weigh=lambda count: count):
+    total = sum(weigh(count) * mean for mean, count in zip(means, counts))
+    return total / (sum(map(weigh, counts)) if divide is None else divide)
+
+
+def resharded(shards, processes, drop=False):
+    matrix = torch.cat(shards)
+    most = -(-len(matrix) // processes)
+    parts = [matrix[most * rank : most * rank + most] for rank in range(processes)]
+    return [part for part in parts if len(part)] if drop else parts
+
+
+def rounded_down(shards, processes):
+    matrix = torch.cat(shards)
+    few = len(matrix) // processes
+    parts = [matrix[few * rank : few * rank + few] for rank in range(processes - 1)]
+    return [*parts, matrix[few * (processes - 1) :]]
+
+
+ANSWERS |= {
+    "check_bytes": (
+        kept_bytes,
+        {
+            "you count numbers": lambda w, p, s: kept_bytes(w, p, s, 4),
+            "one of the four is missing": lambda w, p, s: kept_bytes(w, p, s, 12),
+            "two averages for every weight; you have none": lambda w, p, s: kept_bytes(w, p, s, 8),
+            "ddp: every process keeps all": lambda w, p, s: kept_bytes(w, p, s, ddp=""),
+            "fsdp divides all of it": lambda w, p, s: kept_bytes(w, p, "ddp"),
+            "not the averages alone": lambda w, p, s: kept_bytes(w, p, s, shared=0.5),
+        },
+    ),
+    "check_joined_gradient": (
+        joined_gradient,
+        {
+            "the mean of the means": lambda m, c: sum(m) / len(m),
+            "the sum of the means": lambda m, c: sum(m),
+            "divide it by the number of all": lambda m, c: joined_gradient(m, c, 1),
+            "not by the number of processes": lambda m, c: joined_gradient(m, c, len(m)),
+            "the other way round": lambda m, c: joined_gradient(m, c, weigh=lambda n: 1 / n),
+        },
+    ),
+    "check_reshard": (
+        resharded,
+        {
+            "rounded down": rounded_down,
+            "as even as possible": lambda s, n: list(torch.cat(s).tensor_split(n)),
+            "not dealt out in turn": lambda s, n: [torch.cat(s)[rank::n] for rank in range(n)],
+            "in the wrong order": lambda s, n: resharded(s, n)[::-1],
+            "still gets a shard": lambda s, n: resharded(s, n, drop=True),
+        },
+    ),
+}
+
+
 # 18 colour
 
 

@@ -181,7 +181,7 @@ def test_whole_blocks_fill_the_batches_of_every_step(sizes, last):
 def test_the_loss_uses_the_block_size_of_its_step(monkeypatch):
     seen = []
 
-    def spy(backbone, batch, vocab, block_size, config, generator):
+    def spy(backbone, batch, vocab, block_size, config, *rest):
         diffusion.check_batch(batch, block_size, config)
         seen.append((batch.ids.shape[1], block_size))
         return torch.zeros(()), {"masked_nats": 0.0}

@@ -1,0 +1,286 @@
+"""Several processes train as one does: the same losses, weights and loads, and so do passes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from shared_runs import PRESETS, backbone_run, free_port, process, start, trained, work
+from tiny_runs import JUDGE, STEPS
+
+from minillada import checkpoint
+from minillada.batching import Part
+from minillada.model import Backbone
+from minillada.presets import get_preset
+from minillada.settings import changed
+from minillada.training import recipes, train
+from minillada.training.distributed import Processes, check_shared, joined, local_device
+from minillada.training.loop import fit
+from minillada.training.run import Run
+
+STOP = 3
+ALONE = Processes()
+# folder -> preset, sharding and more; a folder that begins with `resumed` was begun by others
+TWO = {
+    "dense-ddp": ("dense", "ddp", {}),
+    "dense-fsdp": ("dense", "fsdp", {}),
+    "experts-ddp": ("experts", "ddp", {}),
+    "experts-fsdp": ("experts", "fsdp", {}),
+    "errors-ddp": ("errors", "ddp", {}),
+    "packed-fsdp": ("packed", "fsdp", {}),
+    "muon-ddp": ("muon", "ddp", {}),
+    "resumed-1-2": ("dense", "fsdp", {"resume": True}),
+    "resumed-2-1": ("dense", "fsdp", {"stop_after": STOP}),
+    "resumed-2-4": ("dense", "ddp", {"stop_after": STOP}),
+}
+FOUR = {
+    "experts-four-ddp": ("experts", "ddp", {}),
+    "experts-four-fsdp": ("experts", "fsdp", {}),
+    "resumed-2-4": ("dense", "fsdp", {"resume": True}),
+}
+PASSES = {"experts-ddp": 2, "packed-fsdp": 3}  # folder -> passes of each process
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """All runs above and, by the name of a preset, those of one process."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, preset in PRESETS.items():
+        trained(preset, folder / name, ALONE)
+    trained(PRESETS["dense"], folder / "resumed-1-2", ALONE, stop_after=STOP)
+    records = {}
+    for count, jobs in ((2, TWO), (4, FOUR)):
+        todo = []
+        for name, (preset, sharding, more) in jobs.items():
+            wanted = changed(PRESETS[preset], accumulate=PASSES.get(name, 1))
+            todo.append((folder / name, wanted, sharding, more))
+        results = tmp_path_factory.mktemp("records")
+        start(work, count, todo, results)
+        records[count] = [torch.load(results / f"records-{rank}.pt") for rank in range(count)]
+    trained(PRESETS["dense"], folder / "resumed-2-1", ALONE, resume=True)
+    return SimpleNamespace(folder=folder, records=records)
+
+
+def same_run(folder: Path, expected: Path, near: float = 1e-6) -> None:
+    """Two runs have the same log and the same state, weights and averages, up to rounding."""
+    assert len(log(folder)) == STEPS
+    for record, other in zip(log(folder), log(expected), strict=True):
+        assert record == pytest.approx(other, rel=10 * near, abs=near)
+    tensors, _ = checkpoint.read_tensors(folder / "state.safetensors")
+    others, _ = checkpoint.read_tensors(expected / "state.safetensors")
+    assert tensors.keys() == others.keys()
+    for name, tensor in tensors.items():
+        assert torch.allclose(tensor, others[name], rtol=near, atol=near), name
+
+
+def log(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", [*TWO, *(name for name in FOUR if name not in TWO)])
+def test_several_processes_train_as_one_does(runs, name):
+    """Resumed runs: stopped after three steps by 1, 2 and 2 processes, ended by 2, 1 and 4."""
+    preset, _, _ = (TWO | FOUR)[name]
+    # Muon computes in bfloat16, which makes rounding visible.
+    same_run(runs.folder / name, runs.folder / preset, 1e-3 if preset == "muon" else 1e-6)
+    assert sorted(path.name for path in (runs.folder / name).iterdir()) == [
+        "metrics.jsonl",
+        "state.safetensors",
+    ]
+
+
+def test_every_process_sees_the_numbers_of_the_whole_batch(runs):
+    for count, jobs in ((2, TWO), (4, FOUR)):
+        first, *others = runs.records[count]
+        assert first.keys() == jobs.keys()
+        assert all(records == first for records in others)
+
+
+def test_the_experts_were_balanced_and_the_runs_differ(runs):
+    """Or else the comparisons above could not fail."""
+    tensors = {}
+    for name in PRESETS:
+        tensors[name], _ = checkpoint.read_tensors(runs.folder / name / "state.safetensors")
+    bias = tensors["experts"]["model.model.layers.1.mlp.gate.expert_bias"]
+    assert bias.abs().max() > 0.05
+    head = "model.lm_head.weight"
+    for name in ("experts", "errors", "packed", "muon"):
+        assert not torch.allclose(tensors[name][head], tensors["dense"][head], atol=1e-3)
+
+
+# --- parts of a batch ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_losses_of_all_parts_add_up(name):
+    """Also where a part has no row of some batch, as here, and for their gradients."""
+    backbone, loss = backbone_run(PRESETS[name])
+    parameters = list(backbone.parameters())
+    value, metrics = loss(0)
+    expected = torch.autograd.grad(value, parameters)
+    assert value > 0.1
+    total, nats, gradients = 0.0, 0.0, [torch.zeros_like(p) for p in parameters]
+    for number in range(4):
+        value, part_metrics = loss(0, Part(number, 4))
+        total, nats = total + float(value), nats + part_metrics["masked_nats"]
+        # Not one weight may be left out: processes that share the weights would wait for it.
+        for sum_of, gradient in zip(gradients, torch.autograd.grad(value, parameters)):
+            sum_of += gradient
+    assert total == pytest.approx(float(loss(0)[0]), rel=1e-5)
+    assert nats == pytest.approx(metrics["masked_nats"], rel=1e-5)
+    for found, wanted in zip(gradients, expected):
+        assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_some_batches_have_fewer_rows_than_parts(monkeypatch):
+    """Or else the test above would not try a part without rows."""
+    rows = []
+
+    def spy(backbone, batch, *rest):
+        rows.append(len(batch.ids))
+        return torch.zeros(()), {"masked_nats": 0.0}
+
+    monkeypatch.setattr(recipes, "block_diffusion_loss", spy)
+    backbone_run(PRESETS["dense"])[1](0)
+    assert min(rows) < 4 and sum(rows) == 9
+
+
+@pytest.mark.parametrize("of", [1, 2, 3, 7])
+def test_rows_are_dealt_out_once_and_evenly(of):
+    sizes, first, dealt = [5, 1, 0, 9, 2], 0, [0] * of
+    for size in sizes:
+        rows = torch.arange(size)
+        taken = torch.stack([Part(number, of, first).has(rows) for number in range(of)])
+        assert bool((taken.sum(0) == 1).all())
+        for number in range(of):
+            dealt[number] += int(taken[number].sum())
+        first += size
+    assert max(dealt) - min(dealt) <= 1
+
+
+def test_passes_add_up_to_the_whole_batch(runs, tmp_path):
+    trained(changed(PRESETS["experts"], accumulate=4), tmp_path / "run", ALONE)
+    same_run(tmp_path / "run", runs.folder / "experts")
+
+
+def test_a_run_goes_on_with_another_number_of_passes(runs, tmp_path):
+    trained(PRESETS["dense"], tmp_path / "run", ALONE, stop_after=STOP)
+    preset = changed(PRESETS["dense"], accumulate=2)
+    assert len(trained(preset, tmp_path / "run", ALONE, resume=True)) == STEPS - STOP
+    same_run(tmp_path / "run", runs.folder / "dense")
+
+
+# --- when something goes wrong -------------------------------------------------------------------
+
+
+def failing(rank: int, count: int, port: int, folder: Path, reason: str) -> None:
+    """The second process fails, or gets a signal, in its third step."""
+
+    def broken(loss):
+        def second_fails(step, part):
+            if rank == 1 and step == 2 and reason == "error":
+                raise RuntimeError("no more memory")
+            if rank == 1 and step == 2:
+                signal.raise_signal(signal.SIGTERM)
+            return loss(step, part)
+
+        return second_fails
+
+    with process(rank, count, port) as processes:
+        module, loss = backbone_run(PRESETS["dense"])
+        run = Run(folder, save_every=50, processes=processes)
+        fit(module, broken(loss), PRESETS["dense"].training, run)
+
+
+def test_a_process_that_fails_ends_all(tmp_path):
+    began = time.monotonic()
+    with pytest.raises(Exception, match="no more memory|onnection"):
+        start(failing, 2, tmp_path, "error")
+    assert time.monotonic() - began < 60  # nobody waits for it
+    assert not (tmp_path / "state.safetensors").exists()
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
+    with pytest.raises(Exception, match="exit code 143"):
+        start(failing, 2, tmp_path, "signal")
+    _, settings = checkpoint.read_tensors(tmp_path / "state.safetensors")
+    assert settings["step"] == "3"
+    trained(PRESETS["dense"], tmp_path, ALONE, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("sharding", "changes", "message"),
+    [
+        ("fsdp", {"optimizer": "muon"}, "Muon needs whole matrices.*--sharding ddp"),
+        ("fsdp", {"compile": True}, "compile is not for --sharding fsdp"),
+        ("ddp", {"confidence_weight": 2.0}, "confidence_weight divides by how many"),
+        ("ddp", {"mask_noise": 0.1}, "mask_noise takes random numbers"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(sharding, changes, message):
+    preset = changed(PRESETS["dense"], **changes)
+    check_shared(preset, ALONE)
+    with pytest.raises(ValueError, match=message):
+        check_shared(preset, Processes(0, 2, sharding))
+
+
+def test_only_backbones_are_shared(tmp_path):
+    with pytest.raises(ValueError, match="mnist-judge is no backbone, and only backbones"):
+        check_shared(JUDGE, Processes(0, 2, "ddp"))
+    with pytest.raises(ValueError, match="leave out --sharding and accumulate"):
+        train.train(changed(JUDGE, accumulate=2), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def refusal(sharding: str, device: str = "cpu") -> str:
+    with pytest.raises(ValueError) as caught, joined(sharding, device):
+        pass
+    return str(caught.value)
+
+
+def test_a_start_that_does_not_fit_is_refused(monkeypatch):
+    assert "choose one of none, ddp, fsdp" in refusal("tp")
+    assert "start them with `torchrun --nproc-per-node N" in refusal("ddp")
+    assert local_device("cuda") == "cuda"
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert local_device("cuda") == "cuda:1" and local_device("cpu") == "cpu"
+    assert "share the work by --sharding ddp or fsdp" in refusal("none")
+    assert "train on cpu or cuda, not on mps" in refusal("fsdp", "mps")
+
+
+def test_one_process_needs_no_group():
+    with joined("none", "cpu") as processes:
+        assert processes == ALONE
+        assert not torch.distributed.is_initialized()
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+
+def test_the_command_line_under_torchrun(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-port", str(free_port()), "-m", "minillada", "train", "mnist-cpu"]
+    command += ["--steps", "2", "--set", "batch_size=5", "--set", "hidden_size=32"]
+    command += ["--sharding", "fsdp", "--json", "--out", str(tmp_path / "two")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    # One process alone printed: the output is one JSON object.
+    assert json.loads(done.stdout)["step"] == 1
+    preset = changed(get_preset("mnist-cpu"), steps=2, batch_size=5, hidden_size=32)
+    module, records = train.train(preset, tmp_path / "one")
+    for one, two in zip(records, log(tmp_path / "two"), strict=True):
+        assert one == pytest.approx(two, rel=1e-5)
+    shared, info = checkpoint.load_model(tmp_path / "two", Backbone)
+    assert info["command"] == checkpoint.read_info(tmp_path / "one" / "weights.json")["command"]
+    for mine, theirs in zip(module.parameters(), shared.parameters()):
+        assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4)  # stored in half precision
