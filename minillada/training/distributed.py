@@ -199,7 +199,7 @@ def read_shards(folder: Path, module: nn.Module, config: TrainingConfig) -> Lear
     import torch.distributed.checkpoint as dcp
 
     # 1. all tensors, put together from the shards
-    stored = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    stored: dict[str, Any] = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
     tensors = {}
     for name, about in stored.items():
         tensors[name] = torch.empty(about.size, dtype=about.properties.dtype)
@@ -268,7 +268,9 @@ def joined(sharding: str, device: str) -> Iterator[Processes]:
         raise ValueError(f"several processes train on cpu or cuda, not on {kind}; use --device cpu")
     if kind == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+        dist.init_process_group("nccl", device_id=torch.device(device))
+    else:
+        dist.init_process_group("gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), sharding, device)  # type: ignore
     finally:

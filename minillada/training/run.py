@@ -106,7 +106,10 @@ class Run:
             )
 
     def locked(self) -> AbstractContextManager:
-        """Inside, the folder is locked for the processes of this run, by the first of them."""
+        """Inside, the folder is locked for the processes of this run, by the first of them.
+
+        Another run may have begun since the folder was checked; `begin` checks it again.
+        """
         return lock(self.folder) if self.processes.is_first else nullcontext()
 
     @property

@@ -108,7 +108,6 @@ def train(
         **materials.about,
         **about_start,
     }
-    # Another process may have begun since the folder was checked; `fit` checks it again.
     with run.locked():
         records = fit(module, loss, preset.training, run, stop_after, description=preset.name)
         # 4. the result, if something was trained now, or if the weights are missing
