@@ -24,6 +24,7 @@ from .common import (
     Seed,
     Tensorboard,
     argument,
+    best_device,
     check_device,
     option,
     print_json,
@@ -60,7 +61,9 @@ def train(
     given = {name: value for name, value in changes.items() if value is not None}
     chosen = changed(get_preset(preset), **read_settings(setting or []), **given)
     out = out or Path("runs") / preset
-    with joined(sharding, check_device(local_device(device))) as processes:
+    # Each process checks its own GPU, and touches no other.
+    device = local_device(best_device() if device == "auto" else device)
+    with joined(sharding, check_device(device)) as processes:
         run = Run(
             out,
             resume,
