@@ -12,6 +12,7 @@ from ..datasets.pool import Pool
 from ..datasets.table import data_set_of
 from ..evaluation import bench, painting, suite
 from ..evaluation import evaluate as measures
+from ..evaluation.profile import profile_sampler
 from ..files import DATA_DIR, WEIGHTS_DIR
 from ..measure.intervals import interval_of
 from ..measure.judge import load_judge
@@ -157,6 +158,9 @@ Rows = Annotated[int, option("Rows.", min=1)]
 def bench_sampler(
     length: Annotated[int, option("New tokens a row.", min=32)] = 512,
     batch: Rows = 8,
+    profile: Annotated[
+        bool, option("Instead: shares of matrix products, attention and the rest.", "--profile")
+    ] = False,
     pairs: Pairs = 3,
     device: Device = "cpu",
     seed: Seed = 0,
@@ -164,10 +168,11 @@ def bench_sampler(
 ) -> None:
     """Cached decoding against diffusers' LLaDA2Pipeline, which recomputes the prefix.
 
-    Needs `pip install -e ".[bench]"`.
+    Needs `pip install -e ".[bench]"`, but not with --profile.
     """
     setting = bench.Setting(check_device(device), seed, pairs)
-    print_report(bench.bench_sampler(setting, length, batch), as_json)
+    measure = profile_sampler if profile else bench.bench_sampler
+    print_report(measure(setting, length, batch), as_json)
 
 
 def bench_train(

@@ -24,7 +24,7 @@ from ..experts import Experts, combine_dense, combine_grouped
 from ..masks import block_causal_mask, block_diffusion_mask
 from ..measure import timing
 from ..model import Backbone
-from ..sampler import Tokens, generate
+from ..sampler import Generation, Tokens, generate
 from ..settings import changed
 from ..vocab import load_vocabulary
 
@@ -52,8 +52,12 @@ class Setting:
 
     def compare(self, ours: Callable[[], object], theirs: Callable[[], object]) -> dict:
         ratio = timing.speed_ratio(ours, theirs, self.device, self.pairs)
-        where = {"device": self.device, "card": timing.card(self.device)}
-        return ratio | where | {"threads": torch.get_num_threads()}
+        return ratio | self.where()
+
+    def where(self) -> dict:
+        """What a reader must know about the machine."""
+        threads = torch.get_num_threads()
+        return {"device": self.device, "card": timing.card(self.device), "threads": threads}
 
 
 def per_second(report: dict, name: str, count: int) -> dict:
@@ -85,20 +89,11 @@ class PipelineModel(nn.Module):
 
 
 class Decoding:
-    """`sampler.generate` and `diffusers.LLaDA2Pipeline` with one backbone, greedily.
-
-    Both take 32 steps a block of 32 and the released threshold of 0.95.
-    """
+    """`sampler.generate`, greedily: 32 steps a block of 32, and the released threshold of 0.95."""
 
     prompt, block_size, steps, threshold = 64, 32, 32, 0.95
 
     def __init__(self, setting: Setting, length: int, batch: int):
-        try:
-            from diffusers import BlockRefinementScheduler, LLaDA2Pipeline
-        except ImportError:
-            raise ValueError(
-                'the peer of this benchmark is missing; install it with `pip install -e ".[bench]"`'
-            ) from None
         self.length = length
         self.backbone = setting.backbone(self.prompt + length + self.block_size)
         # Text ids only: a mask in the prompt would be a token that is not there yet. Both loops
@@ -107,20 +102,33 @@ class Decoding:
         self.mask_id = load_vocabulary(512).mask_id
         with torch.no_grad():
             self.backbone.lm_head.weight[self.mask_id] = 0
-        scheduler = BlockRefinementScheduler(block_length=self.block_size)
-        model = PipelineModel(self.backbone, self.block_size)
-        self.pipeline = cast(Any, LLaDA2Pipeline(model=model, scheduler=scheduler))
-        self.pipeline.set_progress_bar_config(disable=True)
 
-    def ours(self) -> None:
+    def ours(self) -> Generation:
         config = SamplingConfig(
             block_size=self.block_size,
             steps=self.steps,
             threshold=self.threshold,
             temperature=0.0,
         )
-        tokens = Tokens(self.mask_id)
-        self.our_ids = generate(self.backbone, self.ids, self.length, config, tokens).ids
+        self.made = generate(self.backbone, self.ids, self.length, config, Tokens(self.mask_id))
+        return self.made
+
+
+class BothLoops(Decoding):
+    """The same, and `diffusers.LLaDA2Pipeline` with the same backbone and settings."""
+
+    def __init__(self, setting: Setting, length: int, batch: int):
+        try:
+            from diffusers import BlockRefinementScheduler, LLaDA2Pipeline
+        except ImportError:
+            raise ValueError(
+                'the peer of this benchmark is missing; install it with `pip install -e ".[bench]"`'
+            ) from None
+        super().__init__(setting, length, batch)
+        scheduler = BlockRefinementScheduler(block_length=self.block_size)
+        model = PipelineModel(self.backbone, self.block_size)
+        self.pipeline = cast(Any, LLaDA2Pipeline(model=model, scheduler=scheduler))
+        self.pipeline.set_progress_bar_config(disable=True)
 
     def theirs(self) -> None:
         self.their_ids = self.pipeline(
@@ -140,9 +148,9 @@ class Decoding:
 
 def bench_sampler(setting: Setting, length: int = 512, batch: int = 8) -> dict:
     """Decoding with the exact cache against the pipeline of diffusers, which has none."""
-    decoding = Decoding(setting, length, batch)
+    decoding = BothLoops(setting, length, batch)
     report = setting.compare(decoding.ours, decoding.theirs)
-    differing = int((decoding.our_ids != decoding.their_ids).sum())
+    differing = int((decoding.made.ids != decoding.their_ids).sum())
     return {
         "benchmark": "sampler",
         **report,

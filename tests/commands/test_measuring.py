@@ -205,3 +205,5 @@ def test_a_benchmark_is_printed(call, monkeypatch):
     assert call("bench", "moe", "--pairs", 4)[1] == "pairs: 4\n"
     assert json.loads(call("bench", "moe", "--json")[1]) == {"pairs": 15}
     assert measuring.bench is bench
+    monkeypatch.setattr(measuring, "profile_sampler", lambda setting, length, batch: {"n": length})
+    assert call("bench", "sampler", "--profile", "--length", 64)[1] == "n: 64\n"
