@@ -5,7 +5,8 @@ Notable choices
   files are read into it: the experts of a projection are one parameter, of which each expert of a
   file fills its part. So weights are in memory once.
 - Names, shapes and types are compared before a number is read.
-- Experts may stay in their files (`mapped.py`), or be rounded to 8 bits (`eight_bit.py`).
+- Experts may stay in their files (`mapped.py`), or be rounded to 8 bits (`eight_bit.py`) or to 4
+  (`four_bit.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ..model import Backbone
 from ..moe import MixtureOfExperts
 from .config import read_config
 from .eight_bit import EightBitExperts
+from .four_bit import FourBitExperts
 from .mapped import Recent, StoredExperts
 from .names import Layout, backbone_entries, prefixed, unprefixed
 from .reading import Shapes, compare_shapes
@@ -37,6 +39,7 @@ from .shards import (
     stored_tensors,
 )
 
+ROUNDED = {8: EightBitExperts, 4: FourBitExperts}  # by the bits of a number
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 ROUTED = ".mlp.experts."
 # layer, number of the expert (none where they are stacked), projection
@@ -57,14 +60,16 @@ def load_backbone(
     `mapped`: experts are not read but mapped from their files on the CPU, so that the model runs
     with less memory than its weights; they keep the file's type. `experts_on_gpu`: the experts
     are mapped, too, and copied to `device` when a token needs them; so many stay there, the ones
-    used last. `bits=8`: experts are rounded, see `eight_bit.py`. `ValueError` for files that are
-    damaged, hostile or of another model.
+    used last. `bits`: experts are rounded to 8 or 4 bits. `ValueError` for files that are damaged,
+    hostile or of another model.
     """
     folder, place, target = Path(path), torch.device(device), as_dtype(dtype)
     if mapped and experts_on_gpu is None and place.type != "cpu":
         raise ValueError(f"mapped experts are on the CPU; for {place} give experts_on_gpu as well")
-    if bits is not None and (bits != 8 or mapped or experts_on_gpu is not None):
-        raise ValueError("experts can be rounded to 8 bits, and only if they are read into memory")
+    if bits is not None and (bits not in ROUNDED or mapped or experts_on_gpu is not None):
+        raise ValueError(
+            "experts are rounded to 8 or 4 bits, and only if they are read into memory"
+        )
     # 1. what the files say, compared with each other
     config = read_config(folder)
     sums = read_sums(folder)
@@ -79,7 +84,7 @@ def load_backbone(
     if mapped or recent is not None:
         leave_experts(backbone, stored, recent)
     elif bits is not None:
-        round_experts(backbone)
+        round_experts(backbone, bits)
     backbone.to_empty(device=place)
     for part in backbone.modules():
         if isinstance(part, MixtureOfExperts):
@@ -160,14 +165,14 @@ def expert_of(views: dict[str, Tensor], start: str, number: int) -> Expert:
     return Expert(*matrices)
 
 
-def round_experts(backbone: Backbone) -> None:
-    """Give the layers experts in 8 bits, still without memory."""
+def round_experts(backbone: Backbone, bits: int) -> None:
+    """Give the layers experts in so many bits, still without memory."""
     config = backbone.config
     for layer in backbone.model.layers:
         if isinstance(layer.mlp, MixtureOfExperts):
             sizes = config.num_experts, config.hidden_size, config.moe_intermediate_size
             with torch.device("meta"):
-                layer.mlp.experts = EightBitExperts(*sizes)  # type: ignore[assignment]
+                layer.mlp.experts = ROUNDED[bits](*sizes)  # type: ignore[assignment]
 
 
 def fill(backbone: Backbone, stored: dict[str, Stored], sums: dict[str, str]) -> None:
@@ -183,7 +188,7 @@ def fill(backbone: Backbone, stored: dict[str, Stored], sums: dict[str, str]) ->
         experts = layers[int(expert[1])].mlp.experts if expert else None
         if isinstance(experts, StoredExperts):
             return
-        if expert and isinstance(experts, EightBitExperts):
+        if expert and isinstance(experts, tuple(ROUNDED.values())):
             # The row in the stack: matrices have one.shape[-2] rows each.
             first = int(expert[2] or 0) * one.shape[-2] + start // one.shape[-1]
             experts.put(expert[3], first, numbers.view(-1, one.shape[-1]))

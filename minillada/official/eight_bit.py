@@ -11,6 +11,7 @@ Notable choices
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -30,12 +31,15 @@ class Rounded(NamedTuple):
         return F.linear(x, self.numbers.to(x.dtype)) * self.scales.to(x.dtype)
 
 
-class RoundedExpert(NamedTuple):
-    """As `Expert`."""
+Matrix = Callable[[Tensor], Tensor]  # [..., in] to [..., out]
 
-    gate_proj: Rounded
-    up_proj: Rounded
-    down_proj: Rounded
+
+class RoundedExpert(NamedTuple):
+    """As `Expert`; each matrix multiplies by itself."""
+
+    gate_proj: Matrix
+    up_proj: Matrix
+    down_proj: Matrix
 
     def __call__(self, x: Tensor, /) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))

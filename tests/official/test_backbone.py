@@ -1,6 +1,7 @@
 """The official backbone from its files: every layout, every mode, and what is refused."""
 
 import json
+import sys
 import warnings
 
 import pytest
@@ -8,14 +9,17 @@ import torch
 from helpers import random_ids
 from safetensors.torch import load_file, save_file
 
+from minillada.commit import Tokens
+from minillada.config import SamplingConfig
 from minillada.official import backbone as backbone_file
-from minillada.official import load_backbone, shards
+from minillada.official import four_bit, load_backbone, shards
 from minillada.official.backbone import as_dtype
 from minillada.official.config import read_config
 from minillada.official.fabricate import fabricate
 from minillada.official.mapped import Recent, StoredExperts
 from minillada.official.shards import INDEX, SUMS, write_sums
 from minillada.official.sizes import TINY
+from minillada.sampler import generate
 
 FIRST, SECOND = (f"model-{number:05d}-of-00003.safetensors" for number in (1, 2))
 
@@ -138,6 +142,44 @@ def test_experts_in_eight_bits_are_nearly_the_same_model(folders, layout):
     assert stacks == sum(p.numel() for p in exact.model.layers[2].mlp.experts.parameters())
 
 
+@pytest.mark.parametrize("layout", ["released", "fused"])
+def test_experts_in_four_bits_are_roughly_the_same_model(folders, layout):
+    pytest.importorskip("bitsandbytes")
+    ids = random_ids(2, 24, 500)
+    exact = load_backbone(folders / layout, dtype="float32")
+    backbone = load_backbone(folders / layout, dtype="float32", bits=4)
+    experts, theirs = (model.model.layers[2].mlp.experts for model in (backbone, exact))
+    for ours, right in zip(experts.apart(), theirs.apart()):
+        for packed, matrix in zip(ours, right):
+            error = (packed.matrix(torch.float32) - matrix).abs().flatten()
+            # The widest gap between two of the 16 values is that from -1 to -0.696.
+            assert (error <= 0.1525 * packed.scales.repeat_interleave(four_bit.BLOCK)).all()
+            assert error.square().mean().sqrt() < 0.11 * matrix.square().mean().sqrt()
+    # Three matrices that lose a tenth each make 0.17 of an expert's output; twice that is refused.
+    difference = (backbone(ids) - exact(ids)).square().mean().sqrt()
+    assert 0 < difference < 0.34 * exact(ids).std()
+    stored = sum(buffer.nbytes for buffer in experts.buffers())
+    assert stored == 4.5 / 8 * sum(p.numel() for p in theirs.parameters())
+
+
+def test_a_model_in_four_bits_writes(folders):
+    pytest.importorskip("bitsandbytes")
+    backbone = load_backbone(folders / "released", bits=4)
+    config = SamplingConfig(block_size=32, steps=4)
+    written = generate(backbone, random_ids(2, 8, 500), 32, config, Tokens(0, 1)).ids
+    assert written.shape == (2, 32) and (written != 0).all()
+
+
+def test_four_bits_need_a_package_and_whole_blocks(folders, monkeypatch):
+    with monkeypatch.context() as hidden:
+        hidden.setitem(sys.modules, "bitsandbytes", None)
+        with pytest.raises(ValueError, match=r"needs bitsandbytes.*minillada\[four-bit\]"):
+            load_backbone(folders / "released", bits=4)
+    monkeypatch.setattr(four_bit, "load_package", lambda name, extra: None)
+    with pytest.raises(ValueError, match="matrices of 6 x 5 numbers have no blocks of 64"):
+        four_bit.FourBitExperts(2, 6, 5)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_modes_on_a_gpu(folders):
     ids = random_ids(1, 24, 500).cuda()
@@ -153,8 +195,10 @@ def test_modes_that_do_not_exist(folders):
         load_backbone(folders / "released", dtype="float32", mapped=True)
     with pytest.raises(ValueError, match="give experts_on_gpu"):
         load_backbone(folders / "released", device="cuda", mapped=True)
-    with pytest.raises(ValueError, match="rounded to 8 bits, and only if they are read"):
-        load_backbone(folders / "released", bits=4)
+    with pytest.raises(ValueError, match="rounded to 8 or 4 bits, and only if they are read"):
+        load_backbone(folders / "released", bits=5)
+    with pytest.raises(ValueError, match="rounded to 8 or 4 bits, and only if they are read"):
+        load_backbone(folders / "released", bits=4, mapped=True)
     assert as_dtype("float32") == torch.float32
 
 

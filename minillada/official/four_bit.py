@@ -1,0 +1,90 @@
+"""Experts in 4 bits, through bitsandbytes: less than a third of the memory of bfloat16.
+
+The numbers of a matrix are cut into blocks of 64. A block keeps its largest absolute number, and of
+each number the nearest of 16 values between -1 and 1 that suit a normal distribution (NF4, QLoRA,
+arXiv 2305.14314). That makes 4.5 bits a weight.
+
+Notable choices
+- Only rounding and its reverse are the library's. The matrix of an expert is turned into the
+  model's type when a token uses it, as in `eight_bit.py`; the product is PyTorch's.
+- bitsandbytes does this on CPUs and on GPUs. torchao 0.18 does not: on a CPU it keeps numbers of 4
+  bits in 8, and for a GPU it needs a further package.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..experts import Expert
+from ..extras.packages import load_package
+from .eight_bit import RoundedExpert
+
+BLOCK = 64  # numbers with one scale
+KIND = "nf4"
+
+
+class Packed(NamedTuple):
+    """A matrix: two numbers in each byte `[out · in / 2]`, a scale for each block, its rows."""
+
+    numbers: Tensor
+    scales: Tensor
+    rows: int
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        """The rounded matrix `[out, in]`."""
+        functional = load_package("bitsandbytes.functional", "four-bit")
+        # On a CPU the library (0.50) is right only if a row is whole blocks: a row here is one.
+        shape = torch.Size((len(self.scales), BLOCK))
+        about = functional.QuantState(
+            self.scales, shape, dtype=dtype, blocksize=BLOCK, quant_type=KIND
+        )
+        return functional.dequantize_4bit(self.numbers[:, None], about).view(self.rows, -1)
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        return F.linear(x, self.matrix(x.dtype))
+
+
+class FourBitExperts(nn.Module):
+    """What takes the place of `Experts` in a layer: stacks of packed matrices.
+
+    `ValueError` without bitsandbytes, and for matrices that are not whole blocks.
+    """
+
+    def __init__(self, count: int, hidden: int, inner: int):
+        super().__init__()
+        load_package("bitsandbytes", "four-bit")
+        if hidden * inner % BLOCK:
+            raise ValueError(f"matrices of {hidden} x {inner} numbers have no blocks of {BLOCK}")
+        self.count = count
+        self.rows = dict(zip(Expert._fields, (inner, inner, hidden)))  # of each matrix
+        for name in Expert._fields:
+            numbers = torch.empty(count, hidden * inner // 2, dtype=torch.uint8)
+            self.register_buffer(name, numbers)
+            self.register_buffer(name + "_scales", torch.empty(count, hidden * inner // BLOCK))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def put(self, name: str, first: int, rows: Tensor) -> None:
+        """Round rows `[n, in]` and write them from row `first` of a stack on, all experts' rows
+        counted one after the other.
+        """
+        functional = load_package("bitsandbytes.functional", "four-bit")
+        numbers, scales = self.get_buffer(name), self.get_buffer(name + "_scales")
+        source = rows.to(numbers.device).reshape(-1, BLOCK)
+        packed, state = functional.quantize_4bit(source, blocksize=BLOCK, quant_type=KIND)
+        start, end = first * rows.shape[1], first * rows.shape[1] + rows.numel()
+        numbers.flatten()[start // 2 : end // 2] = packed.flatten()
+        scales.flatten()[start // BLOCK : end // BLOCK] = state.absmax
+
+    def apart(self) -> list[RoundedExpert]:
+        """The experts one by one, as views."""
+        stacks = []
+        for name, rows in self.rows.items():
+            numbers, scales = self.get_buffer(name), self.get_buffer(name + "_scales")
+            stacks.append([Packed(*pair, rows) for pair in zip(numbers, scales)])
+        return [RoundedExpert(*matrices) for matrices in zip(*stacks)]
