@@ -21,10 +21,10 @@ export GOMP_SPINCOUNT
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab play notebooks editions docs docs-tools slides lint lint-tools clean distclean
+.PHONY: help demo test test-oldest lab play notebooks editions docs docs-tools slides lint lint-tools clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # A stamp file dates the last complete install: a newer pyproject.toml or constraints.txt installs again, and so does
 # an install that was interrupted.
@@ -46,11 +46,26 @@ help: ## list the targets
 	$(INSTALL) -e ".[play]" -c constraints.txt
 	@touch $@
 
+# A second environment, with the oldest PyTorch that pyproject.toml admits; all else as constraints.txt has it.
+OLDEST := .venv-oldest
+OLDEST_PINS := sed -n -E 's/^ *"(torch|torchvision)>=([0-9.]+)",$$/\1==\2/p' pyproject.toml
+
+$(OLDEST)/installed: pyproject.toml constraints.txt
+	@echo "setting up $(OLDEST): 6 GB more"
+	$(subst .venv,$(OLDEST),$(VENV))
+	$(OLDEST_PINS) > $(OLDEST)/torch.txt
+	sed -E '/^torch(vision)?==/d' constraints.txt > $(OLDEST)/others.txt
+	$(subst .venv,$(OLDEST),$(INSTALL)) -e ".[ablate,official]" -r $(OLDEST)/torch.txt -c $(OLDEST)/others.txt
+	@touch $@
+
 demo: .venv/installed ## draw digits from captions and describe test images (outputs/demo.png)
 	$(RUN) -m minillada demo $(ARGS)
 
 test: .venv/installed ## run the whole test suite, notebooks included
 	TQDM_DISABLE=1 $(RUN) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+test-oldest: $(OLDEST)/installed ## run the tests without notebooks, with the oldest PyTorch
+	TQDM_DISABLE=1 $(OLDEST)/bin/python -m pytest tests --ignore=tests/test_notebooks.py -n $(JOBS) --dist loadfile $(ARGS)
 
 lab: .venv/installed ## open JupyterLab on the notebooks
 	$(RUN) -m jupyterlab notebooks $(ARGS)
@@ -84,5 +99,5 @@ clean: ## remove outputs and caches; trainings in runs/ stay
 	rm -rf outputs build dist docs/_build docs/api .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find minillada notebooks tests \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
-distclean: clean ## clean, and remove .venv
-	rm -rf .venv
+distclean: clean ## clean, and remove .venv and .venv-oldest
+	rm -rf .venv $(OLDEST)

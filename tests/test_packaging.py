@@ -194,6 +194,19 @@ def test_make_hands_it_to_the_kernels():
         assert done.stdout.strip() == expected
 
 
+def test_the_second_environment_has_the_oldest_pytorch():
+    if shutil.which("make") is None:
+        pytest.skip("there is no make")
+    command = ["make", "-s", "-f", "-", "show"]
+    rules = "include Makefile\nshow: ; @$(OLDEST_PINS)\n"
+    done = subprocess.run(command, input=rules, capture_output=True, text=True, cwd=ROOT)
+    pins = [Requirement(line) for line in done.stdout.splitlines()]
+    assert [pin.name for pin in pins] == ["torch", "torchvision"]
+    for pin in pins:
+        declared = str(DECLARED[pin.name].specifier)
+        assert declared.startswith(">=") and str(pin.specifier) == declared.replace(">=", "==")
+
+
 # --- elsewhere -----------------------------------------------------------------------------------
 
 

@@ -188,7 +188,7 @@ def fill(backbone: Backbone, stored: dict[str, Stored], sums: dict[str, str]) ->
         experts = layers[int(expert[1])].mlp.experts if expert else None
         if isinstance(experts, StoredExperts):
             return
-        if expert and isinstance(experts, tuple(ROUNDED.values())):
+        if expert and isinstance(experts, EightBitExperts | FourBitExperts):
             # The row in the stack: matrices have one.shape[-2] rows each.
             first = int(expert[2] or 0) * one.shape[-2] + start // one.shape[-1]
             experts.put(expert[3], first, numbers.view(-1, one.shape[-1]))
