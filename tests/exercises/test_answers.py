@@ -1057,6 +1057,75 @@ ANSWERS |= {
 }
 
 
+# 16 the block-size law
+
+
+def student(values, t, less=1, power=0.5, root=True, centre=True):
+    mean = sum(values) / len(values)
+    spread = sum((value - mean) ** 2 for value in values) / (len(values) - less)
+    half = t * (math.sqrt(spread) if root else spread) / len(values) ** power
+    return [mean * centre - half, mean * centre + half]
+
+
+def stepwise(p_values, factor=lambda m, place: m - place, least=True, most=1.0):
+    """Holm's rule and its neighbours: `factor` of the p-value at a place, from 0 on."""
+    out, largest = list(p_values), 0.0
+    for place, i in enumerate(sorted(range(len(out)), key=p_values.__getitem__)):
+        value = min(most, factor(len(out), place) * p_values[i])
+        largest = max(largest, value)
+        out[i] = largest if least else value
+    return out
+
+
+def counted(m, rates, ways=math.comb, of=lambda n: n, weight=True, visible=True):
+    """A loop over numbers of masks."""
+    out = []
+    for n in range(1, m + 1):
+        chances = ways(m, n) * rates**n * ((1 - rates) ** (m - n) if visible else 1)
+        out.append(float((of(n) * chances / (rates if weight else 1)).mean()))
+    return out
+
+
+ANSWERS |= {
+    "check_ends": (
+        student,
+        {
+            "divides by n − 1": lambda values, t: student(values, t, less=0),
+            "where single runs lie": lambda values, t: student(values, t, power=0),
+            "not by n": lambda values, t: student(values, t, power=1),
+            "1.96 is for many": lambda values, t: student(values, 1.96),
+            "the root of the variance": lambda values, t: student(values, t, root=False),
+            "lie around 0": lambda values, t: student(values, t, centre=False),
+            "the lower end comes first": lambda values, t: student(values, t)[::-1],
+        },
+    ),
+    "check_holm": (
+        stepwise,
+        {
+            "Bonferroni": lambda p: [min(1.0, len(p) * value) for value in p],
+            "none may become smaller": lambda p: stepwise(p, least=False),
+            "at most 1": lambda p: stepwise(p, most=math.inf),
+            "in the order they came": lambda p: sorted(stepwise(p)),
+            "not the largest": lambda p: stepwise(p, lambda m, place: place + 1, least=False),
+            "nothing was corrected": lambda p: list(p),
+        },
+    ),
+    "check_counted": (
+        counted,
+        {
+            "has the weight 1/t": lambda m, rates: counted(m, rates, weight=False),
+            "C(m, n) ways": lambda m, rates: counted(m, rates, ways=lambda m, n: 1),
+            "each of them counts": lambda m, rates: counted(m, rates, of=lambda n: 1),
+            "that is their sum": lambda m, rates: [len(rates) * x for x in counted(m, rates)],
+            "have the chance 1 − t": lambda m, rates: counted(m, rates, visible=False),
+            "average last": lambda m, rates: [
+                x / float(rates.mean()) for x in counted(m, rates, weight=False)
+            ],
+        },
+    ),
+}
+
+
 # 19 full weights
 
 

@@ -1,0 +1,112 @@
+"""Exercises of notebook 16, the block-size law."""
+
+import math
+
+import torch
+
+from .checking import Case, Cases, Chance, exercise
+
+
+def ends(values: list[float], t: float) -> list[float]:
+    """Both ends of Student's interval of a mean."""
+    n = len(values)
+    mean = sum(values) / n
+    variance = sum((value - mean) ** 2 for value in values) / (n - 1)
+    half = t * math.sqrt(variance / n)
+    return [mean - half, mean + half]
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """p-values corrected for all comparisons together."""
+    m, largest = len(p_values), 0.0
+    corrected = [0.0] * m
+    for place, i in enumerate(sorted(range(m), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (m - place) * p_values[i]))
+        corrected[i] = largest
+    return corrected
+
+
+@exercise("correct: three values, a wide interval; every statement about three seeds needs one")
+def check_ends(chance: Chance) -> Cases:
+    """`function(values: list, t) -> [low, high]`, both ends of the 95 % interval of the mean."""
+    some = [2.0 + chance.whole(0, 50) / 100 for _ in range(4)] + [1.5]
+    for values, t in (([3.0, 3.2, 3.1], 4.303), (some, 2.776)):
+        n = len(values)
+        low, high = ends(values, t)
+        mean, half = (low + high) / 2, (high - low) / 2
+        variance = (half / t) ** 2 * n
+        shrunk = half * math.sqrt((n - 1) / n)
+
+        def around(half: float, mean: float = mean) -> list[float]:
+            return [mean - half, mean + half]
+
+        mistakes = {
+            "a sample's variance divides by n − 1: one value was used for the mean": around(shrunk),
+            "that is where single runs lie; for their mean divide by √n": around(half * n**0.5),
+            "divide the standard deviation by √n, not by n": around(half / n**0.5),
+            "1.96 is for many values; with few, take `t`": around(half / t * 1.96),
+            "the standard deviation is the root of the variance": around(t * variance / n**0.5),
+            "those ends lie around 0; they belong around the mean": [-half, half],
+            "the lower end comes first": [high, low],
+        }
+        yield Case((values, t), [low, high], mistakes)
+
+
+@exercise("correct: the smallest of m p-values pays for all m, the largest only for itself")
+def check_holm(chance: Chance) -> Cases:
+    """`function(p_values: list) -> list`, corrected by Holm's rule, in the order they came."""
+    some = [0.03, *(chance.whole(2, 60) / 1000 for _ in range(2)), 0.7, 0.9]
+    for given in ([0.01, 0.04, 0.03], [0.30, 0.004, 0.02, 0.6], some):
+        m = len(given)
+        right = holm(given)
+        order = sorted(range(m), key=given.__getitem__)
+        rank = {i: place for place, i in enumerate(order)}
+        stepped = [(m - rank[i]) * p for i, p in enumerate(given)]
+        uncapped, largest = [0.0] * m, 0.0
+        for i in order:
+            largest = max(largest, stepped[i])
+            uncapped[i] = largest
+        mistakes = {
+            "that is Bonferroni's rule: only the smallest is multiplied by m": [
+                min(1.0, m * p) for p in given
+            ],
+            "none may become smaller than one that was smaller before": [
+                min(1.0, p) for p in stepped
+            ],
+            "a p-value is at most 1": uncapped,
+            "give them back in the order they came, not sorted": sorted(right),
+            "the smallest is multiplied by m, not the largest": [
+                min(1.0, (rank[i] + 1) * p) for i, p in enumerate(given)
+            ],
+            "nothing was corrected": given,
+        }
+        named = {hint: wrong for hint, wrong in mistakes.items() if wrong != right}
+        yield Case((given,), right, named)
+
+
+@exercise("correct: from [0, 1] every number of masks counts alike; clipping leaves some out")
+def check_counted(chance: Chance) -> Cases:
+    """`function(m, rates [T]) -> [m]`: how much blocks with 1, 2, …, m masks count.
+
+    A block of m tokens is masked with a rate t, and each of its masked tokens has the weight 1/t.
+    Entry n − 1 is the mean, over the rates, of P(n masks | t) · n / t.
+    """
+    for m, low in ((4, 0.0), (chance.whole(5, 9), chance.whole(200, 600) / 1000)):
+        rates = low + (0.95 - low) * (torch.arange(200, dtype=torch.double) + 0.5) / 200
+        n = torch.arange(1, m + 1)[:, None]
+        ways = torch.tensor([math.comb(m, k) for k in range(1, m + 1)])[:, None]
+        chances = rates**n * (1 - rates) ** (m - n)  # [m, T], of one way
+        right = (ways * chances * n / rates).mean(1)
+        mistakes = {
+            "each masked token has the weight 1/t": (ways * chances * n).mean(1),
+            "there are C(m, n) ways to mask n of m tokens": (chances * n / rates).mean(1),
+            "n tokens are masked, and each of them counts": (ways * chances / rates).mean(1),
+            "average over the rates; that is their sum": (ways * chances * n / rates).sum(1),
+            "the tokens that stay visible have the chance 1 − t": (
+                ways * rates**n * n / rates
+            ).mean(1),
+            "average last: the mean of a product is not the product of means": (
+                (ways * chances * n).mean(1) / rates.mean()
+            ),
+        }
+        yield Case((m, rates), right, mistakes)
