@@ -5,7 +5,7 @@ seeds each. Block size 1 is autoregression, and 48 is a whole sequence.
 
 - `noise`: how noisy the gradient is for each interval of mask rates, by block size;
 - `law`: every block size, for as many steps; autoregression also for as many predicted tokens;
-- `longer`: the same in up to four times the steps;
+- `longer`: block sizes 1, 4 and 16 in up to four times the steps;
 - `closing`: one change at a time at block sizes 4 and 16;
 - `mixture`: one model of all block sizes, measured at each of them.
 
