@@ -45,6 +45,9 @@ from minillada.training.painters import Lesson, painter_loss, turbo_loss
 from minillada.uni import Uni
 from minillada.vocab import load_vocabulary
 
+# A tiny vocabulary has few words.
+pytestmark = pytest.mark.filterwarnings("ignore:this model knows no word")
+
 # Apple's GPUs have no float64, and their names are not CUDA's.
 PLACES = {"cuda": True, "mps": False}
 MOE = dict(

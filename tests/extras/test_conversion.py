@@ -241,7 +241,7 @@ def test_a_mixture_pads_to_whole_blocks_of_every_size():
 def test_in_a_mixture_block_size_1_is_plain_autoregression(monkeypatch):
     seen = {}
 
-    def spy(backbone, batch, vocab, block_size, config, generator):
+    def spy(backbone, batch, vocab, block_size, config, generator, part):
         seen[block_size] = config.mask_rate, config.complementary
         return torch.zeros(()), {"masked_nats": 0.0}
 

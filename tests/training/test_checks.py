@@ -23,7 +23,7 @@ BACKBONES = {
     ),
     "block": (dict(block_size=256), "256 tokens do not fit into 128 positions"),
     "long rows": (dict(pack_length=256), "256 tokens do not fit into 128 positions"),
-    "rows of half blocks": (dict(pack_length=102), "pack_length must be a multiple of 4, got 102"),
+    "rows of half blocks": (dict(pack_length=102), "pack_length must be a multiple of 16, got 102"),
     "unknown task": (dict(mixture=(("nothing", 1.0),)), "no task 'nothing' can be trained; choose"),
     "no task": (dict(mixture=()), "has an empty mixture"),
     "negative share": (dict(mixture=(("draw", -1.0),)), "share of draw must be positive, got -1"),
