@@ -300,9 +300,10 @@ def started(job: worker.Job) -> Any:
     """A running process for a job.
 
     A submission that runs at the same time may end the server of all processes just when this one
-    is asked for. Python then starts another server at the next attempt.
+    is asked for. Python starts another server as soon as it sees that the first one has ended, which
+    takes a moment.
     """
-    attempts = 5
+    attempts = 100
     while True:
         process = context().Process(target=worker.serve, args=(job,), daemon=True)
         try:
@@ -312,6 +313,7 @@ def started(job: worker.Job) -> Any:
             attempts -= 1
             if not attempts:
                 raise
+            time.sleep(0.1)
 
 
 def ending(code: int | None) -> str:
