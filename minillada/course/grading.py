@@ -300,8 +300,8 @@ def started(job: worker.Job) -> Any:
     """A running process for a job.
 
     A submission that runs at the same time may end the server of all processes just when this one
-    is asked for. Python starts another server as soon as it sees that the first one has ended, which
-    takes a moment.
+    is asked for. Python starts another server once it sees that the first one has ended. That takes
+    a moment.
     """
     attempts = 100
     while True:
