@@ -3,10 +3,15 @@ edit | think | interleave | fabricate.
 
 Notable choices
 - `official` is imported inside the commands: it needs more packages than the others.
+- The options that say how a checkpoint is opened stand once, in `Opening`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -33,33 +38,52 @@ if TYPE_CHECKING:
 
 Place = Annotated[str, argument("Folder of the checkpoint, or its name on the Hugging Face hub.")]
 Text = Annotated[str, argument("What to draw, to change or to tell.")]
-Number = Annotated[Literal["bfloat16", "float32"], option("Type of the weights.")]
-Mapped = Annotated[bool, option("Leave the experts in their files.", "--mapped")]
-ExpertsOnGPU = Annotated[int | None, option("Keep so many; fetch others from files.", min=1)]
-Offload = Annotated[bool, option("Let tokenizer and painter wait in main memory.", "--offload")]
+Photo = Annotated[Path, argument("A picture file.")]
 Painter = Annotated[Literal["turbo", "normal"], option("turbo: 8 steps; normal: 50.")]
 PainterSteps = Annotated[int | None, option("Steps of the painter, if not those.", min=1)]
 Side = Annotated[int, option("Side of the picture in pixels, a multiple of 32.")]
 Steps = Annotated[int, option("Steps for a block of 32 tokens.", min=1)]
+Length = Annotated[int, option("Tokens at most.", min=1)]
+PICTURE = Path("outputs/official.png")
 
 
-def official_model(
-    place: str,
-    device: str,
-    dtype: str,
-    mapped: bool,
-    offload: bool,
-    experts_on_gpu: int | None,
-    painter_steps: int | None = None,
-) -> OfficialModel:
-    """The checkpoint, as the options say."""
-    from ..official import load
+@dataclass(frozen=True)
+class Opening:
+    """How a checkpoint is opened: the options of every command that computes."""
 
-    more: dict[str, Any] = {"mapped": mapped, "offload": offload, "experts_on_gpu": experts_on_gpu}
-    model = load(place, check_device(device), dtype, **more)
-    if painter_steps:
-        model.painter_steps = dict.fromkeys(model.painter_steps, painter_steps)
-    return model
+    device: Device = "cpu"
+    dtype: Annotated[Literal["bfloat16", "float32"], option("Type of the weights.")] = "bfloat16"
+    mapped: Annotated[bool, option("Leave the experts in their files.", "--mapped")] = False
+    experts_on_gpu: Annotated[int | None, option("Keep so many; fetch others.", min=1)] = None
+    bits: Annotated[int | None, option("Round experts to 8 bits; with bitsandbytes to 4.")] = None
+    offload: Annotated[bool, option("Tokenizer and painter wait in memory.", "--offload")] = False
+
+    def load(self, place: str, painter_steps: int | None = None) -> OfficialModel:
+        """The model; its painters take `painter_steps`, if not as many as usual."""
+        from ..official import load
+
+        model = load(place, **asdict(self) | {"device": check_device(self.device)})
+        if painter_steps:
+            model.painter_steps = dict.fromkeys(model.painter_steps, painter_steps)
+        return model
+
+
+def opens(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that has the options of `Opening` behind its own; it gets them as `opening`."""
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        options = {field.name: given.pop(field.name) for field in fields(Opening)}
+        command(**given, opening=Opening(**options))
+
+    # The command line reads names, types and defaults from the signature.
+    own = dict(signature(command, eval_str=True).parameters)
+    del own["opening"]
+    parameters = own | signature(Opening, eval_str=True).parameters
+    # By name: so an argument without a default may follow one with a default.
+    by_name = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in parameters.values()]
+    vars(run)["__signature__"] = Signature(by_name)
+    return run
 
 
 def open_photo(path: Path) -> Image.Image:
@@ -138,71 +162,57 @@ def memory() -> None:
     print(memory_table())
 
 
+@opens
 def draw(
     place: Place,
     prompt: Text,
+    *,
     size: Side = 1024,
     steps: Steps = 8,
     guidance: Annotated[float, option("Guidance scale; 1 is none.")] = 2.0,
     painter: Painter = "turbo",
     painter_steps: PainterSteps = None,
-    out: Out = Path("outputs/official.png"),
-    device: Device = "cpu",
-    dtype: Number = "bfloat16",
-    mapped: Mapped = False,
-    experts_on_gpu: ExpertsOnGPU = None,
-    offload: Offload = False,
+    out: Out = PICTURE,
     seed: Seed = 0,
+    opening: Opening,
 ) -> None:
     """Draw a text."""
     check_texts([prompt])
-    model = official_model(place, device, dtype, mapped, offload, experts_on_gpu, painter_steps)
+    model = opening.load(place, painter_steps)
+    wishes: dict[str, Any] = {"steps": steps, "guidance": guidance, "painter": painter}
     with picture_file(out) as (path, kind):
-        picture = model.draw(
-            prompt, size=size, steps=steps, guidance=guidance, painter=painter, seed=seed
-        )
-        picture.save(path, kind)
+        model.draw(prompt, size=size, seed=seed, **wishes).save(path, kind)
     print(f"saved {out}")
 
 
-def describe(
-    place: Place,
-    photo: Annotated[Path, argument("A picture file.")],
-    device: Device = "cpu",
-    dtype: Number = "bfloat16",
-    mapped: Mapped = False,
-    experts_on_gpu: ExpertsOnGPU = None,
-    offload: Offload = False,
-    length: Annotated[int, option("Tokens at most.", min=1)] = 2048,
-) -> None:
+@opens
+def describe(place: Place, photo: Photo, *, length: Length = 2048, opening: Opening) -> None:
     """Describe a photo."""
     read = open_photo(photo)
-    model = official_model(place, device, dtype, mapped, offload, experts_on_gpu)
-    print(escaped(model.describe(read, length=length)))
+    print(escaped(opening.load(place).describe(read, length=length)))
 
 
+@opens
 def answer(
     place: Place,
     photos: Annotated[list[Path], argument("Picture files, all about one question.")],
     question: Annotated[str, option("What to ask.")],
-    device: Device = "cpu",
-    dtype: Number = "bfloat16",
-    mapped: Mapped = False,
-    experts_on_gpu: ExpertsOnGPU = None,
-    offload: Offload = False,
-    length: Annotated[int, option("Tokens at most.", min=1)] = 2048,
+    *,
+    length: Length = 2048,
+    opening: Opening,
 ) -> None:
     """Answer a question about one photo or several."""
     check_texts([question])
     read = [open_photo(photo) for photo in photos]
-    model = official_model(place, device, dtype, mapped, offload, experts_on_gpu)
-    print(escaped(model.answer(read, question, length=length)))
+    print(escaped(opening.load(place).answer(read, question, length=length)))
 
 
+@opens
 def edit(
     place: Place,
-    photo: Annotated[Path, argument("A picture file.")],
+    photo: Photo,
     instruction: Annotated[str, option("For example 'make the background a beach'.")],
+    *,
     steps: Steps = 8,
     guidance_text: Annotated[float, option("Scale of (instruction - none).")] = 4.0,
     guidance_image: Annotated[float, option("Scale of (image - none).")] = 0.0,
@@ -211,45 +221,37 @@ def edit(
     ] = "served",
     painter: Painter = "turbo",
     painter_steps: PainterSteps = None,
-    out: Out = Path("outputs/official.png"),
-    device: Device = "cpu",
-    dtype: Number = "bfloat16",
-    mapped: Mapped = False,
-    experts_on_gpu: ExpertsOnGPU = None,
-    offload: Offload = False,
+    out: Out = PICTURE,
     seed: Seed = 0,
+    opening: Opening,
 ) -> None:
     """Edit a photo."""
     check_texts([instruction])
     read = open_photo(photo)
-    model = official_model(place, device, dtype, mapped, offload, experts_on_gpu, painter_steps)
-    scales = {"guidance_text": guidance_text, "guidance_image": guidance_image}
+    model = opening.load(place, painter_steps)
+    wishes: dict[str, Any] = {"guidance_text": guidance_text, "guidance_image": guidance_image}
+    wishes |= {"steps": steps, "crop": crop, "painter": painter, "seed": seed}
     with picture_file(out) as (path, kind):
-        edited = model.edit(
-            read, instruction, steps=steps, crop=crop, painter=painter, seed=seed, **scales
-        )
-        edited.save(path, kind)
+        model.edit(read, instruction, **wishes).save(path, kind)
     print(f"saved {out}")
 
 
+@opens
 def think(
     place: Place,
     prompt: Text,
+    *,
     size: Side = 1024,
     steps: Steps = 8,
     painter: Painter = "turbo",
     painter_steps: PainterSteps = None,
-    out: Out = Path("outputs/official.png"),
-    device: Device = "cpu",
-    dtype: Number = "bfloat16",
-    mapped: Mapped = False,
-    experts_on_gpu: ExpertsOnGPU = None,
-    offload: Offload = False,
+    out: Out = PICTURE,
     seed: Seed = 0,
+    opening: Opening,
 ) -> None:
     """Think in words, then draw."""
     check_texts([prompt])
-    model = official_model(place, device, dtype, mapped, offload, experts_on_gpu, painter_steps)
+    model = opening.load(place, painter_steps)
     with picture_file(out) as (path, kind):
         text, picture = model.think_and_draw(
             prompt, size=size, steps=steps, painter=painter, seed=seed
@@ -259,25 +261,23 @@ def think(
     print(f"saved {out}")
 
 
+@opens
 def interleave(
     place: Place,
     prompt: Text,
+    *,
     size: Side = 1024,
     steps: Steps = 32,
     images: Annotated[int, option("At most so many.", min=1)] = 10,
     painter: Painter = "turbo",
     painter_steps: PainterSteps = None,
     out: Annotated[Path, option("Folder for the pictures.")] = Path("outputs/official-story"),
-    device: Device = "cpu",
-    dtype: Number = "bfloat16",
-    mapped: Mapped = False,
-    experts_on_gpu: ExpertsOnGPU = None,
-    offload: Offload = False,
     seed: Seed = 0,
+    opening: Opening,
 ) -> None:
     """Texts and pictures in turn."""
     check_texts([prompt])
-    model = official_model(place, device, dtype, mapped, offload, experts_on_gpu, painter_steps)
+    model = opening.load(place, painter_steps)
     story = model.interleave(
         prompt, size=size, steps=steps, painter=painter, seed=seed, images=images
     )

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..experts import Expert
+from ..extras.packages import load_package
 from ..model import Backbone
 from ..moe import MixtureOfExperts
 from .config import read_config
@@ -64,12 +65,7 @@ def load_backbone(
     hostile or of another model.
     """
     folder, place, target = Path(path), torch.device(device), as_dtype(dtype)
-    if mapped and experts_on_gpu is None and place.type != "cpu":
-        raise ValueError(f"mapped experts are on the CPU; for {place} give experts_on_gpu as well")
-    if bits is not None and (bits not in ROUNDED or mapped or experts_on_gpu is not None):
-        raise ValueError(
-            "experts are rounded to 8 or 4 bits, and only if they are read into memory"
-        )
+    check_mode(place, mapped, experts_on_gpu, bits)
     # 1. what the files say, compared with each other
     config = read_config(folder)
     sums = read_sums(folder)
@@ -94,6 +90,26 @@ def load_backbone(
     # 3. the numbers; those of mapped experts are only checked
     fill(backbone, stored, sums)
     return backbone
+
+
+def check_mode(
+    place: torch.device,
+    mapped: bool = False,
+    experts_on_gpu: int | None = None,
+    bits: int | None = None,
+) -> None:
+    """`ValueError` for options of `load_backbone` that do not go together."""
+    if mapped and experts_on_gpu is None and place.type != "cpu":
+        raise ValueError(f"mapped experts are on the CPU; for {place} give experts_on_gpu as well")
+    if bits is not None and bits not in ROUNDED:
+        raise ValueError(f"experts are rounded to 8 or 4 bits, not to {bits}")
+    if bits is not None and (mapped or experts_on_gpu is not None):
+        raise ValueError(
+            "experts that stay in their files cannot be rounded; give bits without mapped and "
+            "experts_on_gpu"
+        )
+    if bits == 4:
+        load_package("bitsandbytes", "four-bit")
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:

@@ -29,7 +29,7 @@ from ..model import Backbone
 from ..uni import Uni
 from ..vocab import size_token
 from . import prompts
-from .backbone import as_dtype, load_backbone
+from .backbone import as_dtype, check_mode, load_backbone
 from .hub import local_folder
 from .parts import Canvas, PainterName, Parts
 from .prompts import OfficialStory
@@ -282,6 +282,7 @@ def load(
     `ValueError` or `FileNotFoundError`, in one sentence, for what is missing or does not fit.
     """
     device, dtype = torch.device(device), as_dtype(dtype)
+    check_mode(device, mapped, **options)  # before 60 GB are downloaded
     folder = local_folder(place)
     vocab = load_vocabulary(folder)  # small, so it is read first
     backbone = load_backbone(folder, device=device, dtype=dtype, mapped=mapped, **options)

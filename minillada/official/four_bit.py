@@ -51,12 +51,11 @@ class Packed(NamedTuple):
 class FourBitExperts(nn.Module):
     """What takes the place of `Experts` in a layer: stacks of packed matrices.
 
-    `ValueError` without bitsandbytes, and for matrices that are not whole blocks.
+    `ValueError` for matrices that are not whole blocks.
     """
 
     def __init__(self, count: int, hidden: int, inner: int):
         super().__init__()
-        load_package("bitsandbytes", "four-bit")
         if hidden * inner % BLOCK:
             raise ValueError(f"matrices of {hidden} x {inner} numbers have no blocks of {BLOCK}")
         self.count = count

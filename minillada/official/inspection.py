@@ -224,6 +224,7 @@ RELEASED = {
     "vae": 83_819_683,
 }
 CACHED = 1000  # experts on a small GPU
+EIGHT, FOUR = 8.03, 4.5  # bits of a rounded weight with its share of the scales
 GIB = 2**30 / 1e9
 
 
@@ -274,9 +275,10 @@ def released_weights() -> Weights:
 
 
 def needs_of(folder: Path, parts: list[Part]) -> list[Need]:
-    """`needs` of an inspected checkpoint."""
+    """`needs` and `rounded_needs` of an inspected checkpoint."""
     parameters = {part.name: part.parameters for part in parts}
-    return needs(weights_of(read_config(folder), parameters))
+    weights = weights_of(read_config(folder), parameters)
+    return needs(weights) + rounded_needs(weights)
 
 
 def needs(weights: Weights) -> list[Need]:
@@ -292,6 +294,17 @@ def needs(weights: Weights) -> list[Need]:
         Need("experts from files to the GPU", by_turns, dense + cached + turn, others),
         Need("all in main memory", "'cpu'", 0, backbone + others),
         Need("experts stay in their files", "'cpu', mapped=True", 0, dense + others),
+    ]
+
+
+def rounded_needs(weights: Weights) -> list[Need]:
+    """The same where experts are rounded from 16 bits to 8 or to 4."""
+    dense, experts, _, tokenizer, painter = weights
+    eight, four = (dense + experts * bits / 16 for bits in (EIGHT, FOUR))
+    others, turn = tokenizer + painter, max(tokenizer, painter)
+    return [
+        Need("experts in 8 bits, by turns", "'cuda', bits=8, offload=True", eight + turn, others),
+        Need("experts in 4 bits, in memory", "'cpu', bits=4", 0, four + others),
     ]
 
 
@@ -344,13 +357,14 @@ MACHINES = {
 def memory_table() -> str:
     """What fits where, for the released sizes, as a table in Markdown."""
     weights = released_weights()
-    asking = needs(weights._replace(painter=0))
+    only_asking = weights._replace(painter=0)
     lines = [f"| {' | '.join(['`load(…)` with', 'GPU', 'memory', *MACHINES])} |"]
     lines.append("|---" * (3 + len(MACHINES)) + "|")
-    for need, ask in zip(needs(weights), asking):
+    drawing, asking = (needs(some) + rounded_needs(some) for some in (weights, only_asking))
+    for need, ask in zip(drawing, asking):
         cells = [f"`{need.call}`", f"{need.gpu:.1f} GB", f"{need.ram:.1f} GB"]
         for free in MACHINES.values():
-            only_asking = "no drawing" if fits(ask, free) else "–"
-            cells.append("yes" if fits(need, free) else only_asking)
+            otherwise = "no drawing" if fits(ask, free) else "–"
+            cells.append("yes" if fits(need, free) else otherwise)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

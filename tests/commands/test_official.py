@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 
 import pytest
 from PIL import Image
@@ -51,7 +52,7 @@ def test_a_complete_checkpoint_passes(call, folder):
     assert code == 0 and out.count("complete") == 7 and "free now: " in out
     code, out, _ = call("official", "check", folder, "--json")
     report = json.loads(out)
-    assert code == 0 and report["faults"] == [] and len(report["memory"]) == 5
+    assert code == 0 and report["faults"] == [] and len(report["memory"]) == 7
     assert {"mode", "call", "gpu", "ram", "fits"} == set(report["memory"][0])
 
 
@@ -91,6 +92,25 @@ def test_describe_and_answer(call, folder, photo):
     assert code == 0 and out.endswith("\n")
     options = ["--question", "what?", "--length", 2, "--dtype", "float32"]
     assert call("official", "answer", folder, photo, photo, *options)[0] == 0
+
+
+def test_rounded_experts_answer(call, refuse, folder, photo, monkeypatch):
+    asked = ["official", "describe", folder, photo, "--length", 2]
+    assert call(*asked, "--bits", 8)[0] == 0
+    assert "rounded to 8 or 4 bits, not to 3" in refuse(*asked, "--bits", 3)
+    assert "cannot be rounded" in refuse(*asked, "--bits", 8, "--mapped")
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as if it were not installed
+    missing = refuse("official", "draw", "some/checkpoint", "a fox", "--bits", 4)
+    assert 'needs bitsandbytes, which is not installed; run `pip install "minillada[' in missing
+
+
+def test_groups_of_options_are_options(call):
+    """Of each command the help names the shared options, and its arguments stand in order."""
+    for command in ("draw", "describe", "answer", "edit", "think", "interleave"):
+        code, out, _ = call("official", command, "--help")
+        assert code == 0 and " ".join(out.split()[1:5]) == f"minillada official {command} [OPTIONS]"
+        assert "--mapped" in out and "--experts-on-gpu" in out and "--bits" in out
+        assert ("--painter-steps" in out) == (command not in ("describe", "answer"))
 
 
 def test_what_cannot_be_done_is_one_sentence(refuse, folder, photo, tmp_path):

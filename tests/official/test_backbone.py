@@ -175,7 +175,6 @@ def test_four_bits_need_a_package_and_whole_blocks(folders, monkeypatch):
         hidden.setitem(sys.modules, "bitsandbytes", None)
         with pytest.raises(ValueError, match=r"needs bitsandbytes.*minillada\[four-bit\]"):
             load_backbone(folders / "released", bits=4)
-    monkeypatch.setattr(four_bit, "load_package", lambda name, extra: None)
     with pytest.raises(ValueError, match="matrices of 6 x 5 numbers have no blocks of 64"):
         four_bit.FourBitExperts(2, 6, 5)
 
@@ -195,10 +194,11 @@ def test_modes_that_do_not_exist(folders):
         load_backbone(folders / "released", dtype="float32", mapped=True)
     with pytest.raises(ValueError, match="give experts_on_gpu"):
         load_backbone(folders / "released", device="cuda", mapped=True)
-    with pytest.raises(ValueError, match="rounded to 8 or 4 bits, and only if they are read"):
+    with pytest.raises(ValueError, match="rounded to 8 or 4 bits, not to 5"):
         load_backbone(folders / "released", bits=5)
-    with pytest.raises(ValueError, match="rounded to 8 or 4 bits, and only if they are read"):
-        load_backbone(folders / "released", bits=4, mapped=True)
+    for files in ({"mapped": True}, {"experts_on_gpu": 2}):
+        with pytest.raises(ValueError, match="stay in their files cannot be rounded"):
+            load_backbone(folders / "released", bits=8, **files)
     assert as_dtype("float32") == torch.float32
 
 

@@ -10,7 +10,16 @@ from safetensors.torch import load_file, save_file
 
 from minillada.official import inspection
 from minillada.official.fabricate import decoder_entries, sigvq_entries, vae_entries
-from minillada.official.inspection import Free, Need, Weights, fits, inspect, needs, weights_of
+from minillada.official.inspection import (
+    Free,
+    Need,
+    Weights,
+    fits,
+    inspect,
+    needs,
+    rounded_needs,
+    weights_of,
+)
 from minillada.official.sizes import FULL, TINY
 
 
@@ -94,6 +103,9 @@ def test_memory_of_the_real_one():
     assert whole.gpu == pytest.approx(47.7, abs=0.1)  # officially about 47 GB
     assert turns.gpu == pytest.approx(45.3, abs=0.1) and fetched.gpu < 22
     assert ram.ram == whole.gpu and mapped.ram < 18
+    eight, four = rounded_needs(weights)
+    assert turns.gpu - eight.gpu == pytest.approx(30.6 - 15.4, abs=0.05)
+    assert ram.ram - four.ram == pytest.approx(30.6 - 8.6, abs=0.05)
     tiny = weights_of(TINY.backbone, {"backbone": 10**6})
     assert tiny.experts == pytest.approx(2 * 8 * 3 * 16 * 32 * 2 / 1e9)
 
@@ -108,10 +120,12 @@ def test_released_counts_are_those_of_the_classes():
 
 def test_the_table_says_what_fits_where():
     rows = [line.split(" | ") for line in inspection.memory_table().splitlines()]
-    assert len(rows) == 7 and len({len(row) for row in rows[2:]}) == 1
+    assert len(rows) == 9 and len({len(row) for row in rows[2:]}) == 1
     words = [row[3:] for row in rows[2:]]
     assert words[0] == ["–", "no drawing", "yes", "–", "– |"]
     assert words[4][3:] == ["no drawing", "yes |"]
+    assert words[5] == ["no drawing", "yes", "yes", "–", "– |"]  # 8 bits on a GPU
+    assert words[6] == ["yes", "yes", "yes", "–", "yes |"]  # 4 bits without one
 
 
 def test_what_fits():
