@@ -131,10 +131,3 @@ def check_experts(config: ModelConfig) -> None:
             f"{config.num_experts_per_tok} experts a token cannot be chosen from {kept} groups of "
             f"{experts // groups}; lower num_experts_per_tok"
         )
-
-
-def balance_experts(module: nn.Module, rate: float) -> None:
-    """`Router.balance` for every router of a model; nothing for a dense one."""
-    for part in module.modules():
-        if isinstance(part, Router):
-            part.balance(rate)

@@ -9,7 +9,6 @@ Notable choices
 
 from __future__ import annotations
 
-import json
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -41,12 +40,13 @@ LIMITS = {
 def sentence(error: ValidationError) -> str:
     """The first complaint of pydantic as one sentence that names the field."""
     first = error.errors()[0]
-    # Numbers are places in a tuple; the name of the field is enough.
+    # `loc` is the way to the value: names of fields (only they are kept) and places in tuples.
     name = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
     if first["type"] == "extra_forbidden":
         return f"{error.title} has no field {name!r}; was it written by another version?"
+    # Two kinds of "missing": a tuple that ends too early, then a field that is not there.
     place = first["loc"][-1] if first["loc"] else ""
-    if first["type"] == "missing" and isinstance(place, int):  # a tuple that ends too early
+    if first["type"] == "missing" and isinstance(place, int):
         return f"{name} needs {place + 1} or more values here, got {first['input']!r}"
     if first["type"] == "missing":
         return f"{error.title} needs the field {name!r}, which is missing"
@@ -99,7 +99,7 @@ def changed(config: C, **values: Any) -> C:
             inside = settings(value)
             value = changed(value, **{key: values[key] for key in values if key in inside})
         new[name] = value
-    # 3. Making a new object checks the values like the first ones.
+    # 3. A new object is made, which checks all of its values.
     return type(config)(**new)
 
 
@@ -116,28 +116,13 @@ def from_dict(cls: type[C], values: dict[str, Any]) -> C:
     for name, value in values.items():
         # An unknown name stays, so that pydantic's report can name it.
         inner = cls.model_fields[name].annotation if name in cls.model_fields else None
-        # A part is made by its own class. A union of classes is no `type`: pydantic itself picks
-        # the class that has these fields.
+        # A part is made by its own class, here. Where several classes are allowed (`A | B`), the
+        # annotation is no `type`; then pydantic picks the class that has these fields.
         if isinstance(inner, type) and issubclass(inner, Config) and isinstance(value, dict):
             fields[name] = from_dict(inner, value)
         else:
             fields[name] = frozen(value)
     return cls(**fields)
-
-
-def read_settings(texts: list[str]) -> dict[str, Any]:
-    """Values by name from texts such as `steps=10` or `mask_rate=[0.1, 1.0]`; values are JSON."""
-    values = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not name or not equals:
-            raise ValueError(f"a setting is written NAME=VALUE, got {text!r}")
-        try:
-            values[name] = frozen(json.loads(value))
-        except (json.JSONDecodeError, RecursionError):
-            # No JSON: a word without quotation marks, for example optimizer=muon.
-            values[name] = value
-    return values
 
 
 def frozen(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Files are whole or not there, and a folder belongs to one process."""
+"""Files are whole or not there."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from minillada import files
-from minillada.files import atomic, checksum, lock
+from minillada.files import atomic, checksum
 
 
 def names(folder):
@@ -75,50 +75,6 @@ def test_only_regular_files_are_replaced(tmp_path):
 def test_checksum_is_that_of_the_content(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert checksum(tmp_path / "x", "md5") == "900150983cd24fb0d6963f7d28e17f72"
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from minillada.files import lock
-with lock(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def holder(folder):
-    """Another process that holds the lock of `folder` until its input ends or it is killed."""
-    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], **pipes)
-    assert process.stdout.readline() == "held\n"
-    return process
-
-
-@pytest.mark.parametrize("killed", [False, True])
-def test_a_folder_belongs_to_one_process(tmp_path, killed):
-    folder = tmp_path / "run"
-    process = holder(folder)
-    sentence = f"the folder .*run is in use by process {process.pid}; wait until it has ended"
-    for _ in range(2):  # being refused takes nothing away from the owner
-        with pytest.raises(ValueError, match=sentence), lock(folder):
-            raise AssertionError("never entered")
-    if killed:
-        process.kill()
-    process.communicate()
-    with lock(folder):
-        assert (folder / ".lock").read_text() == str(os.getpid())
-        with pytest.raises(ValueError, match=f"in use by process {os.getpid()}"), lock(folder):
-            raise AssertionError("never entered")
-    with lock(folder):
-        pass
-
-
-def test_an_error_gives_the_folder_back(tmp_path):
-    with pytest.raises(RuntimeError), lock(tmp_path):
-        raise RuntimeError("training failed")
-    with lock(tmp_path):
-        pass
 
 
 def test_a_missing_data_folder_is_named_with_the_cure(tmp_path, monkeypatch):

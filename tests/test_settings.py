@@ -16,8 +16,8 @@ from minillada.config import (
     TokenizerConfig,
     TrainingConfig,
 )
-from minillada.presets import PRESETS, get_preset
-from minillada.settings import Config, changed, from_dict, read_settings, settings, to_dict
+from minillada.presets import PRESETS, get_preset, read_settings
+from minillada.settings import Config, changed, from_dict, settings, to_dict
 
 
 class Inner(Config):

@@ -29,12 +29,13 @@ from ..commit import quota
 from ..config import SamplingConfig
 from ..datasets.table import data_set_of
 from ..evaluation import evaluate, suite
-from ..files import atomic, lock
+from ..files import atomic
 from ..guidance import padding_of
 from ..layout import sides
 from ..measure.judge import load_judge
 from ..sampler import Generation
 from ..settings import changed
+from ..training.locking import lock
 from ..training.run import WEIGHTS, Run
 from ..training.state import STATE, saved_step
 from ..training.train import train

@@ -25,8 +25,8 @@ from .. import checkpoint
 from ..config import ModelConfig, Preset, SamplingConfig, TokenizerConfig
 from ..evaluation import evaluate, suite
 from ..files import atomic
-from ..presets import get_preset
-from ..settings import Config, changed, from_dict, read_settings, settings, to_dict
+from ..presets import get_preset, read_settings
+from ..settings import Config, changed, from_dict, settings, to_dict
 from ..training.checks import check_settings, check_tokens
 from ..training.state import differences
 from ..uni import DRAW

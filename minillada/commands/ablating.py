@@ -24,8 +24,8 @@ from ..ablation.plan import (
 )
 from ..ablation.report import FILES, Report
 from ..extras.packages import load_package
-from ..files import lock
-from ..settings import read_settings
+from ..presets import read_settings
+from ..training.locking import lock
 from .common import (
     Device,
     Json,

@@ -11,8 +11,8 @@ from ..datasets.table import DATASETS
 from ..evaluation import likelihood
 from ..extras import merging
 from ..model import Backbone
-from ..presets import PRESETS, get_preset
-from ..settings import changed, read_settings
+from ..presets import PRESETS, get_preset, read_settings
+from ..settings import changed
 from ..training import train as training
 from ..training.distributed import joined, local_device
 from ..training.run import Run

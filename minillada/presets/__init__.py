@@ -1,11 +1,16 @@
-"""Every preset by name. A preset is data, not code: a model, a training run and what it reads.
+"""Every preset by name, and settings as they are typed.
 
+A preset is data, not code: a model, a training run and what it reads.
 `minillada train mnist` needs no further flags. A checkpoint stores its preset beside its weights.
 """
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from ..config import Preset
+from ..settings import frozen
 from .cifar import CIFAR
 from .mnist import MNIST
 from .painters import PAINTERS
@@ -19,3 +24,18 @@ def get_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(sorted(PRESETS))}")
     return PRESETS[name]
+
+
+def read_settings(texts: list[str]) -> dict[str, Any]:
+    """Values by name from texts such as `steps=10` or `mask_rate=[0.1, 1.0]`; values are JSON."""
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise ValueError(f"a setting is written NAME=VALUE, got {text!r}")
+        try:
+            values[name] = frozen(json.loads(value))
+        except (json.JSONDecodeError, RecursionError):
+            # No JSON: a word without quotation marks, for example optimizer=muon.
+            values[name] = value
+    return values

@@ -24,7 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from ..config import TrainingConfig
-from ..moe import balance_experts
+from ..moe import Router
 from .distributed import Loss, Processes, whole_number
 from .optim import learning_rate, make_optimizers
 from .run import Run, StopSignals
@@ -151,9 +151,11 @@ def train_step(
     # 3. the update
     for optimizer in learner.optimizers:
         optimizer.step()
-    # The loads of experts are balanced by a rule, not by gradient; without experts: no effect.
+    # The loads of experts are balanced by a rule, not by gradient. A dense model has no router.
     processes.total_loads(module)
-    balance_experts(module, config.optim.balance_rate)
+    for part in module.modules():
+        if isinstance(part, Router):
+            part.balance(config.optim.balance_rate)
     return {"step": step, **numbers, "grad_norm": norm, "lr": rate}
 
 

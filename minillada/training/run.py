@@ -37,9 +37,10 @@ from .. import checkpoint
 from ..config import TrainingConfig
 from ..extras import merging
 from ..extras.packages import load_package
-from ..files import atomic, checksum, lock
+from ..files import atomic, checksum
 from ..settings import to_dict
 from .distributed import SHARDS, Processes
+from .locking import lock
 from .state import STATE, Learner, State, differences, read_state, save_state
 
 LOG, WEIGHTS, TEXT = "metrics.jsonl", "weights.safetensors", "text.json"

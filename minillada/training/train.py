@@ -17,7 +17,7 @@ from ..datasets.images import Images
 from ..datasets.pool import Pool, stored_pool
 from ..datasets.table import DATASETS, DataSet
 from ..extras import transfer
-from ..files import atomic, lock
+from ..files import atomic
 from ..measure.judge import Judge
 from ..model import Backbone
 from ..painter import Painter
@@ -35,6 +35,7 @@ from .checks import (
     check_tokens,
 )
 from .distributed import Loss, check_shared
+from .locking import lock
 from .loop import fit
 from .painters import Lesson, painter_loss, turbo_loss
 from .recipes import backbone_loss, bpe_corpus, judge_loss, tokenizer_loss

@@ -11,8 +11,9 @@ from minillada import layout
 from minillada.ablation import job as jobs
 from minillada.ablation.job import Decoder, Job, count_passes, status, steps_for
 from minillada.ablation.plan import Measurement, check_same, write_plan
-from minillada.files import checksum, lock
+from minillada.files import checksum
 from minillada.settings import changed
+from minillada.training.locking import lock
 from minillada.training.train import train
 from minillada.uni import DRAW
 

@@ -18,8 +18,8 @@ from minillada.config import ObjectiveConfig, Preset, TrainingConfig
 from minillada.datasets.pool import mnist_pool
 from minillada.extras import conversion
 from minillada.objectives import hide
-from minillada.presets import get_preset
-from minillada.settings import changed, frozen, read_settings, to_dict
+from minillada.presets import get_preset, read_settings
+from minillada.settings import changed, frozen, to_dict
 from minillada.training import recipes, train
 from minillada.training.loop import fit
 from minillada.training.run import Run

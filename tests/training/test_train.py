@@ -15,8 +15,8 @@ from minillada.datasets import mnist
 from minillada.extras import merging
 from minillada.measure.judge import Judge
 from minillada.model import Backbone
-from minillada.presets import get_preset
-from minillada.settings import changed, read_settings
+from minillada.presets import get_preset, read_settings
+from minillada.settings import changed
 from minillada.training import train
 from minillada.training.run import Run
 from minillada.vocab import text_path
