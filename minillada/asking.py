@@ -4,8 +4,8 @@ Notable choices
 - Texts are lower-cased and trimmed, because our models have read lower-case texts only. The
   vocabulary says so (`small_letters`); the official model reads every text as it is.
 - A text without any known word is used as it is, with a warning.
-- "Reading" here means to check a value that is in memory and to convert it. Picture files are read
-  by `datasets.pictures.read`.
+- "Reading" means here: a value in memory is checked and converted. Picture files are read by
+  `datasets.pictures.read`.
 - A row is one question: a text, with the image or the images that it is about.
 """
 
@@ -21,10 +21,10 @@ from torch import Tensor
 
 from .layout import DESCRIBE_QUESTION, sides
 from .vocab import Vocabulary
-from .vq import Tokenizer
+from .vq import Tokenizer, check_image_codes
 
 Images = Tensor | numpy.ndarray | list  # a batch, or a list of images
-# What models have learned since their pieces were made: these words fall apart into few letters.
+# Words that models learned after the pieces were made. `knows_a_word` finds no long piece in them.
 LATER_WORDS = {
     *("change", "flip", "instead", "paint", "picture", "push", "reflect", "repeat", "replace"),
     *("say", "slide", "write"),
@@ -210,13 +210,8 @@ def read_mask(mask: Tensor | numpy.ndarray, rows: int, tokenizer: Tokenizer) -> 
 
 def read_codes(codes: Tensor, tokenizer: Tokenizer) -> Tensor:
     """Codes `[B, h, w]`; `ValueError` unless they form grids of this tokenizer's codes."""
-    (height, width), count = sides(tokenizer.grid), len(tokenizer.embedding)
+    height, width = sides(tokenizer.grid)
     if not isinstance(codes, Tensor) or codes.dtype != torch.long or codes.ndim != 3:
         raise ValueError(f"codes must be int64 of shape [B, {height}, {width}]; see `encode`")
-    if codes.shape[1:] != (height, width):
-        raise ValueError(f"codes must form a [B, {height}, {width}] grid, got {list(codes.shape)}")
-    # An empty tensor has no smallest code.
-    if codes.numel() and not (codes.min() >= 0 and codes.max() < count):
-        low, high = int(codes.min()), int(codes.max())
-        raise ValueError(f"image codes must lie in [0, {count}), got {low} to {high}")
+    check_image_codes(codes, height, width, len(tokenizer.embedding))
     return codes

@@ -137,12 +137,7 @@ def draw_branches(vocab: Vocabulary, caption: str, grid: Grid) -> tuple[list[int
 
 
 def draw_sequence(vocab: Vocabulary, caption: str | None, codes: Tensor) -> Sequence:
-    """Text-to-image training sequence for codes `[h, w]`; `ValueError` unless h = w."""
-    # A header could name any height and width, but `draw_prompt` asks only for square images.
-    if codes.shape[0] != codes.shape[1]:
-        raise ValueError(
-            f"codes to draw must form a square grid, as in `draw_prompt`, got {list(codes.shape)}"
-        )
+    """Text-to-image training sequence: the codes `[h, w]` and the end of text are the response."""
     return sequence(vocab, "draw", [caption], [codes])
 
 
@@ -202,9 +197,9 @@ class Story:
         return ids
 
     def branches(self, grid: Grid) -> tuple[list[int], ...]:
-        """Prompts for the next image: (full, no words) if it is the first, then with a third one.
+        """Prompts for the next image: (full, no words, no images).
 
-        The third has no images: (full, no words, no images).
+        The first image of a story has only the first two, because no image stands before it.
         """
         full = self.prompt(grid=grid)
         no_words = self.prompt(words=False, grid=grid)

@@ -19,8 +19,9 @@ from .commit import row_generators
 from .config import PainterConfig
 from .flow import Says, euler, jumps, shifted
 from .painter import Painter
+from .vq import check_image_codes
 
-BATCH_SIZE = 250  # pictures at once, so that memory does not grow with their number
+BATCH_SIZE = 250  # rows at once, so that memory does not grow with their number
 
 
 @torch.no_grad()
@@ -41,10 +42,10 @@ def paint(
     steps = painter.config.painting_steps if steps is None else steps
     if steps < 1:
         raise ValueError(f"painting needs at least 1 step, got {steps}")
-    check_codes(painter.config, codes)
-    device = painter.embedding.weight.device
+    grid, device = painter.config.grid, painter.embedding.weight.device
+    check_image_codes(codes, grid, grid, painter.config.codebook_size)
     generators = row_generators(seed, len(codes))
-    painted = [sketch[:0].to(device)]  # so that nothing painted is no picture, not an error
+    painted = [sketch[:0].to(device)]  # empty: no codes give no pictures, and no error
     for first in range(0, len(codes), BATCH_SIZE):
         rows = slice(first, first + BATCH_SIZE)
         start = 2 * sketch[rows].to(device) - 1  # the network's pixels are in [-1, 1]
@@ -71,18 +72,6 @@ def follow(
     if config.turbo:
         return jumps(velocity, fresh(), times, fresh)
     return euler(velocity, fresh(), shifted(times, config.shift))
-
-
-def check_codes(config: PainterConfig, codes: Tensor) -> None:
-    """`ValueError` unless codes `[B, grid, grid]` can be those of this painter's tokenizer."""
-    grid, size = config.grid, config.codebook_size
-    advice = "take the painter of their tokenizer"
-    if codes.ndim != 3 or codes.shape[1:] != (grid, grid):
-        shape = list(codes.shape)
-        raise ValueError(f"this painter paints [B, {grid}, {grid}] codes, got {shape}; {advice}")
-    if codes.numel() and not (codes.min() >= 0 and codes.max() < size):
-        low, high = int(codes.min()), int(codes.max())
-        raise ValueError(f"this painter paints codes in [0, {size}), got {low} to {high}; {advice}")
 
 
 def load_painter(

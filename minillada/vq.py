@@ -27,8 +27,8 @@ from .config import TokenizerConfig
 from .settings import Config
 
 
-class Tokenizer(Protocol):  # of images; for texts see `vocab`
-    """What every image tokenizer has."""
+class Tokenizer(Protocol):
+    """What every image tokenizer has. (That of texts is in `vocab`.)"""
 
     @property
     def grid(self) -> int | tuple[int, int]: ...  # codes along each side, or height and width
@@ -39,6 +39,17 @@ class Tokenizer(Protocol):  # of images; for texts see `vocab`
     def check_images(self, images: Tensor) -> None: ...
     def encode(self, images: Tensor) -> Tensor: ...
     def decode(self, codes: Tensor) -> Tensor: ...
+
+
+def check_image_codes(codes: Tensor, height: int, width: int, codebook_size: int) -> None:
+    """`ValueError` unless codes form grids `[B, height, width]` and lie in [0, codebook_size)."""
+    if codes.ndim != 3 or codes.shape[1:] != (height, width):
+        found = f"{list(codes.shape)}; do they come from another tokenizer?"
+        raise ValueError(f"image codes must form a [B, {height}, {width}] grid, got {found}")
+    # An empty tensor has no smallest code.
+    if codes.numel() and not (codes.min() >= 0 and codes.max() < codebook_size):
+        found = f"{int(codes.min())} to {int(codes.max())}; do they come from another tokenizer?"
+        raise ValueError(f"image codes must lie in [0, {codebook_size}), got {found}")
 
 
 class Quantised(NamedTuple):
@@ -96,7 +107,7 @@ class Codebook(nn.Module):
             self.sums[dead] = flat[chosen] * average_use
             self.counts[dead] = average_use
 
-        # 3. the mean, sums / counts, would have the same direction, and only the direction is kept
+        # 3. Only the direction is kept, so the sum serves as well as the mean, sums / counts.
         self.embedding.copy_(F.normalize(self.sums, dim=-1))
         return len(dead)
 
@@ -119,7 +130,8 @@ class ResidualBlock(nn.Module):
 class CaptionTower(nn.Module):
     """Both sides of the alignment loss: an image's tokens and a caption's pieces.
 
-    SigLIP compares an image with the captions of its batch. Ours repeat: it meets each once.
+    SigLIP compares an image with the captions of its batch. Ours would repeat in a batch. But there
+    are few different ones, so an image is compared with all of them, each once.
     """
 
     def __init__(self, config: TokenizerConfig, width: int = 64):
@@ -127,7 +139,7 @@ class CaptionTower(nn.Module):
         self.image = nn.Sequential(
             nn.Linear(config.tokens * config.code_dim, 128), nn.SiLU(), nn.Linear(128, width)
         )
-        # A shorter caption is filled up with the end of a text, id 0, which counts nothing.
+        # Shorter captions end with id 0, the end of a text. The mean leaves this id out.
         self.pieces = nn.EmbeddingBag(config.caption_vocab_size, 128, mode="mean", padding_idx=0)
         self.text = nn.Sequential(nn.SiLU(), nn.Linear(128, width))
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())  # initial values as in SigLIP
@@ -205,12 +217,7 @@ class ImageTokenizer(nn.Module):
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Pixels `[B, C, H, W]` in [0, 1] from codes `[B, h, w]`."""
-        size, grid = len(self.embedding), self.grid
-        if codes.ndim != 3 or codes.shape[1:] != (grid, grid):
-            raise ValueError(f"codes must form a [B, {grid}, {grid}] grid, got {list(codes.shape)}")
-        if codes.numel() and not (codes.min() >= 0 and codes.max() < size):
-            low, high = int(codes.min()), int(codes.max())
-            raise ValueError(f"codes must lie in [0, {size}), got {low} to {high}")
+        check_image_codes(codes, self.grid, self.grid, len(self.embedding))
         return self.decoder(rearrange(self.embedding[codes], "b h w d -> b d h w"))
 
 

@@ -19,13 +19,11 @@ from .commit import row_generators
 from .config import SamplingConfig
 from .layout import Story, sides
 from .model import Backbone
-from .painting import load_painter, paint
+from .painting import BATCH_SIZE, load_painter, paint
 from .sampler import Generation, Tokens, generate
 from .settings import changed
 from .vocab import BOI, IMAGE, Vocabulary
 from .vq import ImageTokenizer
-
-BATCH_SIZE = 250  # at most so many rows at once, so that memory does not grow with the number
 
 # Drawing samples, for variety, and uses guidance; describing takes the most likely word (notebook
 # 08 plots both). The last block is not filled beyond the answer (`fill_tail`): an image has exactly
@@ -48,8 +46,8 @@ class Traced(NamedTuple):
 class Writer(nn.Module):
     """Backbone, image tokenizer and vocabulary that were trained together.
 
-    `info` is the JSON that belongs to the backbone. `write`, `fill_images` also return the record
-    (`Generation`) of how they decoded; `reply` and the methods for stories return texts only.
+    `info` is the JSON that belongs to the backbone. `write` and `fill_images` return what was
+    written and the record (`Generation`) of how it was decoded, the other methods no record.
     """
 
     def __init__(
@@ -98,9 +96,9 @@ class Writer(nn.Module):
     ) -> tuple[list[list[int]], Generation]:
         """The ids after the prompt of each row, and the record of the first batch only.
 
-        `answer` is their number, or `[rows, length]` with the mask's id where one is to be found.
-        The record is for pictures of the steps. Rows of other lengths have records of their own,
-        which nobody looks at. Without `generators` row r uses seed r.
+        `answer` says how many ids. Or it is `[rows, length]` itself: ids that stay, and the mask's
+        id where one is to be found. The record serves pictures of the steps, so that of the first
+        batch is enough. Without `generators` row r uses seed r.
         """
         if generators is None:
             generators = row_generators(0, len(rows))
@@ -159,9 +157,9 @@ class Writer(nn.Module):
     ) -> tuple[list[list[int]], list[list[int]]]:
         """At most `length` ids of text after each prompt, and the header of the image that begins.
 
-        The header is empty if none begins. A block is filled in any order. If the text ends inside
-        it, the rest of the block already belongs to the image. So no token is forbidden here. These
-        codes are cut off afterwards, and the image is drawn by `fill_images`, with guidance.
+        The header is empty if no image begins. No token is forbidden here: if the text ends inside
+        a block, the rest of the block already belongs to the image. What belongs to it is cut off,
+        and `fill_images` draws the image anew, with guidance.
         """
         begin, image = (self.vocab.markup(token)[0] for token in (BOI, IMAGE))
         # The first of these, or the first code, ends the text, whichever the model wrote.

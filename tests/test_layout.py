@@ -114,10 +114,12 @@ def test_grids_are_as_large_as_the_size_tokens_of_the_vocabulary():
         draw_prompt(large, "a thin one", 65)
 
 
-def test_codes_that_do_not_fit_the_header_are_refused():
-    """A header is square here; 2 x 3 codes behind "2 by 2" are nothing a model was trained on."""
-    with pytest.raises(ValueError, match="square"):
-        draw_sequence(vocab, "a thin one", torch.zeros(2, 3, dtype=torch.long))
+def test_a_drawing_begins_with_the_prompt_that_asks_for_it():
+    """Also if it is no square: a model is trained on exactly what it is asked later."""
+    sequence = draw_sequence(vocab, "a thin one", torch.zeros(2, 3, dtype=torch.long))
+    prompt = draw_prompt(vocab, "a thin one", (2, 3))
+    assert sequence.ids[: sequence.prompt_length] == prompt
+    assert len(sequence.ids) == len(prompt) + 2 * 3 + 2  # codes, the end of the image, of the text
 
 
 # --- every task ----------------------------------------------------------------------------------

@@ -96,8 +96,8 @@ def test_a_turbo_painter_jumps(small):
     ("codes", "steps", "sentence"),
     [
         (torch.zeros(1, 2, 2, dtype=torch.long), 0, "at least 1 step, got 0"),
-        (torch.zeros(1, 4, 4, dtype=torch.long), 1, r"paints \[B, 2, 2\] codes, got \[1, 4, 4\]"),
-        (torch.full((1, 2, 2), 5), 1, r"codes in \[0, 5\), got 5 to 5; take the painter"),
+        (torch.zeros(1, 4, 4, dtype=torch.long), 1, r"form a \[B, 2, 2\] grid, got \[1, 4, 4\]"),
+        (torch.full((1, 2, 2), 5), 1, r"\[0, 5\), got 5 to 5; do they come from another"),
         (torch.full((1, 2, 2), -1), 1, r"got -1 to -1"),
     ],
 )
