@@ -38,17 +38,18 @@ class Batch(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One of `of` parts into which the rows of a training step are dealt, one to each in turn.
+    """One of the parts in which the rows of a training step are computed (not a `layout.Part`).
 
-    A part belongs to one of several processes, or to one of several passes of a process.
+    A part belongs to one of several processes, or to one of several passes of a process. Rows are
+    dealt like cards: row 0 to part 0, row 1 to part 1, and so on, then again to part 0.
     """
 
-    number: int = 0
-    of: int = 1
-    first: int = 0  # rows of the step that were dealt before this batch; the dealing goes on
+    number: int = 0  # of this part
+    of: int = 1  # how many parts there are
+    first: int = 0  # a step of several batches: rows before this batch, which were dealt already
 
     def has(self, rows: Tensor) -> Tensor:
-        """Whether each of the rows, by its number in the batch, is in this part."""
+        """Which of the rows, given by their numbers in the batch, are in this part; bool."""
         return (rows + self.first) % self.of == self.number
 
 
@@ -83,8 +84,8 @@ def by_shape(sequences: list[Sequence], vocab: Vocabulary, multiple: int) -> lis
     """`collate` for sequences of many tasks, those of equal shapes together.
 
     A shape is the padded length and the block (of `multiple` tokens) in which the response begins.
-    In one single batch, every sequence would be padded to the longest, and every block from the
-    earliest response on would be computed for all.
+    In one single batch, all would be padded to the longest sequence and computed from the block in
+    which the earliest response begins.
     """
     # shape -> its sequences
     groups: dict[tuple[int, int], list[Sequence]] = {}

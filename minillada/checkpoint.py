@@ -188,10 +188,10 @@ def build(cls: Stored[M], config: Any) -> M:
 
 def check_sizes(cls: Stored[M], config: Any, tensors: Tensors, path: Path) -> None:
     """`ValueError`, before memory is taken, unless the configuration asks for these tensors."""
-    made = []  # how many tensors of a file each parameter is
+    made = []  # for each parameter so far: as how many tensors a file holds it
 
     # A wrong configuration may ask for 100,000 experts, and to build them takes minutes, even on
-    # `meta`. So torch calls `count` for each parameter: building stops at more than the file has.
+    # `meta`. So torch calls `count` for each new parameter, and stops at more than the file has.
     def count(module: nn.Module, name: str, parameter: Any) -> None:
         made.append(len(parameter) if isinstance(module, Experts) else 1)  # a stack is many
         if sum(made) > len(tensors):

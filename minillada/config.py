@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from .settings import Config
 
 TEXT_VOCAB_SIZE = 384  # 256 bytes, the special tokens and every merge that the captions support
-Share = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]  # a number from 0 to 1
 
 
 # --- models --------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ class TokenizerConfig(Config):
     edge_weight: float = Field(0.3, ge=0)  # of an extra loss on image edges; keeps strokes sharp
     feature_weight: float = Field(0.0, ge=0)  # of a loss on the features of `Preset.teacher`
     colour_weight: float = Field(0.0, ge=0)  # of a loss on the mean colour of every token's pixels
-    unquantised_steps: int = Field(0, ge=0)  # first steps without a codebook, which starts then
+    unquantised_steps: int = Field(0, ge=0)  # so many first steps do without the codebook
 
     @property
     def grid(self) -> int:
@@ -64,8 +64,8 @@ class JudgeConfig(Config):
     classes: int = Field(10, ge=2, le=100_000)
     width: int = Field(32, ge=1, le=65_536)
     features: int = Field(64, ge=1, le=65_536)  # penultimate layer, where Fréchet distances live
-    whitened: bool = False  # a body for photographs (`measure/whitened.py`); features = 4 * width
-    flips: bool = False  # a mirrored image shows the same: train on both, classify by both
+    whitened: bool = False  # layers for photographs (`measure/whitened.py`); features = 4 * width
+    flips: bool = False  # also train on mirrored images, and classify by the image and its mirror
     label_smoothing: Share = 0.0  # of the target that is spread over all classes
 
 
@@ -81,7 +81,7 @@ class PainterConfig(Config):
     condition_width: int = Field(64, ge=8, le=65_536)  # channels of codes and of time
     feature_weight: float = Field(1.0, ge=0)  # of a loss on the features of `Preset.teacher`
     blocks: int = Field(1, ge=1, le=100)  # on the way down and up; the inner level has twice
-    turbo: bool = False  # paints with `jumps`, not with `euler`
+    turbo: bool = False  # paints with `flow.jumps`, not with `flow.euler`
     painting_steps: int = Field(50, ge=1, le=10_000)  # if not said otherwise
     shift: float = Field(1.0, gt=0, le=1000)  # of the times; above 1: more steps near the noise
 
@@ -165,14 +165,14 @@ class DataConfig(Config):
     """What examples are made of."""
 
     mixture: tuple[tuple[str, float], ...] = ()  # shares of the tasks (`tasks.table.trained`)
-    varied: bool = False  # vary the wording of what is asked
-    many_wordings: bool = False  # in many more ways: polite, numerals (`tasks/wordings.py`)
+    varied: bool = False  # ask for the same thing in several wordings
+    many_wordings: bool = False  # in many: polite ones, numerals, … (`tasks/wordings.py`)
     held_out: int = Field(9, ge=0)  # pairs of `tasks.numbers.HELD_OUT` that are not learned
-    unconditional_rate: Share = 0.1  # share of image prompts made a branch, for guidance
+    unconditional_rate: Share = 0.1  # share of image prompts with a part left out, for guidance
     pack_length: int = Field(0, ge=0)  # pack sequences into rows of so many tokens; 0: do not
-    mirrored: bool = False  # mirror half of a painter's images: more of them, and as true
+    mirrored: bool = False  # mirror half of a painter's images, so that it sees more of them
     operation_share: Share = 0.0  # share of a tokenizer's images that are edited first
-    fresh_codes: bool = False  # encode images that are moved at random, though codes are stored
+    fresh_codes: bool = False  # encode randomly moved images; do not read the stored codes
 
 
 class TrainingConfig(Config):
@@ -214,7 +214,7 @@ class SamplingConfig(Config):
     top_k: int | None = Field(None, ge=1)
     top_p: float | None = Field(None, gt=0, le=1)
     guidance: float = Field(1.0, ge=-1e4, le=1e4)  # factor of (with words − without); 1 is none
-    guidance_image: float = Field(0.0, ge=-1e4, le=1e4)  # (no text − no image); 0 is none
+    guidance_image: float = Field(0.0, ge=-1e4, le=1e4)  # factor of (no text − no image); 0: none
     rescale: Share = 0.0  # 1: logits spread as widely as without guidance; official 0.7
     minimal_topk: int = Field(1, ge=1)  # official name; steps <= length of the answer / this
     edit_threshold: Share = 1.0  # rewrite a token if another is more probable than this; 1: off

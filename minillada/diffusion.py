@@ -30,9 +30,9 @@ def sample_mask_rates(
 ) -> Tensor:
     """Mask rates t `[rows, blocks]`, uniform on [low, high] and spread evenly over the rows.
 
-    Every t is uniform. In each column the rows take one t from each of `rows` equal parts of the
-    interval (stratified sampling). It is free, but helps little (notebook 04): the weighted loss
-    has nearly the same mean at any t, and its noise comes from *which* tokens are masked.
+    Each t is uniform, but in a column every row takes its t from another of `rows` equal parts
+    (stratified sampling). This costs nothing, but helps little (notebook 04): the weighted loss has
+    nearly the same mean at any t, and its noise comes from *which* tokens are masked.
     """
     offset = torch.rand(1, blocks, generator=generator)  # of a column, the same in each part
     order = torch.rand(rows, blocks, generator=generator).argsort(0)  # which row takes which part
@@ -53,9 +53,9 @@ def replace_tokens(
 ) -> Tensor:
     """`ids` `[B, L]` with token-to-token noise (LLaDA2.1): some right tokens become wrong ones.
 
-    Each token at `visible` is replaced with probability `share`, text by text and image codes (from
-    `image_offset` on) by codes: by any of those that stand at `visible` in the batch, perhaps by
-    itself. From the whole vocabulary, nearly all would be bytes that no caption contains.
+    Each token at `visible` is replaced with probability `share` by a random one of those at
+    `visible` in the batch, perhaps by itself: text by text, codes (ids from `image_offset` on) by
+    codes. A random id of the vocabulary would mostly be a byte that no caption contains.
     """
     chosen = visible & (torch.rand(ids.shape, generator=generator).to(ids.device) < share)
     noisy, image = ids.clone(), ids >= image_offset
@@ -113,8 +113,8 @@ def masked_cross_entropy(backbone: Backbone, batch: Batch, view: View, block_siz
 def cross_entropy(logits: Tensor, batch: Batch, view: View, part: Part = WHOLE) -> Tensor:
     """−log p in nats of the N tokens of `view.masked`, `[N]`, for the `masked_logits` of a part.
 
-    The nats of other parts are 0. Objectives are linear in them (`right_entropy` is not) and divide
-    by numbers of the whole batch, so the losses of all parts of the same view add up.
+    The nats of tokens in other parts are 0, so the losses of all parts of a view add up: objectives
+    are linear in the nats (`right_entropy` is not) and divide by numbers of the whole batch.
     """
     answers = view.repeat(batch.ids)[view.masked]  # [N]
     if part.of == 1:
@@ -144,7 +144,8 @@ def sample_view(
     batch: Batch, block_size: int, mask_id: int, config: ObjectiveConfig, generator: Generator
 ) -> View:
     """The noisy copies that `config` asks for; if `complementary`, each followed by its inverse."""
-    ids, targets = (x.repeat_interleave(config.views, dim=0) for x in (batch.ids, batch.targets))
+    ids = batch.ids.repeat_interleave(config.views, dim=0)  # [B·K, L]
+    targets = batch.targets.repeat_interleave(config.views, dim=0)
     blocks = ids.shape[1] // block_size  # in a row
     per_row = blocks if config.mask_rate_per == "block" else 1  # rates
     rates = sample_mask_rates(len(ids), per_row, *config.mask_rate, generator).to(ids.device)
@@ -161,7 +162,7 @@ def block_diffusion_loss(
     generator: Generator,
     part: Part = WHOLE,
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss that `config` describes, a scalar, and metrics in nats a token, or a part's share.
+    """The loss that `config` describes, and metrics in nats a token; those of all parts add up.
 
     `text_weight` multiplies the nats of text tokens (not the denominator): images have many codes
     with high nats, and without it the few words that decide an answer would count little.
@@ -179,7 +180,7 @@ def block_diffusion_loss(
         noisy = replace_tokens(view.noisy, targets & ~view.masked, share, offset, generator)
         view, scored = view._replace(noisy=noisy), targets  # visible targets count, too
 
-    # 2. One forward pass: −log p of the N tokens that are scored.
+    # 2. One forward pass: −log p of the N scored tokens, which `asked` names in its field `masked`.
     asked = view._replace(masked=scored)
     logits = masked_logits(backbone, batch, asked, block_size, part)  # [N, V]
     nats = cross_entropy(logits, batch, asked, part)  # [N]

@@ -37,7 +37,7 @@ class Expert(NamedTuple):
 
 
 class Stock(Protocol):
-    """What `combine` needs: how many experts there are, and a list from which it takes some."""
+    """What `combine` needs: `Experts`, or experts that are not in memory (`official/mapped.py`)."""
 
     def __len__(self) -> int: ...
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from . import asking, layout
 from .asking import Images
+from .batching import padded
 from .commit import Tokens, row_generators
 from .config import SamplingConfig
 from .guidance import open_branches, padding_of
@@ -62,7 +63,7 @@ class Filler(Writer):
         seed: int = 0,
         **sampling,
     ) -> Traced:
-        """`inpaint` of images that are codes already, with codes and record."""
+        """`inpaint` of images that are codes already; returns the new codes and all steps, too."""
         codes = asking.read_codes(codes, self.tokenizer).cpu()
         hidden = asking.read_mask(mask, len(codes), self.tokenizer).cpu()  # [B, h, w]
         # 1. the settings of drawing, with other borders if something is shown
@@ -104,7 +105,7 @@ class Filler(Writer):
                 owners.append(number)
         if not masked:
             return []
-        # 2. the blanks are filled in; the end of the text is where it is
+        # 2. The blanks are filled in. Where the text ends is given, so no other end is written.
         allowed = self.vocab.is_text()
         allowed[self.vocab.eos_id] = False
         given = torch.tensor(masked)  # [N, answer_length]
@@ -168,7 +169,7 @@ def log_likelihood(
     alone = changed(config, guidance=1.0)  # one branch
     branches = open_branches(writer.backbone, prompt, alone, tokens.mask, (), True, shift)
     start = shift + prompt.shape[1]
-    total = -(-(start + length) // size) * size  # whole blocks
+    total = padded(start + length, size)  # whole blocks
     canvas = torch.full((len(prompt), total), tokens.mask, device=prompt.device)
     score = torch.zeros(len(prompt), device=prompt.device)
     for index in range(start, start + length):

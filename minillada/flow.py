@@ -5,7 +5,7 @@ After Lipman et al. 2023 (arXiv 2210.02747); the official painter of LLaDA2.0-Un
 Notable choices
 - A picture x_1 and noise x_0 are mixed, `x_t = t x_1 + (1 - t) x_0`: at t = 0 all is noise. Along
   this line the velocity is `x_1 - x_0`. Painting follows the expected velocity from t = 0 to 1.
-- Whoever says the picture x̂_1 also says the velocity, `(x̂_1 - x) / (1 - t)`.
+- A network predicts ("says") the picture x̂_1. The velocity follows: `(x̂_1 - x) / (1 - t)`.
 - A consistency model (arXiv 2303.01469) says where the path from x ends. So it can jump there, and
   a few jumps with fresh noise between them are enough.
 """
@@ -42,9 +42,9 @@ def euler(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
 
 
 def jumps(velocity: Velocity, noise: Tensor, times: Tensor, fresh: Callable[[], Tensor]) -> Tensor:
-    """Jump to the end that the velocity promises, then back to the next time with fresh noise.
+    """Jump to the end of the path, then back to the next time with fresh noise, and so on.
 
-    For the velocity of a consistency model. The last jump stays.
+    For a consistency model, whose velocity points to the end. The last jump gets no noise.
     """
     x = noise
     for now, then in pairwise(times):
@@ -56,11 +56,11 @@ def jumps(velocity: Velocity, noise: Tensor, times: Tensor, fresh: Callable[[], 
 def consistency_target(
     student: Says, teacher: Says, x: Tensor, now: Tensor, then: Tensor, substeps: int = 1
 ) -> Tensor:
-    """What a student must say at x and times `now` `[B]`: what it says at `then`, on the same path.
+    """What a student should say at x and the times `now` `[B]`: what it says later on the path.
 
-    The path from `now` to `then` is the teacher's, in `substeps` Euler steps. It ends at
-    `then = 1`, where nothing is left to say: the point itself is the picture. So a student that
-    agrees with itself from time to time says the end of the teacher's path. No gradient flows here.
+    The teacher leads from x to the time `then` in `substeps` Euler steps, and the student speaks
+    there. At `then = 1` the path has ended, and its point is the picture. So a student that says
+    the same along the whole path says its end. No gradient flows here.
     """
     column = (-1, 1, 1, 1)
     point, t, step = x, now, (then - now) / substeps

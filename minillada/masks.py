@@ -63,9 +63,9 @@ class Places(NamedTuple):
     def at(self, *index: Any) -> Places:
         """The same fields at some of the tokens: `index` selects in the dimension N.
 
-        A None in it adds a dimension, as usual: `at(queries, None)` gives a column.
+        As in any index of a tensor, None adds a dimension: `at(queries, None)` gives a column.
         """
-        # `documents` have the dimension of the rows in front, which stays whole.
+        # `document` has a dimension more, that of the rows, which stays whole.
         document = None if self.document is None else self.document[:, *index]
         return Places(self.view[index], self.block[index], document)
 

@@ -176,7 +176,7 @@ class Backbone(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Mask = None, position_ids: Tensor | None = None
     ) -> Tensor:
-        """`hidden_states`, then `logits`; `ValueError` for bad ids or positions, or too many."""
+        """`hidden_states`, then `logits`; `ValueError` for wrong ids, positions or lengths."""
         self.check_ids(input_ids)
         if position_ids is not None:
             check_numbers("positions", position_ids, self.config.max_position_embeddings)

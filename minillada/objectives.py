@@ -20,8 +20,8 @@ from torch import Tensor
 class View(NamedTuple):
     """What the model is shown: K noisy copies of each of the B rows, next to each other.
 
-    One `View` holds all B·K copies. K is `views` in the configuration, and the number of a copy is
-    `Places.view` in `masks`.
+    One `View` holds all B·K copies. (In `masks`, a view is one of them: `Places.view` is the number
+    of a copy.) K is `views` in the configuration.
 
     `noisy` `[B·K, L]` holds ids of which some are masked, and `masked` `[B·K, L]` says which.
     `rates` `[B·K, L/L_B]` holds the probability t with which each block was masked.

@@ -9,8 +9,8 @@ Notable choices
 - The decoder's picture of the codes is a sketch that the painter starts from: it is one more input,
   and the network says what has to be added to it. The official painter has no such sketch. Ours
   paints the sketch before any training; the same training from nothing takes far longer.
-- Codes are read once a picture: their vectors, then a block on the small grid, which every block of
-  the U-Net adds to its own pixels.
+- Codes do not change while a picture is painted, so they are read once (`read`). Every block of the
+  U-Net adds what was read to its own pixels.
 - A turbo painter has the same network, distilled to say where the path ends (`flow.jumps`).
 """
 
@@ -92,8 +92,8 @@ class Painter(nn.Module):
 
         x, sketch and picture are `[B, C, H, W]` with pixels in [-1, 1].
         """
-        # Eight waves of the time, the slowest one a quarter long: a number from which layers can
-        # tell any two times.
+        # Cosine and sine of eight multiples of the time, up to a quarter turn for the slowest:
+        # layers tell two times apart more easily by 16 numbers than by one.
         angles = t[:, None] * (math.pi / 2 * torch.arange(1, 9, device=t.device))  # [B, 8]
         time = self.time(torch.cat([angles.cos(), angles.sin()], dim=1))
         outer = self.enter(F.pixel_unshuffle(torch.cat([x, sketch], 1), 2))  # [B, W, H/2, W/2]

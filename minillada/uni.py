@@ -42,7 +42,7 @@ class Uni(Filler):
     only. `ValueError`, in one sentence, for texts, images or settings that a task cannot use.
     """
 
-    # What the official model has otherwise (`official.calls`). Lengths are in tokens.
+    # The class of the official model has other values here (`official.calls`). Lengths in tokens.
     thinking = 96, THINK  # the longest thought counts nine numbers
     telling = 16, DESCRIBE  # the texts of a story
     max_images = 10  # of a story, as officially
@@ -59,7 +59,7 @@ class Uni(Filler):
     def draw_traced(
         self, captions: list[str], *, seed: int = 0, use_cache: bool = True, **sampling
     ) -> Traced:
-        """`draw`, with codes and record; `use_cache=False` is slow, and draws the same."""
+        """`draw`, with codes and all steps; `use_cache=False` is slow, but draws the same."""
         texts = asking.read_texts(captions, self.vocab)
         rows = [layout.draw_branches(self.vocab, text, self.tokenizer.grid) for text in texts]
         # A model whose JSON names other settings draws best with those.
@@ -109,7 +109,7 @@ class Uni(Filler):
         guidance_text: float | None = None,  # None: the model's own, or that of `EDIT`
         **sampling,
     ) -> Traced:
-        """`edit` of images that are codes already, with codes and record."""
+        """`edit` of images that are codes already; returns the new codes and all steps, too."""
         asking.check_learned(self.info)
         if "guidance" in sampling:
             raise ValueError("an edit has two scales; give guidance_text or guidance_image")

@@ -77,6 +77,7 @@ class Vocabulary:
     small_letters = True  # whether models with this vocabulary know small letters only
 
     def __init__(self, tokenizer: TextTokenizer, codebook_size: int):
+        # Two copies of the pieces: one reads special tokens as such, the other as plain text.
         self._markup = tokenizer
         self._plain = TextTokenizer.from_str(tokenizer.to_str())
         # In the library, this flag means: special strings are encoded as ordinary text.
