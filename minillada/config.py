@@ -38,7 +38,7 @@ class TokenizerConfig(Config):
     channels: int = Field(1, ge=1, le=4)
     patch_size: int = Field(8, ge=2, le=64)  # pixels per token side
     codebook_size: int = Field(512, ge=2, le=1_000_000)
-    code_dim: int = Field(32, ge=1, le=65_536)
+    code_dim: int = Field(32, ge=1, le=65_536)  # numbers in the vector of a code
     width: int = Field(24, ge=8, le=65_536)  # channels after the first convolution
     caption_vocab_size: int = Field(TEXT_VOCAB_SIZE, ge=1)  # text ids that `vq.CaptionTower` reads
     alignment_weight: float = Field(0.015, ge=0)  # of the caption loss; 0: learn pixels only
@@ -106,8 +106,8 @@ class ModelConfig(Config):
     num_experts: int = Field(0, ge=0, le=100_000)  # routed experts a layer; 0 is a dense model
     num_experts_per_tok: int = Field(2, ge=1)
     num_shared_experts: int = Field(1, ge=1)
-    n_group: int = Field(1, ge=1)
-    topk_group: int = Field(1, ge=1)
+    n_group: int = Field(1, ge=1)  # experts are in so many groups (moe.py)
+    topk_group: int = Field(1, ge=1)  # and a token chooses from the best of them
     moe_intermediate_size: int = Field(96, ge=1, le=1_000_000)
     routed_scaling_factor: float = Field(2.5, gt=0)
     first_k_dense_replace: int = Field(1, ge=0)  # so many first layers stay dense
@@ -124,8 +124,8 @@ class OptimizerConfig(Config):
     warmup_steps: int = Field(50, ge=0)
     final_lr_fraction: Share = 0.02  # where the cosine decay ends
     weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[Share, Share] = (0.9, 0.99)
-    grad_clip: float = Field(1.0, gt=0)
+    betas: tuple[Share, Share] = (0.9, 0.99)  # decay of the means of gradients and of squares
+    grad_clip: float = Field(1.0, gt=0)  # a longer gradient is cut to this length
     balance_rate: float = Field(0.001, ge=0)  # step size that balances experts (moe.py)
 
 
@@ -182,7 +182,7 @@ class TrainingConfig(Config):
     batch_size: int = Field(128, ge=1)
     accumulate: int = Field(1, ge=1)  # passes that share a batch: less memory, the same step
     seed: int = Field(0, ge=0, le=2**31)
-    bfloat16: bool = False
+    bfloat16: bool = False  # train with numbers of half the size (autocast)
     compile: bool = False  # torch.compile: minutes for the first steps, the others a little faster
     activation_checkpointing: bool = False  # less memory, a third more work
     # (share of the run at which it begins, block size); empty: the model's own throughout.

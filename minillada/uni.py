@@ -43,8 +43,8 @@ class Uni(Filler):
     """
 
     # The class of the official model has other values here (`official.calls`). Lengths in tokens.
-    thinking = 96, THINK  # the longest thought counts nine numbers
-    telling = 16, DESCRIBE  # the texts of a story
+    thinking = 96, THINK  # length and settings of a thought; the longest counts nine numbers
+    telling = 16, DESCRIBE  # length and settings of the texts of a story
     max_images = 10  # of a story, as officially
     edit_branches = staticmethod(layout.edit_branches)
 

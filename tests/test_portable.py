@@ -22,10 +22,10 @@ GUARDED = {
     "minillada/ablation/launch.py": 'hasattr(os, "sched_getaffinity")',
     "minillada/course/grading.py": 'hasattr(os, "killpg")',
     "minillada/course/worker.py": 'hasattr(os, "setsid")',
-    "minillada/files.py": 'sys.platform == "win32"',
     "minillada/official/inspection.py": 'hasattr(os, "sysconf")',
     "minillada/official/memory.py": "Linux only",
     "minillada/official/shards.py": 'hasattr(os, "posix_fadvise")',
+    "minillada/training/locking.py": 'sys.platform == "win32"',
     "tests/course/test_grading.py": "os.getppid()",  # what a student writes, as a text
     "tests/commands/test_cli.py": 'os.name != "nt"',
     "tests/datasets/test_pictures.py": 'hasattr(os, "mkfifo")',
