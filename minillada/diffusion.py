@@ -97,11 +97,11 @@ def masked_logits(
         mine = part.has(torch.arange(rows, device=device))  # [B]
         ids, masked = ids[mine], masked[mine]
         documents = documents[mine] if documents is not None and len(ids) else None
-    positions = torch.cat([noisy.repeat(copies), clean])[None]
+    positions = torch.cat([noisy.repeat(copies), clean])[None]  # [1, K·(stop − start) + last]
     mask = training_mask(noisy, clean, block_size, copies, documents)
     hidden = backbone.hidden_states(ids, mask, positions)  # [B, K·(stop − start) + last, H]
 
-    # 3. Logits where a token is masked.
+    # 3. Logits where a token is masked, in the noisy copies; the clean one stands behind them.
     return backbone.logits(hidden[:, : masked.shape[1]][masked])
 
 

@@ -136,7 +136,7 @@ class Writer(nn.Module):
         tokens = self.tokens(allowed)
         answer = height * width if given is None else given
         written, record = self.write(rows, answer, config, tokens, generators, cache)
-        ids = torch.tensor(written, dtype=torch.long).view(len(rows), height, width)
+        ids = torch.tensor(written, dtype=torch.long).view(len(rows), height, width)  # [B, h, w]
         if not allowed[ids].all():
             # Forbidden tokens have logits of −inf. Only NaN logits let the sampler pick one.
             raise ValueError("the model predicts no numbers (NaN), so its weights are damaged")
