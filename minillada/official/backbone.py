@@ -12,6 +12,7 @@ Notable choices
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ ROUTED = ".mlp.experts."
 # layer, number of the expert (none where they are stacked), projection
 EXPERT = r"model\.layers\.(\d+)\.mlp\.experts\.(?:(\d+)\.)?(\w+_proj)(?:\.weight)?"
 MOST_EXPERTS = 10_000  # of a layer
+READERS = 2  # files that are read at the same time
 
 
 def load_backbone(
@@ -212,5 +214,12 @@ def fill(backbone: Backbone, stored: dict[str, Stored], sums: dict[str, str]) ->
         places[name].view(-1)[start : start + len(numbers)].copy_(numbers)
 
     forget = crowd_memory(stored.values())
-    for path, inside in by_file(stored.values()):
-        read_file(path, inside, place, sums, forget)
+
+    def read(file: tuple[Path, list[Stored]]) -> None:
+        # This mode belongs to a thread. With it, a model made in it can be filled, too.
+        with torch.inference_mode():
+            read_file(*file, place, sums, forget)
+
+    # While one file waits for the disk, numbers of another one are checked and copied.
+    with ThreadPoolExecutor(READERS) as readers:
+        list(readers.map(read, by_file(stored.values())))  # raises the first fault

@@ -211,6 +211,14 @@ def test_one_file_without_an_index(folder, tmp_path, quiet):
     assert torch.equal(load_backbone(tmp_path / "single")(ids), load_backbone(folder)(ids))
 
 
+def test_a_model_made_in_inference_mode_is_the_same(folders):
+    """Its memory may be written to only in this mode, which other threads do not have."""
+    with torch.inference_mode():
+        inside = load_backbone(folders / "released").state_dict()
+    outside = load_backbone(folders / "released").state_dict()
+    assert all(torch.equal(inside[key], outside[key]) for key in outside)
+
+
 def test_many_small_pieces_that_the_system_forgets(folders, monkeypatch):
     whole = load_backbone(folders / "released").state_dict()
     monkeypatch.setattr(shards, "PIECE", 100)
