@@ -66,7 +66,7 @@ def sentence(error: ValidationError) -> str:
 C = TypeVar("C", bound=Config)
 
 
-def settings(config: Config) -> dict[str, Any]:
+def plain_fields(config: Config) -> dict[str, Any]:
     """All plain fields as one flat dict, name -> value.
 
     A configuration inside is replaced by its own fields and is no entry itself.
@@ -75,7 +75,7 @@ def settings(config: Config) -> dict[str, Any]:
     for name in type(config).model_fields:
         value = getattr(config, name)
         if isinstance(value, Config):
-            found |= settings(value)
+            found |= plain_fields(value)
         else:
             found[name] = value
     return found
@@ -84,7 +84,7 @@ def settings(config: Config) -> dict[str, Any]:
 def changed(config: C, **values: Any) -> C:
     """A copy with some fields changed, wherever they stand. `ValueError` for an unknown name."""
     fields = type(config).model_fields  # of this class: plain fields and whole parts
-    known = settings(config)  # plain fields at any depth
+    known = plain_fields(config)  # plain fields at any depth
     # 1. Every name must be one of these.
     for name in values:
         if name not in known and name not in fields:
@@ -96,7 +96,7 @@ def changed(config: C, **values: Any) -> C:
         value = values.get(name, getattr(config, name))
         if isinstance(value, Config):
             # A part also takes the new values of its own fields, even if the part itself is new.
-            inside = settings(value)
+            inside = plain_fields(value)
             value = changed(value, **{key: values[key] for key in values if key in inside})
         new[name] = value
     # 3. A new object is made, which checks all of its values.

@@ -26,7 +26,7 @@ from ..config import ModelConfig, Preset, SamplingConfig, TokenizerConfig
 from ..evaluation import evaluate, suite
 from ..files import atomic
 from ..presets import get_preset, read_settings
-from ..settings import Config, changed, from_dict, settings, to_dict
+from ..settings import Config, changed, from_dict, plain_fields, to_dict
 from ..training.checks import check_settings, check_tokens
 from ..training.state import differences
 from ..uni import DRAW
@@ -277,8 +277,8 @@ def backbone_preset(name: str) -> Preset:
 def check_plan(plan: Plan) -> None:
     """`ValueError` for a plan with a setting that does not exist, or that no run can have."""
     preset = backbone_preset(plan.preset)
-    known = settings(preset).keys() - {"name", "kind", "seed", "dataset", "teacher"}
-    known |= {SAMPLING + name for name in settings(SamplingConfig())}
+    known = plain_fields(preset).keys() - {"name", "kind", "seed", "dataset", "teacher"}
+    known |= {SAMPLING + name for name in plain_fields(SamplingConfig())}
     varied = [name for name, _ in plan.varied]
     for name in (*varied, *(name for name, _ in plan.fixed)):
         if name == "seed":

@@ -22,7 +22,7 @@ from ..measure.judge import Judge
 from ..model import Backbone
 from ..painter import Painter
 from ..presets import PRESETS
-from ..settings import settings, to_dict
+from ..settings import plain_fields, to_dict
 from ..vocab import Vocabulary, load_vocabulary, text_info, train_bpe
 from ..vq import ImageTokenizer
 from .checks import (
@@ -268,9 +268,9 @@ def command(preset: Preset, start: str | None = None) -> str:
     if preset.name not in PRESETS:
         return f"(a preset of its own, {preset.name!r}; see config and training)"
     words = ["minillada", "train", preset.name]
-    original = settings(PRESETS[preset.name])
+    original = plain_fields(PRESETS[preset.name])
     # Only what differs from the preset needs a word.
-    for name, value in settings(preset).items():
+    for name, value in plain_fields(preset).items():
         if value == original[name]:
             continue
         if name in OWN_FLAGS and value is not None:
