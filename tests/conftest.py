@@ -1,6 +1,6 @@
 """What all tests share: one thread, fixed seeds, no progress bars, no windows.
 
-At the end, a table says how long each notebook took.
+Several workers take the longest files first. At the end, a table says how long each notebook took.
 """
 
 import os
@@ -31,6 +31,28 @@ matplotlib.use("Agg")
 torch.set_num_threads(
     1
 )  # tiny models: threads cost more than they bring, and one thread adds in a fixed order
+
+
+# The files that take longest, the longest first. If one of them began last, one worker would wait
+# for the other; the order of all other files does not matter.
+LONGEST = [
+    "07_training", "12_evaluation", "10_thinking_and_stages", "15_from_autoregression_to_diffusion",
+    "11_painter", "08_sampling", "18_colour", "04_masked_diffusion", "02_image_tokenizer",
+    "test_distributed", "test_grading", "09_every_task", "test_devices", "test_golden",
+    "17_data_and_sharded_parallelism", "16_block_size_law", "06_block_diffusion",
+    "13_faster_decoding", "test_train", "test_sampler", "test_lab", "test_site", "test_slides",
+]  # fmt: skip
+
+
+def pytest_configure(config):
+    """Let xdist take the files in our order; its own begins with those of the most tests."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """Put the longest files first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(autouse=True)
