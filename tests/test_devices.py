@@ -50,6 +50,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:this model knows no word")
 
 # Apple's GPUs have no float64, and their names are not CUDA's.
 PLACES = {"cuda": True, "mps": False}
+EXPECTED: dict = {}  # name of a test -> what the CPU gives
 MOE = dict(
     num_experts=8, num_experts_per_tok=2, n_group=4, topk_group=2, moe_intermediate_size=8,
     num_shared_experts=1, first_k_dense_replace=1, routed_scaling_factor=2.5,
@@ -66,12 +67,24 @@ def device(request, monkeypatch):
         yield pretended
 
 
-def check_same(device: PretendDevice, compute, fewest_calls: int = 100) -> None:
-    """`compute(device)` gives on the device what it gives on the CPU, and does work there."""
-    expected = compute("cpu")
-    assert device.calls == 0
-    assert_equal(compute(str(device.place)), expected)
-    assert device.calls >= fewest_calls
+@pytest.fixture
+def check_same(device, request):
+    """Whether `compute(device)` gives what it gives on the CPU, and does work there.
+
+    What the CPU gives is computed once for both devices.
+    """
+    test = request.node.callspec
+    others = [part for part in test.id.split("-") if part != device.place.type]
+    name = (request.function.__name__, *others)
+
+    def check(compute, fewest_calls: int = 100) -> None:
+        if name not in EXPECTED:
+            EXPECTED[name] = compute("cpu")
+            assert device.calls == 0
+        assert_equal(compute(str(device.place)), EXPECTED[name])
+        assert device.calls >= fewest_calls
+
+    return check
 
 
 def assert_equal(found, expected) -> None:
@@ -269,8 +282,8 @@ TRAININGS = [
 
 
 @pytest.mark.parametrize("run", TRAININGS, ids=lambda run: run.__name__)
-def test_training(device, run):
-    check_same(device, run)
+def test_training(check_same, run):
+    check_same(run)
 
 
 # --- decoding ------------------------------------------------------------------------------------
@@ -303,8 +316,8 @@ TASKS = {
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_tasks(device, task):
-    check_same(device, lambda place: TASKS[task](model(place)))
+def test_tasks(check_same, task):
+    check_same(lambda place: TASKS[task](model(place)))
 
 
 SETTINGS = {
@@ -320,7 +333,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("experts", [{}, MOE], ids=["dense", "experts"])
-def test_sampling(device, setting, experts):
+def test_sampling(check_same, setting, experts):
     config = SamplingConfig(block_size=4, steps=4, **SETTINGS[setting])
 
     def compute(place):
@@ -330,10 +343,10 @@ def test_sampling(device, setting, experts):
         made = generate(backbone, prompt, 9, config, Tokens(0, 1), guidance)
         return made.ids, made.passes, list(made.steps)
 
-    check_same(device, compute)
+    check_same(compute)
 
 
-def test_sprint_and_repair(device):
+def test_sprint_and_repair(check_same):
     def compute(place):
         backbone = tiny_backbone().to(place)
         sprint = Sprint(torch.arange(24) > 12, keep_text=0.7, keep_image=0.5)
@@ -345,34 +358,34 @@ def test_sprint_and_repair(device):
         prompt, draft = (random_ids(2, 8, 200, seed).to(place) for seed in (1, 2))
         return made.ids, levenshtein.repair(speller, prompt, draft, vocab, rounds=2)
 
-    check_same(device, compute)
+    check_same(compute)
 
 
 @pytest.mark.parametrize("turbo", [False, True])
-def test_painting(device, turbo):
+def test_painting(check_same, turbo):
     def compute(place):
         torch.manual_seed(0)
         painter = Painter(changed(PAINTER, painting_steps=3, turbo=turbo)).to(place)
         codes = torch.randint(16, (2, 4, 4), generator=generator())
         return paint(painter, codes, DIGITS, seed=1, guidance=2.0)
 
-    check_same(device, compute)
+    check_same(compute)
 
 
 # --- evaluation ----------------------------------------------------------------------------------
 
 
-def test_likelihood(device):
+def test_likelihood(check_same):
     def compute(place):
         uni = tiny_uni().to(place)
         codes = uni.encode(DIGITS)
         texts = ["a thick seven", "a thin two"]
         return [likelihood(uni.backbone, uni.vocab, codes, texts, 2, 0, s) for s in (False, True)]
 
-    check_same(device, compute)
+    check_same(compute)
 
 
-def test_measures(device):
+def test_measures(check_same):
     """All of `evaluate` with a tiny model; the judge stays on the CPU there."""
     images = real_images(20)
 
@@ -384,20 +397,20 @@ def test_measures(device):
             report |= evaluate.MEASURES[name](subject)
         return report
 
-    check_same(device, compute)
+    check_same(compute)
 
 
-def test_the_suite_of_tasks(device):
+def test_the_suite_of_tasks(check_same):
     pool = mnist_pool(real_images(300))
 
     def compute(place):
         marked = suite.run(model(place), tiny_judge(), pool, samples=2)
         return suite.scores(marked)
 
-    check_same(device, compute)
+    check_same(compute)
 
 
-def test_distances_and_noise(device):
+def test_distances_and_noise(check_same):
     def compute(place):
         judge = tiny_judge().to(place)
         images = real_images(40).floats().to(place)
@@ -406,7 +419,7 @@ def test_distances_and_noise(device):
         measured = noise.gradient_noise(module, loss, 3)
         return frechet_distance(features[:20], features[20:]), judge.classify(images), measured
 
-    check_same(device, compute)
+    check_same(compute)
 
 
 @pytest.mark.skipif(not hasattr(F, "grouped_mm"), reason="this PyTorch has no grouped products")
