@@ -573,13 +573,14 @@ def test_token_editing_against_the_released_rules(edit):
 
 
 @pytest.mark.skipif(not checkpoint.shipped("mnist"), reason="the shipped weights are not there")
-def test_cached_decoding_of_the_shipped_model_on_100_prompts():
+def test_cached_decoding_of_the_shipped_model():
+    """With and without guidance, and of text; notebook 08 compares a hundred guided drawings."""
     uni = load("mnist")
-    prompts = (all_captions() * 2)[:100]
+    prompts = all_captions()[::3]  # 20 of 60
     cached, uncached = (uni.draw_traced(prompts, seed=17, use_cache=c) for c in (True, False))
     assert torch.equal(cached.codes, uncached.codes)
     greedy = {"temperature": 0.0, "guidance": 1.0, "threshold": 0.8}
-    cached, uncached = (uni.draw_traced(prompts[:20], use_cache=c, **greedy) for c in (True, False))
+    cached, uncached = (uni.draw_traced(prompts, use_cache=c, **greedy) for c in (True, False))
     assert torch.equal(cached.codes, uncached.codes)
     prompt = torch.tensor([layout.describe_prompt(uni.vocab, c) for c in cached.codes])
     tokens, config = uni.tokens(), uni.sampling(DESCRIBE)
