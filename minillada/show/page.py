@@ -92,7 +92,8 @@ def rendered(figure: Figure | Pixels | Image.Image, alt: str) -> Display:
 def drawn(figure: Figure) -> Image.Image:
     """The figure as an image of few colours, or of all where it holds colour photographs."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    # Not packed well: it is unpacked in the next line.
+    figure.savefig(buffer, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
     image = Image.open(buffer).convert("RGB")
     # Colour photographs, drawn from [H, W, 3], would show bands: they keep all their colours.
     pixels: list[Any] = [photo.get_array() for photo in figure.findobj(AxesImage)]
