@@ -26,7 +26,7 @@ from ..vq import Tokenizer
 from .images import Images
 from .table import MNIST, DataSet
 
-BATCH = 5000  # images measured at once
+BATCH = 500  # images measured at once; of 5,000, every step makes 80 MB of new numbers
 
 
 class Pool:
