@@ -80,7 +80,6 @@ class Codebook(nn.Module):
         """Nearest code of every feature vector; features `[B, D, h, w]` may have any length."""
         with torch.autocast(features.device.type, enabled=False):
             unit = F.normalize(features.to(self.embedding.dtype), dim=1)
-            # Cosines with all K vectors, [B, h, w, K]; the largest is that of the nearest code.
             codes = torch.einsum("bdhw,kd->bhwk", unit, self.embedding).argmax(-1)  # [B, h, w]
             vectors = rearrange(self.embedding[codes], "b h w d -> b d h w")
             # Straight-through estimator: the value is `vectors`. `argmax` has no gradient, so the
