@@ -278,9 +278,8 @@ def interleave(
     """Texts and pictures in turn."""
     check_texts([prompt])
     model = opening.load(place, painter_steps)
-    story = model.interleave(
-        prompt, size=size, steps=steps, painter=painter, seed=seed, images=images
-    )
+    wishes: dict[str, Any] = {"steps": steps, "painter": painter, "images": images}
+    story = model.interleave(prompt, size=size, seed=seed, **wishes)
     number = 0
     for part in story:
         if isinstance(part, str):
