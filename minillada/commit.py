@@ -4,6 +4,8 @@ Notable choices
 - Picking and committing are two decisions. `choose_tokens` picks a token for every position. Then
   `choose_commits` says which of them are committed: written, and never masked again. A masked
   position that is not committed stays masked, and its token is forgotten.
+- Logits are costly, so only the N positions that a step may change have them: `[N, V]`, row after
+  row. `where` (bool `[B, n]`) is True there. What is found is spread out to `[B, n]` again.
 - The confidence of a position is the probability of its token. The threshold always looks at it.
   The quota is the number of positions that a step commits at least. A strategy changes only the
   order in which the quota takes positions.
@@ -53,11 +55,11 @@ class Tokens:
         return (self.is_end(ids) & (masks_before == 0)).any(1)
 
     def restrict(self, logits: Tensor) -> Tensor:
-        """Logits `[B, n, V]` with −inf for the mask and for every id that is not allowed.
+        """Logits `[..., V]` with −inf for the mask and for every id that is not allowed.
 
         The argument changes, too; use the result only.
         """
-        # In place: a copy of [B, n, V] costs memory, and nobody needs the old values.
+        # In place: a copy of all logits costs memory, and nobody needs the old values.
         logits[..., self.mask] = -math.inf
         if self.allowed is not None:
             logits = logits.masked_fill(~self.allowed.to(logits.device), -math.inf)
@@ -100,11 +102,11 @@ def choose_commits(
 def choose_edits(
     logits: Tensor, ids: Tensor, editable: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Where to rewrite a token (LLaDA2.1, arXiv 2602.08676), from logits `[B, n, V]`.
+    """Where to rewrite a token (LLaDA2.1, arXiv 2602.08676), from logits `[..., V]`.
 
     An `editable` position is rewritten if its likeliest token is not the one in `ids` and has a
     probability above `threshold`. Returns the likeliest tokens, their probabilities and where to
-    rewrite, each `[B, n]`.
+    rewrite, each of the shape of `ids`.
     """
     # Edits are never sampled, even if commits are: samples would replace good tokens by other good
     # tokens again and again, and the block would never come to rest.
@@ -113,23 +115,23 @@ def choose_edits(
 
 
 def commit_score(
-    strategy: Strategy, logits: Tensor, confidence: Tensor, generators: Generators
+    strategy: Strategy, logits: Tensor, confidence: Tensor, generators: Generators, where: Tensor
 ) -> Tensor:
-    """The score `[B, n]` of positions, from logits `[B, n, V]`; the quota takes the highest first.
+    """The score `[B, n]` of positions; the quota takes the highest first.
 
-    The first four strategies are those of SPRINT, the fast decoding of LLaDA2.0-Uni (arXiv
-    2604.20796).
+    Logits `[N, V]` and `confidence` `[B, n]` belong to the tokens chosen. The first four strategies
+    are those of SPRINT, the fast decoding of LLaDA2.0-Uni (arXiv 2604.20796).
     """
     # The official name says what stays masked: the positions of low confidence.
     if strategy == "low_confidence":
         return confidence
     # How far the best token lies in front of the second.
     if strategy == "top_k_margin":
-        best = logits.softmax(-1).topk(2, dim=-1).values  # [B, n, 2]
-        return best[..., 0] - best[..., 1]
+        best = logits.softmax(-1).topk(2, dim=-1).values  # [N, 2]
+        return spread(best[:, 0] - best[:, 1], where)
     # Minus the entropy: high where few tokens share the probability.
     if strategy == "neg_entropy":
-        return -torch.special.entr(logits.softmax(-1)).sum(-1)
+        return spread(-torch.special.entr(logits.softmax(-1)).sum(-1), where)
     # Early positions first: a conclusion cannot be written before its reasons.
     if strategy == "left_to_right":
         places = torch.arange(confidence.shape[1], device=confidence.device)
@@ -158,21 +160,30 @@ def filter_logits(logits: Tensor, top_k: int | None, top_p: float | None) -> Ten
 
 
 def choose_tokens(
-    logits: Tensor, config: SamplingConfig, generators: Generators
+    logits: Tensor, config: SamplingConfig, generators: Generators, where: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """A token and its probability at every position, each `[B, n]`, from logits `[B, n, V]`.
+    """A token and its probability at the N positions of `where`, from their logits `[N, V]`.
 
-    Temperature 0 takes the most likely token. Otherwise row r samples with `generators[r]`.
+    Both are `[B, n]`, with 0 at the other positions. Temperature 0 takes the most likely token.
+    Otherwise row r samples with `generators[r]`.
     """
     if config.temperature == 0:
         confidence, tokens = logits.softmax(-1).max(-1)
-        return tokens, confidence
+        return spread(tokens, where), spread(confidence, where)
     logits = filter_logits(logits / config.temperature, config.top_k, config.top_p)
     probabilities = logits.softmax(-1)
     # The largest p / e, with e from an exponential distribution, is a sample from p.
-    noise = exponential_noise(probabilities.shape, generators).to(probabilities.device)
+    # Each row draws numbers for all n positions, so that they do not depend on `where`.
+    noise = exponential_noise(torch.Size([*where.shape, logits.shape[-1]]), generators)
+    noise = noise[where.cpu()].to(logits.device)  # [N, V]
     tokens = (probabilities / noise.clamp_min(1e-20)).argmax(-1)
-    return tokens, probabilities.gather(-1, tokens[..., None])[..., 0]
+    confidence = probabilities.gather(-1, tokens[:, None])[:, 0]
+    return spread(tokens, where), spread(confidence, where)
+
+
+def spread(values: Tensor, where: Tensor) -> Tensor:
+    """The N `values` where `where` `[B, n]` is True, and 0 elsewhere: `[B, n]`."""
+    return values.new_zeros(where.shape).masked_scatter(where, values)
 
 
 def exponential_noise(shape: torch.Size, generators: Generators) -> Tensor:

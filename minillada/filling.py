@@ -174,8 +174,10 @@ def log_likelihood(
     score = torch.zeros(len(prompt), device=prompt.device)
     for index in range(start, start + length):
         first = index // size * size
-        logits = tokens.restrict(branches.logits(canvas, first, 0)[0])  # [B, size, V]
+        where = torch.zeros(len(prompt), size, dtype=torch.bool, device=prompt.device)
+        where[:, index - first] = True  # one position a row
+        logits = tokens.restrict(branches.logits(canvas, first, 0, where)[0])  # [B, V]
         token = answer[:, index - start]
-        score += logits[:, index - first].log_softmax(-1).gather(1, token[:, None])[:, 0]
+        score += logits.log_softmax(-1).gather(1, token[:, None])[:, 0]
         canvas[:, index] = token
     return score

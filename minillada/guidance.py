@@ -61,7 +61,7 @@ def guide_edit(
 
 
 def rescale(guided: Tensor, conditional: Tensor, phi: float) -> Tensor:
-    """φ g std(c) / std(g) + (1 − φ) g with g = guided, c = conditional; logits `[B, n, V]`.
+    """φ g std(c) / std(g) + (1 − φ) g with g = guided, c = conditional; logits `[N, V]`.
 
     `std` is over the vocabulary. Guidance makes it too large, so the model looks too sure.
     """
@@ -70,7 +70,7 @@ def rescale(guided: Tensor, conditional: Tensor, phi: float) -> Tensor:
 
 
 def guided_logits(branches: Sequence[Tensor], config: SamplingConfig) -> Tensor:
-    """One set of logits `[B, n, V]` from those of one, two or three branches."""
+    """One set of logits `[N, V]` from those of one, two or three branches."""
     full, *others = branches
     if not others:
         return full  # no guidance
@@ -162,13 +162,14 @@ class Branches:
             mask = (mask & real) | itself
         return mask
 
-    def logits(self, canvas: Tensor, first: int, step: int) -> list[Tensor]:
-        """Logits `[B, block, V]` of the block at `first`, for each branch.
+    def logits(self, canvas: Tensor, first: int, step: int, where: Tensor) -> list[Tensor]:
+        """Logits `[N, V]` of the block at `first`, for each branch.
 
-        `canvas` `[B, ...]` holds prompt and answer so far; `step` counts the steps of the block.
+        `canvas` `[B, ...]` holds prompt and answer so far; `step` counts the steps of the block;
+        `where` `[B, block]` is True at the N positions that are asked about.
         """
         if self.pruner and step >= self.pruner.warmup:  # early steps see the whole prefix
-            return self.pruned_logits(canvas, first, step)
+            return self.logits_at(self.pruned_states(canvas, first, step), where)
         last = first + self.block
         known = self.cache.length if self.cache else 0  # tokens that need no forward pass any more
 
@@ -185,10 +186,15 @@ class Branches:
         hidden = self.backbone.hidden_states(ids, mask, positions, self.cache, keep=new)
         if self.pruner and new > 0:
             self.pruner.remember(self.backbone.logits(hidden[:, :new]), ids[:, :new])
-        return list(self.backbone.logits(hidden[:, new:]).chunk(self.count))
+        return self.logits_at(hidden[:, new:], where)
 
-    def pruned_logits(self, canvas: Tensor, first: int, step: int) -> list[Tensor]:
-        """`logits` from a shorter cache, which is made once a block, after the warm-up."""
+    def logits_at(self, hidden: Tensor, where: Tensor) -> list[Tensor]:
+        """Logits `[N, V]` for each branch, from the states `[R, block, H]` of all of them."""
+        everywhere = where.repeat(self.count, 1)  # [R, block]: all branches ask about the same
+        return list(self.backbone.logits(hidden[everywhere]).chunk(self.count))
+
+    def pruned_states(self, canvas: Tensor, first: int, step: int) -> Tensor:
+        """States `[R, block, H]` from a shorter cache, made once a block, after the warm-up."""
         assert self.pruner and self.cache
         if step == self.pruner.warmup:
             self.pruned = self.pruner.prune(self.cache, self.padding)
@@ -206,8 +212,7 @@ class Branches:
         seen = ~empty[:, None].expand(-1, self.block, -1)  # [R, block, kept]
         mask = torch.cat([seen, own.expand(len(seen), -1, -1)], 2)  # [R, block, kept + block]
         # `keep=0`: the block is not final, so nothing joins the cache.
-        hidden = self.backbone.hidden_states(ids, mask, positions, cache, keep=0)
-        return list(self.backbone.logits(hidden).chunk(self.count))
+        return self.backbone.hidden_states(ids, mask, positions, cache, keep=0)
 
     def read(self, canvas: Tensor, begin: int, last: int) -> Tensor:
         """Ids `[R, last − begin]`: each branch has its own prompt, and all share the answer."""

@@ -34,6 +34,7 @@ from .commit import (
     commit_score,
     quota,
     row_generators,
+    spread,
 )
 from .config import SamplingConfig
 from .guidance import Pruner, guided_logits, open_branches, padding_of
@@ -204,11 +205,12 @@ def generate(
         rows.enter(first)
         for step in itertools.count():
             masked, editable = rows.open_positions()  # [B, block]
-            if not (masked | editable).any():
+            where = masked | editable  # the N positions that this step may change
+            if not where.any():
                 break
             # 3. One forward pass for all branches, mixed by guidance.
-            logits = guided_logits(branches.logits(rows.ids, first, step), config)
-            logits = tokens.restrict(logits)  # [B, block, V]
+            logits = guided_logits(branches.logits(rows.ids, first, step, where), config)
+            logits = tokens.restrict(logits)  # [N, V]
             # 4. Pick tokens, commit some of them, and write these down.
             count: int | Tensor = quota(config.block_size, steps_per_block, step)
             if config.adaptive:  # share out the masks that are really left
@@ -225,20 +227,22 @@ def generate(
 def decide(
     rows: Rows, logits: Tensor, count: int | Tensor, generators: Sequence[torch.Generator]
 ) -> Step:
-    """The step that one pass leads to, from the logits `[B, n, V]` of the block."""
+    """The step that one pass leads to, from the logits `[N, V]` of the open positions."""
     config, ids = rows.config, rows.ids[:, rows.here]
     masked, editable = rows.open_positions()
+    where = masked | editable  # [B, block]
     # A finished row samples nothing, so every row gets the numbers it would get alone.
-    active = (masked | editable).any(1).tolist()
+    active = where.any(1).tolist()
     source = [generator if busy else None for generator, busy in zip(generators, active)]
-    # 1. a token for every position, and which masked ones are committed
-    tokens, confidence = choose_tokens(logits, config, source)
-    score = commit_score(config.strategy, logits, confidence, source)
+    # 1. a token for every open position, and which masked ones are committed
+    tokens, confidence = choose_tokens(logits, config, source, where)
+    score = commit_score(config.strategy, logits, confidence, source, where)
     commit = choose_commits(confidence, masked, count, config.threshold, score)
     edit = torch.zeros_like(commit)  # 2. which visible ones are rewritten
     if editable.any():
-        likeliest, certainty, edit = choose_edits(logits, ids, editable, config.edit_threshold)
+        edits = choose_edits(logits, ids[where], editable[where], config.edit_threshold)
+        likeliest, certainty, edit = (spread(part, where) for part in edits)
         tokens = torch.where(edit, likeliest, tokens)
         confidence = torch.where(masked, confidence, certainty)
     ids = torch.where(commit | edit, tokens, ids)  # 3. all others stay as they are
-    return Step(rows.first, ids, confidence * (masked | editable), commit, edit)
+    return Step(rows.first, ids, confidence, commit, edit)

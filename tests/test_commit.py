@@ -17,6 +17,7 @@ from minillada.commit import (
     exponential_noise,
     filter_logits,
     quota,
+    spread,
 )
 from minillada.config import SamplingConfig
 
@@ -96,26 +97,24 @@ def test_commit_rule_is_the_loop(data, n, count, threshold):
 
 
 def test_commit_scores_by_hand():
-    logits = torch.tensor([[[0.6, 0.3, 0.1], [0.5, 0.5, 1e-9], [0.9, 0.05, 0.05]]]).log()
-    confidence = logits.exp().amax(-1)
-    assert torch.equal(commit_score("low_confidence", logits, confidence, ()), confidence)
+    logits = torch.tensor([[0.6, 0.3, 0.1], [0.5, 0.5, 1e-9], [0.9, 0.05, 0.05]]).log()
+    where = torch.tensor([[False, True, True, False, True]])  # three positions of five
+    confidence = spread(logits.exp().amax(-1), where)
 
-    margin = commit_score("top_k_margin", logits, confidence, ())
-    assert torch.allclose(margin, torch.tensor([[0.3, 0.0, 0.85]]), atol=1e-5)
+    def score(strategy, generators=()):
+        return commit_score(strategy, logits, confidence, generators, where)
 
+    assert torch.equal(score("low_confidence"), confidence)
+    margin = torch.tensor([[0, 0.3, 0.0, 0, 0.85]])
+    assert torch.allclose(score("top_k_margin"), margin, atol=1e-5)
     entropy = []
-    for row in logits[0].exp().tolist():
+    for row in logits.exp().tolist():
         entropy.append(-sum(p * math.log(p) for p in row if p > 1e-8))
-    score = commit_score("neg_entropy", logits, confidence, ())
-    assert torch.allclose(score, -torch.tensor([entropy]), atol=1e-5)
-
-    in_order = commit_score("left_to_right", logits, confidence, ())
-    assert in_order[0, 0] > in_order[0, 1] > in_order[0, 2]
-
-    one, same, other = (
-        commit_score("random", logits, confidence, [generator(seed)]) for seed in (1, 1, 2)
-    )
-    assert one.shape == (1, 3) and torch.equal(one, same) and not torch.equal(one, other)
+    expected = spread(-torch.tensor(entropy), where)
+    assert torch.allclose(score("neg_entropy"), expected, atol=1e-5)
+    assert score("left_to_right").tolist() == [[0, -1, -2, -3, -4]]
+    one, same, other = (score("random", [generator(seed)]) for seed in (1, 1, 2))
+    assert one.shape == (1, 5) and torch.equal(one, same) and not torch.equal(one, other)
 
 
 def test_the_strategy_ranks_and_the_threshold_looks_at_the_confidence():
@@ -184,10 +183,13 @@ def test_filters_work_on_every_row_alone():
 
 
 def test_temperature_zero_takes_the_most_likely_and_its_probability():
-    logits = torch.randn(2, 5, 9, generator=generator())
-    tokens, confidence = choose_tokens(logits, SamplingConfig(temperature=0.0, top_k=2), ())
-    assert torch.equal(tokens, logits.argmax(-1))
-    assert torch.allclose(confidence, logits.softmax(-1).amax(-1))
+    config = SamplingConfig(temperature=0.0, top_k=2)
+    logits = torch.randn(2, 9, generator=generator())
+    where = torch.tensor([[False, True], [True, False]])
+    tokens, confidence = choose_tokens(logits, config, (), where)
+    assert torch.equal(tokens[where], logits.argmax(-1))
+    assert torch.allclose(confidence[where], logits.softmax(-1).amax(-1))
+    assert (tokens[~where] == 0).all() and (confidence[~where] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,8 @@ def test_temperature_zero_takes_the_most_likely_and_its_probability():
 def test_tokens_are_sampled_with_their_probabilities(temperature, top_k, top_p):
     logits, samples = torch.tensor([2.0, 1.5, 0.0, -1.0, 1.0]), 20_000
     config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
-    tokens, confidence = choose_tokens(logits.expand(1, samples, 5), config, [generator(3)])
+    where = torch.ones(1, samples, dtype=torch.bool)
+    tokens, confidence = choose_tokens(logits.expand(samples, 5), config, [generator(3)], where)
     probabilities = filter_logits(logits / temperature, top_k, top_p).softmax(-1)
     assert torch.allclose(confidence, probabilities[tokens], atol=1e-6)
     possible = probabilities > 0
@@ -206,6 +209,19 @@ def test_tokens_are_sampled_with_their_probabilities(temperature, top_k, top_p):
     expected = samples * probabilities[possible]
     chi_square = float(((counts[possible] - expected) ** 2 / expected).sum())
     assert chi_square < 18.5  # the 0.1 % point with four degrees of freedom
+
+
+def test_a_position_samples_the_same_whichever_others_are_asked():
+    logits, config = torch.randn(2, 4, 9, generator=generator()), SamplingConfig(temperature=1.0)
+    everywhere = torch.ones(2, 4, dtype=torch.bool)
+    some = torch.tensor([[True, False, True, True], [False, False, True, False]])
+    picked = []
+    for where in (everywhere, some):
+        rows = [generator(1), generator(2)]
+        tokens, confidence = choose_tokens(logits[where], config, rows, where)
+        score = commit_score("random", logits[where], confidence, rows, where)
+        picked.append(torch.stack([tokens, confidence, score]))
+    assert torch.equal(*(values[:, some] for values in picked))
 
 
 def test_each_row_draws_from_its_own_generator():

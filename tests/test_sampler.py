@@ -381,13 +381,14 @@ class Scripted(Backbone):
         self.script, self.sure = torch.tensor(script), torch.tensor(sure)
 
     def hidden_states(self, ids, mask=None, positions=None, cache=None, keep=0):
-        return positions.expand(len(ids), -1)[..., None].float()
+        row = torch.arange(len(ids))[:, None].expand_as(ids)
+        return torch.stack([row, positions.expand_as(ids)], -1).float()  # where a token stands
 
     def logits(self, hidden):
-        place = hidden[..., 0].long()
+        row, place = hidden.long().unbind(-1)
         sure = self.sure[place][..., None]
-        probabilities = ((1 - sure) / 23).repeat(1, 1, 24)
-        return probabilities.scatter(-1, self.script.gather(1, place)[..., None], sure).log()
+        probabilities = ((1 - sure) / 23).expand(*place.shape, 24)
+        return probabilities.scatter(-1, self.script[row, place][..., None], sure).log()
 
 
 @many
@@ -444,6 +445,21 @@ def test_a_row_ends_at_the_stop_token_and_keeps_it():
         assert all(i == EOS for i in row[end + 1 :])
         cut += end < 23
     assert cut > 0
+
+
+def test_the_head_runs_at_open_positions_only():
+    backbone, asked = tiny_backbone(), []
+    original = backbone.logits
+
+    def spy(hidden):
+        asked.append(len(hidden))
+        return original(hidden)
+
+    backbone.logits = spy
+    config = SamplingConfig(block_size=4, steps=4, threshold=1.0)
+    generate(backbone, random_ids(3, 6), 6, config, ANY)
+    # The prompt ends in the middle of the first block; a step fills one position of each row.
+    assert asked == [3 * open_places for open_places in (2, 1, 4, 3, 2, 1)]
 
 
 class Undecided(Scripted):
