@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .config import SamplingConfig
@@ -143,19 +144,19 @@ class Branches:
             padding += [missing] * rows
         self.prefix = torch.cat(branches)  # [R, P + shift]
         self.padding = torch.tensor(padding, device=self.prefix.device)[:, None]  # [R, 1]
+        self.padded = any(padding)  # known here: asking the tensor would wait for a GPU
         self.pruned: tuple[KVCache, Tensor] | None = None
         if pruner:
             pruner.begin(len(self.prefix), self.prefix.device)
 
     def visible(self, queries: Tensor, keys: Tensor) -> Tensor | None:
         """Block-causal mask without the padding, `[R or 1, Q, K]`; None if all may be seen."""
-        padded = bool(self.padding.any())
         # If all queries lie in the block of the last key, they see every key: no mask is needed.
         one_block = int(keys[-1]) // self.block == int(queries[0]) // self.block
-        if one_block and not padded:
+        if one_block and not self.padded:
             return None
         mask = block_causal_mask(queries, keys, self.block)  # [1, Q, K]
-        if padded:
+        if self.padded:
             real = (keys >= self.padding)[:, None, :]  # [R, 1, K]
             # A query in the padding must see something, or its softmax is 0 / 0: it sees itself.
             itself = (queries[:, None] == keys)[None]  # [1, Q, K]
@@ -168,8 +169,15 @@ class Branches:
         `canvas` `[B, ...]` holds prompt and answer so far; `step` counts the steps of the block;
         `where` `[B, block]` is True at the N positions that are asked about.
         """
+        asked = where.repeat(self.count, 1)  # [R, block]: the same positions in every branch
         if self.pruner and step >= self.pruner.warmup:  # early steps see the whole prefix
-            return self.logits_at(self.pruned_states(canvas, first, step), where)
+            hidden = self.pruned_states(canvas, first, step, asked)
+        else:
+            hidden = self.states(canvas, first, asked)
+        return list(self.backbone.logits(hidden).chunk(self.count))
+
+    def states(self, canvas: Tensor, first: int, asked: Tensor) -> Tensor:
+        """States `[G · N, H]` of the block at `first`, where `asked` `[R, block]` is True."""
         last = first + self.block
         known = self.cache.length if self.cache else 0  # tokens that need no forward pass any more
 
@@ -183,18 +191,17 @@ class Branches:
 
         # 3. One forward pass. Tokens in front of the block are final, so they join the cache.
         new = first - known
-        hidden = self.backbone.hidden_states(ids, mask, positions, self.cache, keep=new)
-        if self.pruner and new > 0:
-            self.pruner.remember(self.backbone.logits(hidden[:, :new]), ids[:, :new])
-        return self.logits_at(hidden[:, new:], where)
+        asked = F.pad(asked, (new, 0), value=self.pruner is not None)  # [R, last − known]
+        hidden = self.backbone.hidden_states(ids, mask, positions, self.cache, new, asked)
+        if self.pruner and new > 0:  # it asks about the new tokens of the prefix, too
+            front = asked.nonzero()[:, 1] < new  # which of the states are theirs
+            states = hidden[front].unflatten(0, (-1, new))  # [R, new, H]
+            self.pruner.remember(self.backbone.logits(states), ids[:, :new])
+            hidden = hidden[~front]
+        return hidden
 
-    def logits_at(self, hidden: Tensor, where: Tensor) -> list[Tensor]:
-        """Logits `[N, V]` for each branch, from the states `[R, block, H]` of all of them."""
-        everywhere = where.repeat(self.count, 1)  # [R, block]: all branches ask about the same
-        return list(self.backbone.logits(hidden[everywhere]).chunk(self.count))
-
-    def pruned_states(self, canvas: Tensor, first: int, step: int) -> Tensor:
-        """States `[R, block, H]` from a shorter cache, made once a block, after the warm-up."""
+    def pruned_states(self, canvas: Tensor, first: int, step: int, asked: Tensor) -> Tensor:
+        """`states` from a shorter cache, which is made once a block, after the warm-up."""
         assert self.pruner and self.cache
         if step == self.pruner.warmup:
             self.pruned = self.pruner.prune(self.cache, self.padding)
@@ -212,7 +219,7 @@ class Branches:
         seen = ~empty[:, None].expand(-1, self.block, -1)  # [R, block, kept]
         mask = torch.cat([seen, own.expand(len(seen), -1, -1)], 2)  # [R, block, kept + block]
         # `keep=0`: the block is not final, so nothing joins the cache.
-        return self.backbone.hidden_states(ids, mask, positions, cache, keep=0)
+        return self.backbone.hidden_states(ids, mask, positions, cache, keep=0, where=asked)
 
     def read(self, canvas: Tensor, begin: int, last: int) -> Tensor:
         """Ids `[R, last − begin]`: each branch has its own prompt, and all share the answer."""

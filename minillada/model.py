@@ -118,7 +118,10 @@ class Attention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Attention, then a SwiGLU or experts; both add to the residual stream `[B, L, H]`."""
+    """Attention, then a SwiGLU or experts; both add to the residual stream `[B, L, H]`.
+
+    With `where` (bool `[B, L]`) only its N positions have the second part: `[N, H]`.
+    """
 
     def __init__(self, config: ModelConfig, index: int):
         super().__init__()
@@ -129,8 +132,10 @@ class DecoderLayer(nn.Module):
         size = config.hidden_size, config.intermediate_size
         self.mlp: nn.Module = MixtureOfExperts(config) if sparse else SwiGLU(*size)
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
+    def forward(self, x: Tensor, context: Context, where: Tensor | None = None) -> Tensor:
         x = x + self.attention(self.input_layernorm(x), context)  # tokens look at each other
+        if where is not None:
+            x = x[where]  # [N, H]: nobody looks at the others any more
         return x + self.mlp(self.post_attention_layernorm(x))  # each token by itself
 
 
@@ -196,8 +201,9 @@ class Backbone(nn.Module):
         position_ids: Tensor | None = None,
         cache: KVCache | None = None,
         keep: int = 0,
+        where: Tensor | None = None,
     ) -> Tensor:
-        """Final hidden states `[B, L, H]`, for callers that need logits at few positions.
+        """Final hidden states `[B, L, H]`, or `[N, H]` at the N positions of `where` `[B, L]`.
 
         `attention_mask`: a `Mask`; as a tensor bool `[B or 1, L, T + L]`, T tokens in the `cache`.
         `position_ids` `[B or 1, L]`; None counts from 0. Inputs are not checked: `forward` does it.
@@ -206,13 +212,17 @@ class Backbone(nn.Module):
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         context = Context(rotary(position_ids, self.config), attention_mask, cache, keep)
         x = self.model.word_embeddings(input_ids)  # [B, L, H]
+        last = self.model.layers[-1]
         for layer in self.model.layers:
+            asked = where if layer is last else None  # before it, tokens look at all others
             if self.activation_checkpointing and torch.is_grad_enabled():
                 # A layer draws no random numbers, so no state of a generator needs saving.
-                x = recompute(layer, x, context, use_reentrant=False, preserve_rng_state=False)
+                x = recompute(
+                    layer, x, context, asked, use_reentrant=False, preserve_rng_state=False
+                )
             else:
-                x = layer(x, context)
-        return self.model.norm(x)  # [B, L, H]
+                x = layer(x, context, asked)
+        return self.model.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:  # [..., H] to [..., V]
         """The head in the type of its weights, then float32, as in the official code."""

@@ -185,9 +185,8 @@ def generate(
 
     `guidance` holds the prompts to compare with, `[1 or B, P']`: `(unconditional,)`, or
     `(no_text, no_image)` for editing. `generators` are those of the rows; without them row r uses
-    seed r. `cache=False` is the reference mode: everything is recomputed in every step, as the
-    released loop does, with the same tokens. A `Pruner` in its place shortens the cache, and the
-    tokens may differ. `ValueError` if prompt, settings and model do not fit together.
+    seed r. `cache=False` computes everything again in every step, as the released loop does; tokens
+    are the same. With a `Pruner` they may differ. `ValueError` for settings that do not fit.
     """
     # 1. Lay out whole blocks: padding that moves their borders, the prompt, the answer.
     moved, answer, shift = lay_out(prompt, answer, config, tokens.mask)

@@ -366,6 +366,23 @@ def test_cached_hidden_states_equal_a_full_forward(block_size, blocks, repeats, 
                 assert cache.length == start
 
 
+@pytest.mark.parametrize("experts", [0, 4])
+def test_states_at_some_positions_are_those_of_the_whole(experts):
+    changes = dict(num_experts=experts, num_experts_per_tok=2, first_k_dense_replace=1)
+    backbone, ids = tiny_backbone(3, **changes), random_ids(3, 8)
+    where = torch.rand(3, 8, generator=generator()) < 0.4
+    where[1] = False  # a row may have none
+    full, cache = KVCache(2), KVCache(2)
+    with torch.no_grad():
+        whole = backbone.hidden_states(ids, cache=full, keep=8)
+        some = backbone.hidden_states(ids, cache=cache, keep=8, where=where)
+    assert some.shape == (int(where.sum()), 16) and 0 < len(some) < 24
+    assert torch.allclose(some, whole[where], atol=1e-5)
+    for layer in range(2):  # the cache holds all positions all the same
+        for stored, expected in zip(cache.stored(layer), full.stored(layer)):
+            assert torch.equal(stored, expected)
+
+
 def test_cache_keeps_exactly_the_first_keep_tokens():
     cache = KVCache(1)
     key = torch.arange(6.0).view(1, 1, 6, 1)

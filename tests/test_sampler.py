@@ -380,9 +380,9 @@ class Scripted(Backbone):
         super().__init__(tiny_config(num_hidden_layers=1))
         self.script, self.sure = torch.tensor(script), torch.tensor(sure)
 
-    def hidden_states(self, ids, mask=None, positions=None, cache=None, keep=0):
+    def hidden_states(self, ids, mask, positions, cache, keep, where):
         row = torch.arange(len(ids))[:, None].expand_as(ids)
-        return torch.stack([row, positions.expand_as(ids)], -1).float()  # where a token stands
+        return torch.stack([row, positions.expand_as(ids)], -1)[where].float()  # [N, 2]
 
     def logits(self, hidden):
         row, place = hidden.long().unbind(-1)
@@ -447,26 +447,21 @@ def test_a_row_ends_at_the_stop_token_and_keeps_it():
     assert cut > 0
 
 
-def test_the_head_runs_at_open_positions_only():
+def test_the_head_and_the_last_mlp_run_at_open_positions_only():
     backbone, asked = tiny_backbone(), []
-    original = backbone.logits
-
-    def spy(hidden):
-        asked.append(len(hidden))
-        return original(hidden)
-
-    backbone.logits = spy
+    for part in (backbone.model.layers[-1].mlp, backbone.lm_head):
+        part.register_forward_hook(lambda part, inputs, out: asked.append(len(inputs[0])))
     config = SamplingConfig(block_size=4, steps=4, threshold=1.0)
     generate(backbone, random_ids(3, 6), 6, config, ANY)
     # The prompt ends in the middle of the first block; a step fills one position of each row.
-    assert asked == [3 * open_places for open_places in (2, 1, 4, 3, 2, 1)]
+    assert asked[0::2] == asked[1::2] == [3 * places for places in (2, 1, 4, 3, 2, 1)]
 
 
 class Undecided(Scripted):
     """Always prefers another token than the one there: 5 after 6, and 6 after anything else."""
 
-    def hidden_states(self, ids, mask=None, positions=None, cache=None, keep=0):
-        return ids[..., None].float()
+    def hidden_states(self, ids, mask, positions, cache, keep, where):
+        return ids[where][..., None].float()
 
     def logits(self, hidden):
         tokens = torch.where(hidden[..., 0] == 6, 5, 6)
