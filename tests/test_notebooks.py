@@ -100,6 +100,23 @@ def test_every_figure_has_an_alt_text(path):
                 assert html.escape(alt) in after["data"]["text/html"], cell.source
 
 
+EXERCISE = re.compile(r"## Exercise (\d+) \((?:easy|medium|hard|an experiment)\): \S.*")
+
+
+@every_notebook
+def test_headings_of_exercises_have_one_form(path):
+    """`## Exercise 2 (medium): the loss of a batch`, counted from 1; the editions read them."""
+    counted = []
+    for cell in read(path)[0].cells:
+        lines = cell.source.splitlines() if cell.cell_type == "markdown" else []
+        for line in lines:
+            if re.match(r"(#+ |\*\*)Exercise", line):
+                found = EXERCISE.fullmatch(line)
+                assert found, line
+                counted.append(int(found[1]))
+    assert counted == list(range(1, len(counted) + 1)) and counted
+
+
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 # Numbers of these are no results: code, formulas, links, references to other places.
 NO_RESULT = re.compile(
