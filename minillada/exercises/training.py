@@ -35,6 +35,12 @@ def check_learning_rate(chance: Chance) -> Cases:
                 "after the warm-up the rate should fall": peak,
                 "the decay is a cosine, not a straight line": peak * (1 - (1 - final) * progress),
                 "the end is final_fraction * peak; yours is 0": cosine(progress, peak, 0.0),
+                "the lowest rate would come in step `steps`, one after the last": cosine(
+                    (step - warmup) / (steps - 1 - warmup), peak, final
+                ),
+                "step `warmup` has the peak, too: the cosine begins there": cosine(
+                    (step - warmup + 1) / (steps - warmup + 1), peak, final
+                ),
             }
             yield Case(inputs, cosine(progress, peak, final), mistakes)
 

@@ -560,10 +560,11 @@ ANSWERS |= {
 # 07 training
 
 
-def warm_cosine(step, steps, peak, warmup, final, first=1):
+def warm_cosine(step, steps, peak, warmup, final, first=1, begin=0, last=None):
     if step < warmup:
         return peak * (step + first) / warmup
-    share = (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+    begun, whole = step - warmup + begin, (last or steps) - warmup + begin
+    share = (1 + math.cos(math.pi * begun / whole)) / 2
     return peak * (final + (1 - final) * share)
 
 
@@ -597,6 +598,8 @@ ANSWERS |= {
             "yours is 0": lambda n, of, peak, w, final: warm_cosine(n, of, peak, w, 0.0),
             "the warm-up is missing": lambda n, of, peak, w, f: warm_cosine(n, of, peak, 0, f),
             "the rate should fall": lambda n, of, peak, w, f: peak * min((n + 1) / w, 1),
+            "one after the last": lambda *a: warm_cosine(*a, last=a[1] - 1),
+            "the cosine begins there": lambda *a: warm_cosine(*a, begin=1),
         },
     ),
     "check_loss_normalisation": (
