@@ -114,6 +114,17 @@ def padding_of(start: int, length: int, config: SamplingConfig) -> int:
     return -start % size
 
 
+def visible(queries: Tensor, keys: Tensor, block_size: int, padding: Tensor | None) -> Tensor:
+    """Block-causal mask `[R or 1, Q, K]` without the `padding` `[R, 1]` of each row."""
+    mask = block_causal_mask(queries, keys, block_size)  # [1, Q, K]
+    if padding is not None:
+        real = (keys >= padding)[:, None, :]  # [R, 1, K]
+        # A query in the padding must see something, or its softmax is 0 / 0: it sees itself.
+        itself = (queries[:, None] == keys)[None]  # [1, Q, K]
+        mask = (mask & real) | itself
+    return mask
+
+
 class Branches:
     """Logits of one block for G branches, run as one batch of R = G · B rows over one cache.
 
@@ -149,19 +160,9 @@ class Branches:
         if pruner:
             pruner.begin(len(self.prefix), self.prefix.device)
 
-    def visible(self, queries: Tensor, keys: Tensor) -> Tensor | None:
-        """Block-causal mask without the padding, `[R or 1, Q, K]`; None if all may be seen."""
-        # If all queries lie in the block of the last key, they see every key: no mask is needed.
-        one_block = int(keys[-1]) // self.block == int(queries[0]) // self.block
-        if one_block and not self.padded:
-            return None
-        mask = block_causal_mask(queries, keys, self.block)  # [1, Q, K]
-        if self.padded:
-            real = (keys >= self.padding)[:, None, :]  # [R, 1, K]
-            # A query in the padding must see something, or its softmax is 0 / 0: it sees itself.
-            itself = (queries[:, None] == keys)[None]  # [1, Q, K]
-            mask = (mask & real) | itself
-        return mask
+    def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """`visible` for the padding of these branches."""
+        return visible(queries, keys, self.block, self.padding if self.padded else None)
 
     def logits(self, canvas: Tensor, first: int, step: int, where: Tensor) -> list[Tensor]:
         """Logits `[N, V]` of the block at `first`, for each branch.
@@ -187,7 +188,9 @@ class Branches:
         # 2. Where these tokens stand, and what each of them may see.
         index = torch.arange(last, device=canvas.device)
         positions = (index[known:] - self.padding).clamp_min(0)  # [R, last − known]
-        mask = self.visible(index[known:], index)
+        # Queries of the last block alone see every key, so they need no mask.
+        one_block = known // self.block == first // self.block
+        mask = None if one_block and not self.padded else self.visible(index[known:], index)
 
         # 3. One forward pass. Tokens in front of the block are final, so they join the cache.
         new = first - known
@@ -213,9 +216,7 @@ class Branches:
         positions = (index - self.padding).clamp_min(0)
 
         # 2. The block sees every place of the short cache that holds a token, and itself.
-        own = self.visible(index, index)
-        if own is None:
-            own = torch.ones(1, self.block, self.block, dtype=torch.bool, device=canvas.device)
+        own = self.visible(index, index)  # [R or 1, block, block]
         seen = ~empty[:, None].expand(-1, self.block, -1)  # [R, block, kept]
         mask = torch.cat([seen, own.expand(len(seen), -1, -1)], 2)  # [R, block, kept + block]
         # `keep=0`: the block is not final, so nothing joins the cache.
