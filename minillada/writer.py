@@ -20,7 +20,7 @@ from .config import SamplingConfig
 from .layout import Story, sides
 from .model import Backbone
 from .painting import BATCH_SIZE, load_painter, paint
-from .sampler import Generation, Tokens, generate
+from .sampler import Generation, Recorder, Tokens, generate
 from .settings import changed
 from .vocab import BOI, IMAGE, Vocabulary
 from .vq import ImageTokenizer
@@ -69,6 +69,7 @@ class Writer(nn.Module):
         self.tokenizer = tokenizer
         self.vocab = vocab
         self.info = info or {}
+        self.recorder: Recorder | None = None  # decodes faster on a GPU (`extras/graphs.py`)
 
     @property
     def device(self) -> torch.device:
@@ -104,6 +105,7 @@ class Writer(nn.Module):
             generators = row_generators(0, len(rows))
         written: list[list[int]] = [[] for _ in rows]
         records = []
+        way = self.recorder if cache and self.recorder else cache
         for batch in equal_lengths(rows, BATCH_SIZE):
             # 1. `zip(*…)` turns tuples of rows into columns: all prompts, then each branch.
             columns = zip(*[rows[i] for i in batch])
@@ -113,7 +115,7 @@ class Writer(nn.Module):
             source = [generators[i] for i in batch]
             asked = answer if isinstance(answer, int) else answer[batch].to(self.device)
             records.append(
-                generate(self.backbone, prompt, asked, config, tokens, branches, source, cache)
+                generate(self.backbone, prompt, asked, config, tokens, branches, source, way)
             )
             for i, ids in zip(batch, records[-1].ids.tolist()):
                 written[i] = ids
