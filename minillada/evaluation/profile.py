@@ -3,6 +3,7 @@
 Notable choices
 - All matrix products and all attention of one decoding are written down and then run again, alone.
   Both together are the limit: with these kernels no loop can be faster.
+- CUDA graphs launch the same kernels, so their steps are timed, but not taken apart.
 - Nothing traces the timed runs. A tracer costs time at every small operation, and would find more
   of the rest than there is.
 """
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..measure import timing
-from .bench import Decoding, Setting
+from .bench import Decoding, Setting, graph_steps
 
 KINDS: dict[Callable, str] = {F.linear: "products", F.scaled_dot_product_attention: "attention"}
 if hasattr(F, "grouped_mm"):
@@ -61,9 +62,9 @@ def profile_sampler(setting: Setting, length: int = 512, batch: int = 8) -> dict
     decoding = Decoding(setting, length, batch)
     calls = Calls()
     with calls:
-        steps = decoding.ours().forwards
+        steps = decoding.eager().forwards
     parts = {
-        "whole": decoding.ours,
+        "whole": decoding.eager,
         "products": lambda: calls.again("products"),
         "attention": lambda: calls.again("attention"),
     }
@@ -80,6 +81,7 @@ def profile_sampler(setting: Setting, length: int = 512, batch: int = 8) -> dict
         "share_rest": middle(1 - (products + attention) / whole),
         "times_the_limit": middle(whole / (products + attention)),
         "milliseconds_a_step": 1000 * middle(whole) / steps,
+        **graph_steps(setting, decoding),
         "steps": steps,
         "new_tokens": length,
         "batch": batch,
