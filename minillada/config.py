@@ -173,6 +173,7 @@ class DataConfig(Config):
     mirrored: bool = False  # mirror half of a painter's images, so that it sees more of them
     operation_share: Share = 0.0  # share of a tokenizer's images that are edited first
     fresh_codes: bool = False  # encode randomly moved images; do not read the stored codes
+    moves: int = Field(0, ge=0, le=1000)  # encode so many random moves before the first step
 
 
 class TrainingConfig(Config):
@@ -181,6 +182,7 @@ class TrainingConfig(Config):
     steps: int = Field(1000, ge=1)
     batch_size: int = Field(128, ge=1)
     accumulate: int = Field(1, ge=1)  # passes that share a batch: less memory, the same step
+    workers: int = Field(0, ge=0, le=256)  # processes that make a backbone's batches beforehand
     seed: int = Field(0, ge=0, le=2**31)
     bfloat16: bool = False  # train with numbers of half the size (autocast)
     compile: bool = False  # torch.compile: minutes for the first steps, the others a little faster

@@ -47,6 +47,7 @@ class Pool:
     ):
         self.source, self.columns, self.measures = images, columns, measures or {}
         self.data, self.codes, self.made_by = data, codes, made_by
+        self.moved: Tensor | None = None  # codes of moved images (`training/stream.py`)
         self.label = next(iter(columns))  # the column of the label, such as digit
         # a class of each column, such as digit 7, thickness 1, slant 2 -> indices of its images
         self.members: dict[tuple[int, ...], list[int]] = {}

@@ -45,14 +45,15 @@ class Lesson:
     ):
         assert isinstance(preset.model, PainterConfig)
         self.model, self.training = preset.model, preset.training
-        self.tokenizer, self.images, self.classifier = tokenizer, images, classifier
+        self.tokenizer, self.classifier = tokenizer, classifier
         self.device = tokenizer.embedding.device
+        self.images = images.to(self.device)
 
     def batch(self, painter: Painter, step: int, generator: torch.Generator) -> Example:
         """Pictures of one step with noise, codes and sketches; some lack codes, for guidance."""
         config = self.training
         index = batch_indices(len(self.images.labels), config.batch_size, step, config.seed)
-        shown = self.images.floats(index).to(self.device)
+        shown = self.images.floats(index)
         if config.data.mirrored:
             chosen = torch.rand(len(shown), generator=generator) < 0.5
             shown[chosen] = shown[chosen].flip(-1)

@@ -5,6 +5,7 @@ Each function makes the loss of a kind: a function from the step to the number t
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import torch
@@ -29,9 +30,10 @@ from ..settings import changed
 from ..tasks.table import all_texts
 from ..vocab import Vocabulary
 from ..vq import Codebook, ImageTokenizer
+from .ahead import Ahead
 from .distributed import Loss
 from .loop import batch_indices, step_generator
-from .stream import mixture_batches, shift
+from .stream import mixture_batches, moved_codes, shift
 
 
 def bpe_corpus(every_task: bool = False, data: DataSet = MNIST) -> list[str]:
@@ -60,12 +62,12 @@ def caption_table(text: Vocabulary, grammar: Grammar) -> Tensor:
 
 def judge_loss(module: Judge, images: Images, config: TrainingConfig) -> Loss:
     """Cross-entropy of the class."""
-    device = next(module.parameters()).device
-    module.prepare(images.floats(slice(0, 5000)).to(device))
+    images = images.to(next(module.parameters()).device)
+    module.prepare(images.floats(slice(0, 5000)))
 
     def loss(step: int):
         index = batch_indices(len(images.labels), config.batch_size, step, config.seed)
-        pixels, labels = images.floats(index).to(device), images.labels[index].to(device)
+        pixels, labels = images.floats(index), images.labels[index]
         return module.loss(pixels, labels, step_generator(config.seed, step))
 
     return loss
@@ -171,6 +173,7 @@ def tokenizer_loss(
 ) -> Loss:
     """Reconstruction, and alignment of each image with its own caption among all captions."""
     device = next(module.parameters()).device
+    images = images.to(device)
     table = caption_table(text, data.grammar).to(device)
 
     def loss(step: int):
@@ -183,7 +186,7 @@ def tokenizer_loss(
         # What a caption says beside the label is measured on what is shown.
         classes = data.classes(shown, images.labels[index])  # [B, columns]
         right = data.grammar.index(classes).to(device)
-        shown = shown.to(device, memory_format=torch.channels_last)
+        shown = shown.contiguous(memory_format=torch.channels_last)
         return image_tokenizer_loss(module, shown, table, right, generator, step, teacher)
 
     return loss
@@ -214,9 +217,12 @@ def backbone_loss(
         # The method, not the module: a compiled module has other names for its weights.
         backbone.hidden_states = torch.compile(backbone.hidden_states)  # type: ignore
 
-    @functools.lru_cache(maxsize=1)  # all parts of a step share its batches
-    def batches_of(step: int) -> list[Batch]:
-        return mixture_batches(tokenizer, vocab, pool, preset, step)
+    if config.data.moves and pool.moved is None:
+        pool.moved = moved_codes(tokenizer, pool, config.data.moves, config.seed)
+    # Workers have no GPU.
+    reader = copy.deepcopy(tokenizer).cpu() if config.workers else tokenizer
+    make = functools.partial(mixture_batches, reader, vocab, pool, preset)
+    batches_of = Ahead(make, config.steps, config.workers)
 
     def loss(step: int, part: Part = WHOLE):
         # Every part takes the same random numbers, those of the whole step.

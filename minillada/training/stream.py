@@ -4,6 +4,8 @@ Notable choices
 - The examples of a step depend on the seed and the step alone.
 - Codes of digits are computed while training, because every image is moved at random first. Those
   of photos are stored; only edited photos are computed, and nothing is moved then.
+- A GPU trains faster than codes are computed one step after the other. So the codes of all images,
+  in several random positions, can be computed before the first step (`moves`).
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from ..vocab import Vocabulary
 from ..vq import ImageTokenizer
 from .loop import step_generator
 
+AT_ONCE = 1000  # images whose codes are computed together
+
 
 def shift(images: Tensor, generator: torch.Generator, most: int = 2) -> Tensor:
     """Each image `[B, C, H, W]` moved by up to `most` px in both directions.
@@ -34,11 +38,18 @@ def shift(images: Tensor, generator: torch.Generator, most: int = 2) -> Tensor:
     size = images.shape[-1]
     # What enters at the edge mirrors what is there: black for digits, more of the same for photos.
     padded = nn.functional.pad(images, (most,) * 4, mode="reflect")
-    down, right = torch.randint(0, 2 * most + 1, (2, len(images)), generator=generator).tolist()
-    moved = torch.empty_like(images)
-    for row, image in enumerate(padded):
-        moved[row] = image[:, down[row] : down[row] + size, right[row] : right[row] + size]
-    return moved
+    down, right = torch.randint(0, 2 * most + 1, (2, len(images)), generator=generator)
+    windows = padded.unfold(2, size, 1).unfold(3, size, 1)  # [B, C, down, right, H, W], no copy
+    return windows[torch.arange(len(images)), :, down, right]
+
+
+def at_random(images: Tensor, generator: torch.Generator, flips: bool) -> Tensor:
+    """Each image moved at random; with `flips`, half of them are mirrored, too."""
+    images = shift(images, generator)
+    if flips:
+        mirrored = torch.rand(len(images), generator=generator) < 0.5
+        images[mirrored] = images[mirrored].flip(-1)
+    return images
 
 
 def encode_pictures(
@@ -59,10 +70,7 @@ def encode_pictures(
     indices = sorted({picture.index for picture in pictures})
     originals = images.floats(torch.tensor(indices))
     if generator is not None:
-        originals = shift(originals, generator)
-        if flips:
-            mirrored = torch.rand(len(originals), generator=generator) < 0.5
-            originals[mirrored] = originals[mirrored].flip(-1)
+        originals = at_random(originals, generator, flips)
     # 2. every picture once, edited
     pictures = sorted(set(pictures), key=lambda picture: (picture.index, picture.operation or ""))
     row_of = {index: row for row, index in enumerate(indices)}
@@ -74,6 +82,41 @@ def encode_pictures(
     return dict(zip(pictures, torch.cat(parts)))
 
 
+@torch.no_grad()
+def moved_codes(tokenizer: ImageTokenizer, pool: Pool, moves: int, seed: int) -> Tensor:
+    """Codes of every image, moved at random `moves` times: int16 `[moves, operations, N, h, w]`.
+
+    The first operation is none, the others are those of the data set.
+    """
+    operations = [None, *pool.data.operations]
+    images = pool.images.to(tokenizer.embedding.device)
+    grid = tokenizer.grid
+    table = torch.empty(moves, len(operations), len(pool), grid, grid, dtype=torch.int16)
+    for move in range(moves):
+        generator = torch.Generator().manual_seed(seed + move)
+        for rows in torch.arange(len(pool)).split(AT_ONCE):
+            shown = at_random(images.floats(rows), generator, pool.data.flips)
+            for row, name in enumerate(operations):
+                edited = edits.apply([name] * len(shown), shown)
+                table[move, row, rows] = tokenizer.encode(edited).short().cpu()
+    return table
+
+
+def looked_up(
+    table: Tensor, operations: list[str], pictures: list[Picture], generator: torch.Generator
+) -> dict[Picture, Tensor]:
+    """Codes `[h, w]` of each picture from `moved_codes`; every image is moved in one way a step."""
+    indices = sorted({picture.index for picture in pictures})
+    moves = torch.randint(len(table), (len(indices),), generator=generator).tolist()
+    move_of = dict(zip(indices, moves))
+    row_of = {name: row for row, name in enumerate([None, *operations])}
+    codes = {}
+    for picture in pictures:
+        found = table[move_of[picture.index], row_of[picture.operation], picture.index]
+        codes[picture] = found.long()
+    return codes
+
+
 def picture_codes(
     tokenizer: ImageTokenizer,
     pool: Pool,
@@ -81,10 +124,12 @@ def picture_codes(
     generator: torch.Generator,
     fresh: bool = False,
 ) -> dict[Picture, Tensor]:
-    """Codes `[h, w]` of each picture: stored ones where the pool has some, else fresh ones.
+    """Codes `[h, w]` of each picture: those of `moved_codes`, or stored ones, or fresh ones.
 
     Fresh codes need pixels and some time, and show every image in many positions.
     """
+    if pool.moved is not None:
+        return looked_up(pool.moved, list(pool.data.operations), pictures, generator)
     if fresh or pool.codes is None:
         return encode_pictures(tokenizer, pool.images, pictures, generator, pool.data.flips)
     edited = [picture for picture in pictures if picture.operation is not None]

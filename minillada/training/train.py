@@ -151,7 +151,8 @@ def read_materials(preset: Preset, device: str) -> Materials:
     vocab = load_vocabulary(len(tokenizer.embedding), preset.text)
     check_tokens(preset, vocab)
     pool = stored_pool(data, "train")
-    check_codes(pool, info)
+    if not (preset.training.data.fresh_codes or preset.training.data.moves):
+        check_codes(pool, info)  # they are read
     check_context(preset, vocab, pool, tokenizer.grid)
     about = {
         "tokenizer": checkpoint.full_name(preset.tokenizer),

@@ -18,7 +18,13 @@ from minillada.tasks.base import Picture
 from minillada.tasks.table import TRAINED
 from minillada.training import stream
 from minillada.training.checks import check_codes
-from minillada.training.stream import encode_pictures, mixture_batches, picture_codes, shift
+from minillada.training.stream import (
+    encode_pictures,
+    mixture_batches,
+    moved_codes,
+    picture_codes,
+    shift,
+)
 from minillada.vocab import load_vocabulary
 
 
@@ -205,3 +211,23 @@ def test_fresh_codes_are_those_of_moved_and_mirrored_images(monkeypatch):
     mirrored = (plain == originals.flip(-1)).flatten(1).all(1)
     unchanged = (plain == originals).flatten(1).all(1)
     assert (mirrored | unchanged).all() and 10 < int(mirrored.sum()) < 30
+
+
+def test_codes_looked_up_are_those_of_moved_images():
+    """Of each picture: one of the moves, and of a picture and its edit the same move."""
+    images = load_cifar10_sample("train")
+    few = images._replace(pixels=images.pixels[:30], labels=images.labels[:30])
+    pool, tokenizer = measured_pool(CIFAR10, few), tiny_tokenizer(channels=3, patch_size=16)
+    pool.moved = moved_codes(tokenizer, pool, 2, seed=7)
+    pictures = [Picture(i, o) for i in range(30) for o in (None, "mirror it", "invert it")]
+    codes = picture_codes(tokenizer, pool, pictures, generator(3))
+    moves = []
+    for move in range(2):
+        shown = stream.at_random(few.floats(), generator(7 + move), flips=True)
+        moves.append([shown, edits.mirror(shown), edits.invert(shown)])
+    chosen = torch.randint(2, (30,), generator=generator(3)).tolist()
+    assert set(chosen) == {0, 1}
+    for index, move in enumerate(chosen):
+        for place, operation in enumerate((None, "mirror it", "invert it")):
+            expected = tokenizer.encode(moves[move][place][index][None])[0]
+            assert torch.equal(codes[Picture(index, operation)], expected)

@@ -1,0 +1,68 @@
+"""Batches made ahead of time by other processes, for a GPU that would wait for them.
+
+Notable choices
+- What a step sees depends on its number alone, so the batches are the same with any number of
+  workers.
+- A worker is a fork of this process: it shares the images, and never touches the GPU.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+
+class Steps(Dataset):
+    """A step's number -> what `make` makes for it."""
+
+    def __init__(self, make: Callable[[int], Any]):
+        self.make = make
+
+    def __getitem__(self, step: int) -> Any:
+        return self.make(step)
+
+
+class Ahead:
+    """`make(step)` for one step after the other, up to `steps`; with 0 workers made when asked."""
+
+    def __init__(self, make: Callable[[int], Any], steps: int, workers: int):
+        self.make, self.steps, self.workers = make, steps, workers
+        self.step, self.made = -1, None  # the last one, which all parts of a step share
+        self.source: Any = None
+
+    def __call__(self, step: int) -> Any:
+        if step == self.step:
+            return self.made
+        if not self.workers:
+            self.made = self.make(step)
+        else:
+            if self.source is None or step != self.step + 1:
+                self.source = iter(self.loader(range(step, self.steps)))
+            self.made = next(self.source)
+        self.step = step
+        return self.made
+
+    def loader(self, steps: range) -> DataLoader:
+        return DataLoader(
+            Steps(self.make),
+            batch_size=None,  # a step is a batch already
+            sampler=steps,
+            num_workers=self.workers,
+            collate_fn=as_it_is,
+            worker_init_fn=ignore_interrupts,
+            multiprocessing_context="fork",
+            generator=torch.Generator(),  # not the global one, whose numbers others count on
+        )
+
+
+def as_it_is(made: Any) -> Any:
+    return made
+
+
+def ignore_interrupts(worker: int) -> None:
+    """Ctrl-C goes to all processes; this one ends with the process that trains."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

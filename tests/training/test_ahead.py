@@ -1,0 +1,43 @@
+"""Batches made by other processes are the batches of this one."""
+
+import functools
+import multiprocessing
+
+import pytest
+import torch
+from helpers import real_images, tiny_tokenizer
+from tiny_runs import BACKBONE
+
+from minillada.datasets.pool import mnist_pool
+from minillada.settings import changed
+from minillada.training.ahead import Ahead
+from minillada.training.checks import check_settings
+from minillada.training.stream import mixture_batches
+from minillada.vocab import load_vocabulary
+
+needs_fork = pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="workers are forks"
+)
+
+
+@needs_fork
+def test_workers_make_the_same_batches_in_order_twice_and_after_a_jump():
+    tokenizer, vocab = tiny_tokenizer(), load_vocabulary(512)
+    pool, preset = mnist_pool(real_images(40)), changed(BACKBONE, mixture=(("draw", 1.0),))
+    make = functools.partial(mixture_batches, tokenizer, vocab, pool, preset)
+    steps = [1, 1, 2, 5, 0]  # a step in two parts, a run that goes on elsewhere
+    state = torch.random.get_rng_state()
+    ahead = Ahead(make, 6, workers=2)
+    there = [ahead(step) for step in steps]
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert there[0] is there[1]
+    for step, theirs in zip(steps, there):
+        for a, b in zip(make(step), theirs):
+            assert torch.equal(a.ids, b.ids)
+            assert torch.equal(a.targets, b.targets) and torch.equal(a.real, b.real)
+
+
+def test_workers_are_refused_where_there_are_none(monkeypatch):
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    with pytest.raises(ValueError, match="leave workers at 0"):
+        check_settings(changed(BACKBONE, workers=2), None)
