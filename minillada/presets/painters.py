@@ -19,17 +19,21 @@ PAINTING = changed(TrainingConfig(), steps=2500, batch_size=32, learning_rate=2e
 DIGITS = PainterConfig()
 
 
-PHOTOS = PainterConfig(channels=3, grid=8, codebook_size=1024, width=64)
+PHOTOS = PainterConfig(channels=3, grid=8, codebook_size=1024, width=96)
 
 
-def painter(dataset: Literal["mnist", "cifar10"], model: PainterConfig, steps: int) -> Preset:
+def painter(
+    dataset: Literal["mnist", "cifar10"], model: PainterConfig, steps: int, batch_size: int
+) -> Preset:
     """A painter of the codes of a data set's tokenizer."""
     name = dataset.removesuffix("10")
     return Preset(
         name=f"{name}-painter",
         kind="painter",
         model=model,
-        training=changed(PAINTING, steps=steps, mirrored=dataset == "cifar10"),
+        training=changed(
+            PAINTING, steps=steps, batch_size=batch_size, mirrored=dataset == "cifar10"
+        ),
         dataset=dataset,
         tokenizer=f"{name}-tokenizer",
         teacher=f"{name}-features",
@@ -47,12 +51,12 @@ def turbo(source: Preset, steps: int) -> Preset:
     )
 
 
-MNIST_PAINTER = painter("mnist", DIGITS, 2500)
-CIFAR_PAINTER = painter("cifar10", PHOTOS, 5500)
+MNIST_PAINTER = painter("mnist", DIGITS, 2500, 32)
+CIFAR_PAINTER = painter("cifar10", PHOTOS, 7000, 256)
 PAINTERS = (
     FEATURES,
     MNIST_PAINTER,
     turbo(MNIST_PAINTER, 100),
     CIFAR_PAINTER,
-    turbo(CIFAR_PAINTER, 150),
+    turbo(CIFAR_PAINTER, 600),
 )
