@@ -19,7 +19,7 @@ PAINTING = changed(TrainingConfig(), steps=2500, batch_size=32, learning_rate=2e
 DIGITS = PainterConfig()
 
 
-PHOTOS = PainterConfig(channels=3, grid=8, codebook_size=1024, width=96)
+PHOTOS = PainterConfig(channels=3, grid=8, codebook_size=1024, width=80)
 
 
 def painter(

@@ -230,8 +230,9 @@ def holds(path: Path, story: dict[str, Any]) -> bool:
 def story_of(info: dict[str, Any]) -> dict[str, Any]:
     """The part of `info` that decides what a run computes, as plain JSON types."""
     story = json.loads(json.dumps({key: info[key] for key in STORY if key in info}))
-    # In how many passes a step is computed changes nothing: it may differ when a run goes on.
-    story.get("training", {}).pop("accumulate", None)
+    # In how many passes and by whom a step is made changes nothing: both may differ in a run.
+    for name in ("accumulate", "workers"):
+        story.get("training", {}).pop(name, None)
     return story
 
 
