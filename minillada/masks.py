@@ -200,6 +200,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
     if mask is not None and mask.dtype != torch.bool:
         raise ValueError(f"an attention mask is boolean, got {mask.dtype}; use mask.bool()")
     mask = None if mask is None else mask[:, None]  # [B or 1, 1, L, T], for all heads
+    if query.is_cuda and (mask is not None or query.dtype == torch.float32):
+        # The fused kernels of a GPU for masks and for float32 know no shared heads. PyTorch would
+        # compute all L x T scores in float32 instead, which takes much more time and memory.
+        shared = query.shape[1] // key.shape[1]
+        key, value = (heads.repeat_interleave(shared, dim=1) for heads in (key, value))
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
 
 
