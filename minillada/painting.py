@@ -19,12 +19,13 @@ from .commit import row_generators
 from .config import PainterConfig
 from .flow import Says, euler, jumps, shifted
 from .painter import Painter
-from .vq import check_image_codes
+from .vq import check_image_codes, full_precision
 
 BATCH_SIZE = 250  # rows at once, so that memory does not grow with their number
 
 
 @torch.no_grad()
+@full_precision()
 def paint(
     painter: Painter,
     codes: Tensor,

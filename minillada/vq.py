@@ -11,11 +11,14 @@ Notable choices
   an image to match its caption and no other. Models read such codes better, and draw with them
   better after the same training, than with codes for pixels alone (notebook 02).
 - `encode` runs encoder and lookup in float32 even under autocast (training: the lookup alone).
-  Features rounded to bfloat16 give other codes in 7 to 11 % of the places.
+  Features rounded to bfloat16 give other codes in 7 to 11 % of the places. On a GPU, convolutions
+  would round to TF32, so `full_precision` forbids it: codes are those of a CPU.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
@@ -39,6 +42,21 @@ class Tokenizer(Protocol):
     def check_images(self, images: Tensor) -> None: ...
     def encode(self, images: Tensor) -> Tensor: ...
     def decode(self, codes: Tensor) -> Tensor: ...
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Inside, float32 convolutions of a GPU keep all bits of float32; also a decorator.
+
+    PyTorch's default there is TF32: 10 bits behind the point instead of 23.
+    """
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
 
 
 def check_image_codes(codes: Tensor, height: int, width: int, codebook_size: int) -> None:
@@ -95,7 +113,11 @@ class Codebook(nn.Module):
         # 1. the moving averages take in this batch
         ones = torch.ones_like(index, dtype=torch.float)
         counts = torch.zeros_like(self.counts).index_add_(0, index, ones)
-        sums = torch.zeros_like(self.sums).index_add_(0, index, flat)
+        sums = torch.zeros_like(self.sums)
+        if flat.is_cuda:  # `index_add_` adds in any order there: no run could be repeated exactly
+            sums.index_put_((index,), flat, accumulate=True)
+        else:
+            sums.index_add_(0, index, flat)
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
 
@@ -207,6 +229,7 @@ class ImageTokenizer(nn.Module):
             raise ValueError("images must be floats, finite and in [0, 1]; divide bytes by 255")
 
     @torch.no_grad()
+    @full_precision()
     def encode(self, images: Tensor) -> Tensor:
         """Codes `[B, h, w]`, int64 in [0, K)."""
         if len(images):  # an empty batch has nothing to check
@@ -215,6 +238,7 @@ class ImageTokenizer(nn.Module):
             return self.codebook(self.encoder(images.to(self.embedding.dtype))).codes
 
     @torch.no_grad()
+    @full_precision()
     def decode(self, codes: Tensor) -> Tensor:
         """Pixels `[B, C, H, W]` in [0, 1] from codes `[B, h, w]`."""
         check_image_codes(codes, self.grid, self.grid, len(self.embedding))

@@ -45,6 +45,7 @@ from minillada.training.loop import fit
 from minillada.training.painters import Lesson, painter_loss, turbo_loss
 from minillada.uni import Uni
 from minillada.vocab import load_vocabulary
+from minillada.vq import Codebook
 
 # A tiny vocabulary has few words.
 pytestmark = pytest.mark.filterwarnings("ignore:this model knows no word")
@@ -222,6 +223,55 @@ def test_fused_attention_of_a_gpu_gets_the_heads_that_it_knows(monkeypatch):
     assert attention_calls(monkeypatch, mask, torch.bfloat16) == [2, 4]
     assert attention_calls(monkeypatch, None, torch.float32) == [2, 4]
     assert attention_calls(monkeypatch, None, torch.bfloat16) == [2, 2]  # flash attention
+
+
+def seen_precision(module: torch.nn.Module, call) -> set[str]:
+    """The precision of convolutions on a GPU while `call` runs `module`."""
+    seen = set()
+    hook = module.register_forward_pre_hook(
+        lambda *_: seen.add(torch.backends.cudnn.conv.fp32_precision)
+    )
+    with hook:
+        call()
+    return seen
+
+
+def test_convolutions_that_decide_are_in_full_precision():
+    before = torch.backends.cudnn.conv.fp32_precision
+    tokenizer, judge, painter = tiny_tokenizer(), tiny_judge(), Painter(PAINTER)
+    codes = torch.zeros(2, 4, 4, dtype=torch.long)
+    assert seen_precision(tokenizer.encoder, lambda: tokenizer.encode(DIGITS)) == {"ieee"}
+    assert seen_precision(tokenizer.decoder, lambda: tokenizer.decode(codes)) == {"ieee"}
+    assert seen_precision(judge.body, lambda: judge.classify(DIGITS)) == {"ieee"}
+    assert seen_precision(painter.enter, lambda: paint(painter, codes, DIGITS, 1)) == {"ieee"}
+    assert seen_precision(judge.body, lambda: judge(DIGITS)) == {before}
+    with pytest.raises(ValueError):
+        tokenizer.encode(2 * DIGITS)
+    assert torch.backends.cudnn.conv.fp32_precision == before
+
+
+def test_the_codebook_adds_in_one_order(monkeypatch):
+    """`index_add_` of a GPU does not: a run could not be repeated to the bit."""
+    added = set()
+    plain = torch.Tensor.index_add_
+
+    def note(total, dim, index, source):
+        added.add((place, source.ndim))
+        return plain(total, dim, index, source)
+
+    monkeypatch.setattr(torch.Tensor, "index_add_", note)
+    features = torch.randn(3, 4, 2, 2, generator=generator())
+    books = []
+    for place in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        with PretendDevice("cuda"):
+            book = Codebook(5, 4).to(place)
+            seen = book(features.to(place))
+            book.update(seen.features, seen.codes, generator())
+        books.append(book.embedding)
+    assert torch.equal(*books)
+    # Counts are whole numbers, whose sums are exact in any order.
+    assert added == {("cpu", 1), ("cpu", 2), ("cuda", 1)}
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -416,18 +466,21 @@ def test_likelihood(check_same):
         uni = tiny_uni().to(place)
         codes = uni.encode(DIGITS)
         texts = ["a thick seven", "a thin two"]
-        return [likelihood(uni.backbone, uni.vocab, codes, texts, 2, 0, s) for s in (False, True)]
+        # Stored codes are on the CPU, those of `encode` are not.
+        given = (False, codes), (True, codes), (False, codes.cpu())
+        return [likelihood(uni.backbone, uni.vocab, c, texts, 2, 0, s) for s, c in given]
 
     check_same(compute)
 
 
 def test_measures(check_same):
-    """All of `evaluate` with a tiny model; the judge stays on the CPU there."""
+    """All of `evaluate` with a tiny model."""
     images = real_images(20)
 
     def compute(place):
         uni = tiny_uni().to(place)
-        subject = evaluate.Subject(uni, tiny_judge(), MNIST, images, 20, 0, rival=False)
+        judge = tiny_judge().to(place)
+        subject = evaluate.Subject(uni, judge, MNIST, images, 20, 0, rival=False)
         report: dict = {}
         for name in ("tokenizer", "drawing", "variety", "describing", "likelihood"):
             report |= evaluate.MEASURES[name](subject)
@@ -440,7 +493,7 @@ def test_the_suite_of_tasks(check_same):
     pool = mnist_pool(real_images(300))
 
     def compute(place):
-        marked = suite.run(model(place), tiny_judge(), pool, samples=2)
+        marked = suite.run(model(place), tiny_judge().to(place), pool, samples=2)
         return suite.scores(marked)
 
     check_same(compute)

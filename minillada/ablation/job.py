@@ -130,7 +130,7 @@ def measure(decoder: Decoder, asked: Measurement, seed: int) -> dict[str, Any]:
     """
     decoder.prepare(asked)
     data = data_set_of(decoder.info)
-    judge = load_judge(name=data.judge)
+    judge = load_judge(decoder.device, data.judge)
     if asked.measure in suite.SUITES[data.name]:
         pool = suite.unseen_pool(data.name)
         marked = suite.run(decoder, judge, pool, asked.count, seed, [asked.measure])

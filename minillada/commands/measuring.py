@@ -83,7 +83,7 @@ def evaluate(
         uni, count = load(model, device), min(samples, 500)
         data = data_set_of(uni.info)
         pool = suite.unseen_pool(data.name)
-        marked = suite.run(uni, load_judge(name=data.judge), pool, count, seed, names)
+        marked = suite.run(uni, load_judge(device, data.judge), pool, count, seed, names)
         report = suite.scores(marked)
         print_json(report) if as_json else print_scores(report)
         if pictures is not None:

@@ -279,7 +279,7 @@ def evaluate(
     uni = load(name, device)
     data = data_set_of(uni.info)
     test = data.load("test")
-    judge = load_judge(name=data.judge)
+    judge = load_judge(device, data.judge)
     subject = Subject(uni, judge, data, test, min(samples, len(test.labels)), seed)
     report = {"model": str(name), "seed": seed, "device": device}
     progress = tqdm([measure for measure in MEASURES if not only or measure in only])

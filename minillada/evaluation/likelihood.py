@@ -68,7 +68,7 @@ def bits_per_image(
         nats = []
         for part in torch.arange(len(sequences)).split(BATCH_SIZE):
             rows = batching.Batch(batch.ids[part], batch.targets[part], batch.real[part])
-            rows = rows.to(codes.device)
+            rows = rows.to(backbone.lm_head.weight.device)
             bounds = []
             for _ in range(samples // together):
                 bound = nll_bound(backbone, rows, block, vocab.mask_id, generator, together)

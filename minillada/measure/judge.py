@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..checkpoint import load_model
 from ..config import JudgeConfig
 from ..settings import Config
+from ..vq import full_precision
 from . import whitened
 
 SHIFT = 2  # pixels by which photographs are moved at most while the judge learns
@@ -37,12 +38,16 @@ class Judge(nn.Module):
         return self.head(self.body(images))
 
     @torch.no_grad()
+    @full_precision()
     def features(self, images: Tensor, batch_size: int = 100) -> Tensor:
         """Activations before the last layer `[B, features]`, in batches so that memory suffices.
 
-        Of 500 images, the activations of a layer take 65 MB: slower, as no cache holds them.
+        Of 500 images, the activations of a layer take 65 MB: slower, as no cache holds them. Images
+        may be on another device than the judge; the features come back to them.
         """
-        return torch.cat([self.body(part) for part in images.split(batch_size)])
+        device = self.head.weight.device
+        parts = [self.body(part.to(device)) for part in images.split(batch_size)]
+        return torch.cat(parts).to(images.device)
 
     def stages(self, images: Tensor) -> list[Tensor]:
         """What each stage of the body makes, from fine to coarse; the last one is the features."""
@@ -56,11 +61,12 @@ class Judge(nn.Module):
         return [*outputs, x]
 
     def classify(self, images: Tensor) -> Tensor:
-        """Most likely class `[B]`."""
-        logits = self.head(self.features(images))  # [B, classes]
+        """Most likely class `[B]`, on the device of the images."""
+        here = images.to(self.head.weight.device)
+        logits = self.head(self.features(here))  # [B, classes]
         if self.config.flips:
-            logits = logits + self.head(self.features(images.flip(-1)))
-        return logits.argmax(1)
+            logits = logits + self.head(self.features(here.flip(-1)))
+        return logits.argmax(1).to(images.device)
 
     def prepare(self, images: Tensor) -> None:
         """Set the layers that are computed from images `[N, C, H, W]` and not trained."""

@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..settings import Config
+from ..vq import full_precision
 from .reading import configured, find, load_safetensors, read_json
 from .resize import normalise
 from .vision import VisionConfig, VisionTransformer
@@ -106,6 +107,7 @@ class SigLIPVQ(nn.Module):
             raise ValueError("images must be finite numbers in [0, 1]; divide bytes by 255 first")
 
     @torch.no_grad()
+    @full_precision()
     def encode(self, images: Tensor) -> Tensor:
         """Codes `[B, h, w]`, int64 in [0, K)."""
         self.check_images(images)

@@ -240,7 +240,7 @@ def tiny_world(monkeypatch):
     """Tiny models and 30 images in the place of the shipped ones."""
     rival = tiny_uni(block_size=1).backbone
     monkeypatch.setattr(evaluate, "load", lambda name, device: tiny_uni())
-    monkeypatch.setattr(evaluate, "load_judge", lambda name: tiny_judge())
+    monkeypatch.setattr(evaluate, "load_judge", lambda device, name: tiny_judge())
     monkeypatch.setattr(mnist, "load_mnist", lambda split: real_images(30))
     monkeypatch.setattr(checkpoint, "shipped", lambda name: name.endswith("-ar"))
     monkeypatch.setattr(checkpoint, "load_model", lambda *_: (rival, {}))
