@@ -44,7 +44,8 @@ class ShiftedNorm(nn.BatchNorm2d):
     def __init__(self, width: int):
         super().__init__(width, momentum=0.4, eps=1e-12)
         del self.weight
-        self.register_parameter("weight", None)
+        # PyTorch's kernels for a GPU need a scale where there is a bias. It is no parameter.
+        self.register_buffer("weight", torch.ones(width), persistent=False)
 
 
 class Whitening(nn.Module):

@@ -54,13 +54,14 @@ LIVE = changed(
 # A minute on a GPU, which computes 512 examples in hardly more time than 64.
 MINUTE = changed(
     LONG,
-    steps=1200,
+    steps=900,
     batch_size=512,
     learning_rate=3e-3,
     optimizer="muon",
     pack_length=256,
     bfloat16=True,
-    workers=8,
+    moves=8,
+    workers=4,
 )
 # A short round that starts from `mnist` and teaches it to rewrite tokens, and to delete and insert
 # (notebook 13).

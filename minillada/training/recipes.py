@@ -218,7 +218,8 @@ def backbone_loss(
         backbone.hidden_states = torch.compile(backbone.hidden_states)  # type: ignore
 
     if config.data.moves and pool.moved is None:
-        pool.moved = moved_codes(tokenizer, pool, config.data.moves, config.seed)
+        edited = any(task.startswith("edit") for task, _ in config.data.mixture)
+        pool.moved = moved_codes(tokenizer, pool, config.data.moves, config.seed, edited)
     # Workers have no GPU.
     reader = copy.deepcopy(tokenizer).cpu() if config.workers else tokenizer
     make = functools.partial(mixture_batches, reader, vocab, pool, preset)

@@ -83,12 +83,14 @@ def encode_pictures(
 
 
 @torch.no_grad()
-def moved_codes(tokenizer: ImageTokenizer, pool: Pool, moves: int, seed: int) -> Tensor:
+def moved_codes(
+    tokenizer: ImageTokenizer, pool: Pool, moves: int, seed: int, edited: bool = True
+) -> Tensor:
     """Codes of every image, moved at random `moves` times: int16 `[moves, operations, N, h, w]`.
 
-    The first operation is none, the others are those of the data set.
+    The first operation is none; where images are `edited`, the others are those of the data set.
     """
-    operations = [None, *pool.data.operations]
+    operations = [None, *pool.data.operations] if edited else [None]
     images = pool.images.to(tokenizer.embedding.device)
     grid = tokenizer.grid
     table = torch.empty(moves, len(operations), len(pool), grid, grid, dtype=torch.int16)
