@@ -196,6 +196,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
     if isinstance(mask, TiledMask):
         return attend_in_tiles(query, key, value, mask)
     if isinstance(mask, BlockMask):
+        if torch.is_autocast_enabled(query.device.type):  # FlexAttention does not look at it
+            dtype = torch.get_autocast_dtype(query.device.type)
+            query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
         return flex_kernel(query.is_cuda)(query, key, value, block_mask=mask, enable_gqa=True)
     if mask is not None and mask.dtype != torch.bool:
         raise ValueError(f"an attention mask is boolean, got {mask.dtype}; use mask.bool()")

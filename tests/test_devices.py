@@ -225,6 +225,25 @@ def test_fused_attention_of_a_gpu_gets_the_heads_that_it_knows(monkeypatch):
     assert attention_calls(monkeypatch, None, torch.bfloat16) == [2, 2]  # flash attention
 
 
+def test_flex_attention_is_in_the_type_of_autocast(monkeypatch):
+    seen = []
+    plain = masks.flex_kernel(False)
+
+    def note(query, key, value, **options):
+        seen.append((query.dtype, key.dtype, value.dtype))
+        return plain(query, key, value, **options)
+
+    monkeypatch.setattr(masks, "flex_kernel", lambda cuda: note)
+    index = torch.arange(32)
+    mask = masks.flex_mask(masks.training_places(index, index, 4))
+    query, key, value = (torch.randn(2, n, 64, 16, generator=generator(n)) for n in (4, 2, 2))
+    expected = masks.attend(query, key, value, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = masks.attend(query, key, value, mask)
+    assert seen == [(torch.float32,) * 3, (torch.bfloat16,) * 3]
+    assert torch.allclose(found.float(), expected, atol=0.05)
+
+
 def seen_precision(module: torch.nn.Module, call) -> set[str]:
     """The precision of convolutions on a GPU while `call` runs `module`."""
     seen = set()
