@@ -19,10 +19,10 @@ from ..settings import changed
 JUDGE = JudgeConfig(
     channels=3, width=64, features=256, whitened=True, flips=True, label_smoothing=0.2
 )
-# 27 rounds of the 50,000 training images.
+# 20 rounds of the 50,000 training images.
 CLASSIFYING = changed(
     TrainingConfig(),
-    steps=2700,
+    steps=2000,
     batch_size=500,
     optimizer="muon",
     learning_rate=1e-2,
@@ -47,7 +47,7 @@ TOKENIZER = TokenizerConfig(
     unquantised_steps=300,
 )
 CODING = changed(
-    TrainingConfig(), steps=4000, learning_rate=2e-3, batch_size=512, operation_share=0.15,
+    TrainingConfig(), steps=2000, learning_rate=2e-3, batch_size=512, operation_share=0.15,
     bfloat16=True,
 )  # fmt: skip
 PIXELS = changed(
@@ -77,7 +77,7 @@ EVERYTHING = (
 )  # fmt: skip
 SPEAKING = changed(
     TrainingConfig(),
-    steps=6000,
+    steps=2000,
     batch_size=512,
     learning_rate=3e-3,
     warmup_steps=100,
@@ -88,8 +88,8 @@ SPEAKING = changed(
     mixture=EVERYTHING,
     varied=True,
     bfloat16=True,
-    moves=8,
-    workers=6,
+    moves=4,
+    workers=9,
 )
 
 
@@ -112,7 +112,7 @@ def classifier(name: str, model: JudgeConfig, training: TrainingConfig) -> Prese
 
 CIFAR = (
     classifier("cifar-judge", JUDGE, CLASSIFYING),
-    classifier("cifar-features", FEATURES, changed(CLASSIFYING, steps=1500, seed=1)),
+    classifier("cifar-features", FEATURES, changed(CLASSIFYING, steps=1000, seed=1)),
     tokenizer("cifar-tokenizer", TOKENIZER, CODING),
     Preset(
         name="cifar-text",

@@ -52,11 +52,11 @@ def turbo(source: Preset, steps: int) -> Preset:
 
 
 MNIST_PAINTER = painter("mnist", DIGITS, 2500, 32)
-CIFAR_PAINTER = painter("cifar10", PHOTOS, 7000, 256)
+CIFAR_PAINTER = painter("cifar10", PHOTOS, 2500, 256)
 PAINTERS = (
     FEATURES,
     MNIST_PAINTER,
     turbo(MNIST_PAINTER, 100),
     CIFAR_PAINTER,
-    turbo(CIFAR_PAINTER, 600),
+    turbo(CIFAR_PAINTER, 200),
 )

@@ -95,12 +95,12 @@ def moved_codes(
     grid = tokenizer.grid
     table = torch.empty(moves, len(operations), len(pool), grid, grid, dtype=torch.int16)
     for move in range(moves):
-        generator = torch.Generator().manual_seed(seed + move)
+        generator = step_generator(seed, move)
         for rows in torch.arange(len(pool)).split(AT_ONCE):
             shown = at_random(images.floats(rows), generator, pool.data.flips)
             for row, name in enumerate(operations):
-                edited = edits.apply([name] * len(shown), shown)
-                table[move, row, rows] = tokenizer.encode(edited).short().cpu()
+                seen = edits.apply([name] * len(shown), shown)
+                table[move, row, rows] = tokenizer.encode(seen).short().cpu()
     return table
 
 

@@ -21,6 +21,7 @@ needs_fork = pytest.mark.skipif(
 
 
 @needs_fork
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_workers_make_the_same_batches_in_order_twice_and_after_a_jump():
     tokenizer, vocab = tiny_tokenizer(), load_vocabulary(512)
     pool, preset = mnist_pool(real_images(40)), changed(BACKBONE, mixture=(("draw", 1.0),))

@@ -18,6 +18,7 @@ from minillada.tasks.base import Picture
 from minillada.tasks.table import TRAINED
 from minillada.training import stream
 from minillada.training.checks import check_codes
+from minillada.training.loop import step_generator
 from minillada.training.stream import (
     encode_pictures,
     mixture_batches,
@@ -223,7 +224,7 @@ def test_codes_looked_up_are_those_of_moved_images():
     codes = picture_codes(tokenizer, pool, pictures, generator(3))
     moves = []
     for move in range(2):
-        shown = stream.at_random(few.floats(), generator(7 + move), flips=True)
+        shown = stream.at_random(few.floats(), step_generator(7, move), flips=True)
         moves.append([shown, edits.mirror(shown), edits.invert(shown)])
     chosen = torch.randint(2, (30,), generator=generator(3)).tolist()
     assert set(chosen) == {0, 1}
