@@ -20,6 +20,8 @@ from PIL import Image
 from minillada import cli
 from minillada.datasets import mnist
 from minillada.evaluation import report
+from minillada.experiments.results import load_result
+from minillada.measure.intervals import interval_of
 from minillada.official.inspection import memory_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,6 +88,30 @@ def test_every_subcommand_is_shown_and_has_the_common_options():
 def test_the_numbers_are_the_recorded_ones():
     written = report.PLACE.search(README).group(2)
     assert written == report.numbers(), "run `python -m minillada.evaluation.report`"
+
+
+def test_the_figures_of_the_gpu_are_the_stored_ones():
+    section = README[README.index("## On a GPU") : README.index("## Full weights")]
+    measured = load_result("gpu")
+    shown = []
+    for rows in ("sampler, 1 row", "sampler, 8 rows"):
+        found = measured["bench"][rows]
+        steps = [found[f"milliseconds_a_step_{way}"] for way in ("eager", "graph")]
+        shown.append(f"{found['ratio_eager']:.1f} ({steps[0]:.2f} and {steps[1]:.2f} ms)")
+        seconds = [found[f"seconds_{who}"] for who in ("theirs", "ours")]
+        shown.append(f"{found['ratio']:.1f} ({seconds[0]:.2f} and {seconds[1]:.2f} s)")
+    for name in ("train", "moe"):
+        found = measured["bench"][name]
+        times = [1000 * found[f"seconds_{who}"] for who in ("theirs", "ours")]
+        shown.append(f"{found['ratio']:.2f} ({times[0]:.1f} and {times[1]:.1f} ms)")
+    curve = measured["training"]["mnist-gpu"]["after"]
+    for step in ("450", "900"):
+        shown.append(interval_of(curve[step], "draw_digit_accuracy").percent(1))
+    for name in ("mnist-gpu", "cifar"):
+        step = measured["steps"][name]
+        products = step["aten::mm, also those of Muon"]
+        shown.append(f"{step['milliseconds']} ms; at most {products:.1f} ms")
+    assert not [text for text in shown if text not in section]
 
 
 def test_the_table_of_memory_is_the_computed_one():

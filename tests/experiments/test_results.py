@@ -12,7 +12,9 @@ import pytest
 from minillada.experiments import results, runner
 from minillada.files import RESULTS_DIR
 
-NAMES = sorted(path.stem for path in RESULTS_DIR.glob("*.json"))
+SINGLE = "gpu"  # what single commands printed on a machine that was there once: no experiment
+STORED = sorted(path.stem for path in RESULTS_DIR.glob("*.json"))
+NAMES = [name for name in STORED if name != SINGLE]
 FOLDER = Path(runner.__file__).parent
 
 
@@ -25,7 +27,7 @@ def test_every_experiment_has_stored_results_and_every_file_an_experiment():
     assert files == set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STORED)
 def test_results_belong_to_the_shipped_weights(name):
     """Fails when weights are replaced, but not measured again."""
     weights = results.read_result(results.result_path(name))["weights"]
@@ -64,6 +66,21 @@ def test_every_point_is_stored_with_the_settings_of_today(name):
     for key, point in points.items():
         assert done[key]["settings"] == json.loads(json.dumps(point.settings)), key
     assert results.load_result(name) == stored["results"]
+
+
+def test_every_single_command_says_what_it_was_and_has_a_result():
+    stored = results.read_result(results.result_path(SINGLE))
+    assert stored["experiment"] == SINGLE
+    assert stored["machine"].keys() == {"card", "cards", "torch", "cpu_cores"}
+    named = {f"{part}/{name}" for part, found in stored["results"].items() for name in found}
+    assert named == stored["points"].keys()
+    for point in stored["points"].values():
+        assert point["commit"] == stored["commit"]
+        assert point["settings"]["command"].startswith(
+            ("minillada ", "torchrun ", "python -m pytest ", "no command: ")
+        )
+    for report in stored["results"]["bench"].values():
+        assert report["card"] == stored["machine"]["card"]
 
 
 @pytest.mark.parametrize("name", NAMES)
