@@ -3,8 +3,8 @@
 Notable choices
 - A sequence is filled up with end-of-text to whole blocks. The model is trained to predict this
   padding, too, as in the official training: it must know that nothing follows the end.
-- A batch may be computed in parts (`Part`), by several processes or in several passes. A part may
-  have no row at all: a batch of one shape can be small.
+- A batch may be computed in portions (`Portion`), by several processes or in several passes. A
+  portion may have no row at all: a batch of one shape can be small.
 - Packing puts several sequences into one row, so that less of a batch is padding. There, each
   sequence is called a document. Attention does not cross from one document to another.
 """
@@ -37,23 +37,24 @@ class Batch(NamedTuple):
         return Batch(self.ids.to(device), self.targets.to(device), self.real.to(device), documents)
 
 
-class Part(NamedTuple):
-    """One of the parts in which the rows of a training step are computed (not a `layout.Part`).
+class Portion(NamedTuple):
+    """Some of the rows of a training step, which are computed together.
 
-    A part belongs to one of several processes, or to one of several passes of a process. Rows are
-    dealt like cards: row 0 to part 0, row 1 to part 1, and so on, then again to part 0.
+    A portion belongs to one of several processes, or to one of several passes of a process. Rows
+    are dealt like cards: row 0 to portion 0, row 1 to portion 1, and so on, then again to portion
+    0.
     """
 
-    number: int = 0  # of this part
-    of: int = 1  # how many parts there are
+    number: int = 0  # of this portion
+    of: int = 1  # how many portions there are
     first: int = 0  # a step of several batches: rows before this batch, which were dealt already
 
     def has(self, rows: Tensor) -> Tensor:
-        """Which of the rows, given by their numbers in the batch, are in this part; bool."""
+        """Which of the rows, given by their numbers in the batch, are in this portion; bool."""
         return (rows + self.first) % self.of == self.number
 
 
-WHOLE = Part()
+WHOLE = Portion()
 
 
 def padded(length: int, multiple: int) -> int:

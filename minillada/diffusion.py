@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from .batching import WHOLE, Batch, Part
+from .batching import WHOLE, Batch, Portion
 from .config import ObjectiveConfig
 from .masks import training_mask
 from .model import Backbone
@@ -69,13 +69,13 @@ def replace_tokens(
 
 
 def masked_logits(
-    backbone: Backbone, batch: Batch, view: View, block_size: int, part: Part = WHOLE
+    backbone: Backbone, batch: Batch, view: View, block_size: int, portion: Portion = WHOLE
 ) -> Tensor:
     """Logits `[N, V]` at the N tokens of `view.masked`, in the order of `view.masked.nonzero()`.
 
     One forward pass serves all blocks, and the K noisy copies of a row share its clean copy. Only
-    the rows of `part` are computed. Even a part without rows uses every weight, because processes
-    that share the weights must all ask for them.
+    the rows of `portion` are computed. Even a portion without rows uses every weight, because
+    processes that share the weights must all ask for them.
     """
     rows, device = len(batch.ids), batch.ids.device
     copies = len(view.masked) // rows  # K
@@ -93,8 +93,8 @@ def masked_logits(
     noisy_ids = view.noisy[:, start:stop].reshape(rows, -1)  # [B, K·(stop − start)]
     ids = torch.cat([noisy_ids, batch.ids[:, :last]], dim=1)
     masked, documents = view.masked[:, start:stop].reshape(rows, -1), batch.documents
-    if part.of > 1:
-        mine = part.has(torch.arange(rows, device=device))  # [B]
+    if portion.of > 1:
+        mine = portion.has(torch.arange(rows, device=device))  # [B]
         ids, masked = ids[mine], masked[mine]
         documents = documents[mine] if documents is not None and len(ids) else None
     positions = torch.cat([noisy.repeat(copies), clean])[None]  # [1, K·(stop − start) + last]
@@ -110,17 +110,18 @@ def masked_cross_entropy(backbone: Backbone, batch: Batch, view: View, block_siz
     return cross_entropy(masked_logits(backbone, batch, view, block_size), batch, view)
 
 
-def cross_entropy(logits: Tensor, batch: Batch, view: View, part: Part = WHOLE) -> Tensor:
-    """−log p in nats of the N tokens of `view.masked`, `[N]`, for the `masked_logits` of a part.
+def cross_entropy(logits: Tensor, batch: Batch, view: View, portion: Portion = WHOLE) -> Tensor:
+    """−log p in nats of the N tokens of `view.masked`, `[N]`, for the `masked_logits` of a portion.
 
-    The nats of tokens in other parts are 0, so the losses of all parts of a view add up: objectives
-    are linear in the nats (`right_entropy` is not) and divide by numbers of the whole batch.
+    The nats of tokens in other portions are 0, so the losses of all portions of a view add up:
+    objectives are linear in the nats (`right_entropy` is not) and divide by numbers of the whole
+    batch.
     """
     answers = view.repeat(batch.ids)[view.masked]  # [N]
-    if part.of == 1:
+    if portion.of == 1:
         return F.cross_entropy(logits, answers, reduction="none")
     rows = view.repeat(torch.arange(len(batch.ids), device=answers.device))  # [B·K]
-    mine = part.has(rows)[:, None].expand_as(view.masked)[view.masked]  # [N]
+    mine = portion.has(rows)[:, None].expand_as(view.masked)[view.masked]  # [N]
     nats = logits.new_zeros(len(answers))
     nats[mine] = F.cross_entropy(logits, answers[mine], reduction="none")
     return nats
@@ -160,9 +161,9 @@ def block_diffusion_loss(
     block_size: int,
     config: ObjectiveConfig,
     generator: Generator,
-    part: Part = WHOLE,
+    portion: Portion = WHOLE,
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss that `config` describes, and metrics in nats a token; those of all parts add up.
+    """The loss that `config` describes, and metrics in nats a token; those of all portions add up.
 
     `text_weight` multiplies the nats of text tokens (not the denominator): images have many codes
     with high nats, and without it the few words that decide an answer would count little.
@@ -182,8 +183,8 @@ def block_diffusion_loss(
 
     # 2. One forward pass: −log p of the N scored tokens, which `asked` names in its field `masked`.
     asked = view._replace(masked=scored)
-    logits = masked_logits(backbone, batch, asked, block_size, part)  # [N, V]
-    nats = cross_entropy(logits, batch, asked, part)  # [N]
+    logits = masked_logits(backbone, batch, asked, block_size, portion)  # [N, V]
+    nats = cross_entropy(logits, batch, asked, portion)  # [N]
     is_masked = view.masked[scored]  # [N], False: a visible target, perhaps replaced
     masked_nats, visible_nats = nats[is_masked], nats[~is_masked]
     metrics = {"masked_nats": float(masked_nats.detach().mean()) if is_masked.any() else 0.0}

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from ..batching import WHOLE, Batch, Part, collate
+from ..batching import WHOLE, Batch, Portion, collate
 from ..layout import Sequence
 from ..masks import block_causal_mask
 from ..model import Backbone
@@ -183,12 +183,12 @@ def draft_loss(
     block_size: int,
     rate: float,
     generator: Generator,
-    part: Part = WHOLE,
+    portion: Portion = WHOLE,
 ) -> Tensor:
     """Mean nats of the right labels in the drafts planted into a batch; 0 if there are none.
 
-    Numerator: nats of all labels of the `part`, padding included; denominator: the number of all
-    labels. So the losses of all parts add up to that of the batch.
+    Numerator: nats of all labels of the `portion`, padding included; denominator: the number of all
+    labels. So the losses of all portions add up to that of the batch.
     """
     device = backbone.lm_head.weight.device
     made = plant(batch, vocab, block_size, rate, generator)
@@ -196,7 +196,7 @@ def draft_loss(
         return torch.zeros((), device=device)
     planted, labels = made[0].to(device), made[1].to(device)
     index = torch.arange(labels.shape[1], device=device)
-    mine = part.has(torch.arange(len(labels), device=device))  # [B']
+    mine = portion.has(torch.arange(len(labels), device=device))  # [B']
     mask = block_causal_mask(index, index, block_size)
     hidden = backbone.hidden_states(planted.ids[mine], mask)
     targets, labels = planted.targets[mine], labels[mine]

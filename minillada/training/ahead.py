@@ -31,7 +31,7 @@ class Ahead:
 
     def __init__(self, make: Callable[[int], Any], steps: int, workers: int):
         self.make, self.steps, self.workers = make, steps, workers
-        self.step, self.made = -1, None  # the last one, which all parts of a step share
+        self.step, self.made = -1, None  # the last one, which all portions of a step share
         self.source: Any = None
 
     def __call__(self, step: int) -> Any:

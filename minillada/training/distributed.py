@@ -29,7 +29,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..batching import Part
+from ..batching import Portion
 from ..config import Preset, TrainingConfig
 from ..model import Backbone
 from ..moe import Router
@@ -38,7 +38,7 @@ from .state import Learner
 
 Sharding = Literal["none", "ddp", "fsdp"]
 SHARDS = "shards"  # folder beside a state, only while it is written
-Loss = Callable[..., tuple[Tensor, dict]]  # step, or step and part -> loss and numbers to log
+Loss = Callable[..., tuple[Tensor, dict]]  # step, or step and portion -> loss and numbers to log
 
 
 class Lesson(nn.Module):
@@ -48,8 +48,8 @@ class Lesson(nn.Module):
         super().__init__()
         self.module, self.loss = module, loss
 
-    def forward(self, step: int, part: Part) -> tuple[Tensor, dict]:
-        return self.loss(step, part)
+    def forward(self, step: int, portion: Portion) -> tuple[Tensor, dict]:
+        return self.loss(step, portion)
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ class Processes:
         """Whether this process writes the files and shows the progress."""
         return self.rank == 0
 
-    def parts(self, accumulate: int) -> list[Part]:
-        """The parts of a step that this process computes, one pass after the other."""
+    def portions(self, accumulate: int) -> list[Portion]:
+        """The portions of a step that this process computes, one pass after the other."""
         of = self.count * accumulate
-        return [Part(number, of) for number in range(self.rank, of, self.count)]
+        return [Portion(number, of) for number in range(self.rank, of, self.count)]
 
-    def alone(self, part: Part) -> bool:
-        """Whether a part is the whole step of a process that shares it with no other."""
-        return part.of == 1 and self.sharding == "none"
+    def alone(self, portion: Portion) -> bool:
+        """Whether a portion is the whole step of a process that shares it with no other."""
+        return portion.of == 1 and self.sharding == "none"
 
     def total(self, numbers: list[float]) -> list[float]:
         """The sums of numbers over all processes. Every process must call it."""
@@ -278,22 +278,22 @@ def joined(sharding: str, device: str) -> Iterator[Processes]:
 
 
 def check_shared(preset: Preset, processes: Processes) -> None:
-    """`ValueError` if a preset cannot be trained in parts, or not in this way."""
+    """`ValueError` if a preset cannot be trained in portions, or not in this way."""
     training, sharding = preset.training, processes.sharding
-    parts = processes.count * training.accumulate
-    if parts == 1 and sharding == "none":
+    portions = processes.count * training.accumulate
+    if portions == 1 and sharding == "none":
         return
     if preset.kind != "backbone":
         raise ValueError(
-            f"{preset.name} is no backbone, and only backbones are trained in parts; leave out "
+            f"{preset.name} is no backbone, and only backbones are trained in portions; leave out "
             "--sharding and accumulate"
         )
-    if training.loss.confidence_weight and parts > 1:
+    if training.loss.confidence_weight and portions > 1:
         raise ValueError(
             "confidence_weight divides by how many tokens of the whole batch are predicted right, "
-            "which no part knows; set it to 0, or train on one process without accumulate"
+            "which no portion knows; set it to 0, or train on one process without accumulate"
         )
-    if training.mask_noise and parts > 1:
+    if training.mask_noise and portions > 1:
         raise ValueError(
             "mask_noise takes random numbers for the rows of one whole batch; set it to 0, or "
             "train on one process without accumulate"

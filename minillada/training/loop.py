@@ -7,8 +7,8 @@ Notable choices
   states.
 - Loss and gradient are checked before a step is taken: one number that is not finite would spoil
   all weights.
-- A step may be computed in parts, by several processes or in several passes. What is updated, and
-  what the record says, are those of the whole batch.
+- A step may be computed in portions, by several processes or in several passes. What is updated,
+  and what the record says, are those of the whole batch.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def fit(
     """Train `module` in place; one record a step: loss, metrics, gradient norm, learning rate.
 
     `loss` gives for a step the loss to minimise and numbers to log; if the step is computed in
-    parts, for a step and a part, their share. With a `run`, log and state go to its folder, and
-    training goes on from there if it resumes; it may be shared by several processes.
+    portions, for a step and a portion, their share. With a `run`, log and state go to its folder,
+    and training goes on from there if it resumes; it may be shared by several processes.
     `stop_after` ends the run early at that step, as an interruption would. `after_step` is called
     with the number of finished steps. `FloatingPointError` if loss or gradient are not finite.
     """
@@ -164,13 +164,13 @@ def add_gradients(
 ) -> dict[str, float]:
     """Add the gradient of a step to the parameters; the loss and the metrics of its whole batch."""
     device = next(learner.module.parameters()).device
-    parts = processes.parts(config.accumulate)
+    portions = processes.portions(config.accumulate)
     numbers: dict[str, float] = {}
-    for part in parts:
-        with attention_kernel(config, device), processes.exchange(loss, part is parts[-1]):
+    for portion in portions:
+        with attention_kernel(config, device), processes.exchange(loss, portion is portions[-1]):
             with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-                # Only backbones are trained in parts; other losses know of none.
-                value, metrics = loss(step) if processes.alone(part) else loss(step, part)
+                # Only backbones are trained in portions; other losses know of none.
+                value, metrics = loss(step) if processes.alone(portion) else loss(step, portion)
             # DDP and FSDP divide the sum of gradients by the number of processes.
             (value * processes.count).backward()
         for name, number in {"loss": float(value.detach()), **metrics}.items():

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .. import layout
-from ..batching import WHOLE, Batch, Part
+from ..batching import WHOLE, Batch, Portion
 from ..config import Preset, TrainingConfig
 from ..datasets import edits
 from ..datasets.grammar import Grammar
@@ -209,7 +209,7 @@ def backbone_loss(
 ) -> Loss:
     """The block diffusion loss of the batches of a step, averaged by their shares of the rows.
 
-    It takes a step and, where a step is computed in parts, the part whose share is wanted.
+    It takes a step and, where a step is computed in portions, the portion whose share is wanted.
     """
     config = preset.training
     backbone.activation_checkpointing = config.activation_checkpointing
@@ -225,8 +225,8 @@ def backbone_loss(
     make = functools.partial(mixture_batches, reader, vocab, pool, preset)
     batches_of = Ahead(make, config.steps, config.workers)
 
-    def loss(step: int, part: Part = WHOLE):
-        # Every part takes the same random numbers, those of the whole step.
+    def loss(step: int, portion: Portion = WHOLE):
+        # Every portion takes the same random numbers, those of the whole step.
         generator = step_generator(config.seed, step)
         batches = batches_of(step)
         # By rows, not by tokens: a task with long responses counts no more than its share.
@@ -235,7 +235,7 @@ def backbone_loss(
         done = 0  # rows of earlier batches
         for batch in batches:
             share = len(batch.ids) / rows
-            here = part._replace(first=done)
+            here = portion._replace(first=done)
             value, metrics = batch_loss(backbone, vocab, batch, preset, step, generator, here)
             done += len(batch.ids)
             total = total + share * value
@@ -252,9 +252,9 @@ def batch_loss(
     preset: Preset,
     step: int,
     generator: torch.Generator,
-    part: Part = WHOLE,
+    portion: Portion = WHOLE,
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of one batch with the settings of the preset, and its metrics, or a part's share."""
+    """Loss and metrics of one batch with the settings of the preset, or a portion's share."""
     config = preset.training
     here = batch.to(backbone.lm_head.weight.device)
     # A schedule may name a block larger than any row; then the row is one block.
@@ -265,9 +265,9 @@ def batch_loss(
         objective = changed(objective, mask_rate=(1.0, 1.0), complementary=False)
     with noisy_mask_embedding(backbone, vocab.mask_id, mask_noise_at(config, step), generator):
         value, metrics = block_diffusion_loss(
-            backbone, here, vocab, block_size, objective, generator, part
+            backbone, here, vocab, block_size, objective, generator, portion
         )
     if config.loss.planted_errors:
         errors = config.loss.planted_errors
-        value = value + draft_loss(backbone, batch, vocab, block_size, errors, generator, part)
+        value = value + draft_loss(backbone, batch, vocab, block_size, errors, generator, portion)
     return value, metrics

@@ -26,7 +26,7 @@ def test_workers_make_the_same_batches_in_order_twice_and_after_a_jump():
     tokenizer, vocab = tiny_tokenizer(), load_vocabulary(512)
     pool, preset = mnist_pool(real_images(40)), changed(BACKBONE, mixture=(("draw", 1.0),))
     make = functools.partial(mixture_batches, tokenizer, vocab, pool, preset)
-    steps = [1, 1, 2, 5, 0]  # a step in two parts, a run that goes on elsewhere
+    steps = [1, 1, 2, 5, 0]  # a step in two portions, a run that goes on elsewhere
     state = torch.random.get_rng_state()
     ahead = Ahead(make, 6, workers=2)
     there = [ahead(step) for step in steps]

@@ -17,7 +17,7 @@ from shared_runs import PRESETS, backbone_run, free_port, process, start, traine
 from tiny_runs import JUDGE, STEPS
 
 from minillada import checkpoint
-from minillada.batching import Part
+from minillada.batching import Portion
 from minillada.model import Backbone
 from minillada.presets import get_preset
 from minillada.settings import changed
@@ -116,12 +116,12 @@ def test_the_experts_were_balanced_and_the_runs_differ(runs):
         assert not torch.allclose(tensors[name][head], tensors["dense"][head], atol=1e-3)
 
 
-# --- parts of a batch ----------------------------------------------------------------------------
+# --- portions of a batch -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_losses_of_all_parts_add_up(name):
-    """Also where a part has no row of some batch, as here, and for their gradients."""
+def test_the_losses_of_all_portions_add_up(name):
+    """Also where a portion has no row of some batch, as here, and for their gradients."""
     backbone, loss = backbone_run(PRESETS[name])
     parameters = list(backbone.parameters())
     value, metrics = loss(0)
@@ -129,8 +129,8 @@ def test_the_losses_of_all_parts_add_up(name):
     assert value > 0.1
     total, nats, gradients = 0.0, 0.0, [torch.zeros_like(p) for p in parameters]
     for number in range(4):
-        value, part_metrics = loss(0, Part(number, 4))
-        total, nats = total + float(value.detach()), nats + part_metrics["masked_nats"]
+        value, its_metrics = loss(0, Portion(number, 4))
+        total, nats = total + float(value.detach()), nats + its_metrics["masked_nats"]
         # Not one weight may be left out: processes that share the weights would wait for it.
         for sum_of, gradient in zip(gradients, torch.autograd.grad(value, parameters)):
             sum_of += gradient
@@ -140,8 +140,8 @@ def test_the_losses_of_all_parts_add_up(name):
         assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_some_batches_have_fewer_rows_than_parts(monkeypatch):
-    """Or else the test above would not try a part without rows."""
+def test_some_batches_have_fewer_rows_than_portions(monkeypatch):
+    """Or else the test above would not try a portion without rows."""
     rows = []
 
     def spy(backbone, batch, *rest):
@@ -158,7 +158,7 @@ def test_rows_are_dealt_out_once_and_evenly(of):
     sizes, first, dealt = [5, 1, 0, 9, 2], 0, [0] * of
     for size in sizes:
         rows = torch.arange(size)
-        taken = torch.stack([Part(number, of, first).has(rows) for number in range(of)])
+        taken = torch.stack([Portion(number, of, first).has(rows) for number in range(of)])
         assert bool((taken.sum(0) == 1).all())
         for number in range(of):
             dealt[number] += int(taken[number].sum())
@@ -185,12 +185,12 @@ def failing(rank: int, count: int, port: int, folder: Path, reason: str) -> None
     """The second process fails, or gets a signal, in its third step."""
 
     def broken(loss):
-        def second_fails(step, part):
+        def second_fails(step, portion):
             if rank == 1 and step == 2 and reason == "error":
                 raise RuntimeError("no more memory")
             if rank == 1 and step == 2:
                 signal.raise_signal(signal.SIGTERM)
-            return loss(step, part)
+            return loss(step, portion)
 
         return second_fails
 
