@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .layout import Sequence
+from .layout import TokenSequence
 from .vocab import Vocabulary
 
 
@@ -62,7 +62,7 @@ def padded(length: int, multiple: int) -> int:
     return (length + multiple - 1) // multiple * multiple
 
 
-def collate(sequences: list[Sequence], vocab: Vocabulary, multiple: int) -> Batch:
+def collate(sequences: list[TokenSequence], vocab: Vocabulary, multiple: int) -> Batch:
     """Pad to one length, the next multiple of `multiple`.
 
     `multiple` is the block size; if training changes the block size, a multiple of all of them.
@@ -81,7 +81,7 @@ def collate(sequences: list[Sequence], vocab: Vocabulary, multiple: int) -> Batc
     return Batch(ids, targets, real)
 
 
-def by_shape(sequences: list[Sequence], vocab: Vocabulary, multiple: int) -> list[Batch]:
+def by_shape(sequences: list[TokenSequence], vocab: Vocabulary, multiple: int) -> list[Batch]:
     """`collate` for sequences of many tasks, those of equal shapes together.
 
     A shape is the padded length and the block (of `multiple` tokens) in which the response begins.
@@ -89,7 +89,7 @@ def by_shape(sequences: list[Sequence], vocab: Vocabulary, multiple: int) -> lis
     which the earliest response begins.
     """
     # shape -> its sequences
-    groups: dict[tuple[int, int], list[Sequence]] = {}
+    groups: dict[tuple[int, int], list[TokenSequence]] = {}
     for sequence in sequences:
         shape = padded(len(sequence.ids), multiple), sequence.prompt_length // multiple
         groups.setdefault(shape, []).append(sequence)
@@ -97,7 +97,7 @@ def by_shape(sequences: list[Sequence], vocab: Vocabulary, multiple: int) -> lis
     return [collate(groups[shape], vocab, multiple) for shape in sorted(groups)]
 
 
-def pack(sequences: list[Sequence], vocab: Vocabulary, length: int, block_size: int) -> Batch:
+def pack(sequences: list[TokenSequence], vocab: Vocabulary, length: int, block_size: int) -> Batch:
     """Sequences of any lengths in few rows of `length` tokens.
 
     Padding at the end of a sequence, to whole blocks, is a target, as in `collate`. Padding at the
@@ -109,7 +109,7 @@ def pack(sequences: list[Sequence], vocab: Vocabulary, length: int, block_size: 
             f"block size {block_size} does not divide rows of {length} tokens; choose a multiple"
         )
     # 1. the longest first, each into the first row that has room for it
-    rows: list[list[Sequence]] = []
+    rows: list[list[TokenSequence]] = []
     free: list[int] = []  # number of free tokens in each row
     for sequence in sorted(sequences, key=lambda s: -len(s.ids)):
         size = padded(len(sequence.ids), block_size)

@@ -37,7 +37,7 @@ Part = str | Tensor | None
 Grid = int | tuple[int, int]  # of an image's codes: the side of a square, or height and width
 
 
-class Sequence(NamedTuple):
+class TokenSequence(NamedTuple):
     """One training example: token ids, and how many of the first belong to the prompt."""
 
     ids: list[int]
@@ -100,7 +100,7 @@ def wrapped(vocab: Vocabulary, task: str, user: list[int], grid: Grid | None = N
 
 def sequence(
     vocab: Vocabulary, task: str, user: list[Part], response: list[Part], given: int = 0
-) -> Sequence:
+) -> TokenSequence:
     """Training sequence of any task; the first `given` parts of the response count as prompt.
 
     `given` is smaller than the number of parts: something is left to learn. If the first part to
@@ -115,7 +115,7 @@ def sequence(
     if isinstance(first, Tensor):
         height, width = first.shape
         prompt_length += len(image_header(vocab, height, width))
-    return Sequence(ids, prompt_length)
+    return TokenSequence(ids, prompt_length)
 
 
 # --- single tasks --------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def draw_branches(vocab: Vocabulary, caption: str, grid: Grid) -> tuple[list[int
     return draw_prompt(vocab, caption, grid), draw_prompt(vocab, None, grid)
 
 
-def draw_sequence(vocab: Vocabulary, caption: str | None, codes: Tensor) -> Sequence:
+def draw_sequence(vocab: Vocabulary, caption: str | None, codes: Tensor) -> TokenSequence:
     """Text-to-image training sequence: the codes `[h, w]` and the end of text are the response."""
     return sequence(vocab, "draw", [caption], [codes])
 
@@ -148,7 +148,7 @@ def describe_prompt(
     return prompt(vocab, "describe", [codes, question])
 
 
-def describe_sequence(vocab: Vocabulary, codes: Tensor, answer: str) -> Sequence:
+def describe_sequence(vocab: Vocabulary, codes: Tensor, answer: str) -> TokenSequence:
     """Understanding training sequence: the answer and the end of text are the response."""
     return sequence(vocab, "describe", [codes, DESCRIBE_QUESTION], [answer])
 

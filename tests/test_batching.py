@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from minillada import batching
 from minillada.batching import collate, pack
-from minillada.layout import Sequence
+from minillada.layout import TokenSequence
 
 vocab = tiny_vocab()
 
@@ -19,7 +19,7 @@ vocab = tiny_vocab()
     multiple=st.integers(1, 8),
 )
 def test_collate_pads_with_supervised_end_of_text(sizes, multiple):
-    sequences = [Sequence(list(range(30, 30 + p + r)), p) for p, r in sizes]
+    sequences = [TokenSequence(list(range(30, 30 + p + r)), p) for p, r in sizes]
     batch = collate(sequences, vocab, multiple)
     longest = max(p + r for p, r in sizes)
     assert batch.ids.shape[1] % multiple == 0 and longest <= batch.ids.shape[1] < longest + multiple
@@ -41,7 +41,7 @@ def test_collate_pads_with_supervised_end_of_text(sizes, multiple):
 def test_packed_rows_hold_every_sequence_once_and_whole(sizes, block_size, blocks):
     sequences = []
     for n, (prompt, rest) in enumerate(sizes, 1):
-        sequences.append(Sequence(list(range(30 * n, 30 * n + prompt + rest)), prompt))
+        sequences.append(TokenSequence(list(range(30 * n, 30 * n + prompt + rest)), prompt))
     singles = [collate([s], vocab, block_size) for s in sequences]
     longest = max(single.ids.shape[1] for single in singles)
     packed = pack(sequences, vocab, longest + blocks * block_size, block_size)
@@ -66,11 +66,11 @@ def test_packed_rows_hold_every_sequence_once_and_whole(sizes, block_size, block
 
 def test_rows_that_cannot_be_packed():
     with pytest.raises(ValueError, match="block size 4 does not divide rows of 10 tokens; choose"):
-        pack([Sequence([5, 6], 1)], vocab, 10, 4)
+        pack([TokenSequence([5, 6], 1)], vocab, 10, 4)
     with pytest.raises(
         ValueError, match="a sequence of 12 tokens does not fit into rows of 8; make"
     ):
-        pack([Sequence([5] * 9, 1)], vocab, 8, 4)
+        pack([TokenSequence([5] * 9, 1)], vocab, 8, 4)
 
 
 SIZES = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=12)
@@ -81,7 +81,7 @@ SIZES = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, 
 def test_batches_by_shape_hold_every_sequence_once_and_no_needless_padding(sizes, multiple):
     sequences = []
     for n, (prompt, rest) in enumerate(sizes):
-        sequences.append(Sequence([7 + n] * (prompt + rest), prompt))
+        sequences.append(TokenSequence([7 + n] * (prompt + rest), prompt))
     seen, shapes = [], []
     for batch in batching.by_shape(sequences, vocab, multiple):
         first = {int(row.nonzero()[0]) // multiple for row in batch.targets}

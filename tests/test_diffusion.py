@@ -17,7 +17,7 @@ from minillada import diffusion
 from minillada.batching import Batch, collate, pack
 from minillada.config import ObjectiveConfig
 from minillada.diffusion import corrupt, replace_tokens, sample_mask_rates
-from minillada.layout import Sequence
+from minillada.layout import TokenSequence
 from minillada.masks import TiledMask, block_diffusion_mask
 from minillada.objectives import OBJECTIVES, View
 
@@ -682,7 +682,7 @@ def test_activation_checkpointing_changes_no_gradient(experts):
 def test_a_packed_row_is_the_sum_of_its_sequences(lengths):
     """Tokens decide what is masked: packed and single sequences have equal nats and gradients."""
     vocab, backbone = tiny_vocab(), tiny_backbone(3, vocab_size=tiny_vocab().size)
-    sequences = [Sequence(random_ids(1, n, 200, seed=n)[0].tolist(), n // 3) for n in lengths]
+    sequences = [TokenSequence(random_ids(1, n, 200, seed=n)[0].tolist(), n // 3) for n in lengths]
     packed = pack(sequences, vocab, 24, 4)
     assert len(packed.ids) < len(sequences) or len(sequences) < 3
 

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ..batching import WHOLE, Batch, Portion, collate
-from ..layout import Sequence
+from ..layout import TokenSequence
 from ..masks import block_causal_mask
 from ..model import Backbone
 from ..vocab import Vocabulary
@@ -168,7 +168,7 @@ def plant(
         room = batch.ids.shape[1] - start - 1  # without the end of text
         wrong = plant_errors(answer[:-1], pool, rate, vocab.mask_id, generator)
         draft = wrong[:room] + answer[-1:]
-        drafts.append(Sequence(batch.ids[row, :start].tolist() + draft, start))
+        drafts.append(TokenSequence(batch.ids[row, :start].tolist() + draft, start))
         labels += align(draft, answer, *operations(vocab))
     planted = collate(drafts, vocab, batch.ids.shape[1])
     wanted = planted.ids.clone()  # padding keeps itself

@@ -145,7 +145,7 @@ def picture_codes(
 
 def write_example(
     vocab: Vocabulary, example: Example, codes: dict[Picture, Tensor]
-) -> layout.Sequence:
+) -> layout.TokenSequence:
     """The training sequence of an example whose pictures are known as codes."""
 
     def in_codes(parts: list) -> list[layout.Part]:
