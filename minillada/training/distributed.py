@@ -97,8 +97,11 @@ class Processes:
         """The learner as this process holds it, and the loss that takes part in the exchange."""
         if self.sharding == "ddp":
             lesson = Lesson(learner.module, loss)
-            # Buffers change by rules that are the same in every process, so none is sent.
-            return learner, nn.parallel.DistributedDataParallel(lesson, broadcast_buffers=False)
+            # Buffers change by rules that are the same in every process, so none is sent. The
+            # gradients lie in the buckets that are sent, and are not copied there.
+            return learner, nn.parallel.DistributedDataParallel(
+                lesson, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
         if self.sharding == "fsdp":
             return sharded(learner, loss, config, self)
         return learner, loss

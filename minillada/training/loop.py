@@ -141,7 +141,9 @@ def train_step(
         for group in optimizer.param_groups:
             group["lr"] = rate
     # 1. the loss, its gradient, and metrics, which are plain numbers
-    module.zero_grad(set_to_none=True)
+    # The buckets of ddp stay between two steps, and so do the gradients in them: were they removed,
+    # the passes of the next step would add up a second copy outside.
+    module.zero_grad(set_to_none=processes.sharding != "ddp")
     numbers = add_gradients(learner, loss, config, step, processes)
     check_number("loss", numbers["loss"], step)
     # 2. a gradient longer than `grad_clip` is cut to that length

@@ -178,6 +178,28 @@ def test_a_run_goes_on_with_another_number_of_passes(runs, tmp_path):
     same_run(tmp_path / "run", runs.folder / "dense")
 
 
+def gradients_of(rank: int, count: int, port: int, folder: Path) -> None:
+    """Train in two passes a step with ddp, and look where the gradients are before each pass."""
+    with process(rank, count, port) as processes:
+        module, loss = backbone_run(PRESETS["dense"])
+        blocks = []  # of memory that hold gradients, before each pass
+
+        def seen(step, portion):
+            gradients = [p.grad for p in module.parameters() if p.grad is not None]
+            blocks.append(len({g.untyped_storage().data_ptr() for g in gradients}))
+            return loss(step, portion)
+
+        config = changed(PRESETS["dense"], accumulate=2).training
+        fit(module, seen, config, Run(folder, processes=processes), stop_after=3)
+    # In the first step there are none yet, and then one for each weight.
+    assert blocks[:2] == [0, len(list(module.parameters()))]
+    assert blocks[2:] == [1] * 4, "all lie in the one bucket of a small model"
+
+
+def test_ddp_keeps_no_second_copy_of_the_gradient(tmp_path):
+    start(gradients_of, 1, tmp_path)
+
+
 # --- when something goes wrong -------------------------------------------------------------------
 
 
