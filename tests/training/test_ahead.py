@@ -2,6 +2,8 @@
 
 import functools
 import multiprocessing
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -36,6 +38,25 @@ def test_workers_make_the_same_batches_in_order_twice_and_after_a_jump():
         for a, b in zip(make(step), theirs):
             assert torch.equal(a.ids, b.ids)
             assert torch.equal(a.targets, b.targets) and torch.equal(a.real, b.real)
+
+
+MANY = """
+import resource
+import torch
+from minillada.training.ahead import Ahead
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))  # files that a process may have open
+ahead = Ahead(lambda step: [torch.tensor(step) for _ in range(60)], 6, workers=2)
+for step in range(6):
+    assert all(made == step for made in ahead(step))
+"""
+
+
+@needs_fork
+def test_many_tensors_need_no_more_open_files():
+    command = [sys.executable, "-c", MANY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
 
 
 def test_workers_are_refused_where_there_are_none(monkeypatch):
