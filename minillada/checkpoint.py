@@ -21,11 +21,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .experts import Experts
-from .files import WEIGHTS_DIR, atomic, checksum, need_data
+from .files import WEIGHTS_DIR, Name, atomic, checksum, find, is_shipped, need_data
 from .settings import Config, from_dict
 
 M = TypeVar("M", bound=nn.Module, covariant=True)  # the class of a module
-Name = str | Path  # what `resolve` understands
 Tensors = dict[str, Tensor]  # as in a state dict
 RESTORE = "restore it with `git checkout -- data` or train again"  # the end of many messages
 
@@ -44,26 +43,22 @@ class Stored(Protocol[M]):  # only for the type checker, and never made
 
 def shipped(name: Name) -> bool:
     """Whether `data/weights` has weights of this name. A path, such as `./mnist`, is no name."""
-    return Path(name).name == name and (WEIGHTS_DIR / f"{name}.safetensors").is_file()
+    return is_shipped(name, ".safetensors")
 
 
 def resolve(name: Name) -> Path:
     """Where weights called `name` are: a shipped name, a .safetensors file, or a run's folder.
 
-    A shipped name comes first, so that no folder hides it; `./mnist` is the folder.
+    The rules are those of `files.find`. `FileNotFoundError` if there are none.
     """
-    path = Path(name)
-    if shipped(name):
-        return WEIGHTS_DIR / f"{name}.safetensors"
-    if path.suffix == ".safetensors":
-        return path
-    if (path / "weights.safetensors").is_file():
-        return path / "weights.safetensors"
+    found = find(name, ".safetensors", "weights.safetensors")
+    if found is not None:
+        return found
     need_data()
     known = ", ".join(sorted(file.stem for file in WEIGHTS_DIR.glob("*.safetensors"))) or "none"
     problem = f"no weights called {str(name)!r}"
-    if path.is_dir():  # named in full: it may be another folder than the user meant
-        problem = f"no weights at {path.absolute() / 'weights.safetensors'}"
+    if Path(name).is_dir():  # named in full: it may be another folder than the user meant
+        problem = f"no weights at {Path(name).absolute() / 'weights.safetensors'}"
     hint = "a run's folder or a .safetensors file works too"
     raise FileNotFoundError(f"{problem}; shipped: {known} ({hint})")
 

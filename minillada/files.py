@@ -19,6 +19,7 @@ from pathlib import Path
 DATA_DIR = Path(os.environ.get("MINILLADA_DATA", Path(__file__).resolve().parent.parent / "data"))
 WEIGHTS_DIR = DATA_DIR / "weights"
 RESULTS_DIR = DATA_DIR / "results"
+Name = str | Path  # of weights or text pieces, as `find` understands it
 
 
 def need_data() -> None:
@@ -31,6 +32,25 @@ def need_data() -> None:
             f"there is no data folder at {DATA_DIR}; install a clone with `pip install -e .`, or "
             "set the environment variable MINILLADA_DATA to the data folder of a clone"
         )
+
+
+def is_shipped(name: Name, suffix: str) -> bool:
+    """Whether `data/weights` has a file of this name. A path, such as `./mnist`, is no name."""
+    return Path(name).name == name and (WEIGHTS_DIR / f"{name}{suffix}").is_file()
+
+
+def find(name: Name, suffix: str, inside: str) -> Path | None:
+    """The file that a name means: a shipped name, a path with the suffix, or a run's folder.
+
+    In a folder the file is called `inside`; None if it is not there. A shipped name comes first, so
+    that no folder hides it; `./mnist` is the folder.
+    """
+    path = Path(name)
+    if is_shipped(name, suffix):
+        return WEIGHTS_DIR / f"{name}{suffix}"
+    if path.suffix == suffix:
+        return path  # whoever reads it finds out whether it is there
+    return path / inside if (path / inside).is_file() else None
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:

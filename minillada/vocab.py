@@ -19,7 +19,7 @@ from tokenizers import Tokenizer as TextTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from .files import WEIGHTS_DIR, checksum, need_data
+from .files import Name, checksum, find, is_shipped, need_data
 
 # The end of a text is the padding token, too, as in the official model.
 EOS, MASK = "<|endoftext|>", "<|mask|>"
@@ -175,13 +175,9 @@ class Vocabulary:
 # --- files ---------------------------------------------------------------------------------------
 
 
-def text_path(text: str | Path = "mnist-text") -> Path:
-    """Where text pieces are: a shipped name, a .json file, or the folder of a run."""
-    # A name without a folder means the shipped pieces, if there are some of this name.
-    path, shipped = Path(text), WEIGHTS_DIR / f"{text}.json"
-    if path.name == text and shipped.is_file():
-        return shipped
-    return path / "text.json" if path.is_dir() else path
+def text_path(text: Name = "mnist-text") -> Path:
+    """Where text pieces are: a shipped name, a .json file, or a run's folder (`files.find`)."""
+    return find(text, ".json", "text.json") or Path(text)
 
 
 def text_info(text: str) -> dict[str, str]:
@@ -191,12 +187,12 @@ def text_info(text: str) -> dict[str, str]:
     """
     path = text_path(text)
     # An absolute path is right from every working folder.
-    name = text if path == WEIGHTS_DIR / f"{text}.json" else str(path.absolute())
+    name = text if is_shipped(text, ".json") else str(path.absolute())
     return {"text": name, "text_sha256": checksum(path)}
 
 
 def load_vocabulary(
-    codebook_size: int, text: str | Path = "mnist-text", sha256: str | None = None
+    codebook_size: int, text: Name = "mnist-text", sha256: str | None = None
 ) -> Vocabulary:
     """Text pieces by name or path, with `codebook_size` image codes behind them.
 

@@ -72,6 +72,25 @@ def test_only_regular_files_are_replaced(tmp_path):
     assert names(tmp_path) == before and (tmp_path / "file").read_text() == "kept"
 
 
+@pytest.mark.parametrize(
+    ("suffix", "inside"), [(".safetensors", "weights.safetensors"), (".json", "text.json")]
+)
+def test_weights_and_text_pieces_are_found_by_the_same_rules(tmp_path, monkeypatch, suffix, inside):
+    shipped = tmp_path / "weights" / f"one{suffix}"
+    for path in (shipped, tmp_path / "one" / inside, tmp_path / "two" / inside):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    monkeypatch.setattr(files, "WEIGHTS_DIR", shipped.parent)
+    monkeypatch.chdir(tmp_path)
+    own = files.Path("one") / inside
+    assert files.find("one", suffix, inside) == shipped
+    for name in ("./one", files.Path("one"), f"one/{inside}"):
+        assert files.find(name, suffix, inside) == own
+    assert files.find("two", suffix, inside) == files.Path("two") / inside
+    assert files.find(f"not-there{suffix}", suffix, inside) == files.Path(f"not-there{suffix}")
+    assert files.find("not-there", suffix, inside) is None
+
+
 def test_checksum_is_that_of_the_content(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert checksum(tmp_path / "x", "md5") == "900150983cd24fb0d6963f7d28e17f72"
