@@ -30,7 +30,6 @@ from .pages import (
     asked,
     cells_of,
     is_solution_heading,
-    level_of,
     parsed,
     read_json,
 )
@@ -90,7 +89,7 @@ def remarks(exercise: Asked, check: Exercise) -> str:
     hints: dict[str, None] = {}  # a dictionary keeps the order
     for case in check.cases():
         hints |= dict.fromkeys(case.mistakes)
-    minutes = MINUTES[level_of(exercise.title) or "medium"]
+    minutes = MINUTES[exercise.level]
     lines = [f"{TOLD} About {minutes} minutes. Common mistakes, and what the"]
     lines[0] += f" check `{exercise.check}` says about them:\n"
     return "\n".join(lines + [f"- {hint}" for hint in hints])

@@ -27,6 +27,7 @@ class Asked(NamedTuple):
     """One exercise of a page; cells are given by their index."""
 
     title: str  # what its heading says: "Exercise 2 (medium): hue"
+    level: str  # "medium"
     check: str  # name of the check: "check_margin"
     function: str  # what the student writes: "my_margin"
     question: int
@@ -103,7 +104,7 @@ def defines(source: str, name: str) -> bool:
 
 
 def asked(cells: list[Cell]) -> list[Asked]:
-    """The exercises of one of our notebooks, in their order."""
+    """The exercises of one of our notebooks, in their order; `ValueError` as in `heading_of`."""
     found: list[Asked] = []
     question = 0
     for index, cell in enumerate(cells):
@@ -119,9 +120,9 @@ def asked(cells: list[Cell]) -> list[Asked]:
                 solutions.append(later)
             elif not is_solution_heading(cells[later]):
                 break
-        title = title_of(cells[question].source, len(found) + 1)
+        title, level = heading_of(cells[question].source)
         where = (question, stub, index, tuple(solutions))
-        found.append(Asked(title, check, function, *where))
+        found.append(Asked(title, level, check, function, *where))
     return found
 
 
@@ -135,18 +136,19 @@ def is_solution_heading(cell: Cell) -> bool:
     return cell.kind == "markdown" and re.fullmatch(r"#+ Solution", cell.source.strip()) is not None
 
 
-def level_of(text: str) -> str | None:
-    """The difficulty that a text names in brackets: easy, medium, hard or experiment."""
-    found = re.search(r"\((?:an )?(easy|medium|hard|experiment)\b[^)]*\)", text)
-    return found.group(1) if found else None
+def heading_of(markdown: str) -> tuple[str, str]:
+    """Title and level of a question; the level is easy, medium, hard or experiment.
 
-
-def title_of(markdown: str, number: int) -> str:
-    """The heading of a question, or its number, and the difficulty if the question names one."""
-    titles = re.findall(r"^#{1,4} +(Exercise \d.*)$", markdown, re.MULTILINE)
-    title = titles[-1].strip() if titles else f"Exercise {number}"
-    level = level_of(markdown)
-    return f"{title} ({level})" if level and not level_of(title) else title
+    `ValueError` if there is no heading, or if it names no level.
+    """
+    heading = r"^## (Exercise \d+ \((?:an )?(easy|medium|hard|experiment)\): .+)$"
+    found = re.search(heading, markdown, re.MULTILINE)
+    if found is None:
+        raise ValueError(
+            "the text above an exercise has no heading that names its level; begin it with a line "
+            "such as `## Exercise 2 (medium): hue`"
+        )
+    return found.group(1), found.group(2)
 
 
 def all_checks() -> dict[str, Exercise]:

@@ -109,35 +109,38 @@ def test_instructors_get_minutes_and_common_mistakes(path):
 
 
 @every_notebook
-def test_every_exercise_names_its_difficulty(path):
+def test_one_exercise_is_an_experiment_with_a_conclusion(path):
     cells = pages.cells_of(pages.read_json(path))
-    exercises = pages.asked(cells)
-    levels = {pages.level_of(exercise.title) for exercise in exercises}
-    assert None not in levels, [exercise.title for exercise in exercises]
     text = "\n".join(cell.source for cell in cells if cell.kind == "markdown")
-    if path.stem >= "04":
-        assert "(an experiment" in text, "one exercise is an experiment with a conclusion"
+    assert path.stem < "04" or "(an experiment" in text
 
 
-def test_titles_name_number_and_difficulty():
-    def title(text):
-        cells = [
-            pages.Cell("markdown", text, False),
-            pages.Cell("code", "def f(x):\n    raise NotImplementedError", False),
-            pages.Cell("code", "exercises.check_f(f);", False),
-            pages.Cell("markdown", "### Solution", False),
-            pages.Cell("code", "def f(x):\n    return x", True),
-        ]
-        (exercise,) = pages.asked(cells)
-        assert (exercise.check, exercise.function) == ("check_f", "f")
-        assert exercise.solutions == (4,)
-        return exercise.title
+def asked_below(text):
+    """The exercise that is asked below this text."""
+    cells = [
+        pages.Cell("markdown", text, False),
+        pages.Cell("code", "def f(x):\n    raise NotImplementedError", False),
+        pages.Cell("code", "exercises.check_f(f);", False),
+        pages.Cell("markdown", "### Solution", False),
+        pages.Cell("code", "def f(x):\n    return x", True),
+    ]
+    (exercise,) = pages.asked(cells)
+    return exercise
 
-    assert title("## Exercise 3 (hard): words\n\nDo it.") == "Exercise 3 (hard): words"
-    assert title("## Exercise 3\n\n(medium) Do it.") == "Exercise 3 (medium)"
-    assert title("## Exercises\n\n**1** (easy). Do it.") == "Exercise 1 (easy)"
-    assert title("**1** (an experiment with a conclusion). Do it.") == "Exercise 1 (experiment)"
-    assert title("Do it (or not).") == "Exercise 1"
+
+@pytest.mark.parametrize("level", ["easy", "medium", "hard", "experiment"])
+def test_headings_name_number_and_level(level):
+    words = f"an {level}" if level == "experiment" else level
+    exercise = asked_below(f"## Exercise 3 ({words}): some words\n\nDo it (or not).")
+    assert exercise.title == f"Exercise 3 ({words}): some words" and exercise.level == level
+    assert (exercise.check, exercise.function) == ("check_f", "f")
+    assert exercise.solutions == (4,)
+
+
+@pytest.mark.parametrize("text", ["Do it (easy).", "## Exercise 3\n\n(easy) Do it.", "# (hard)"])
+def test_an_exercise_without_number_and_level_is_refused(text):
+    with pytest.raises(ValueError, match=r"such as `## Exercise 2 \(medium\): hue`"):
+        asked_below(text)
 
 
 def test_discussion_questions_come_from_the_guide(tmp_path):
