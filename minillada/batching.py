@@ -41,8 +41,7 @@ class Portion(NamedTuple):
     """Some of the rows of a training step, which are computed together.
 
     A portion belongs to one of several processes, or to one of several passes of a process. Rows
-    are dealt like cards: row 0 to portion 0, row 1 to portion 1, and so on, then again to portion
-    0.
+    are dealt like cards: row 0 to portion 0, row 1 to portion 1, …, then again to portion 0.
     """
 
     number: int = 0  # of this portion

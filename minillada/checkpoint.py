@@ -47,10 +47,7 @@ def shipped(name: Name) -> bool:
 
 
 def resolve(name: Name) -> Path:
-    """Where weights called `name` are: a shipped name, a .safetensors file, or a run's folder.
-
-    The rules are those of `files.find`. `FileNotFoundError` if there are none.
-    """
+    """Where weights called `name` are, by `files.find`; `FileNotFoundError` if there are none."""
     found = find(name, ".safetensors", "weights.safetensors")
     if found is not None:
         return found

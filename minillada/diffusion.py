@@ -113,9 +113,8 @@ def masked_cross_entropy(backbone: Backbone, batch: Batch, view: View, block_siz
 def cross_entropy(logits: Tensor, batch: Batch, view: View, portion: Portion = WHOLE) -> Tensor:
     """−log p in nats of the N tokens of `view.masked`, `[N]`, for the `masked_logits` of a portion.
 
-    The nats of tokens in other portions are 0, so the losses of all portions of a view add up:
-    objectives are linear in the nats (`right_entropy` is not) and divide by numbers of the whole
-    batch.
+    The nats of tokens in other portions are 0, so the losses of all portions add up: objectives are
+    linear in the nats (`right_entropy` is not) and divide by numbers of the whole batch.
     """
     answers = view.repeat(batch.ids)[view.masked]  # [N]
     if portion.of == 1:

@@ -141,8 +141,7 @@ def train_step(
         for group in optimizer.param_groups:
             group["lr"] = rate
     # 1. the loss, its gradient, and metrics, which are plain numbers
-    # The buckets of ddp stay between two steps, and so do the gradients in them: were they removed,
-    # the passes of the next step would add up a second copy outside.
+    # With ddp gradients stay in its buckets; else passes would add up a second copy outside.
     module.zero_grad(set_to_none=processes.sharding != "ddp")
     numbers = add_gradients(learner, loss, config, step, processes)
     check_number("loss", numbers["loss"], step)
