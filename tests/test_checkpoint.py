@@ -404,4 +404,4 @@ def test_shipped_weights_load_and_fit_their_json():
         module, info = checkpoint.load_model(name, classes[checkpoint.read_info(path)["kind"]])
         assert info["parameters"] == sum(p.numel() for p in module.parameters())
         total += path.stat().st_size
-    assert total <= 48e6, "a clone stays small: weigh what another model is worth"
+    assert total <= 50e6, "a clone stays small: weigh what another model is worth"
