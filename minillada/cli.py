@@ -76,6 +76,7 @@ benchmarks = typer.Typer(
 )
 benchmarks.command("sampler")(measuring.bench_sampler)
 benchmarks.command("train")(measuring.bench_train)
+benchmarks.command("step")(measuring.bench_step)
 benchmarks.command("moe")(measuring.bench_moe)
 benchmarks.command("official")(measuring.bench_official)
 app.add_typer(benchmarks, name="bench")

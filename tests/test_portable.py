@@ -28,6 +28,7 @@ GUARDED = {
     "minillada/training/locking.py": 'sys.platform == "win32"',
     "tests/course/test_grading.py": "os.getppid()",  # what a student writes, as a text
     "tests/commands/test_cli.py": 'os.name != "nt"',
+    "tests/training/test_ahead.py": "needs_fork",
     "tests/datasets/test_pictures.py": 'hasattr(os, "mkfifo")',
     "tests/official/test_digests.py": "outside the folder",  # a name that must be refused
     "tests/test_checkpoint.py": 'os.name == "nt" or',

@@ -12,12 +12,14 @@ from ..datasets.pool import Pool
 from ..datasets.table import data_set_of
 from ..evaluation import bench, painting, suite
 from ..evaluation import evaluate as measures
+from ..evaluation import steps as steps_of
 from ..evaluation.profile import profile_sampler
 from ..files import DATA_DIR, WEIGHTS_DIR
 from ..measure.intervals import interval_of
 from ..measure.judge import load_judge
 from ..painter import Painter
-from ..presets import PRESETS
+from ..presets import PRESETS, get_preset, read_settings
+from ..settings import changed
 from ..show import grids
 from ..tasks.base import Marked
 from ..uni import load
@@ -187,6 +189,20 @@ def bench_train(
     """A training step with shared clean pass and tiled attention, against a dense step a view."""
     setting = bench.Setting(check_device(device), seed, pairs)
     print_report(bench.bench_train(setting, length, batch, views), as_json)
+
+
+def bench_step(
+    preset: Annotated[str, argument("What is trained: a preset of `minillada train`.")],
+    steps: Annotated[int, option("Steps that are timed.", min=2)] = 20,
+    changes: Annotated[list[str] | None, option("NAME=VALUE; repeatable.", "--set")] = None,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """A training step of a preset, against what its products alone would take."""
+    chosen = changed(get_preset(preset), seed=seed, **read_settings(changes or []))
+    report = steps_of.bench_step(chosen, bench.Setting(check_device(device), seed), steps)
+    print_report(report, as_json)
 
 
 def bench_official(

@@ -50,7 +50,7 @@ def train(
     seed: OptionalSeed = None,
     as_json: Json = False,
 ) -> None:
-    """Train a preset on MNIST: text pieces, judge, image tokenizer or backbone.
+    """Train a preset: text pieces, judge, image tokenizer, backbone or painter.
 
     What is not given is the preset's. Any other setting is changed by --set, such as views=2.
     `torchrun --nproc-per-node N -m minillada train …` shares the work among N processes.

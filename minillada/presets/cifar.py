@@ -1,7 +1,7 @@
 """Presets that learn from colour photographs: CIFAR-10, 32 x 32 px in ten classes.
 
-They are made for a GPU, where each takes minutes (data/README.md). On two cores, take
-`--set batch_size=32` for a backbone that learns less in a night.
+They are made for a GPU, where each takes minutes (data/README.md). A CPU wants smaller batches of
+stored codes: `minillada train cifar --set batch_size=32 --set moves=0 --set workers=0`.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import random
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from .. import batching, layout
 from ..config import Preset
@@ -94,7 +95,7 @@ def moved_codes(
     images = pool.images.to(tokenizer.embedding.device)
     grid = tokenizer.grid
     table = torch.empty(moves, len(operations), len(pool), grid, grid, dtype=torch.int16)
-    for move in range(moves):
+    for move in tqdm(range(moves), "encoding moved images", leave=False):
         generator = step_generator(seed, move)
         for rows in torch.arange(len(pool)).split(AT_ONCE):
             shown = at_random(images.floats(rows), generator, pool.data.flips)

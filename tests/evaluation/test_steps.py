@@ -1,0 +1,37 @@
+"""The operations of a step are counted as a hand counts them."""
+
+import pytest
+import torch
+
+from minillada.config import JudgeConfig, Preset, TextConfig, TrainingConfig
+from minillada.evaluation import steps
+from minillada.evaluation.bench import Setting
+
+
+def test_operations_of_a_step_are_those_of_its_layers(monkeypatch):
+    """A judge of width 8 on 2 images: convolutions and linear layers, times three for backward."""
+    monkeypatch.setattr(steps, "product_rate", lambda dtype, device: 1e9)
+    model = JudgeConfig(width=8)
+    preset = Preset(
+        name="tiny", kind="judge", model=model, training=TrainingConfig(batch_size=2, steps=30)
+    )
+    report = steps.bench_step(preset, Setting(), 2)
+    # (pixels, channels in, channels out) of the convolutions, 3 x 3 each
+    layers = [(32, 1, 8), (32, 8, 8), (16, 8, 16), (16, 16, 16), (8, 16, 32), (8, 32, 32)]
+    forward = sum(2 * 9 * side * side * a * b for side, a, b in layers)
+    forward += 2 * (4 * 32 * model.features + model.features * 10)
+    first = 2 * 9 * 32 * 32 * 8  # nobody asks for the gradient of the images
+    assert report["operations_a_step"] == 2 * (3 * forward - first)
+    assert report["milliseconds_at_the_limit"] == pytest.approx(report["operations_a_step"] / 1e6)
+    ratio = report["milliseconds_a_step"] / report["milliseconds_at_the_limit"]
+    assert report["times_the_limit"] == pytest.approx(ratio)
+
+
+def test_text_pieces_have_no_steps():
+    preset = Preset(name="pieces", kind="text", model=TextConfig())
+    with pytest.raises(ValueError, match="learned without steps"):
+        steps.bench_step(preset, Setting())
+
+
+def test_the_rate_is_that_of_the_type():
+    assert steps.product_rate(torch.float32, "cpu") > 1e8
