@@ -2,8 +2,8 @@
 
 Notable choices
 - The limit is a number of operations over a rate. Counted are the multiplications and additions of
-  matrix products, convolutions and attention, forward and backward. The rate is that of one large
-  matrix product in the same type on the same device: no step can be faster.
+  matrix products, convolutions and attention: forward, backward and update (Muon). The rate is that
+  of one large matrix product in the same type on the same device: no step is expected to be faster.
 - A step is a whole one: batch, loss, gradient, update.
 """
 

@@ -1,9 +1,9 @@
 """How well does the backbone of photos draw, describe and edit while it is trained?
 
 - `first round`: the preset `cifar` on a GPU. The shipped weights are those after 1,400 of its 2,000
-  steps, when the time on the GPU was over.
+  steps, the last ones that were saved before the time on the GPU was over.
 - `second round`: 1,200 smaller steps from there on a CPU, with a learning rate that falls to
-  nothing. Its weights are not shipped.
+  a fiftieth. Its weights are not shipped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Batches made ahead of time by other processes, for a GPU that would wait for them.
+"""Batches made ahead of time by other processes, for a GPU that would otherwise wait for them.
 
 Notable choices
 - What a step sees depends on its number alone, so the batches are the same with any number of

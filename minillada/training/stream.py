@@ -3,7 +3,7 @@
 Notable choices
 - The examples of a step depend on the seed and the step alone.
 - Codes of digits are computed while training, because every image is moved at random first. Those
-  of photos are stored; only edited photos are computed, and nothing is moved then.
+  of photos are stored: without `moves`, only edited photos are computed, and nothing is moved.
 - A GPU trains faster than codes are computed one step after the other. So the codes of all images,
   in several random positions, can be computed before the first step (`moves`).
 """
