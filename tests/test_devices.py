@@ -225,6 +225,7 @@ def test_fused_attention_of_a_gpu_gets_the_heads_that_it_knows(monkeypatch):
     assert attention_calls(monkeypatch, None, torch.bfloat16) == [2, 2]  # flash attention
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_attention_is_in_the_type_of_autocast(monkeypatch):
     seen = []
     plain = masks.flex_kernel(False)
