@@ -31,7 +31,7 @@ def check_settings(preset: Preset, start: str | None) -> None:
             f"batch_size must be at most {MOST_ROWS}, got {preset.training.batch_size}"
         )
     if preset.training.workers and "fork" not in multiprocessing.get_all_start_methods():
-        raise ValueError("workers are not to be had on this system; leave workers at 0")
+        raise ValueError("workers are forks, which this system does not have; use --set workers=0")
     check_block_schedule(preset)
     check_block_sizes(preset)
     if preset.kind == "text" and start:

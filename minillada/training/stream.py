@@ -87,21 +87,23 @@ def encode_pictures(
 def moved_codes(
     tokenizer: ImageTokenizer, pool: Pool, moves: int, seed: int, edited: bool = True
 ) -> Tensor:
-    """Codes of every image, moved at random `moves` times: int16 `[moves, operations, N, h, w]`.
+    """Codes of every image, moved at random `moves` times: `[moves, operations, N, h, w]`.
 
     The first operation is none; where images are `edited`, the others are those of the data set.
     """
     operations = [None, *pool.data.operations] if edited else [None]
     images = pool.images.to(tokenizer.embedding.device)
     grid = tokenizer.grid
-    table = torch.empty(moves, len(operations), len(pool), grid, grid, dtype=torch.int16)
+    # Most codebooks fit into 16 bits, which take a quarter of the memory of the usual 64.
+    small = torch.int16 if len(tokenizer.embedding) <= 2**15 else torch.int32
+    table = torch.empty(moves, len(operations), len(pool), grid, grid, dtype=small)
     for move in tqdm(range(moves), "encoding moved images", leave=False):
         generator = step_generator(seed, move)
         for rows in torch.arange(len(pool)).split(AT_ONCE):
             shown = at_random(images.floats(rows), generator, pool.data.flips)
             for row, name in enumerate(operations):
                 seen = edits.apply([name] * len(shown), shown)
-                table[move, row, rows] = tokenizer.encode(seen).short().cpu()
+                table[move, row, rows] = tokenizer.encode(seen).to(small).cpu()
     return table
 
 

@@ -61,5 +61,5 @@ def test_many_tensors_need_no_more_open_files():
 
 def test_workers_are_refused_where_there_are_none(monkeypatch):
     monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
-    with pytest.raises(ValueError, match="leave workers at 0"):
+    with pytest.raises(ValueError, match="use --set workers=0"):
         check_settings(changed(BACKBONE, workers=2), None)

@@ -232,3 +232,15 @@ def test_codes_looked_up_are_those_of_moved_images():
         for place, operation in enumerate((None, "mirror it", "invert it")):
             expected = tokenizer.encode(moves[move][place][index][None])[0]
             assert torch.equal(codes[Picture(index, operation)], expected)
+
+
+def test_codes_beyond_16_bits_stay_what_they_are():
+    images = load_cifar10_sample("train")
+    few = images._replace(pixels=images.pixels[:30], labels=images.labels[:30])
+    tokenizer = tiny_tokenizer(channels=3, patch_size=16, codebook_size=40_000)
+    pool = measured_pool(CIFAR10, few)
+    table = moved_codes(tokenizer, pool, 1, seed=7, edited=False)
+    shown = stream.at_random(few.floats(), step_generator(7, 0), flips=True)
+    expected = tokenizer.encode(shown)
+    assert int(expected.max()) >= 2**15, "the test shows nothing without a large code"
+    assert torch.equal(table[0, 0].long(), expected)
