@@ -88,7 +88,9 @@ def gallery(
 ) -> Figure:
     """Images `[N, C, H, W]` with a title above each; titles marked `wrong` are red."""
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(1.35 * columns, 1.6 * rows), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(1.35 * columns, 1.6 * rows), dpi=DPI)
+    # Above the titles there is some paper, so that they do not touch the edge.
+    figure.set_layout_engine("constrained", h_pad=0.07)
     for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).ravel()):
         axes.axis("off")
         if i < len(images):
