@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .experts import Experts
 from .files import WEIGHTS_DIR, Name, atomic, checksum, find, is_shipped, need_data
@@ -178,6 +179,15 @@ def build(cls: Stored[M], config: Any) -> M:
         raise ValueError(f"this configuration does not describe a {cls.kind}: {error}") from None
 
 
+class NoNumbers(TorchFunctionMode):
+    """Tensors on `meta` are not filled: to compute there loads torch's compiler, for a second."""
+
+    def __torch_function__(self, call, types, args=(), kwargs=None):  # whatever torch calls
+        if call in (nn.init.normal_, nn.functional.normalize):
+            return args[0] if args else kwargs["tensor"]
+        return call(*args, **kwargs or {})
+
+
 def check_sizes(cls: Stored[M], config: Any, tensors: Tensors, path: Path) -> None:
     """`ValueError`, before memory is taken, unless the configuration asks for these tensors."""
     made = []  # for each parameter so far: as how many tensors a file holds it
@@ -190,7 +200,7 @@ def check_sizes(cls: Stored[M], config: Any, tensors: Tensors, path: Path) -> No
             raise ValueError(f"{path} does not fit its configuration: it holds too few tensors")
 
     hook = nn.modules.module.register_module_parameter_registration_hook(count)
-    with hook, torch.device("meta"):  # the hook is removed at the end
+    with hook, torch.device("meta"), NoNumbers():  # the hook is removed at the end
         check_fit(build(cls, config).state_dict(), tensors, path)
 
 

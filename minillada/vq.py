@@ -164,7 +164,7 @@ class CaptionTower(nn.Module):
         # Shorter captions end with id 0, the end of a text. The mean leaves this id out.
         self.pieces = nn.EmbeddingBag(config.caption_vocab_size, 128, mode="mean", padding_idx=0)
         self.text = nn.Sequential(nn.SiLU(), nn.Linear(128, width))
-        self.log_scale = nn.Parameter(torch.tensor(10.0).log())  # initial values as in SigLIP
+        self.log_scale = nn.Parameter(torch.tensor(2.302585093))  # ln 10: first values of SigLIP
         self.bias = nn.Parameter(torch.tensor(-10.0))
 
     def forward(self, vectors: Tensor, caption_ids: Tensor, caption_index: Tensor) -> Tensor:
