@@ -17,9 +17,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tqdm.auto import tqdm
@@ -29,12 +29,12 @@ from ..measure.timing import quartiles
 from ..settings import changed
 from ..training.loop import fit
 from ..training.train import Materials, make_loss, new_model, read_materials
-from .job import Job
-from .plan import Trial
+from .job import Decoder, Job, measure
+from .plan import Plan, Trial
 
 JOBS = "jobs"  # the folder of submitit
 EXECUTORS = ("local", "slurm")
-TIMED_STEPS = 5
+TIMED_STEPS, FEW_SAMPLES = 5, (20, 60)  # after which something is timed
 MOST_TIMED = 3  # settings that are timed; the others are taken to be like their mean
 CORES_OF_A_JOB = 4  # that a cluster is asked for
 MINUTES = 7 * 24 * 60  # after which submitit stops a job of this machine
@@ -223,8 +223,37 @@ def seconds_of_step(trial: Trial, materials: Materials, device: str) -> float:
     return quartiles([after - before for before, after in zip(ends, ends[1:])])[1]
 
 
-def estimate(trials: Sequence[Trial], launch: Launch) -> float:
-    """Seconds that training takes, all jobs together, from a few steps of some settings.
+def seconds_of_measuring(plan: Plan, trial: Trial, materials: Materials, device: str) -> float:
+    """Seconds that all measurements of a run take, from a few samples of an untrained model.
+
+    Two counts of samples tell what each sample takes apart from what each measurement takes.
+    """
+    assert materials.tokenizer
+    module = new_model(trial.preset, device, materials.tokenizer)
+    about = {"dataset": trial.preset.dataset}
+    decoder = Decoder(module, materials.tokenizer, materials.vocab, about).eval()
+    decoder.prepare(plan.measurements()[0])
+    total = 0.0
+    for asked in tqdm(plan.measurements(), "timing measurements", leave=False):
+        seconds = []
+        for count in FEW_SAMPLES:
+            began = time.perf_counter()
+            measure(decoder, replace(asked, count=count), trial.seed)
+            seconds.append(time.perf_counter() - began)
+        for_each = (seconds[1] - seconds[0]) / (FEW_SAMPLES[1] - FEW_SAMPLES[0])
+        total += seconds[1] + max(for_each, 0.0) * (asked.count - FEW_SAMPLES[1])
+    return total
+
+
+class Estimate(NamedTuple):
+    """Seconds that the runs of an ablation take, all jobs together."""
+
+    training: float
+    measuring: float
+
+
+def estimate(plan: Plan, trials: Sequence[Trial], launch: Launch) -> Estimate:
+    """How long some trials take, from a few steps and samples of some of them.
 
     A run that was stopped counts whole. NaN if nothing could be timed.
     """
@@ -233,7 +262,7 @@ def estimate(trials: Sequence[Trial], launch: Launch) -> float:
     chosen = {kinds[(len(kinds) - 1) * k // (MOST_TIMED - 1)].name for k in range(MOST_TIMED)}
     # 2. what they read is read once, if it is the same
     known: dict[tuple, Materials] = {}
-    reading, steps = [], []
+    reading, steps, measuring = [], [], []
     with thread_count(launch.threads):
         for trial in kinds:
             if trial.name not in chosen:
@@ -247,9 +276,12 @@ def estimate(trials: Sequence[Trial], launch: Launch) -> float:
                 steps.append(seconds_of_step(trial, known[key], launch.device))
             except FloatingPointError:
                 continue  # this run will fail, and say so then
+            if not measuring:
+                measuring.append(seconds_of_measuring(plan, trial, known[key], launch.device))
     if not steps:
-        return math.nan
+        return Estimate(math.nan, math.nan)
     # 3. means over what was timed, for all; every run reads by itself
     before, step = sum(reading) / len(reading), sum(steps) / len(steps)
-    total = sum(before + step * trial.preset.training.steps for trial in trials)
-    return total / min(launch.jobs, len(trials))
+    training = sum(before + step * trial.preset.training.steps for trial in trials)
+    at_once = min(launch.jobs, len(trials))
+    return Estimate(training / at_once, measuring[0] * len(trials) / at_once)

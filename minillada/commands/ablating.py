@@ -124,7 +124,7 @@ def run(plan: Plan, launch: Launch, as_json: bool) -> None:
         before = Report(launch.folder, plan)
         left = before.trials_that_are("new", "stopped", "failed")
         print(
-            f"{len(before.trials)} runs{duration(launch, left)}; {before.progress()}",
+            f"{len(before.trials)} runs{duration(plan, launch, left)}; {before.progress()}",
             file=notes,
         )
         print(before.work(), file=notes, flush=True)
@@ -136,16 +136,18 @@ def run(plan: Plan, launch: Launch, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def duration(launch: Launch, left: list) -> str:
-    """`, about 27 min of training on 2 cores (timed on 5 steps)`; nothing where nobody knows."""
+def duration(plan: Plan, launch: Launch, left: list) -> str:
+    """`, about 27 min on 2 cores, 3 of them for measuring (…)`; nothing where nobody knows."""
     if not left or launch.executor == "slurm":
         return ""
-    minutes = estimate(left, launch) / 60
+    expected = estimate(plan, left, launch)
+    minutes, measuring = sum(expected) / 60, expected.measuring / 60
     if math.isnan(minutes):
         return ""
     cores = launch.jobs * (launch.threads or 1)
-    text = f"{minutes:.0f} min" if minutes >= 1 else "a minute"
-    return f", about {text} of training on {cores} cores (timed on 5 steps)"
+    total = f"{minutes:.0f} min" if minutes >= 1 else "a minute"
+    part = f", {measuring:.0f} of them for measuring" if measuring >= 0.5 else ""
+    return f", about {total} on {cores} cores{part} (timed on a few steps and samples)"
 
 
 def show(report: Report, as_json: bool) -> None:

@@ -100,11 +100,26 @@ def test_threads_are_shared_out(monkeypatch):
     assert [Launch(Path("x"), jobs).threads for jobs in (1, 3, 8, 20)] == [8, 2, 1, 1]
 
 
-def test_the_estimate_counts_reading_and_steps(plan, few_images, monkeypatch, tmp_path):
-    trials = plan(varied=(("block_size", (4, 8)),), seeds=(0, 1)).trials()
+def test_the_estimate_counts_reading_steps_and_samples(plan, few_images, monkeypatch, tmp_path):
+    asked = plan(
+        varied=(("block_size", (4, 8)),), seeds=(0, 1), measures=(("drawing", 600), ("digit", 60))
+    )
     monkeypatch.setattr(launch, "seconds_of_step", lambda trial, materials, device: 2.0)
-    clock = iter(range(100))
-    monkeypatch.setattr(launch.time, "perf_counter", lambda: next(clock))
-    # Reading takes 1 s a run, each of 4 steps 2 s: 4 · (1 + 8) s, and half of it for two jobs.
-    assert launch.estimate(trials, Launch(tmp_path)) == 36
-    assert launch.estimate(trials, Launch(tmp_path, jobs=2)) == 18
+    clock = [0.0]
+
+    def tick():
+        clock[0] += 1
+        return clock[0]
+
+    def take_time(decoder, asked, seed):
+        clock[0] += 4 + asked.count / 10
+
+    monkeypatch.setattr(launch, "measure", take_time)
+    monkeypatch.setattr(launch.time, "perf_counter", tick)
+    # Reading takes 1 s a run, each of 4 steps 2 s. A measurement takes 5 s and 0.1 s a sample:
+    # 65 s and 11 s for each of 4 runs. Two jobs need half the time.
+    trials = asked.trials()
+    one = launch.estimate(asked, trials, Launch(tmp_path))
+    assert one.training == 36 and one.measuring == pytest.approx(4 * 76)
+    two = launch.estimate(asked, trials, Launch(tmp_path, jobs=2))
+    assert two.training == 18 and two.measuring == pytest.approx(2 * 76)

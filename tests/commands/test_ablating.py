@@ -25,7 +25,7 @@ GRID = ["--vary", "block_size=8,16", "--vary", "sampling.guidance=1.0,2.0", "--s
 def few_images(monkeypatch):
     use_digits(monkeypatch, real_images(40))
     # What is estimated is tested in tests/ablation/test_launch.py.
-    monkeypatch.setattr(ablating, "estimate", lambda trials, launch: 1620.0)
+    monkeypatch.setattr(ablating, "estimate", lambda *about: launch.Estimate(1440.0, 180.0))
 
 
 def test_an_ablation_goes_on_after_a_crash_and_reports(call, tmp_path, monkeypatch):
@@ -41,8 +41,8 @@ def test_an_ablation_goes_on_after_a_crash_and_reports(call, tmp_path, monkeypat
     # 1. ended at the third of four runs: a setting of decoding needs no training of its own
     monkeypatch.setattr(jobs, "train", counted)
     code, out, _ = call(*COMMAND, *GRID)
-    assert code == 130 and "4 runs, about 27 min of training on" in out
-    assert "(timed on 5 steps); 0 done, 4 to start" in out
+    assert code == 130 and "4 runs, about 27 min on" in out
+    assert "3 of them for measuring (timed on a few steps and samples); 0 done, 4 to start" in out
     assert "equal work: 3 steps of 4 sequences; 9 forward passes a drawing; unequal" in out
     _, out, _ = call("ablate", "--report", "--out", "ab")
     assert "2 of 4 runs are not finished" in out
