@@ -22,7 +22,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 CLEAN = -1  # `Places.view` of the clean copy
 
@@ -132,7 +131,13 @@ class TiledMask(NamedTuple):
     rows: list[tuple[list[int], Tensor]]
 
 
-Mask = Tensor | TiledMask | BlockMask | None  # None: every query sees every key
+class FlexMask(NamedTuple):
+    """A mask for FlexAttention, whose module takes a second to import: where it is used, only."""
+
+    blocks: Any  # PyTorch's `BlockMask`
+
+
+Mask = Tensor | TiledMask | FlexMask | None  # None: every query sees every key
 
 
 def tiled_mask(places: Places, size: int) -> TiledMask:
@@ -147,8 +152,10 @@ def tiled_mask(places: Places, size: int) -> TiledMask:
     return TiledMask(size, rows)
 
 
-def flex_mask(places: Places) -> BlockMask:
+def flex_mask(places: Places) -> FlexMask:
     """The mask as FlexAttention wants it."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
     view, block, document = places
 
     def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -160,7 +167,7 @@ def flex_mask(places: Places) -> BlockMask:
         return may_attend(here, Places(view[key], block[key], key_text))
 
     rows = None if document is None else len(document)
-    return create_block_mask(rule, rows, None, len(view), len(view), view.device)
+    return FlexMask(create_block_mask(rule, rows, None, len(view), len(view), view.device))
 
 
 def training_mask(
@@ -181,6 +188,8 @@ def flex_kernel(cuda: bool) -> Any:
 
     Cached, so that it is compiled once.
     """
+    from torch.nn.attention.flex_attention import flex_attention
+
     return torch.compile(flex_attention) if cuda else flex_attention
 
 
@@ -195,11 +204,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
             return F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
     if isinstance(mask, TiledMask):
         return attend_in_tiles(query, key, value, mask)
-    if isinstance(mask, BlockMask):
+    if isinstance(mask, FlexMask):
         if torch.is_autocast_enabled(query.device.type):  # FlexAttention does not look at it
             dtype = torch.get_autocast_dtype(query.device.type)
             query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-        return flex_kernel(query.is_cuda)(query, key, value, block_mask=mask, enable_gqa=True)
+        kernel = flex_kernel(query.is_cuda)
+        return kernel(query, key, value, block_mask=mask.blocks, enable_gqa=True)
     if mask is not None and mask.dtype != torch.bool:
         raise ValueError(f"an attention mask is boolean, got {mask.dtype}; use mask.bool()")
     mask = None if mask is None else mask[:, None]  # [B or 1, 1, L, T], for all heads

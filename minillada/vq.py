@@ -89,7 +89,7 @@ class Codebook(nn.Module):
 
     def __init__(self, codebook_size: int, code_dim: int):
         super().__init__()
-        unit = F.normalize(torch.randn(codebook_size, code_dim), dim=-1)
+        unit = F.normalize(nn.init.normal_(torch.empty(codebook_size, code_dim)), dim=-1)
         self.register_buffer("embedding", unit)
         self.register_buffer("sums", unit.clone())
         self.register_buffer("counts", torch.ones(codebook_size))
