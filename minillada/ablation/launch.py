@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 
 from ..extras.packages import load_package
 from ..measure.timing import quartiles
+from ..model import Backbone
 from ..settings import changed
 from ..training.loop import fit
 from ..training.train import Materials, make_loss, new_model, read_materials
@@ -228,8 +229,8 @@ def seconds_of_measuring(plan: Plan, trial: Trial, materials: Materials, device:
 
     Two counts of samples tell what each sample takes apart from what each measurement takes.
     """
-    assert materials.tokenizer
     module = new_model(trial.preset, device, materials.tokenizer)
+    assert isinstance(module, Backbone) and materials.tokenizer
     about = {"dataset": trial.preset.dataset}
     decoder = Decoder(module, materials.tokenizer, materials.vocab, about).eval()
     decoder.prepare(plan.measurements()[0])
@@ -262,7 +263,9 @@ def estimate(plan: Plan, trials: Sequence[Trial], launch: Launch) -> Estimate:
     chosen = {kinds[(len(kinds) - 1) * k // (MOST_TIMED - 1)].name for k in range(MOST_TIMED)}
     # 2. what they read is read once, if it is the same
     known: dict[tuple, Materials] = {}
-    reading, steps, measuring = [], [], []
+    reading: list[float] = []
+    steps: list[float] = []
+    measuring: list[float] = []
     with thread_count(launch.threads):
         for trial in kinds:
             if trial.name not in chosen:
