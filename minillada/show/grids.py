@@ -57,9 +57,8 @@ def labelled_rows(rows: Mapping[str, Tensor], size: float = 0.6) -> Figure:
     shape = (longest * size + 0.08 * letters + 0.2, len(rows) * (size + 0.06) + 0.1)
     figure = Figure(figsize=shape, dpi=DPI)
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, hspace=0)
-    for axes, (name, images) in zip(
-        figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows.items()
-    ):
+    places = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+    for axes, (name, images) in zip(places, rows.items()):
         white = torch.ones(longest - len(images), *images.shape[1:])
         show_image(axes, tile(torch.cat([images, white]), longest))
         axes.text(
@@ -89,8 +88,7 @@ def gallery(
     """Images `[N, C, H, W]` with a title above each; titles marked `wrong` are red."""
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.35 * columns, 1.6 * rows), dpi=DPI)
-    # Above the titles there is some paper, so that they do not touch the edge.
-    figure.set_layout_engine("constrained", h_pad=0.07)
+    figure.set_layout_engine("constrained", h_pad=0.07)  # titles do not touch the edge
     for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).ravel()):
         axes.axis("off")
         if i < len(images):

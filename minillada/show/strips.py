@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..sampler import Step
 from ..uni import Traced, Uni
-from ..vocab import BOI, SPECIAL_TOKENS, Vocabulary
+from ..vocab import BOI, SPECIAL_TOKENS, UNCONDITION, Vocabulary
 from .charts import heatmap, label
 from .grids import show_image
 from .page import RED, SMALL, panels
@@ -70,7 +70,7 @@ def token_name(vocab: Vocabulary, token: int) -> str:
     name = vocab.decode([token]).replace("<|reserved_token_", "size ")
     for bracket in ("<role>", "</role>", "|>", "<|"):
         name = name.replace(bracket, "")
-    name = name.replace(" ", "·")
+    name = name.replace(" ", "·").replace(UNCONDITION, "uncondition")  # or wider than its box
     return name if len(name) <= 13 else name[:12] + "…"
 
 

@@ -48,6 +48,12 @@ def test_wrong_titles_have_a_cross_and_empty_places_no_axes():
     assert not figure.axes[3].axison
 
 
+def test_titles_of_two_lines_are_not_cut_off():
+    titles = ["a thick seven leaning right"] * 8
+    image = page.drawn(grids.gallery(torch.zeros(8, 1, 32, 32), titles)).convert("L")
+    assert image.crop((0, 0, image.width, 1)).getextrema() == (255, 255)  # the top row is white
+
+
 def test_code_grid_writes_each_code_at_its_place_and_cuts_between_patches():
     figure = grids.code_grid(torch.zeros(1, 8, 12), torch.arange(6).view(2, 3))
     left, right = figure.axes

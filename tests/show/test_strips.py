@@ -5,7 +5,7 @@ from helpers import tiny_uni
 from matplotlib.colors import to_hex
 
 from minillada.show import page, strips
-from minillada.vocab import BOI
+from minillada.vocab import BOI, UNCONDITION
 
 
 def test_film_frames_are_grey_exactly_where_codes_are_masked():
@@ -40,6 +40,8 @@ def test_kinds_and_names_of_tokens():
     assert names == ["code 7", "<boi>", "·seven", "mask"]
     (long,) = vocab.encode(" understanding")
     assert strips.token_name(vocab, long) == "·understandi…"
+    (unconditional,) = vocab.markup(UNCONDITION)
+    assert strips.token_name(vocab, unconditional) == "uncondition"
     # what a user types is text, even if it looks like markup
     assert {strips.token_kind(vocab, token) for token in vocab.encode("<role>")} == {"text"}
 
