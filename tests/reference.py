@@ -381,3 +381,83 @@ def official_decode(
         end = answer.index(eos)
         answer[end:] = [eos] * (len(answer) - end)
     return answer[:length]
+
+
+# --- the official image tokenizer ----------------------------------------------------------------
+
+
+def standardised(x: torch.Tensor, w: Weights, start: str, eps: float):
+    """LayerNorm over the last dimension."""
+    centred = x - x.mean(-1, keepdim=True)
+    spread = (centred.pow(2).mean(-1, keepdim=True) + eps).sqrt()
+    return centred / spread * w[start + "weight"] + w[start + "bias"]
+
+
+def affine(x: torch.Tensor, w: Weights, start: str):
+    out = x @ w[start + "weight"].T
+    return out + w[start + "bias"] if start + "bias" in w else out
+
+
+def place_in_table(table: torch.Tensor, y: float, x: float):
+    """The vector between four cells of a table `[n, n, C]`; beyond the border it is that there."""
+    last = len(table) - 1
+    y, x = min(max(y, 0), last), min(max(x, 0), last)
+    top, left = int(y), int(x)
+    below, right = min(top + 1, last), min(left + 1, last)
+    upper = (1 - x + left) * table[top, left] + (x - left) * table[top, right]
+    lower = (1 - x + left) * table[below, left] + (x - left) * table[below, right]
+    return (1 - y + top) * upper + (y - top) * lower
+
+
+def vision_features(w: Weights, vision, image: torch.Tensor):
+    """Features `[h · w, C]` of an image `[3, H, W]` in [0, 1]; `w` has the official names."""
+    start, size = "model.visual.", vision.patch_size
+    rows, columns = image.shape[1] // size, image.shape[2] // size
+    side = vision.image_size // size
+    table = w[start + "embeddings.position_embedding.weight"].reshape(side, side, -1)
+    kernel, bias = (w[start + f"patch_embed.proj.{name}"] for name in ("weight", "bias"))
+    patches = []
+    for i in range(rows):
+        for j in range(columns):
+            patch = image[:, i * size : (i + 1) * size, j * size : (j + 1) * size] * 2 - 1
+            seen = torch.einsum("ocyx,cyx->o", kernel, patch) + bias
+            # The centre of the patch, in cells of the table.
+            y, x = (i + 0.5) * side / rows - 0.5, (j + 0.5) * side / columns - 0.5
+            patches.append(seen + place_in_table(table, y, x))
+    x = torch.stack(patches)
+    for layer in range(vision.depth):
+        x = vision_block(x, w, f"{start}blocks.{layer}.", vision)
+    return x
+
+
+def vision_block(x: torch.Tensor, w: Weights, start: str, vision):
+    """One layer; every patch sees every other."""
+    width = vision.hidden_size // vision.num_heads
+    inner = standardised(x, w, start + "norm1.", vision.layer_norm_eps)
+    heads = affine(inner, w, start + "attn.qkv.").split(width, dim=1)  # queries, keys, values
+    mixed = []
+    for head in range(vision.num_heads):
+        query, key, value = heads[head :: vision.num_heads]
+        scores = torch.einsum("id,jd->ij", query, key) / math.sqrt(width)
+        powers = (scores - scores.max()).exp()
+        mixed.append(powers / powers.sum(1, keepdim=True) @ value)
+    x = x + affine(torch.cat(mixed, 1), w, start + "attn.proj.")
+    inner = standardised(x, w, start + "norm2.", vision.layer_norm_eps)
+    inner = affine(inner, w, start + "mlp.fc1.")
+    gelu = inner * (1 + torch.erf(inner / math.sqrt(2))) / 2
+    return x + affine(gelu, w, start + "mlp.fc2.")
+
+
+def image_codes(w: Weights, vision, image: torch.Tensor) -> list[int]:
+    """The codes of an image, in raster order."""
+    start = "model.vqmodel."
+    kernel = w[start + "quant_conv.weight"][:, :, 0, 0]
+    features = vision_features(w, vision, image) @ kernel.T + w[start + "quant_conv.bias"]
+    book = w[start + "quantize.embedding.weight"]
+    book = [vector / vector.pow(2).sum().sqrt() for vector in book]
+    codes = []
+    for feature in features:
+        feature = feature / feature.pow(2).sum().sqrt()
+        distances = [float((feature - vector).pow(2).sum()) for vector in book]
+        codes.append(distances.index(min(distances)))
+    return codes

@@ -5,6 +5,9 @@ import re
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import image_codes, vision_features
 from safetensors.torch import save_file
 
 from minillada.official.siglip import QuantiserConfig, SigLIPVQ, load_tokenizer
@@ -107,23 +110,48 @@ def test_bfloat16_codes_are_those_of_glm_image():
     assert (codes != exact).any(), "bfloat16 rounds: some codes differ from those of float32"
 
 
-def test_positions_are_those_of_a_slow_loop():
-    table = PositionTable(VISION)
-    torch.nn.init.normal_(table.position_embedding.weight)
-    rows = table.position_embedding.weight.reshape(6, 6, 32)
-    height, width = 3, 9
-    fast = table(height, width)[0]
-    for i in range(height):
-        for j in range(width):
-            # The place in units of table cells, kept inside the table (border padding).
-            y = min(max((i + 0.5) * 6 / height - 0.5, 0), 5)
-            x = min(max((j + 0.5) * 6 / width - 0.5, 0), 5)
-            top, left = int(y), int(x)
-            below, right = min(top + 1, 5), min(left + 1, 5)
-            upper = (1 - (x - left)) * rows[top, left] + (x - left) * rows[top, right]
-            lower = (1 - (x - left)) * rows[below, left] + (x - left) * rows[below, right]
-            slow = (1 - (y - top)) * upper + (y - top) * lower
-            torch.testing.assert_close(fast[:, i, j], slow, atol=1e-5, rtol=1e-5)
+@st.composite
+def tokenizers(draw) -> tuple[VisionConfig, QuantiserConfig]:
+    """Tiny image tokenizers of every shape that the official configuration allows."""
+
+    def choose(*options):
+        return draw(st.sampled_from(options))
+
+    heads, wide, patch = choose(1, 2, 4), choose(8, 12), choose(2, 3)
+    vision = VisionConfig(
+        depth=choose(1, 2, 3),
+        hidden_size=wide,
+        num_heads=heads,
+        intermediate_size=choose(6, 16),
+        patch_size=patch,
+        image_size=patch * choose(1, 4, 7),
+        layer_norm_eps=choose(1e-6, 1e-5),
+        attention_bias=choose(True, False),
+    )
+    width, count = choose(5, 16), choose(7, 40)
+    return vision, QuantiserConfig(latent_channels=wide, embed_dim=width, num_embeddings=count)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
+@given(
+    tokenizers(), st.integers(0, 10**6), st.sampled_from([(1, 1), (2, 3), (5, 2), (4, 4), (1, 6)])
+)
+def test_codes_are_those_of_the_reference(configurations, seed, grid):
+    vision, quantiser = configurations
+    numbers = torch.Generator().manual_seed(seed)
+    tokenizer = SigLIPVQ(vision, quantiser).eval()
+    for parameter in tokenizer.parameters():
+        torch.nn.init.normal_(parameter, std=0.5, generator=numbers)
+    high, wide = grid
+    shape = (3, vision.patch_size * high, vision.patch_size * wide)
+    image = torch.rand(shape, generator=numbers)
+    exact = {key: tensor.double() for key, tensor in tokenizer.state_dict().items()}
+    with torch.no_grad():
+        ours = tokenizer.model.visual((image[None] - 0.5) / 0.5)[0].flatten(1).T
+    theirs = vision_features(exact, vision, image.double())
+    torch.testing.assert_close(ours.double(), theirs, atol=1e-4, rtol=1e-4)
+    codes = tokenizer.encode(image[None])[0].flatten().tolist()
+    assert codes == image_codes(exact, vision, image.double())
 
 
 def test_the_table_itself_comes_back_at_its_own_size():
