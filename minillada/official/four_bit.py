@@ -7,13 +7,16 @@ arXiv 2305.14314). That makes 4.5 bits a weight.
 Notable choices
 - Only rounding and its reverse are the library's. The matrix of an expert is turned into the
   model's type when a token uses it, as in `eight_bit.py`; the product is PyTorch's.
+- Nothing is downloaded: the compiled code that bitsandbytes would fetch is not needed (`library`).
 - bitsandbytes does this on CPUs and on GPUs. torchao 0.18 does not: on a CPU it keeps numbers of 4
   bits in 8, and for a GPU it needs a further package.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import logging
+import sys
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +30,24 @@ BLOCK = 64  # numbers with one scale
 KIND = "nf4"
 
 
+def library() -> Any:
+    """The functions of bitsandbytes. `ValueError`, with what to install, if it is missing."""
+    if "bitsandbytes" not in sys.modules:
+        # Where the package `kernels` is installed, too, bitsandbytes downloads compiled code and
+        # runs it; where it is not, a hint asks for it. Nothing here needs that code.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        kernels = sys.modules.get("kernels")
+        sys.modules["kernels"] = None  # type: ignore[assignment]  # importing it is an error now
+        try:
+            load_package("bitsandbytes", "four-bit")
+        finally:
+            del sys.modules["kernels"]
+            if kernels is not None:
+                sys.modules["kernels"] = kernels
+    load_package("bitsandbytes", "four-bit")
+    return load_package("bitsandbytes.functional", "four-bit")
+
+
 class Packed(NamedTuple):
     """A matrix: two numbers in each byte `[out · in / 2]`, a scale for each block, its rows."""
 
@@ -36,7 +57,7 @@ class Packed(NamedTuple):
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
         """The rounded matrix `[out, in]`."""
-        functional = load_package("bitsandbytes.functional", "four-bit")
+        functional = library()
         # On a CPU the library (0.50) is right only if a row is whole blocks: a row here is one.
         shape = torch.Size((len(self.scales), BLOCK))
         about = functional.QuantState(
@@ -72,7 +93,7 @@ class FourBitExperts(nn.Module):
         """Round rows `[n, in]` and write them from row `first` of a stack on, all experts' rows
         counted one after the other.
         """
-        functional = load_package("bitsandbytes.functional", "four-bit")
+        functional = library()
         numbers, scales = self.get_buffer(name), self.get_buffer(name + "_scales")
         source = rows.to(numbers.device).reshape(-1, BLOCK)
         packed, state = functional.quantize_4bit(source, blocksize=BLOCK, quant_type=KIND)
