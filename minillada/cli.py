@@ -78,7 +78,7 @@ benchmarks.command("sampler")(measuring.bench_sampler)
 benchmarks.command("train")(measuring.bench_train)
 benchmarks.command("step")(measuring.bench_step)
 benchmarks.command("moe")(measuring.bench_moe)
-benchmarks.command("official")(measuring.bench_official)
+benchmarks.command("official")(official.bench)
 app.add_typer(benchmarks, name="bench")
 app.add_typer(official.app, name="official")
 

@@ -22,7 +22,7 @@ GUARDED = {
     "minillada/ablation/launch.py": 'hasattr(os, "sched_getaffinity")',
     "minillada/course/grading.py": 'hasattr(os, "killpg")',
     "minillada/course/worker.py": 'hasattr(os, "setsid")',
-    "minillada/official/inspection.py": 'hasattr(os, "sysconf")',
+    "minillada/official/free.py": 'hasattr(os, "sysconf")',
     "minillada/official/memory.py": "Linux only",
     "minillada/official/shards.py": 'hasattr(os, "posix_fadvise")',
     "minillada/training/locking.py": 'sys.platform == "win32"',

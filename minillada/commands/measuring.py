@@ -205,19 +205,6 @@ def bench_step(
     print_report(report, as_json)
 
 
-def bench_official(
-    folder: Annotated[Path, argument("Folder of an official checkpoint, or a fabricated one.")],
-    mapped: Annotated[bool, option("Leave the experts in their files.", "--mapped")] = False,
-    tokens: Annotated[int, option("Tokens of the forward pass.", min=1)] = 64,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
-    """Memory and time of loading the official backbone, and of one forward pass (Linux)."""
-    from ..official import memory
-
-    print_report(memory.measure(folder, mapped, tokens, seed), as_json)
-
-
 def bench_moe(
     pairs: Pairs = 15, device: Device = "cpu", seed: Seed = 0, as_json: Json = False
 ) -> None:

@@ -3,7 +3,8 @@ edit | think | interleave | fabricate.
 
 Notable choices
 - `official` is imported inside the commands: it needs more packages than the others.
-- The options that say how a checkpoint is opened stand once, in `Opening`.
+- The options that say how a checkpoint is opened stand once, in `Reading` and `Opening`.
+- Reading a checkpoint takes minutes. Texts, sizes and files are looked at before.
 """
 
 from __future__ import annotations
@@ -44,46 +45,77 @@ PainterSteps = Annotated[int | None, option("Steps of the painter, if not those.
 Side = Annotated[int, option("Side of the picture in pixels, a multiple of 32.")]
 Steps = Annotated[int, option("Steps for a block of 32 tokens.", min=1)]
 Length = Annotated[int, option("Tokens at most.", min=1)]
+Guidance = Annotated[float, option("Guidance scale; 1 is none.")]
+GuidanceImage = Annotated[float, option("Scale of (image - none).")]
 PICTURE = Path("outputs/official.png")
 
 
 @dataclass(frozen=True)
-class Opening:
-    """How a checkpoint is opened: the options of every command that computes."""
+class Reading:
+    """How the backbone of a checkpoint is read."""
 
     device: Device = "cpu"
     dtype: Annotated[Literal["bfloat16", "float32"], option("Type of the weights.")] = "bfloat16"
     mapped: Annotated[bool, option("Leave the experts in their files.", "--mapped")] = False
     experts_on_gpu: Annotated[int | None, option("Keep so many; fetch others.", min=1)] = None
     bits: Annotated[int | None, option("Round experts to 8 bits; with bitsandbytes to 4.")] = None
+
+    def options(self) -> dict[str, Any]:
+        """What `load` and `load_backbone` take."""
+        return asdict(self) | {"device": check_device(self.device)}
+
+
+@dataclass(frozen=True)
+class Opening(Reading):
+    """How a checkpoint is opened: the options of every command that draws or answers."""
+
     offload: Annotated[bool, option("Tokenizer and painter wait in memory.", "--offload")] = False
 
     def load(self, place: str, painter_steps: int | None = None) -> OfficialModel:
         """The model; its painters take `painter_steps`, if not as many as usual."""
         from ..official import load
 
-        model = load(place, **asdict(self) | {"device": check_device(self.device)})
+        model = load(place, **self.options())
         if painter_steps:
             model.painter_steps = dict.fromkeys(model.painter_steps, painter_steps)
         return model
 
 
 def opens(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that has the options of `Opening` behind its own; it gets them as `opening`."""
+    """A command that has the options of `Opening` or `Reading` behind its own, as `opening`."""
+    # The command line reads names, types and defaults from the signature.
+    own = dict(signature(command, eval_str=True).parameters)
+    kind = own.pop("opening").annotation
 
     @wraps(command)
     def run(**given: Any) -> None:
-        options = {field.name: given.pop(field.name) for field in fields(Opening)}
-        command(**given, opening=Opening(**options))
+        options = {field.name: given.pop(field.name) for field in fields(kind)}
+        command(**given, opening=kind(**options))
 
-    # The command line reads names, types and defaults from the signature.
-    own = dict(signature(command, eval_str=True).parameters)
-    del own["opening"]
-    parameters = own | signature(Opening, eval_str=True).parameters
+    parameters = own | signature(kind, eval_str=True).parameters
     # By name: so an argument without a default may follow one with a default.
     by_name = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in parameters.values()]
     vars(run)["__signature__"] = Signature(by_name)
     return run
+
+
+def check_asked(text: str) -> None:
+    """`ValueError` for an empty text, `UnicodeError` for one in another encoding."""
+    check_texts([text])
+    if not text.strip():
+        raise ValueError("the text is empty; say what you want, for example 'a fox in the snow'")
+
+
+def check_side(size: int) -> None:
+    """`ValueError` for a side that no picture has. The vocabulary knows the largest one."""
+    if size < 32 or size % 32:
+        raise ValueError(f"the side of a picture is a multiple of 32 pixels, not {size}")
+
+
+def check_folder(out: Path) -> None:
+    """`ValueError` for a path that is something else than a folder."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is not a folder; choose another name")
 
 
 def open_photo(path: Path) -> Image.Image:
@@ -111,7 +143,9 @@ def info(place: Place, as_json: Json = False) -> None:
     for name in ("num_hidden_layers", "hidden_size", "num_experts", "num_experts_per_tok"):
         report[name] = getattr(config, name)
     for part in inspection.inspect(folder):
-        report[f"parameters of the {part.name}"] = part.parameters
+        count = "not complete" if part.faults else part.parameters
+        if part.name != "text tokenizer":  # it has none
+            report[f"parameters of the {part.name}"] = count
     report |= {"text ids": vocab.image_token_offset, "image codes": vocab.codebook_size}
     report |= {"id of the mask": vocab.mask_id, "id of the end": vocab.eos_id}
     print_report(report, as_json)
@@ -124,6 +158,7 @@ def check(
 ) -> None:
     """What is missing, extra or misshapen, and which memory is needed; exit code 2 for a fault."""
     from ..official import inspection
+    from ..official.free import free_memory
     from ..official.hub import local_folder
 
     folder = local_folder(place)
@@ -131,7 +166,7 @@ def check(
     faults = [f"{part.name}: {fault}" for part in parts for fault in part.faults]
     if digests:
         faults += inspection.wrong_digests(folder)
-    free = inspection.free_memory()
+    free = free_memory()
     needs = [] if faults else inspection.needs_of(folder, parts)
     if as_json:
         memory = [need._asdict() | {"fits": inspection.fits(need, free)} for need in needs]
@@ -149,7 +184,8 @@ def check(
 def print_parts(parts: list) -> None:
     """A line for each part, then its first faults."""
     for part in parts:
-        state = part.note or (f"{len(part.faults)} faults" if part.faults else "complete")
+        count = f"{len(part.faults)} fault{'s' if len(part.faults) > 1 else ''}"
+        state = part.note or (count if part.faults else "complete")
         print(f"{part.name + ':':22s}{part.parameters:>15,} parameters, {escaped(state)}")
         for fault in part.faults[:5]:
             print(f"    {escaped(fault)}")
@@ -169,7 +205,7 @@ def draw(
     *,
     size: Side = 1024,
     steps: Steps = 8,
-    guidance: Annotated[float, option("Guidance scale; 1 is none.")] = 2.0,
+    guidance: Guidance = 2.0,
     painter: Painter = "turbo",
     painter_steps: PainterSteps = None,
     out: Out = PICTURE,
@@ -177,10 +213,11 @@ def draw(
     opening: Opening,
 ) -> None:
     """Draw a text."""
-    check_texts([prompt])
-    model = opening.load(place, painter_steps)
+    check_asked(prompt)
+    check_side(size)
     wishes: dict[str, Any] = {"steps": steps, "guidance": guidance, "painter": painter}
     with picture_file(out) as (path, kind):
+        model = opening.load(place, painter_steps)
         model.draw(prompt, size=size, seed=seed, **wishes).save(path, kind)
     print(f"saved {out}")
 
@@ -202,7 +239,7 @@ def answer(
     opening: Opening,
 ) -> None:
     """Answer a question about one photo or several."""
-    check_texts([question])
+    check_asked(question)
     read = [open_photo(photo) for photo in photos]
     print(escaped(opening.load(place).answer(read, question, length=length)))
 
@@ -215,7 +252,7 @@ def edit(
     *,
     steps: Steps = 8,
     guidance_text: Annotated[float, option("Scale of (instruction - none).")] = 4.0,
-    guidance_image: Annotated[float, option("Scale of (image - none).")] = 0.0,
+    guidance_image: GuidanceImage = 0.0,
     crop: Annotated[
         Literal["served", "released"], option("served: resize, then cut; released: cut alone.")
     ] = "served",
@@ -226,12 +263,12 @@ def edit(
     opening: Opening,
 ) -> None:
     """Edit a photo."""
-    check_texts([instruction])
+    check_asked(instruction)
     read = open_photo(photo)
-    model = opening.load(place, painter_steps)
     wishes: dict[str, Any] = {"guidance_text": guidance_text, "guidance_image": guidance_image}
     wishes |= {"steps": steps, "crop": crop, "painter": painter, "seed": seed}
     with picture_file(out) as (path, kind):
+        model = opening.load(place, painter_steps)
         model.edit(read, instruction, **wishes).save(path, kind)
     print(f"saved {out}")
 
@@ -243,19 +280,21 @@ def think(
     *,
     size: Side = 1024,
     steps: Steps = 8,
+    guidance: Guidance = 2.0,
     painter: Painter = "turbo",
     painter_steps: PainterSteps = None,
+    length: Length = 4096,
     out: Out = PICTURE,
     seed: Seed = 0,
     opening: Opening,
 ) -> None:
     """Think in words, then draw."""
-    check_texts([prompt])
-    model = opening.load(place, painter_steps)
+    check_asked(prompt)
+    check_side(size)
+    wishes: dict[str, Any] = {"steps": steps, "guidance": guidance, "painter": painter}
     with picture_file(out) as (path, kind):
-        text, picture = model.think_and_draw(
-            prompt, size=size, steps=steps, painter=painter, seed=seed
-        )
+        model = opening.load(place, painter_steps)
+        text, picture = model.think_and_draw(prompt, size=size, length=length, seed=seed, **wishes)
         picture.save(path, kind)
     print(escaped(text))
     print(f"saved {out}")
@@ -268,17 +307,23 @@ def interleave(
     *,
     size: Side = 1024,
     steps: Steps = 32,
+    guidance: Guidance = 7.5,
+    guidance_image: GuidanceImage = 1.5,
     images: Annotated[int, option("At most so many.", min=1)] = 10,
     painter: Painter = "turbo",
     painter_steps: PainterSteps = None,
+    length: Length = 8192,
     out: Annotated[Path, option("Folder for the pictures.")] = Path("outputs/official-story"),
     seed: Seed = 0,
     opening: Opening,
 ) -> None:
     """Texts and pictures in turn."""
-    check_texts([prompt])
+    check_asked(prompt)
+    check_side(size)
+    check_folder(out)
     model = opening.load(place, painter_steps)
-    wishes: dict[str, Any] = {"steps": steps, "painter": painter, "images": images}
+    wishes: dict[str, Any] = {"steps": steps, "guidance": guidance, "painter": painter}
+    wishes |= {"guidance_image": guidance_image, "images": images, "length": length}
     story = model.interleave(prompt, size=size, seed=seed, **wishes)
     number = 0
     for part in story:
@@ -306,6 +351,22 @@ def fabricate(
 
     write(folder, size, seed, layers, parts=tuple(part) if part else PARTS)
     print(f"wrote {folder}")
+
+
+@opens
+def bench(
+    folder: Annotated[Path, argument("Folder of an official checkpoint, or a fabricated one.")],
+    *,
+    tokens: Annotated[int, option("Tokens of the forward pass.", min=1)] = 64,
+    seed: Seed = 0,
+    as_json: Json = False,
+    opening: Reading,
+) -> None:
+    """Memory and time of loading the official backbone, and of forward passes (Linux)."""
+    from ..official import memory
+
+    report = memory.measure(folder, tokens=tokens, seed=seed, **opening.options())
+    print_report(report, as_json)
 
 
 app = typer.Typer(

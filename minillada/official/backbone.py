@@ -12,6 +12,7 @@ Notable choices
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,25 +22,25 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..experts import Expert
-from ..extras.packages import load_package
 from ..model import Backbone
 from ..moe import MixtureOfExperts
 from .config import read_config
 from .eight_bit import EightBitExperts
-from .four_bit import FourBitExperts
+from .four_bit import FourBitExperts, library
+from .free import check_room
 from .mapped import Recent, StoredExperts
 from .names import Layout, backbone_entries, prefixed, unprefixed
 from .reading import Shapes, compare_shapes
 from .shards import (
+    INDEX,
     Stored,
     by_file,
-    check_small_files,
     crowd_memory,
     mapped_tensors,
     read_file,
-    read_sums,
     stored_tensors,
 )
+from .sums import check_files, read_sums
 
 ROUNDED = {8: EightBitExperts, 4: FourBitExperts}  # by the bits of a number
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -48,6 +49,7 @@ ROUTED = ".mlp.experts."
 EXPERT = r"model\.layers\.(\d+)\.mlp\.experts\.(?:(\d+)\.)?(\w+_proj)(?:\.weight)?"
 MOST_EXPERTS = 10_000  # of a layer
 READERS = 2  # files that are read at the same time
+SMALL_FILES = ("config.json", "tokenizer.json", INDEX)
 
 
 def load_backbone(
@@ -71,7 +73,8 @@ def load_backbone(
     # 1. what the files say, compared with each other
     config = read_config(folder)
     sums = read_sums(folder)
-    check_small_files(folder, sums)
+    small = (folder / name for name in SMALL_FILES)
+    check_files(folder, (path for path in small if path.is_file()), sums)
     stored = official_names(stored_tensors(folder))
     check_against(config, stored, folder)
 
@@ -83,6 +86,7 @@ def load_backbone(
         leave_experts(backbone, stored, recent)
     elif bits is not None:
         round_experts(backbone, bits)
+    check_room(backbone, place)
     backbone.to_empty(device=place)
     for part in backbone.modules():
         if isinstance(part, MixtureOfExperts):
@@ -111,7 +115,7 @@ def check_mode(
             "experts_on_gpu"
         )
     if bits == 4:
-        load_package("bitsandbytes", "four-bit")
+        library()  # its absence is said before a download
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -136,18 +140,26 @@ def official_names(stored: list[Stored]) -> dict[str, Stored]:
 
 def check_against(config: ModelConfig, stored: dict[str, Stored], folder: Path) -> None:
     """`ValueError` unless the files hold exactly the tensors of this configuration."""
-    # A wrong number of layers or experts would make the list of names endless.
-    fused = any(name.endswith(ROUTED + "gate_proj") for name in stored)
-    sparse = max(config.num_hidden_layers - config.first_k_dense_replace, 0)
-    least = config.num_hidden_layers + sparse * (3 if fused else 3 * config.num_experts)
-    if least > len(stored) or config.num_experts > MOST_EXPERTS:
-        raise ValueError(
-            f"{folder} holds {len(stored)} tensors, and its config.json asks for more than {least};"
-            " do they belong together?"
-        )
-    layout: Layout = "fused" if fused else "released"
+    layout = layout_of(config, stored, folder)
     wanted: Shapes = {entry.key: entry.shape for entry in backbone_entries(config, layout)}
     compare_shapes(wanted, {name: one.shape for name, one in stored.items()}, folder)
+
+
+def layout_of(config: ModelConfig, names: Collection[str], folder: Path) -> Layout:
+    """How the experts of these tensors are stored.
+
+    `ValueError` if the configuration has many more tensors: a wrong number of layers or experts
+    would make the list of their names endless.
+    """
+    fused = any(name.endswith(ROUTED + "gate_proj") for name in names)
+    sparse = max(config.num_hidden_layers - config.first_k_dense_replace, 0)
+    least = config.num_hidden_layers + sparse * (3 if fused else 3 * config.num_experts)
+    if least > len(names) or config.num_experts > MOST_EXPERTS:
+        raise ValueError(
+            f"{folder} holds {len(names)} tensors, and its config.json asks for more than {least};"
+            " do they belong together?"
+        )
+    return "fused" if fused else "released"
 
 
 def leave_experts(backbone: Backbone, stored: dict[str, Stored], recent: Recent | None) -> None:
@@ -162,7 +174,10 @@ def leave_experts(backbone: Backbone, stored: dict[str, Stored], recent: Recent 
     for path, inside in by_file(one for name, one in stored.items() if ROUTED in name):
         for one in inside:
             if recent is None and one.dtype != dtype:
-                raise ValueError(f"mapped experts keep the type of {path}, {one.dtype}; ask for it")
+                raise ValueError(
+                    f"mapped experts keep the type of {path}, which is {one.dtype}, and are not "
+                    f"converted to {dtype}; ask for that type, or leave mapped out"
+                )
         for key, view in mapped_tensors(path, inside).items():
             views[names[key]] = view
     for number, layer in enumerate(backbone.model.layers):

@@ -7,7 +7,9 @@ Notable choices
 - Settings are the released ones: blocks of 32, greedy, threshold 0.95, rescale 0.7; what differs
   between tasks stands in the signatures. Every field of `SamplingConfig` can be given by name.
 - An image has exactly h · w codes. The released code decodes a fixed number of them and cuts; the
-  codes are the same ones, because a later block cannot change an earlier one.
+  codes are the same ones, because a later block cannot change an earlier one. Only an image with
+  fewer codes than steps takes fewer steps here.
+- What can be refused is refused before a painter is read, which takes long.
 - The codes are the most likely ones, so the seed changes only the noise of the painter.
 """
 
@@ -22,12 +24,13 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from .. import asking
+from .. import asking, layout
 from ..config import SamplingConfig
 from ..layout import Grid, Story, sides
 from ..model import Backbone
 from ..uni import Uni
 from ..vocab import size_token
+from ..writer import Row
 from . import prompts
 from .backbone import as_dtype, check_mode, load_backbone
 from .hub import local_folder
@@ -49,8 +52,6 @@ class Call(Uni):
     """`Uni` with official prompts and lengths, made for one call and its canvas."""
 
     answer_length = 2048
-    thinking = 4096, TEXT
-    telling = 8192, TEXT
     edit_branches = staticmethod(prompts.edit_branches)
     tokenizer: Any  # a Canvas
 
@@ -64,6 +65,17 @@ class Call(Uni):
     def stories(self, task: str, prompts: list[str]) -> list[Story]:
         texts = asking.read_texts(prompts, self.vocab)
         return [OfficialStory(self.vocab, task, text) for text in texts]
+
+    def fill_images(self, rows: Sequence[Row], *others: Any, **more: Any) -> Any:
+        """As in `Writer`; `ValueError` for an image that does not fit the context."""
+        height, width = sides(self.tokenizer.grid)
+        prompt = max(len(row[0]) for row in rows)
+        if height * width > self.space(prompt):
+            raise ValueError(
+                f"an image of {height} x {width} codes behind a prompt of {prompt:,} tokens does "
+                "not fit the context of the model; ask for a smaller picture or shorten the prompt"
+            )
+        return super().fill_images(rows, *others, **more)
 
     def space(self, before: int) -> int:
         """How many tokens whole blocks have left behind `before` tokens."""
@@ -92,6 +104,9 @@ class Call(Uni):
         space = self.space(len(prompt))
         if story.parts and space < 1:
             return self.is_full()
+        if story.task == "think":  # the image behind a thought must fit, too
+            height, width = sides(self.tokenizer.grid)
+            space -= len(layout.image_header(self.vocab, height, width)) + height * width
         check_space(len(prompt), space)
         # 2. a text, and the header behind it; both are lists of one row
         texts, headers = self.write_until_image([prompt], min(length, space), config)
@@ -140,7 +155,7 @@ class OfficialModel:
         **sampling,
     ) -> Image.Image:
         """A picture of a text."""
-        call = self.call(self.grid(size), painter, seed)
+        call = self.call(prompt, self.grid(size), painter, seed)
         given = IMAGE | {"steps": steps, "guidance": guidance} | sampling
         return picture(call.draw_traced([prompt], seed=seed, **given).images[0])
 
@@ -161,11 +176,10 @@ class OfficialModel:
 
         `chat=False` leaves out the roles around the question, as early released code did.
         """
-        call = self.call()
+        call = self.call(question)
         read = read_photos(photos)
         images = [pixels(for_understanding(photo, len(read))) for photo in read]
-        [text] = asking.read_texts([question], self.vocab)
-        ids = prompts.question(self.vocab, call.shown([images])[0], text, chat)
+        ids = prompts.question(self.vocab, call.shown([images])[0], question, chat)
         [answer] = call.reply([ids], length, call.sampling(TEXT, **sampling))
         return answer
 
@@ -186,10 +200,13 @@ class OfficialModel:
         crops = {"served": served_crop, "released": released_crop}
         if crop not in crops:
             raise ValueError(f"there is no crop {crop!r}; choose {' or '.join(crops)}")
+        if not isinstance(photo, Image.Image):
+            raise ValueError(f"an edit has one photo, a picture of PIL, not {type(photo).__name__}")
         [photo] = read_photos(photo)
         image = pixels(crops[crop](photo))
         patch = self.parts.tokenizer().patch_size
-        call = self.call((image.shape[1] // patch, image.shape[2] // patch), painter, seed)
+        grid = image.shape[1] // patch, image.shape[2] // patch
+        call = self.call(instruction, grid, painter, seed)
         scales = {"guidance_text": guidance_text, "guidance_image": guidance_image}
         given = IMAGE | {"steps": steps} | scales | sampling
         return picture(call.edit([[image]], instruction, seed=seed, **given)[0])
@@ -203,10 +220,12 @@ class OfficialModel:
         guidance: float = 2.0,
         painter: PainterName = "turbo",
         seed: int = 0,
+        length: int = 4096,  # tokens of the thought, at most
         **sampling,
     ) -> tuple[str, Image.Image]:
         """The model's thought in words, and the picture drawn after it."""
-        call = self.call(self.grid(size), painter, seed)
+        call = self.call(prompt, self.grid(size), painter, seed)
+        call.thinking = length, TEXT
         given = IMAGE | {"steps": steps, "guidance": guidance} | sampling
         [text], images = call.think_and_draw([prompt], seed=seed, **given)
         return text, picture(images[0])
@@ -222,20 +241,22 @@ class OfficialModel:
         painter: PainterName = "turbo",
         seed: int = 0,
         images: int = 10,  # at most
+        length: int = 8192,  # tokens of each text, at most
         **sampling,
     ) -> list[str | Image.Image]:
         """Texts and pictures in turn."""
-        call = self.call(self.grid(size), painter, seed)
-        call.max_images = images
+        call = self.call(prompt, self.grid(size), painter, seed)
+        call.telling, call.max_images = (length, TEXT), images
         scales = {"guidance": guidance, "guidance_image": guidance_image}
         given = IMAGE | {"steps": steps} | scales | sampling
         story = call.interleave(prompt, seed=seed, **given)
         return [part if isinstance(part, str) else picture(part) for part in story]
 
     def call(
-        self, grid: Grid = (32, 32), painter: PainterName | None = None, seed: int = 0
+        self, text: str, grid: Grid = (32, 32), painter: PainterName | None = None, seed: int = 0
     ) -> Call:
-        """A `Uni` for one call; without `painter` it cannot draw."""
+        """A `Uni` for one call about `text`; without `painter` it cannot draw."""
+        asking.read_texts([text], self.vocab)
         steps = self.painter_steps.get(painter or "", 0)
         canvas: Any = Canvas(self.parts, grid, painter, steps, seed)
         return Call(self.backbone, canvas, self.vocab)
@@ -246,7 +267,7 @@ class OfficialModel:
         if len(both) != 2 or not all(self.can_be_drawn(side) for side in both):
             raise ValueError(
                 f"a picture of size {size!r} cannot be drawn; give its side in pixels, or (width, "
-                f"height), both multiples of {CELL}, for example 1024"
+                f"height), both multiples of {CELL} and not too large, for example 1024"
             )
         wide, high = both
         return high // CELL, wide // CELL
@@ -260,8 +281,9 @@ class OfficialModel:
 
 def read_photos(photos: Photos) -> list[Image.Image]:
     """Photos as cameras meant them (turned upright), in RGB; `ValueError` for other things."""
-    given = [photos] if isinstance(photos, Image.Image) else list(photos)
-    if not given or not all(isinstance(photo, Image.Image) for photo in given):
+    given = [photos] if isinstance(photos, Image.Image) else photos
+    is_list = isinstance(given, list | tuple) and len(given) > 0
+    if not is_list or not all(isinstance(photo, Image.Image) for photo in given):
         raise ValueError("photos are pictures of PIL; open a file with PIL.Image.open(path)")
     return [(ImageOps.exif_transpose(photo) or photo).convert("RGB") for photo in given]
 

@@ -37,7 +37,6 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "moe_router_enable_expert_bias": (True,),
     "use_sliding_window": (False,),
     "rope_scaling": (None,),
-    "quantization_config": (None,),
     "num_nextn_predict_layers": (0, None),
 }
 # Names, training and other software: nothing that changes what is computed.
@@ -57,6 +56,7 @@ def read_config(folder: Path) -> ModelConfig:
     path = find(Path(folder), "config.json")
     values = read_json(path)
     values.pop("block_size", None)  # a setting of decoding, not of the model
+    check_plain(values.pop("quantization_config", None), path)
     for key, allowed in FIXED.items():
         if key in values and values[key] not in allowed:
             raise ValueError(
@@ -75,6 +75,16 @@ def read_config(folder: Path) -> ModelConfig:
     if said not in (None, shared):
         raise ValueError(f"{path}: shared experts are {said} wide, but other settings say {shared}")
     return config
+
+
+def check_plain(rounding: Any, path: Path) -> None:
+    """`ValueError` for weights that are stored rounded, such as those of the FP8 release."""
+    if rounding is not None:
+        method = rounding.get("quant_method") if isinstance(rounding, dict) else rounding
+        raise ValueError(
+            f"{path}: the weights are stored rounded ({str(method)[:40]!r}), and their scales "
+            "cannot be read; use the bfloat16 release"
+        )
 
 
 def with_rope(fields: dict[str, Any], nested: Any, path: Path) -> dict[str, Any]:

@@ -5,13 +5,14 @@ the real shapes (33 GB for the backbone, 60 GB in all), fewer with `layers`.
 
 Notable choices
 - Files are written number by number, so memory stays small at every size.
-- SHA256SUMS beside the files says what they should be (`shards.py`).
+- SHA256SUMS beside the files says what they should be (`sums.py`).
 - The text tokenizer is a real one, trained on a few sentences. Its special tokens have other ids
   than the released ones: code that assumes an id fails here.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -24,9 +25,9 @@ from ..vocab import BOI, END_IMAGE, EOS, IMAGE, MASK, size_token
 from .names import Layout, backbone_entries, prefixed, root_config
 from .painter import FORCED, VAE_WEIGHTS, SigVQ, build
 from .reading import package
-from .shards import write_sums
 from .siglip import SigLIPVQ
 from .sizes import Size, Sizes, sizes_of
+from .sums import write_sums
 from .writing import Entry, tensors, write_json, write_safetensors
 
 PARTS = ("backbone", "image_tokenizer", "decoder", "decoder-turbo", "vae")
@@ -78,6 +79,15 @@ def vae_entries(sizes: Sizes) -> list[Entry]:
     return entries_of(build("AutoencoderKL", sizes.vae, Path("config.json")))
 
 
+def part_entries(part: str, sizes: Sizes) -> list[Entry]:
+    """The tensors of one of `PARTS`."""
+    if part == "backbone":
+        return backbone_entries(sizes.backbone)
+    if part == "image_tokenizer":
+        return tokenizer_entries(sizes) + sigvq_entries(sizes)
+    return vae_entries(sizes) if part == "vae" else decoder_entries(sizes)
+
+
 # --- the folder ----------------------------------------------------------------------------------
 
 
@@ -105,6 +115,7 @@ def fabricate(
     if not {"decoder", "decoder-turbo", "vae"}.isdisjoint(parts):
         package("diffusers")  # its absence is said before anything is written
     sizes = sizes_of(size, layers)
+    check_disk(folder, sizes, parts)
     if "backbone" in parts:
         write_backbone(folder, sizes, seed, layout, sibling)
     if "image_tokenizer" in parts:
@@ -118,6 +129,20 @@ def fabricate(
         write_json(folder / "vae" / "config.json", config)
         write_safetensors(folder / "vae" / VAE_WEIGHTS, vae_entries(sizes), seed)
     write_sums(folder)
+
+
+def check_disk(folder: Path, sizes: Sizes, parts: tuple[str, ...]) -> None:
+    """`ValueError` if the weights are larger than what is free on the disk."""
+    needed = sum(entry.bytes for part in parts for entry in part_entries(part, sizes)) / 1e9
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free / 1e9
+    if needed > free:
+        raise ValueError(
+            f"{folder} takes {needed:.1f} GB, and its disk has {free:.1f} GB free; choose another "
+            "place, fewer layers or fewer parts"
+        )
 
 
 def write_backbone(folder: Path, sizes: Sizes, seed: int, layout: Layout, sibling: bool) -> None:

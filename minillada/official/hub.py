@@ -16,7 +16,7 @@ from types import ModuleType
 
 from ..files import atomic
 from .reading import package
-from .shards import SUMS
+from .sums import SUMS
 
 RELEASED = "inclusionAI/LLaDA2.0-Uni"
 WANTED = ["*.json", "*.safetensors", "*.pt", "SHA256SUMS"]

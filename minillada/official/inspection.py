@@ -9,29 +9,29 @@ Notable choices
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from ..config import ModelConfig
 from ..files import checksum
 from ..presets.official import LLADA2_UNI
+from .backbone import layout_of
 from .config import read_config
+from .free import Free
 from .names import backbone_entries, prefixed
 from .painter import FORCED, VAE_WEIGHTS, build, diffusers_name, load_sigvq
-from .reading import Shapes, check_type, configured, find, package, read_json
-from .shards import SUMS, read_sums
-from .siglip import QuantiserConfig, SigLIPVQ
+from .reading import Shapes, configured, find, package, read_json
+from .shards import INDEX, SINGLE, read_header, read_index
+from .siglip import QuantiserConfig, SigLIPVQ, check_preprocessing
+from .sums import SUMS, known_sums
 from .text import load_vocabulary
 from .vision import VisionConfig
 from .writing import Entry
 
-INDEX = "model.safetensors.index.json"
 SPARE = 0.9  # of the free memory may be weights
 
 
@@ -47,18 +47,9 @@ class Part(NamedTuple):
 # --- headers -------------------------------------------------------------------------------------
 
 
-def read_header(path: Path, rename: Callable[[str], str] = str) -> Shapes:
+def header_shapes(path: Path, rename: Callable[[str], str] = str) -> Shapes:
     """Names and shapes of a safetensors file; `ValueError` for a broken one or a type like FP8."""
-    shapes = {}
-    try:
-        with safe_open(path, "pt") as file:
-            for key in file.keys():
-                piece = file.get_slice(key)
-                check_type(piece.get_dtype(), key, path)
-                shapes[rename(key)] = tuple(piece.get_shape())
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a complete safetensors file ({error})") from None
-    return shapes
+    return {rename(stored.key): stored.shape for stored in read_header(path)}
 
 
 def differences(wanted: Shapes, found: Shapes) -> list[str]:
@@ -95,32 +86,40 @@ def inspected(name: str, inspect: Callable[[Path], tuple[Shapes, list[str]]], fo
 def inspect_backbone(folder: Path) -> tuple[Shapes, list[str]]:
     """Shards against `config.json`, and against the index that says which file has which tensor."""
     config = read_config(folder)
-    where = read_json(find(folder, INDEX)).get("weight_map")
-    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
-        raise ValueError(f"{INDEX} does not say which file holds which tensor; download it again")
-    faults = []
-    found: Shapes = {}
-    for name in sorted(set(where.values())):
-        if Path(name).name != name:
-            raise ValueError(f"{INDEX} points outside its folder ({name}); download it again")
-        if not (folder / name).is_file():
-            faults.append(f"{name} is missing")
-            continue
-        shard = read_header(folder / name)
-        faults += [f"{key} stands twice" for key in sorted(found.keys() & shard.keys())]
-        for key in sorted(shard.keys() - where.keys()):
-            faults.append(f"{key} of {name} is not in {INDEX}")
-        found |= shard
-    wanted = backbone_entries(config, layout_of(found))
+    path = find(folder, INDEX, SINGLE)
+    faults: list[str] = []
+    if path.name == SINGLE:
+        found = header_shapes(path)
+        layout = layout_of(config, found, folder)
+    else:
+        layout = layout_of(config, read_index(path), folder)
+        found, faults = indexed_shapes(path)
+    wanted = backbone_entries(config, layout)
     if any(key.startswith("model.language_model.") for key in found):
         wanted = [Entry(prefixed(entry.key), entry.shape) for entry in wanted]
     return found, faults + differences({entry.key: entry.shape for entry in wanted}, found)
 
 
-def layout_of(found: Shapes):
-    """Whether experts are stored by themselves or stacked."""
-    is_fused = any(key.endswith(".experts.up_proj") for key in found)
-    return "fused" if is_fused else "released"
+def indexed_shapes(path: Path) -> tuple[Shapes, list[str]]:
+    """The tensors of all files of an index, and how they differ from it."""
+    where, faults = read_index(path), []
+    found: Shapes = {}
+    size = 0
+    for name in sorted(set(where.values())):
+        if not (path.parent / name).is_file():
+            faults.append(f"{name} is missing")
+            continue
+        for stored in read_header(path.parent / name):
+            size += stored.end - stored.begin
+            if stored.key in found:
+                faults.append(f"{stored.key} stands twice")
+            elif where.get(stored.key) != name:
+                faults.append(f"{stored.key} of {name} is not in {INDEX}, or under another file")
+            found[stored.key] = stored.shape
+    total = read_json(path).get("metadata", {}).get("total_size", size)
+    if total != size and not faults:
+        faults.append(f"{INDEX} speaks of {total} bytes, and its files hold {size}")
+    return found, faults
 
 
 def inspect_text(folder: Path) -> tuple[Shapes, list[str]]:
@@ -134,9 +133,10 @@ def inspect_tokenizer(folder: Path) -> tuple[Shapes, list[str]]:
     values = read_json(path)
     vision = configured(VisionConfig, values.get("vision_config"), path)
     quantiser = configured(QuantiserConfig, values.get("vq_config"), path)
+    check_preprocessing(find(folder, "preprocessor_config.json"), vision.patch_size)
     with torch.device("meta"):
         wanted = shapes_of(SigLIPVQ(vision, quantiser))
-    found = read_header(find(folder, "model.safetensors", "image_tokenizer.safetensors"))
+    found = header_shapes(find(folder, "model.safetensors", "image_tokenizer.safetensors"))
     return found, differences(wanted, found)
 
 
@@ -149,7 +149,7 @@ def inspect_sigvq(folder: Path) -> tuple[Shapes, list[str]]:
 def inspect_decoder(folder: Path) -> tuple[Shapes, list[str]]:
     """One of the two diffusion transformers."""
     path = find(folder, "config.json")
-    found = read_header(
+    found = header_shapes(
         find(folder, "model.safetensors", "decoder_model.safetensors"), diffusers_name
     )
     width = found.get("cap_embedder.1.weight", (0, 0))[-1]
@@ -169,7 +169,7 @@ def inspect_normal(folder: Path) -> tuple[Shapes, list[str]]:
 def inspect_vae(folder: Path) -> tuple[Shapes, list[str]]:
     path = find(folder / "vae", "config.json")
     wanted = shapes_of(build("AutoencoderKL", read_json(path), path))
-    found = read_header(find(folder / "vae", VAE_WEIGHTS))
+    found = header_shapes(find(folder / "vae", VAE_WEIGHTS))
     return found, differences(wanted, found)
 
 
@@ -204,9 +204,10 @@ def wrong_digests(folder: Path) -> list[str]:
     if not (folder / SUMS).is_file():
         raise ValueError(f"{folder} has no {SUMS}, so its bytes cannot be checked")
     faults = []
-    for name, digest in tqdm(read_sums(folder).items(), "digests", leave=False):
+    for name, digest in tqdm(known_sums(folder).items(), "digests", leave=False):
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
+        # By its name: the files of a download are links to where the hub keeps them.
+        if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
             raise ValueError(f"{folder / SUMS} names {name}, which is outside the folder")
         if not path.is_file():
             faults.append(f"{name} is missing")
@@ -245,13 +246,6 @@ class Need(NamedTuple):
     call: str  # what to give to `load`
     gpu: float
     ram: float
-
-
-class Free(NamedTuple):
-    """Gigabytes free on a machine; None: no GPU, or not known."""
-
-    gpu: float | None
-    ram: float | None
 
 
 def weights_of(config: ModelConfig, parameters: dict[str, int], itemsize: int = 2) -> Weights:
@@ -306,21 +300,6 @@ def rounded_needs(weights: Weights) -> list[Need]:
         Need("experts in 8 bits, by turns", "'cuda', bits=8, offload=True", eight + turn, others),
         Need("experts in 4 bits, in memory", "'cpu', bits=4", 0, four + others),
     ]
-
-
-def free_memory() -> Free:
-    """What is free now, on the first GPU and in main memory."""
-    gpu = torch.cuda.mem_get_info()[0] / 1e9 if torch.cuda.is_available() else None
-    ram = None
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:  # Linux
-            for line in file:
-                if line.startswith("MemAvailable"):
-                    ram = int(line.split()[1]) * 1024 / 1e9
-    except OSError:
-        if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:  # macOS: all of it
-            ram = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-    return Free(gpu, ram)
 
 
 def fits(need: Need, free: Free) -> bool | None:

@@ -1,8 +1,10 @@
-"""What it costs to load the official backbone and to run it once: seconds, memory, bytes read.
+"""What it costs to load the official backbone and to run it: seconds, memory, bytes read.
 
 Notable choices
 - Numbers are those of the Linux kernel for this process: `VmHWM` is the most memory that was ever
   resident. Of it, `RssAnon` is what cannot be dropped; the pages of mapped files can be.
+- On a GPU, seconds lie between two events, and memory is what PyTorch has given out. What a pass
+  takes above what is there after loading shows that it copies no experts.
 - Files are dropped from the system's cache before each reading, so that reading and loading both
   come from the disk.
 """
@@ -19,8 +21,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
+from ..measure.timing import clock, elapsed, is_cuda
+from ..model import Backbone
 from .backbone import load_backbone
+from .mapped import Recent, StoredExperts
 from .shards import PIECE, stored_tensors
 
 
@@ -94,50 +100,108 @@ def timed(call: Callable[[], Any]) -> tuple[Took, Any]:
     return Took(time.perf_counter() - clock, time.process_time() - processor), result
 
 
-def measure(folder: Path, mapped: bool = False, tokens: int = 64, seed: int = 0) -> dict:
-    """Load a checkpoint's backbone and run it once; a dict of what this took.
+def measure(
+    folder: Path,
+    device: str | torch.device = "cpu",
+    tokens: int = 64,
+    seed: int = 0,
+    **options: Any,
+) -> dict:
+    """Load a checkpoint's backbone and run it; a dict of what this took.
 
-    Meant for a fresh process. `ValueError` unless the system is Linux.
+    Meant for a fresh process. `options` are those of `load_backbone`. `ValueError` unless the
+    system is Linux.
     """
     if not sys.platform.startswith("linux"):
         raise ValueError("memory is measured on Linux only")
     stored = stored_tensors(folder)
     weights = sum(one.end - one.begin for one in stored)
     paths = sorted({one.path for one in stored})
-    before = kernel("VmRSS")
-    report = {"benchmark": "official", "mapped": mapped, "weights_gb": weights / 1e9}
+    given = {name: value for name, value in options.items() if value}  # the others are usual
+    report = {"benchmark": "official", "device": str(device), **given, "weights_gb": weights / 1e9}
+    report["resident_before_gb"] = kernel("VmRSS") / 1e9
     # 1. the same bytes without using them; experts that stay in their files are left out of this
-    if not mapped:
-        drop_from_cache(paths)
-        reading, _ = timed(lambda: read_once(paths))
-        report["seconds_reading"] = reading.clock
-        report["processor_seconds_reading"] = reading.processor
+    if not {"mapped", "experts_on_gpu"} & given.keys():
+        report |= reading_numbers(paths)
     # 2. loading
     drop_from_cache(paths)
     with watched() as loaded:
-        loading, backbone = timed(lambda: load_backbone(folder, mapped=mapped))
+        loading, backbone = timed(lambda: load_backbone(folder, device, **options))
     peak = kernel("VmHWM")
-    # 3. one forward pass
-    drop_from_cache(paths)
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(backbone.config.vocab_size, (1, tokens), generator=generator)
-    disk = bytes_read()
-    with watched() as ran, torch.no_grad():
-        running, logits = timed(lambda: backbone(ids))
-    return report | {
+    report |= {
         "layers": backbone.config.num_hidden_layers,
-        "resident_before_gb": before / 1e9,
         "peak_loading_gb": peak / 1e9,
         "peak_loading_over_weights": peak / weights,
         "peak_anonymous_loading_gb": loaded.bytes / 1e9,
         "seconds_loading": loading.clock,
         "processor_seconds_loading": loading.processor,
+        **gpu_numbers(device, "loading"),
+    }
+    # 3. forward passes
+    drop_from_cache(paths)
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(backbone.config.vocab_size, (1, tokens), generator=generator)
+    with watched() as ran:
+        report |= measure_forward(backbone, ids.to(device))
+    return report | {
         "tokens": tokens,
-        "seconds_forward": running.clock,
-        "processor_seconds_forward": running.processor,
-        "read_forward_gb": (bytes_read() - disk) / 1e9,
         "peak_anonymous_forward_gb": ran.bytes / 1e9,
         "peak_anonymous_over_weights": max(loaded.bytes, ran.bytes) / weights,
         "peak_gb": kernel("VmHWM") / 1e9,
-        "finite": bool(logits.isfinite().all()),
     }
+
+
+def reading_numbers(paths: list[Path]) -> dict:
+    """What reading files once takes, from the disk."""
+    drop_from_cache(paths)
+    reading, _ = timed(lambda: read_once(paths))
+    return {"seconds_reading": reading.clock, "processor_seconds_reading": reading.processor}
+
+
+@torch.no_grad()
+def measure_forward(backbone: Backbone, ids: Tensor) -> dict:
+    """A forward pass, and on a GPU or with fetched experts a second one, which finds things ready.
+
+    On a GPU of CUDA, seconds are those between two events.
+    """
+    device, disk = ids.device, bytes_read()
+    recent = recent_experts(backbone)
+    logits: list[Tensor] = []
+    took, seconds = timed(lambda: elapsed(lambda: logits.append(backbone(ids)), device))
+    report = {
+        "clock": clock(device),
+        "seconds_forward": seconds,
+        "processor_seconds_forward": took.processor,
+        "read_forward_gb": (bytes_read() - disk) / 1e9,
+        "finite": bool(logits[0].isfinite().all()),
+    }
+    if recent is not None:
+        report |= fetched_numbers(recent, seconds)
+    if recent is not None or is_cuda(device):
+        report["seconds_second_forward"] = elapsed(lambda: backbone(ids), device)
+    return report | gpu_numbers(device, "forward")
+
+
+def recent_experts(backbone: Backbone) -> Recent | None:
+    """The experts that are kept on the GPU, if the backbone fetches experts."""
+    for module in backbone.modules():
+        if isinstance(module, StoredExperts):
+            return module.recent
+    return None
+
+
+def fetched_numbers(recent: Recent, seconds: float) -> dict:
+    """How many experts a pass of so many seconds has fetched, and how many bytes they are."""
+    one = next(iter(recent.kept.values()))  # a pass has fetched at least one
+    size = recent.fetched * sum(matrix.nbytes for matrix in one) / 1e9
+    counts = {"experts_fetched": recent.fetched, "experts_found": recent.found}
+    return counts | {"fetched_gb": size, "fetched_gb_a_second": size / seconds}
+
+
+def gpu_numbers(device: str | torch.device, name: str) -> dict:
+    """Memory of a GPU of CUDA since the last call: at most, and what is left of it."""
+    if not is_cuda(device):
+        return {}
+    peak, now = torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return {f"gpu_peak_{name}_gb": peak / 1e9, f"gpu_after_{name}_gb": now / 1e9}

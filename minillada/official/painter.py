@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from .flow import Velocity, euler, turbo
 from .reading import check_shapes, find, load_pickle, load_safetensors, package, read_json, take
+from .sums import check_files, known_sums
 
 # What the released code sets, whatever the file says: room for long conditions, no SigLIP features.
 FORCED = {"axes_lens": [32768, 1024, 1024], "siglip_feat_dim": None}
@@ -172,20 +173,25 @@ def load_painter(
 
     `ValueError` or `FileNotFoundError` where a file is missing, broken or does not fit.
     """
+    # 1. the files, all of them before the first is read
     folder = Path(folder)
-    sigvq = load_sigvq(find(folder / "image_tokenizer", "sigvq_embedding.pt"), device, dtype)
-    width = sigvq.prior_token_embedding.embedding_dim
-
+    embedding = find(folder / "image_tokenizer", "sigvq_embedding.pt")
     place = folder / ("decoder-turbo" if is_turbo else "decoder")
     config = find(place, "config.json")
     weights = find(place, "model.safetensors", "decoder_model.safetensors")
+    vae_config, vae_weights = find(folder / "vae", "config.json"), find(folder / "vae", VAE_WEIGHTS)
+    files = [embedding, config, weights, vae_config, vae_weights]
+    check_files(folder, files, known_sums(folder))
+
+    # 2. three networks
+    sigvq = load_sigvq(embedding, device, dtype)
+    width = sigvq.prior_token_embedding.embedding_dim
     forced = FORCED | {"cap_feat_dim": width}
     transformer = build("ZImageTransformer2DModel", read_json(config) | forced, config)
     load_safetensors(transformer, weights, device, dtype, rename=diffusers_name)
 
-    config = find(folder / "vae", "config.json")
-    vae = build("AutoencoderKL", read_json(config), config)
-    load_safetensors(vae, find(folder / "vae", VAE_WEIGHTS), device, dtype)
+    vae = build("AutoencoderKL", read_json(vae_config), vae_config)
+    load_safetensors(vae, vae_weights, device, dtype)
     return Painter(sigvq, transformer, vae, is_turbo)
 
 

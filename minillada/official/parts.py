@@ -76,6 +76,8 @@ class Canvas:
     ):
         self.parts, self.grid, self.steps = parts, grid, steps
         # Read now, so that a painter that is missing is known before an hour of decoding.
+        if painter == "normal" and steps < 2:
+            raise ValueError(f"the normal painter needs at least 2 steps, got {steps}")
         self.painter = parts.painter(painter) if painter else None
         [self.generator] = row_generators(seed, 1)
 

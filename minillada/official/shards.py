@@ -8,8 +8,7 @@ Notable choices
   where they belong. So memory holds the weights once.
 - Where the files would fill the memory, the system is told to forget what was read. Their pages
   would push out others, and new pages cost more time than reading.
-- `SHA256SUMS` beside the files, as `sha256sum` writes it, is compared with what is read. Only so a
-  flipped bit is noticed: one finite number is as good as another.
+- What is read is compared with its checksum, where one is known (`sums.py`).
 """
 
 from __future__ import annotations
@@ -27,12 +26,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..files import atomic, checksum
 from .reading import check_type, find, read_json
+from .sums import SUMS, check_sum
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-SUMS = "SHA256SUMS"
 PIECE = 2**20  # bytes read at once: fits into the cache of a processor
 TYPES = {
     "F64": torch.float64,
@@ -129,50 +127,6 @@ def is_plain(name: object) -> bool:
         and name.endswith(".safetensors")
         and name.isprintable()
     )
-
-
-# --- checksums -----------------------------------------------------------------------------------
-
-
-def read_sums(folder: Path) -> dict[str, str]:
-    """File -> SHA-256, from `SHA256SUMS`; empty, with a warning, if there is none."""
-    path = folder / SUMS
-    if not path.is_file():
-        warnings.warn(
-            f"{folder} has no {SUMS}, so flipped bits in its files cannot be noticed", stacklevel=3
-        )
-        return {}
-    sums = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        digest, _, name = line.partition(" ")
-        # `sha256sum` puts a blank or an asterisk in front of the name.
-        name = name[1:].removeprefix("./")
-        if len(digest) != 64 or not name:
-            raise ValueError(f"{path} has a line that is no checksum: {line[:100]!r}")
-        sums[name] = digest.lower()
-    return sums
-
-
-def write_sums(folder: Path) -> None:
-    """Write `SHA256SUMS` for the files of a folder and of the folders in it."""
-    lines = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != SUMS:
-            lines.append(f"{checksum(path)}  {path.relative_to(folder).as_posix()}\n")
-    with atomic(folder / SUMS) as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8")
-
-
-def check_small_files(folder: Path, sums: dict[str, str]) -> None:
-    """`ValueError` if a small file of the folder is not the one in `SHA256SUMS`."""
-    for name in ("config.json", "tokenizer.json", INDEX):
-        if name in sums and (folder / name).is_file():
-            check_sum(folder / name, sums[name], checksum(folder / name))
-
-
-def check_sum(path: Path, wanted: str, found: str) -> None:
-    if wanted != found:
-        raise ValueError(f"{path} is not the file that {SUMS} describes; download it again")
 
 
 # --- numbers -------------------------------------------------------------------------------------

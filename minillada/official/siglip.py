@@ -24,6 +24,7 @@ from ..settings import Config
 from ..vq import full_precision
 from .reading import configured, find, load_safetensors, read_json
 from .resize import normalise
+from .sums import check_files, known_sums
 from .vision import VisionConfig, VisionTransformer
 
 
@@ -128,11 +129,13 @@ def load_tokenizer(
     values = read_json(path)
     vision = configured(VisionConfig, values.get("vision_config"), path)
     quantiser = configured(QuantiserConfig, values.get("vq_config"), path)
-    check_preprocessing(find(folder, "preprocessor_config.json"), vision.patch_size)
+    preparing = find(folder, "preprocessor_config.json")
+    check_preprocessing(preparing, vision.patch_size)
+    weights = find(folder, "model.safetensors", "image_tokenizer.safetensors")
+    check_files(folder.parent, [path, preparing, weights], known_sums(folder.parent))
     # On the meta device a module has shapes but no memory.
     with torch.device("meta"):
         tokenizer = SigLIPVQ(vision, quantiser)
-    weights = find(folder, "model.safetensors", "image_tokenizer.safetensors")
     load_safetensors(tokenizer, weights, device, dtype)
     return tokenizer
 

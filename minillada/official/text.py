@@ -39,6 +39,15 @@ class OfficialVocabulary(Vocabulary):
         self.size = offset + codebook_size
         self.mask_id = mask_id
 
+    def size_ids(self, n: int) -> list[int]:
+        """As in `Vocabulary`; the advice is another, since nobody trains these pieces."""
+        if self.token_id(size_token(n)) is None:
+            raise ValueError(
+                f"the checkpoint has no token for an image side of {n} codes; crop the photo to a "
+                "usual shape, or ask for a smaller picture"
+            )
+        return super().size_ids(n)
+
     def is_text(self) -> Tensor:
         """Boolean `[V]`: every id before the codes. The official model has no editing ids."""
         return ~self.is_image()

@@ -8,9 +8,8 @@ import pytest
 from PIL import Image
 
 from minillada.official import resize
-from minillada.official.calls import TEXT, Call
 from minillada.official.fabricate import fabricate
-from minillada.official.inspection import INDEX
+from minillada.official.shards import INDEX
 
 needs_diffusers = pytest.mark.skipif(
     importlib.util.find_spec("diffusers") is None,
@@ -41,6 +40,8 @@ def test_fabricate_check_and_info(call, refuse, tmp_path):
     code, out, _ = call("official", "info", "new", "--json")
     report = json.loads(out)
     assert code == 0 and report["num_hidden_layers"] == 2 and report["image codes"] == 64
+    assert report["parameters of the image tokenizer"] == 45_840
+    assert report["parameters of the decoder"] == "not complete"
     # Parts that are not there are faults.
     code, out, err = call("official", "check", "new", "--json")
     assert code == 2 and "decoder-turbo: " in err and json.loads(out)["faults"]
@@ -72,16 +73,14 @@ def test_draw_and_think(call, folder, tmp_path):
 
 @needs_diffusers
 def test_edit_think_and_interleave(call, folder, photo, tmp_path, monkeypatch):
-    monkeypatch.setattr(resize, "EDIT_CELLS", 4)  # small pictures, short texts
-    monkeypatch.setattr(Call, "thinking", (8, TEXT))
-    monkeypatch.setattr(Call, "telling", (8, TEXT))
+    monkeypatch.setattr(resize, "EDIT_CELLS", 4)  # small pictures
     quick = ["--steps", 1, "--painter-steps", 1]
     options = ["--instruction", "make it red", "--crop", "released", "--out", "a.png", *quick]
     assert call("official", "edit", folder, photo, *options)[:2] == (0, "saved a.png\n")
-    options = ["--size", 32, "--out", "b.png", *quick]
+    options = ["--size", 32, "--length", 8, "--out", "b.png", *quick]
     code, out, _ = call("official", "think", folder, "meow", *options)
     assert code == 0 and out.endswith("saved b.png\n")
-    options = ["--size", 32, "--images", 1, "--out", "story", *quick]
+    options = ["--size", 32, "--length", 8, "--images", 1, "--out", "story", *quick]
     assert call("official", "interleave", folder, "tell", *options)[0] == 0
     with Image.open(tmp_path / "a.png") as one, Image.open(tmp_path / "b.png") as other:
         assert max(one.size) == 128 and other.size == (32, 32)
@@ -99,6 +98,8 @@ def test_rounded_experts_answer(call, refuse, folder, photo, monkeypatch):
     assert call(*asked, "--bits", 8)[0] == 0
     assert "rounded to 8 or 4 bits, not to 3" in refuse(*asked, "--bits", 3)
     assert "cannot be rounded" in refuse(*asked, "--bits", 8, "--mapped")
+    if importlib.util.find_spec("bitsandbytes"):
+        assert call(*asked, "--bits", 4)[0] == 0
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as if it were not installed
     missing = refuse("official", "draw", "some/checkpoint", "a fox", "--bits", 4)
     assert 'needs bitsandbytes, which is not installed; run `pip install "minillada[' in missing
@@ -121,3 +122,34 @@ def test_what_cannot_be_done_is_one_sentence(refuse, folder, photo, tmp_path):
     refuse("official", "fabricate", folder)
     refuse("official", "check", tmp_path, "--digests")
     assert (folder / INDEX).is_file()
+
+
+def test_what_is_refused_before_a_checkpoint_is_read(refuse, photo, tmp_path, monkeypatch):
+    def read(*arguments, **options):
+        raise AssertionError("the checkpoint was read")
+
+    monkeypatch.setattr("minillada.official.load", read)
+    (tmp_path / "file").write_text("")
+    for command in ("draw", "think", "interleave"):
+        assert "the text is empty" in refuse("official", command, "some/place", " ")
+        assert "a multiple of 32" in refuse("official", command, "some/place", "x", "--size", 100)
+    for command in ("draw", "think"):
+        refuse("official", command, "some/place", "x", "--out", "x.gif")
+    assert "is not a folder" in refuse("official", "interleave", "some/place", "x", "--out", "file")
+    empty = ["--instruction", ""]
+    assert "the text is empty" in refuse("official", "edit", "some/place", photo, *empty)
+    empty = ["--question", ""]
+    assert "the text is empty" in refuse("official", "answer", "some/place", photo, *empty)
+
+
+def test_the_bench_reads_as_the_other_commands(call, folder):
+    """Also with experts that are fetched; on a CPU they come from the same files."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("asks the Linux kernel")
+    options = ["--experts-on-gpu", 3, "--dtype", "float32", "--tokens", 8, "--json"]
+    code, out, _ = call("bench", "official", folder, *options)
+    report = json.loads(out)
+    assert code == 0 and report["experts_on_gpu"] == 3 and report["clock"] == "wall clock"
+    one = 3 * 16 * 32 * 4  # three matrices in float32
+    assert report["fetched_gb"] == pytest.approx(report["experts_fetched"] * one / 1e9)
+    assert report["fetched_gb"] / report["seconds_forward"] == report["fetched_gb_a_second"]

@@ -1,6 +1,7 @@
 """The official backbone from its files: every layout, every mode, and what is refused."""
 
 import json
+import subprocess
 import sys
 import warnings
 
@@ -12,13 +13,14 @@ from safetensors.torch import load_file, save_file
 from minillada.commit import Tokens
 from minillada.config import SamplingConfig
 from minillada.official import backbone as backbone_file
-from minillada.official import four_bit, load_backbone, shards
+from minillada.official import four_bit, free, load_backbone, shards
 from minillada.official.backbone import as_dtype
 from minillada.official.config import read_config
 from minillada.official.fabricate import fabricate
 from minillada.official.mapped import Recent, StoredExperts
-from minillada.official.shards import INDEX, SUMS, write_sums
+from minillada.official.shards import INDEX
 from minillada.official.sizes import TINY
+from minillada.official.sums import SUMS, write_sums
 from minillada.sampler import generate
 
 FIRST, SECOND = (f"model-{number:05d}-of-00003.safetensors" for number in (1, 2))
@@ -179,18 +181,34 @@ def test_four_bits_need_a_package_and_whole_blocks(folders, monkeypatch):
         four_bit.FourBitExperts(2, 6, 5)
 
 
+def test_four_bits_download_no_compiled_code(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    (tmp_path / "kernels.py").write_text("print('the package of downloaded code was imported')")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); "
+    code += "from minillada.official.four_bit import library; library().quantize_4bit; "
+    code += "import kernels"  # for others it is there as before
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.count("downloaded code") == 1 and "kernels" not in done.stderr
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_modes_on_a_gpu(folders):
+@pytest.mark.parametrize(
+    ("how", "share"),
+    [({"experts_on_gpu": 2}, 0.05), ({"bits": 8}, 0.1), ({"bits": 4}, 0.5)],
+)
+def test_modes_on_a_gpu(folders, how, share):
+    if how.get("bits") == 4:
+        pytest.importorskip("bitsandbytes")
     ids = random_ids(1, 24, 500).cuda()
-    whole = load_backbone(folders / "released", device="cuda")
-    fetched = load_backbone(folders / "released", device="cuda", experts_on_gpu=2)
-    assert (whole(ids) - fetched(ids)).abs().max() < 0.05 * whole(ids).abs().max()
+    whole = load_backbone(folders / "released", device="cuda")(ids)
+    other = load_backbone(folders / "released", device="cuda", **how)(ids)
+    assert (whole - other).square().mean().sqrt() < share * whole.std()
 
 
 def test_modes_that_do_not_exist(folders):
     with pytest.raises(ValueError, match="dtype is one of bfloat16, float32, not 'float8'"):
         load_backbone(folders / "released", dtype="float8")
-    with pytest.raises(ValueError, match=r"mapped experts keep the type of .*, torch.bfloat16"):
+    with pytest.raises(ValueError, match=r"mapped experts keep .* which is torch.bfloat16"):
         load_backbone(folders / "released", dtype="float32", mapped=True)
     with pytest.raises(ValueError, match="give experts_on_gpu"):
         load_backbone(folders / "released", device="cuda", mapped=True)
@@ -200,6 +218,20 @@ def test_modes_that_do_not_exist(folders):
         with pytest.raises(ValueError, match="stay in their files cannot be rounded"):
             load_backbone(folders / "released", bits=8, **files)
     assert as_dtype("float32") == torch.float32
+
+
+def test_a_model_that_cannot_fit_is_refused_before_it_is_read(folders, monkeypatch):
+    monkeypatch.setattr(free, "linux_memory", lambda name: 1e-4 if name == "MemAvailable" else 0.0)
+    monkeypatch.setattr(backbone_file, "fill", None)
+    with pytest.raises(ValueError, match=r"need 0.0 GB, and cpu has 0.0 GB .* official check"):
+        load_backbone(folders / "released")
+    monkeypatch.undo()
+    # Experts that stay in their files need no room. Where nothing is known, nothing is refused.
+    whole = sum(p.nbytes for p in load_backbone(folders / "released").parameters()) / 1e9
+    monkeypatch.setattr(free, "linux_memory", lambda name: 0.8 * whole)
+    load_backbone(folders / "released", mapped=True)
+    monkeypatch.setattr(free, "linux_memory", lambda name: None)
+    load_backbone(folders / "released")
 
 
 def test_one_file_without_an_index(folder, tmp_path, quiet):
@@ -246,7 +278,7 @@ def test_the_configuration_is_the_one_that_was_written(folder):
         ({"rope_scaling": {"type": "yarn"}}, "rope_scaling is"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type is 'yarn', and only plain RoPE"),
         ({"rope_parameters": {"factor": 2}}, "not those of plain RoPE"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config is"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "stored rounded .'fp8'"),
         ({"num_experts": None}, "does not say num_experts"),
         ({"vocab_size": "many"}, "vocab_size must be a valid integer"),
         ({"head_dim": None, "num_attention_heads": 0}, "must be a positive number"),

@@ -49,6 +49,16 @@ def without_painter(monkeypatch):
     monkeypatch.setattr(calls, "Canvas", canvas)
 
 
+@pytest.fixture
+def begins_images(monkeypatch, words):
+    """Random weights begin an image by chance; here they begin one each time."""
+
+    def write_until_image(self, prompts, length, config):
+        return [words.text("so")], [words.header(1, 1)]
+
+    monkeypatch.setattr(Call, "write_until_image", write_until_image)
+
+
 def photo(wide=70, high=66, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return resize.picture(torch.rand(3, high, wide, generator=generator))
@@ -199,6 +209,16 @@ def test_thinking_without_a_header_draws_what_was_asked_for(model, asked, words)
     assert silent[-4:] == full[-4:]
 
 
+def test_a_thought_leaves_room_for_its_image(model, asked, words):
+    room = model.backbone.config.max_position_embeddings
+    model.think_and_draw("a cat", size=2048)  # 4,096 codes
+    [(first, length, *_), (second, codes, *_)] = asked.calls
+    assert codes == 64 * 64 and len(first[0][0]) + length + 4 + codes <= room
+    assert len(second[0][0]) + codes <= room
+    with pytest.raises(ValueError, match="fill the context"):
+        model.think_and_draw("a cat " * 1500, size=2048)
+
+
 def test_branches_of_a_story(model, asked, words):
     one, two = words.text("First."), words.text("Then.")
     first, second = torch.tensor([[1, 2]]), torch.tensor([[3], [4]])
@@ -260,12 +280,10 @@ def test_every_call_with_random_weights(checkpoint, small_edits, dtype):
     assert model.edit(photo(), "make it red", steps=2, guidance_image=1.0).size == (128, 128)
     assert isinstance(model.answer([photo(), photo()], "what?", length=3), str)
     assert isinstance(model.describe(photo(), length=3), str)
-    Call.thinking, kept = (40, calls.TEXT), Call.thinking
-    try:
-        text, image = model.think_and_draw("meow", size=32, steps=2)
-    finally:
-        Call.thinking = kept
+    text, image = model.think_and_draw("meow", size=32, steps=2, length=40)
     assert isinstance(text, str) and image.size == (32, 32) and image.mode == "RGB"
+    story = model.interleave("tell", size=32, steps=2, length=40, images=1)
+    assert all(isinstance(part, str) or part.size[0] % 32 == 0 for part in story)
 
 
 @needs_diffusers
@@ -287,12 +305,10 @@ def test_a_drawing_is_the_sampler_and_then_the_painter(checkpoint, model, words,
 
 
 @needs_diffusers
-def test_a_story_with_random_weights(model, words, monkeypatch):
-    # Random weights begin an image by chance; here they begin one each time.
-    def write_until_image(self, prompts, length, config):
-        return [words.text("so")], [words.header(1, 1)]
-
-    monkeypatch.setattr(Call, "write_until_image", write_until_image)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_story_with_random_weights(checkpoint, words, begins_images, dtype):
+    model = load(checkpoint, dtype=dtype)
+    model.painter_steps = QUICK
     story = model.interleave("tell", steps=2, images=2)
     assert [part if isinstance(part, str) else part.size for part in story] == [
         "so", (32, 32), "so", (32, 32),
@@ -308,13 +324,31 @@ def test_offloaded_parts_draw_the_same(checkpoint, model):
 
 @needs_diffusers
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("offload", [False, True])
-def test_every_call_on_a_gpu(checkpoint, small_edits, offload):
-    model = load(checkpoint, "cuda", "bfloat16", offload=offload)
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"offload": True}, {"bits": 8}, {"bits": 4}, {"experts_on_gpu": 2, "offload": True}],
+)
+def test_every_call_on_a_gpu(checkpoint, small_edits, how):
+    if how.get("bits") == 4:
+        pytest.importorskip("bitsandbytes", reason='run pip install "minillada[four-bit]"')
+    model = load(checkpoint, "cuda", "bfloat16", **how)
     model.painter_steps = QUICK
     assert model.draw("a fox", size=(64, 32), steps=2).size == (64, 32)
-    assert model.edit(photo(), "make it red", steps=2).size == (128, 128)
-    assert isinstance(model.answer(photo(), "what?", length=3), str)
+    edited = model.edit(photo(), "make it red", steps=2, guidance_image=1.0, painter="normal")
+    assert edited.size == (128, 128)
+    assert isinstance(model.answer([photo(), photo()], "what?", length=3), str)
+    assert isinstance(model.describe(photo(), length=3), str)
+    text, image = model.think_and_draw("meow", size=32, steps=2, length=40)
+    assert isinstance(text, str) and image.size == (32, 32)
+
+
+@needs_diffusers
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_story_on_a_gpu(checkpoint, begins_images):
+    model = load(checkpoint, "cuda", "bfloat16")
+    model.painter_steps = QUICK
+    story = model.interleave("tell", steps=2, images=2)
+    assert [isinstance(part, str) for part in story] == [True, False, True, False]
 
 
 @pytest.mark.parametrize("how", [{"mapped": True}, {"experts_on_gpu": 2}])
@@ -351,8 +385,10 @@ def test_sizes_that_cannot_be_drawn(model, size):
 
 @pytest.mark.parametrize("photos", [[], "photo.png", [torch.zeros(3, 8, 8)], None])
 def test_photos_that_are_none(model, photos):
-    with pytest.raises((ValueError, TypeError), match=r"PIL|not iterable"):
+    with pytest.raises(ValueError, match="PIL"):
         model.answer(photos, "what?")
+    with pytest.raises(ValueError, match="an edit has one photo"):
+        model.edit(photos, "make it red")
 
 
 @needs_diffusers  # the painter comes first, since it may be missing
@@ -367,6 +403,16 @@ def test_other_errors(model, checkpoint):
         model.edit(photo(), "make it red", crop="middle")
     with pytest.raises(ValueError, match="fill the context"):
         model.answer(photo(), "a fox " * 9000)
+    with pytest.raises(ValueError, match="does not fit the context"):
+        model.draw("a fox " * 2000, size=2048)
+    with pytest.raises(ValueError, match="at least 2 steps"):
+        model.parts.kept.clear()
+        model.painter_steps = {"normal": 1}
+        model.draw("a fox", size=32, painter="normal")
+    assert not model.parts.kept, "the painter was read for nothing"
+    model.painter_steps = QUICK
+    with pytest.raises(ValueError, match="no token for an image side of 320 codes"):
+        model.answer(Image.new("RGB", (4800, 30)), "what?")
     with pytest.raises(ValueError, match="one of bfloat16, float32"):
         load(checkpoint, dtype="float8")
     with pytest.raises(ValueError, match="no setting 'temprature'"):

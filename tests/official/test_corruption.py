@@ -1,4 +1,7 @@
-"""200 random single faults in a checkpoint: each is refused in one sentence, or changes nothing."""
+"""Random single faults in a checkpoint: each is refused in one sentence, or changes nothing.
+
+200 in the files of the backbone, 60 in those of image tokenizer and painter.
+"""
 
 import json
 import shutil
@@ -13,7 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from minillada.official import load_backbone
 from minillada.official.fabricate import fabricate
-from minillada.official.shards import INDEX, SUMS, write_sums
+from minillada.official.inspection import inspect_backbone, inspect_text, inspected
+from minillada.official.painter import load_painter
+from minillada.official.shards import INDEX
+from minillada.official.siglip import load_tokenizer
+from minillada.official.sums import SUMS, write_sums
 
 CASES = 200
 
@@ -171,6 +178,7 @@ WITHOUT_SUMS = [
     exchanged_files, another_name, another_shape, another_type, a_number_that_is_none,
     another_index, another_configuration,
 ]  # fmt: skip
+NUMBERS = [*WITH_SUMS, a_number_that_is_none]
 
 
 @pytest.mark.parametrize("case", range(CASES))
@@ -183,7 +191,9 @@ def test_a_fault_is_refused_in_one_sentence_or_changes_nothing(whole, tmp_path, 
     faults = WITH_SUMS if case % 3 == 0 else WITHOUT_SUMS
     if faults is WITHOUT_SUMS:
         (faulty / SUMS).unlink()
-    random.choice(faults)(faulty, random)
+    fault = random.choice(faults)
+    fault(faulty, random)
+    found = [inspected("backbone", inspect_backbone, faulty), inspected("", inspect_text, faulty)]
     how = random.choice([{}, {"mapped": True}, {"experts_on_gpu": 2}])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -192,6 +202,8 @@ def test_a_fault_is_refused_in_one_sentence_or_changes_nothing(whole, tmp_path, 
         except (ValueError, FileNotFoundError) as error:
             text = str(error)
             assert str(faulty) in text and "\n" not in text and len(text) < 1000
+            # `check` reads headers alone, and names everything else that loading refuses.
+            assert fault in NUMBERS or any(part.faults for part in found), text
             return
     assert loaded.config == intact.config
     state = loaded.state_dict()
@@ -213,3 +225,78 @@ def test_what_only_checksums_notice_is_said(whole, tmp_path):
     (faulty / SUMS).unlink()
     with pytest.warns(UserWarning, match="flipped bits in its files cannot be noticed"):
         load_backbone(faulty)
+
+
+# --- image tokenizer and painter -----------------------------------------------------------------
+
+
+def torn(path: Path, random: Random) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: random.randrange(len(content))])
+
+
+def longer(path: Path, random: Random) -> None:
+    path.write_bytes(path.read_bytes() + bytes(random.randrange(1, 99)))
+
+
+def lost(path: Path, random: Random) -> None:
+    path.unlink()
+
+
+def wrong_tensor(path: Path, random: Random) -> None:
+    """Another name, shape or type, or a number that is none; a JSON file loses its last bytes."""
+    if path.suffix == ".json":
+        return torn(path, random)
+    is_pickle = path.suffix == ".pt"
+    state = torch.load(path) if is_pickle else load_file(path)
+    key = random.choice(sorted(state))
+    nan = state[key].clone()
+    nan.view(-1)[random.randrange(nan.numel())] = float("nan")
+    eight_bits = state[key].to(torch.float8_e4m3fn)
+    faults = [nan, state[key][None], state[key][:0]] + ([] if is_pickle else [eight_bits])
+    state[random.choice([key, key, key + ".more"])] = random.choice(faults).clone().contiguous()
+    torch.save(state, path) if is_pickle else save_file(state, path)
+
+
+def parts_of(folder: Path, is_turbo: bool) -> list[dict[str, torch.Tensor]]:
+    """What the image tokenizer and a painter consist of."""
+    painter = load_painter(folder, is_turbo)
+    networks = [load_tokenizer(folder), painter.sigvq, painter.transformer, painter.vae]
+    return [network.state_dict() for network in networks]
+
+
+@pytest.mark.parametrize("case", range(60))
+def test_a_fault_in_another_part_is_refused_or_changes_nothing(checkpoint, tmp_path, case):
+    pytest.importorskip("diffusers", reason='run pip install "minillada[official]"')
+    random = Random(case)
+    faulty = tmp_path / "faulty"
+    shutil.copytree(checkpoint, faulty)
+    is_turbo = random.random() < 0.5
+    rooms = ["image_tokenizer", "decoder-turbo" if is_turbo else "decoder", "vae"]
+    path = random.choice([path for room in rooms for path in sorted((faulty / room).iterdir())])
+    # Every third is a bit that only a checksum can notice. The others are noticed without.
+    if case % 3 == 0:
+        flip(path, random)
+    else:
+        (faulty / SUMS).unlink()
+        random.choice([torn, longer, lost, wrong_tensor])(path, random)
+    try:
+        found = parts_of(faulty, is_turbo)
+    except (ValueError, FileNotFoundError) as error:
+        text = str(error)
+        assert str(faulty) in text and "\n" not in text and len(text) < 1000
+        return
+    assert case % 3, f"a flipped bit of {path.name} was not noticed"
+    for state, intact in zip(found, parts_of(checkpoint, is_turbo)):
+        assert state.keys() == intact.keys()
+        assert all(torch.equal(state[key], intact[key]) for key in intact), path
+
+
+def test_weights_without_a_checksum_are_named(checkpoint, tmp_path):
+    """As on the hub, where someone gives checksums of the backbone alone."""
+    folder = tmp_path / "partly"
+    shutil.copytree(checkpoint, folder)
+    lines = (folder / SUMS).read_text().splitlines(keepends=True)
+    (folder / SUMS).write_text("".join(line for line in lines if "/" not in line))
+    with pytest.warns(UserWarning, match="does not name image_tokenizer/model.safetensors, so"):
+        load_tokenizer(folder)

@@ -1,6 +1,7 @@
 """Random checkpoints: official names, shapes and sizes; the same numbers in every layout."""
 
 import json
+import shutil
 import sys
 from types import ModuleType
 
@@ -187,6 +188,14 @@ def test_what_cannot_be_fabricated(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no part 'vqvae'"):
         fabricate(tmp_path / "new", parts=("vqvae",))
     assert not (tmp_path / "new").exists() and PARTS[0] == "backbone"
+
+
+def test_a_full_disk_is_noticed_before_it_is_filled(tmp_path, monkeypatch):
+    little = type("Usage", (), {"free": 10**6})
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: little)
+    with pytest.raises(ValueError, match=r"takes 32\.6 GB, and .* has 0\.0 GB free"):
+        fabricate(tmp_path / "deep" / "new", "full", parts=("backbone",))
+    assert not (tmp_path / "deep").exists()
 
 
 def test_without_diffusers_nothing_is_written(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 
 from minillada.official import hub
 from minillada.official.hub import local_folder
-from minillada.official.shards import SUMS, read_sums
+from minillada.official.sums import SUMS, read_sums
 
 SHA = "ab" * 32
 

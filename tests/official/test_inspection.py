@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from minillada.official import inspection
 from minillada.official.fabricate import decoder_entries, sigvq_entries, vae_entries
+from minillada.official.free import Free
 from minillada.official.inspection import (
-    Free,
     Need,
     Weights,
     fits,
@@ -20,6 +20,7 @@ from minillada.official.inspection import (
     rounded_needs,
     weights_of,
 )
+from minillada.official.shards import INDEX
 from minillada.official.sizes import FULL, TINY
 
 
@@ -71,11 +72,39 @@ def test_missing_broken_and_hostile_files(copy):
     assert "model-00001-of-00003.safetensors is missing" in faults(copy, "backbone")
     assert "not a complete safetensors file" in faults(copy, "image tokenizer")[0]
     assert "not a tokenizer file" in faults(copy, "text tokenizer")[0]
-    index = copy / inspection.INDEX
+    index = copy / INDEX
     for where in ({"a": "../../etc/passwd"}, {"a": 3}, None):
         index.write_text(json.dumps({"weight_map": where}))
         [fault] = faults(copy, "backbone")
-        assert "points outside its folder" in fault or "does not say which" in fault
+        assert "not a safetensors file beside it" in fault or "has no weight_map" in fault
+    (copy / "image_tokenizer" / "preprocessor_config.json").write_text('{"patch_size": 14}')
+    assert "patch_size must be 16" in faults(copy, "image tokenizer")[0]
+
+
+def test_one_file_without_an_index_is_complete(copy):
+    state = {}
+    for path in sorted(copy.glob("model-*.safetensors")):
+        state |= load_file(path)
+        path.unlink()
+    (copy / INDEX).unlink()
+    save_file(state, copy / "model.safetensors")
+    assert faults(copy, "backbone") == []
+
+
+def test_a_configuration_that_asks_for_millions_of_tensors(copy):
+    path = copy / "config.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"num_hidden_layers": 9000}))
+    [fault] = faults(copy, "backbone")
+    assert "do they belong together?" in fault
+
+
+def test_an_index_of_another_size(copy):
+    path = copy / INDEX
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"metadata": {"total_size": 7}}))
+    [fault] = faults(copy, "backbone")
+    assert "speaks of 7 bytes" in fault
 
 
 def test_fp8_is_refused_by_name(copy):
@@ -136,5 +165,3 @@ def test_what_fits():
     assert fits(Need("", "", 0, 5), Free(None, 8)) is True
     lines = inspection.memory_lines(needs(Weights(1, 2, 3, 4, 5)), Free(None, 8.0))
     assert len(lines) == 6 and lines[-1] == "free now: no GPU, main memory 8.0 GB"
-    free = inspection.free_memory()
-    assert free.ram is None or free.ram > 0

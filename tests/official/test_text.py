@@ -63,7 +63,7 @@ def test_layouts_can_be_written_with_it(tmp_path):
     names = [vocab.token(i) for i in block[:4]]
     assert names == [IMAGE, size_token(4), size_token(4), BOI]
     assert block[4:-1] == list(range(350, 366)) and vocab.token(block[-1]) == END_IMAGE
-    with pytest.raises(ValueError, match="5 tokens has no size token"):
+    with pytest.raises(ValueError, match="no token for an image side of 5 codes"):
         layout.image_header(vocab, 5, 4)
 
 
