@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import re
+import symtable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from hypothesis import settings
@@ -151,3 +154,34 @@ def real_images(count: int = 64) -> Images:
     """The first few test images, as a data set of their own."""
     images = mnist_test_images()
     return Images(images.pixels[:count], images.labels[:count])
+
+
+class Names(NamedTuple):
+    """Names of the notebook that a code cell gives a meaning to, and those that it looks up."""
+
+    bound: set[str]
+    read: set[str]
+
+
+def names_of_cell(source: str) -> Names:
+    """What a code cell binds and reads on the level of the notebook; names in functions are not."""
+    source = re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
+    top, *inner = tables_of(symtable.symtable(source, "cell", "exec"))
+    names = Names(set(), set())
+    for symbol in top.get_symbols():
+        if symbol.is_assigned() or symbol.is_imported():
+            names.bound.add(symbol.get_name())
+        if symbol.is_referenced():
+            names.read.add(symbol.get_name())
+    for table in inner:
+        for symbol in table.get_symbols():
+            if symbol.is_global() and symbol.is_referenced():
+                names.read.add(symbol.get_name())
+    return names
+
+
+def tables_of(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
+    """A table of names, and those of all functions and classes in it."""
+    yield table
+    for child in table.get_children():
+        yield from tables_of(child)

@@ -43,6 +43,9 @@ from .common import (
 
 OWN = "default: the model's own"
 PictureFiles = Annotated[list[Path], argument("Picture files, of any size: PNG, JPEG, …")]
+ShowSteps = Annotated[
+    Path | None, option("Picture to write: how each file of a digit is read, step by step.")
+]
 Together = Annotated[
     bool,
     option(
@@ -138,9 +141,7 @@ def describe(
     ] = None,
     test: Annotated[int, option("Describe this many random test images, too.")] = 0,
     question: Annotated[str, option("What to ask.")] = layout.DESCRIBE_QUESTION,
-    show_steps: Annotated[
-        Path | None, option("Picture to write: how each file of a digit is read, step by step.")
-    ] = None,
+    show_steps: ShowSteps = None,
     model: Model = "mnist",
     device: Device = "cpu",
     seed: Seed = 0,
@@ -152,9 +153,7 @@ def describe(
     if not pictures and not test:
         raise ValueError("nothing to describe; give picture files or --test N")
     names = [str(path) for path in pictures or []]
-    images = [image[None] for image in read_files(pictures or [], model)]
-    if show_steps is not None:
-        save_steps(pictures or [], model, show_steps)
+    images = [image[None] for image in read_files(pictures or [], model, show_steps)]
     if test:
         chosen, real = some_test_images(model, test, seed)
         names += [f"test image {index}" for index in chosen]
@@ -163,10 +162,13 @@ def describe(
     print_texts(names, uni.describe(torch.cat(images), question=question), as_json)
 
 
-def read_files(paths: list[Path], model: str) -> list[Tensor]:
-    """Picture files as the model reads them, `[C, 32, 32]` each."""
+def read_files(paths: list[Path], model: str, show_steps: Path | None = None) -> list[Tensor]:
+    """Picture files as the model reads them, `[C, 32, 32]` each; saves how, if that is asked."""
     channels = channels_of(model) if paths else 1
-    return [read_picture(path, channels) for path in paths]
+    images = [read_picture(path, channels) for path in paths]
+    if show_steps is not None:
+        save_steps(paths, model, show_steps)
+    return images
 
 
 def save_steps(paths: list[Path], model: str, out: Path) -> None:
@@ -187,10 +189,10 @@ def some_test_images(model: str, count: int, seed: int) -> tuple[list[int], Tens
 
 
 def read_pictures(
-    paths: list[Path], together: bool, model: str
+    paths: list[Path], together: bool, model: str, show_steps: Path | None
 ) -> list[Tensor | tuple[Tensor, ...]]:
     """What `Uni.answer` and `Uni.edit` take: single images, or one tuple of all."""
-    images = read_files(paths, model)
+    images = read_files(paths, model, show_steps)
     return [tuple(images)] if together else list(images)
 
 
@@ -198,6 +200,7 @@ def answer(
     pictures: PictureFiles,
     question: Annotated[str, option("What to ask.")] = "what digit is this?",
     together: Together = False,
+    show_steps: ShowSteps = None,
     model: Model = "mnist-uni",
     device: Device = "cpu",
     seed: Seed = 0,  # without effect: answers are not sampled
@@ -205,7 +208,7 @@ def answer(
 ) -> None:
     """Answer a question about each picture, or about all of them together."""
     check_texts([question])
-    images = read_pictures(pictures, together, model)
+    images = read_pictures(pictures, together, model, show_steps)
     names = [" + ".join(map(str, pictures))] if together else [str(path) for path in pictures]
     answers = load_finished(model, device).answer(images, question)
     print_texts(names, answers, as_json)
@@ -218,6 +221,7 @@ def edit(
         option("For example 'make it thicker', 'mirror it' or 'turn it into a four'."),
     ],
     together: Together = False,
+    show_steps: ShowSteps = None,
     guidance_text: Annotated[float | None, option(f"Scale of (instruction - none); {OWN}.")] = None,
     guidance_image: Annotated[
         float | None, option(f"Scale of (image - none), 0 leaves it out; {OWN}.")
@@ -230,7 +234,7 @@ def edit(
     """Edit each picture, or all of them together into one."""
     check_range("the number of pictures", len(pictures), 1, MOST_PICTURES)
     check_texts([instruction])
-    images = read_pictures(pictures, together, model)
+    images = read_pictures(pictures, together, model, show_steps)
     scales = {"guidance_text": guidance_text, "guidance_image": guidance_image}
     uni = load_finished(model, device)
     with picture_file(out) as file:

@@ -53,8 +53,11 @@ def editions(
     seed: Annotated[
         int, option("Chooses the hidden inputs of the nbgrader source.", callback=check_seed)
     ] = 1,
+    github: Annotated[
+        str | None, option("OWNER/NAME of your copy: badges of Colab and Kaggle for students.")
+    ] = None,
 ) -> None:
     """Make the editions of all notebooks: for students, for instructors, for nbgrader."""
-    names = course_editions.make(out, seed)
+    names = course_editions.make(out, seed, repository=github)
     print(f"{len(names)} notebooks in {out / 'student'}, {out / 'instructor'} and, where they have")
     print(f"exercises with a check, {out / 'nbgrader' / 'source'}")

@@ -40,6 +40,19 @@ MINUTES = {"easy": 5, "medium": 15, "hard": 30, "experiment": 45}
 SCHEMA = 3  # of nbgrader's metadata
 TOLD = "**For the instructor.**"
 HEADING = "jp-MarkdownHeadingCollapsed"
+# What a notebook says above its first cell if it is opened from GitHub.
+BADGES = """\
+[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]\
+(https://colab.research.google.com/github/{place})
+[![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)]\
+(https://kaggle.com/kernels/welcome?src=https://github.com/{place})"""
+FETCH = """\
+# Colab and Kaggle: fetches minillada, and keeps their PyTorch. Elsewhere this does nothing.
+import importlib.util
+
+if importlib.util.find_spec("minillada") is None:
+    get_ipython().system("git clone -q --depth 1 https://github.com/{repository} minillada")
+    get_ipython().run_line_magic("run", "minillada/binder/host.py")"""
 
 
 def markdown(source: str, name: str) -> dict[str, Any]:
@@ -74,10 +87,24 @@ def left_out(cells: list[Cell]) -> set[int]:
 
 
 def student(notebook: dict[str, Any]) -> dict[str, Any]:
-    """The notebook without solutions."""
+    """The notebook without solutions; `hosted` adds what Colab and Kaggle need."""
     made = copy.deepcopy(notebook)
     gone = left_out(cells_of(notebook))
     made["cells"] = [cell for index, cell in enumerate(made["cells"]) if index not in gone]
+    return renumbered(made)
+
+
+def hosted(notebook: dict[str, Any], name: str, repository: str) -> dict[str, Any]:
+    """The student edition with badges, and a first cell that installs what a host lacks.
+
+    `repository` is OWNER/NAME on GitHub; the notebook `name` lies there in `editions/student`.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise ValueError(f"{repository!r} is no repository of GitHub; write OWNER/NAME")
+    place = f"{repository}/blob/main/editions/student/{name}"
+    made = student(notebook)
+    fetch = code(FETCH.format(repository=repository), "fetch", {})
+    made["cells"][1:1] = [markdown(BADGES.format(place=place), "badges"), fetch]
     return renumbered(made)
 
 
@@ -243,14 +270,20 @@ def save(notebook: dict[str, Any], path: Path) -> None:
         part.write_text(text + "\n", encoding="utf-8")
 
 
-def make(out: Path, seed: int, folder: Path = NOTEBOOKS) -> list[str]:
+def make(
+    out: Path, seed: int, folder: Path = NOTEBOOKS, repository: str | None = None
+) -> list[str]:
     """All editions of all notebooks in a folder; the names of the notebooks."""
     paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
         raise FileNotFoundError(f"there is no notebook in {folder}")
     for path in paths:
         notebook = read_json(path)
-        save(student(notebook), out / "student" / path.name)
+        if repository is None:
+            for_students = student(notebook)
+        else:
+            for_students = hosted(notebook, path.name, repository)
+        save(for_students, out / "student" / path.name)
         save(instructor(notebook, path.stem[:2]), out / "instructor" / path.name)
         if asked(cells_of(notebook)):
             target = out / "nbgrader" / "source" / path.stem / path.name

@@ -297,12 +297,16 @@ def test_what_cannot_be_filled_in(refuse, run, picture):
     assert "guidance strengthens a caption; give one" in refuse(*asked)
 
 
-def test_the_steps_of_reading_are_saved(call, refuse, run, colour_run, picture, tmp_path):
+STEPS = {"describe": [], "answer": [], "edit": ["--instruction", "mirror it"]}
+
+
+@pytest.mark.parametrize("command", STEPS)
+def test_the_steps_of_reading_are_saved(call, refuse, run, colour_run, picture, tmp_path, command):
     names = [picture("like_mnist.png"), picture("large.png", 90)]
-    code, out, _ = call("describe", *names, "--show-steps", "steps.png", "--model", run)
-    assert code == 0 and len(out.splitlines()) == 2
+    words = [*STEPS[command], "--show-steps", "steps.png", "--model"]
+    code, out, _ = call(command, *names, *words, run)
+    assert code == 0 and out
     with Image.open(tmp_path / "steps.png") as image:
         assert image.width > 1000
-    asked = ["describe", names[0], "--show-steps", "no.png"]
     with pytest.warns(UserWarning, match="is grey"):
-        assert "for picture files of digits" in refuse(*asked, "--model", colour_run)
+        assert "for picture files of digits" in refuse(command, names[0], *words, colour_run)

@@ -1,6 +1,5 @@
 """Editions: nothing is given away, everything still runs, and nbgrader accepts its source."""
 
-import ast
 import builtins
 import importlib.util
 import json
@@ -11,31 +10,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from helpers import names_of_cell
 from nbclient import NotebookClient
 
 from minillada.course import editions, pages
 
 PATHS = sorted(pages.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-NAMED = (ast.FunctionDef, ast.ClassDef, ast.ExceptHandler)
+ALWAYS_THERE = set(dir(builtins)) | {"get_ipython", "display"}
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=[path.stem for path in PATHS])
-
-
-def names(cells, store):
-    """Names that code cells bind (`store`) or read, each with the index of the cell."""
-    found = []
-    for index, cell in enumerate(cells):
-        tree = pages.parsed(cell.source) if cell.kind == "code" else ast.Module([], [])
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Name):
-                if isinstance(node.ctx, ast.Store) is store:
-                    found.append((node.id, index))
-            elif store and isinstance(node, NAMED):
-                found.append((node.name, index))
-            elif store and isinstance(node, ast.arg):
-                found.append((node.arg, index))
-            elif store and isinstance(node, ast.alias):
-                found.append(((node.asname or node.name).split(".")[0], index))
-    return found
 
 
 @every_notebook
@@ -71,13 +53,67 @@ def test_no_heading_is_left_alone(path):
     assert not alone and last is None
 
 
+def taken_from_solutions(cells):
+    """Names that a cell for students reads, and whose value comes from a solution alone, or above.
+
+    A function may read what a cell below it binds.
+    """
+    names = [names_of_cell(cell.source if cell.kind == "code" else "") for cell in cells]
+    kept = ALWAYS_THERE.union(*(n.bound for n, c in zip(names, cells) if not c.solution))
+    last, found = {}, set()
+    for index, cell in enumerate(cells):
+        for name in names[index].read - names[index].bound:
+            solved = name in last and cells[last[name]].solution
+            if not cell.solution and (solved or name not in kept):
+                found.add((index, name))
+        last |= dict.fromkeys(names[index].bound, index)
+    return found
+
+
 @every_notebook
 def test_nothing_that_stays_needs_a_solution(path):
-    """No name that a student's notebook reads is bound in a solution alone."""
-    cells = pages.cells_of(editions.student(pages.read_json(path)))
-    bound = {name for name, _ in names(cells, store=True)} | set(dir(builtins))
-    missing = {name for name, _ in names(cells, store=False)} - bound
-    assert not missing - {"get_ipython", "display"}
+    """Students have the stubs, which answer nothing: no cell of theirs may go on with an answer."""
+    assert not taken_from_solutions(pages.cells_of(pages.read_json(path)))
+
+
+def test_what_is_taken_from_a_solution_is_found():
+    cells = [
+        pages.Cell("code", "import torch\ndef f(x):\n    raise NotImplementedError", False),
+        pages.Cell("code", "def f(x):\n    return x\nscale = torch.ones(2)", True),
+        pages.Cell("code", "def g(scale):\n    return scale, f(1)", False),
+        pages.Cell("code", "scale = 3\nprint(scale, unknown)", False),
+    ]
+    assert taken_from_solutions(cells) == {(2, "f"), (3, "unknown")}
+
+
+def test_on_a_host_the_first_cell_fetches_the_package():
+    notebook = pages.read_json(PATHS[0])
+    made = editions.hosted(notebook, PATHS[0].name, "ann/my.course")
+    nbformat.validate(nbformat.from_dict(made))
+    title, badges, fetch, *rest = made["cells"]
+    assert [title, *rest] and len(rest) == len(editions.student(notebook)["cells"]) - 1
+    file = f"github/ann/my.course/blob/main/editions/student/{PATHS[0].name}"
+    assert file in badges["source"] and badges["source"].count("[![") == 2
+    # Where the package is there already, nothing happens; else it is cloned, then installed.
+    asked = []
+
+    class Shell:
+        def system(self, command):
+            asked.append(command)
+
+        def run_line_magic(self, name, words):
+            asked.append(f"%{name} {words}")
+
+    shell = {"get_ipython": Shell}
+    exec(fetch["source"], dict(shell))
+    assert asked == []
+    exec(fetch["source"].replace('"minillada"', '"not_there"'), dict(shell))
+    first, second = asked
+    assert first.endswith("https://github.com/ann/my.course minillada")
+    assert second == "%run minillada/binder/host.py"
+    assert (pages.NOTEBOOKS.parent / "binder" / "host.py").is_file()
+    with pytest.raises(ValueError, match="write OWNER/NAME"):
+        editions.hosted(notebook, PATHS[0].name, "https://github.com/ann/course")
 
 
 def test_the_student_edition_runs_from_top_to_bottom(tmp_path):
