@@ -185,3 +185,18 @@ def tables_of(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
     yield table
     for child in table.get_children():
         yield from tables_of(child)
+
+
+def needed_cells(sources: list[str], wanted: list[int]) -> list[int]:
+    """Places of the wanted code cells, and of those above that bind what they read, in order."""
+    names, todo = [names_of_cell(source) for source in sources], list(wanted)
+    kept: set[int] = set()
+    while todo:
+        place = todo.pop()
+        kept.add(place)
+        for name in names[place].read - names[place].bound:
+            # The cell above that says last what the name means.
+            above = [k for k in range(place) if name in names[k].bound]
+            if above and above[-1] not in kept:
+                todo.append(above[-1])
+    return sorted(kept)

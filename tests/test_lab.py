@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from helpers import names_of_cell
+from helpers import needed_cells
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 TOKEN = "lab-test"
@@ -102,19 +102,10 @@ def test_run_all(run_all, name):
 def widget_cells(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The cells that show sliders, and those that they need: a notebook that runs in seconds."""
     codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    names = [names_of_cell(cell.source) for cell in codes]
-    todo = [k for k, cell in enumerate(codes) if cell.source.startswith("widgets.")]
-    kept: set[int] = set()
-    while todo:
-        place = todo.pop()
-        kept.add(place)
-        for name in names[place].read:
-            # The cell above that says last what the name means.
-            above = [k for k in range(place) if name in names[k].bound]
-            if above and above[-1] not in kept:
-                todo.append(above[-1])
+    sources = [cell.source for cell in codes]
+    wanted = [place for place, source in enumerate(sources) if source.startswith("widgets.")]
     short = nbformat.v4.new_notebook(metadata=notebook.metadata)
-    short.cells = [codes[place] for place in sorted(kept)]
+    short.cells = [codes[place] for place in needed_cells(sources, wanted)]
     return short
 
 

@@ -165,10 +165,9 @@ def describe(
 def read_files(paths: list[Path], model: str, show_steps: Path | None = None) -> list[Tensor]:
     """Picture files as the model reads them, `[C, 32, 32]` each; saves how, if that is asked."""
     channels = channels_of(model) if paths else 1
-    images = [read_picture(path, channels) for path in paths]
-    if show_steps is not None:
+    if show_steps is not None:  # first: they may show why a picture is refused
         save_steps(paths, model, show_steps)
-    return images
+    return [read_picture(path, channels) for path in paths]
 
 
 def save_steps(paths: list[Path], model: str, out: Path) -> None:

@@ -6,11 +6,13 @@ Notable choices
 - A picture that looks like MNIST already is not touched, so a test image keeps every pixel.
 - A photo is cut to a square around its middle and made small by averaging, as CIFAR-10 was.
 - A grey photo, or a colourful picture of a digit, is converted, and a warning says so.
+- What 16 codes of the shipped tokenizer cannot say is no digit: a word, for example.
 - The header is checked before pixels are decoded: a small file can hold an enormous picture.
 """
 
 from __future__ import annotations
 
+import functools
 import warnings
 from pathlib import Path
 
@@ -20,14 +22,21 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ..checkpoint import load_model
+from ..vq import ImageTokenizer
+
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 MEGAPIXELS = 50
 WORK = 256  # pixels of the longer side while the ink is looked for
+NO_DIGIT = "{path} shows no digit; write one with dark ink on light paper"
 BOX, MNIST_SIZE, SIZE = 20, 28, 32
 BLACK = 0.1  # a border as dark as this is that of an MNIST image
 # Paper differs from a smooth surface by at most so much of what ink differs from it. Scanned digits
 # reach 0.06, and four of five photos are above 0.08 (docs/log.md).
 UNEVEN = 0.08
+# What 16 codes give back differs from a digit by at most so much: a mean square, and the same as a
+# share of the image's own. Of scans and 8 x 8 digits 99.9 % are below both (docs/log.md).
+MOST_WRONG, WRONG_SHARE = 0.0095, 0.2
 COLOURFUL = 0.2  # mean difference of the channels above which colour is more than the tint of paper
 
 
@@ -35,7 +44,7 @@ def read(path: str | Path, channels: int = 1) -> Tensor:
     """A picture file as `[channels, 32, 32]` in [0, 1]: 1 is a bright digit on black, 3 a photo.
 
     Raises `FileNotFoundError` if there is no file, and `ValueError` if it is no picture, is too
-    large, or shows no ink.
+    large, or shows no digit.
     """
     picture = open_picture(Path(path))
     return read_photo(picture, path) if channels == 3 else read_digit(picture, path)
@@ -81,17 +90,39 @@ def colourfulness(picture: Image.Image) -> float:
 def steps(path: str | Path) -> dict[str, Tensor]:
     """How a picture file of a digit is read, step by step: images `[1, H, W]` by their names.
 
-    The last one is what `read` gives, and errors are those of `read`.
+    The last one is what `read` gives, if it is a digit. Errors are those of `read`; only here, ink
+    of any form is good enough.
     """
     return digit_steps(open_picture(Path(path)), path)
 
 
 def read_digit(picture: Image.Image, path: str | Path) -> Tensor:
-    """A digit as `[1, 32, 32]`, bright on black. `ValueError` if there is no ink."""
+    """A digit as `[1, 32, 32]`, bright on black. `ValueError` if there is none."""
     if colourfulness(picture) > COLOURFUL:
         warnings.warn(f"{path} is coloured; this model reads grey digits alone", stacklevel=3)
-    *_, last = digit_steps(picture, path).values()
-    return last
+    done = digit_steps(picture, path)
+    image = done["what is read"]
+    # What looks like MNIST already is taken as it is.
+    if "ink" in done and not is_digit(image):
+        raise ValueError(NO_DIGIT.format(path=path))
+    return image
+
+
+def is_digit(image: Tensor) -> bool:
+    """Whether the tokenizer of digits can say with its codes what `[1, 32, 32]` shows.
+
+    It has seen digits alone. Of these its codes give back nearly every pixel.
+    """
+    tokenizer = digit_tokenizer()
+    again = tokenizer.decode(tokenizer.encode(image[None]))[0]  # [1, 32, 32]
+    wrong = float((again - image).square().mean())
+    return wrong <= MOST_WRONG and wrong <= WRONG_SHARE * float(image.square().mean())
+
+
+@functools.cache
+def digit_tokenizer() -> ImageTokenizer:
+    """The shipped tokenizer of digits."""
+    return load_model("mnist-tokenizer", ImageTokenizer)[0]
 
 
 def digit_steps(picture: Image.Image, path: str | Path) -> dict[str, Tensor]:
@@ -101,7 +132,7 @@ def digit_steps(picture: Image.Image, path: str | Path) -> dict[str, Tensor]:
     if not looks_like_mnist(grey):
         ink = find_ink(grey)
         if ink is None:
-            raise ValueError(f"{path} shows no digit; write one with dark ink on light paper")
+            raise ValueError(NO_DIGIT.format(path=path))
         done |= {"paper": paper(shrink(grey)), "ink": ink, "in its box": fit_into_box(ink)}
         grey = centre(done["in its box"])
     margin = (SIZE - grey.shape[0]) // 2

@@ -1,20 +1,31 @@
-"""How does the short training of notebook 07 go, and how much does it differ from run to run?
+"""How do the short trainings of notebooks 04, 07 and 11 go, and how much do runs differ?
 
-Trains the preset `mnist-cpu` with five seeds and stores the means of ten steps each of its curves,
-and what the finished model draws. Notebook 07 draws the band of these runs under the reader's own
-curve, which has the seed 0. About a quarter of an hour on one core.
+Each is trained with five seeds, and the means of ten steps each of its curves are stored; for
+notebook 07 also what the finished model draws. The notebooks draw the band of these runs under the
+reader's own curve, which has another seed. About twenty minutes on one core, most of it for 07.
 """
 
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import Any
 
+import torch
+
+from ..batching import Batch
+from ..config import ModelConfig, ObjectiveConfig, TrainingConfig
+from ..datasets import captions
+from ..diffusion import block_diffusion_loss
 from ..evaluation import evaluate
 from ..measure.intervals import interval_of
+from ..model import Backbone
 from ..presets import get_preset
 from ..settings import changed
+from ..training import train
+from ..training.loop import fit, step_generator
 from ..training.run import LOG
+from ..vocab import load_vocabulary
 from .runner import Experiment, Lab, Point, main, over_seeds
 
 PRESET, EVERY = "mnist-cpu", 10
@@ -45,8 +56,49 @@ def learn(lab: Lab, preset: str, every: int, prompts: int, guidance: float, seed
     return found
 
 
+def learn_captions(lab: Lab, every: int, steps: int, length: int, seed: int) -> dict:
+    """The curve of the small model of notebook 04, section 7: all captions, in one block each."""
+    vocab = load_vocabulary(0)
+    rows = []
+    for digit, thick, slant in product(range(10), (None, 0, 1), (None, 0, 1, 2)):
+        text = vocab.encode(captions.caption(digit, thick, slant))
+        row = vocab.markup("<role>ASSISTANT</role>") + text + [vocab.eos_id] * length
+        rows.append(row[:length])
+    ids = torch.tensor(rows)  # [120, length]
+    targets = torch.arange(length).expand(len(ids), length) >= 1  # all but the start token
+    torch.manual_seed(seed)
+    width = {"hidden_size": 64, "intermediate_size": 128}
+    heads = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    sizes = {"vocab_size": vocab.size, "block_size": length, **width, **heads}
+    backbone = Backbone(ModelConfig(initializer_range=0.05, **sizes))
+
+    def loss(step: int):
+        generator = step_generator(seed, step)
+        chosen = torch.randint(len(ids), (128,), generator=generator)
+        batch = Batch(ids[chosen], targets[chosen], targets[chosen])
+        return block_diffusion_loss(backbone, batch, vocab, length, ObjectiveConfig(), generator)
+
+    config = changed(TrainingConfig(), steps=steps, learning_rate=3e-3, warmup_steps=10)
+    return {"loss": means([record["loss"] for record in fit(backbone, loss, config)], every)}
+
+
+def learn_painter(lab: Lab, preset: str, every: int, steps: int, seed: int) -> dict:
+    """The curves of the painter of notebook 11, section 5."""
+    lab.note("mnist-tokenizer")
+    short = changed(get_preset(preset), steps=steps, seed=seed)
+    materials = train.read_materials(short, "cpu")
+    painter = train.new_model(short, "cpu", materials.tokenizer)
+    records = fit(painter, train.make_loss(painter, short, materials), short.training)
+    return {name: means([record[name] for record in records], every) for name in PAINTED}
+
+
 SETTINGS = {"preset": PRESET, "every": EVERY, "prompts": PROMPTS, "guidance": GUIDANCE}
+PAINTED = ("velocity", "features")
+PAINTER = {"preset": "mnist-painter", "every": EVERY, "steps": 120}
+CAPTIONS = {"every": EVERY, "steps": 300, "length": 8}
 POINTS = over_seeds(SEEDS, [Point(("runs", PRESET), learn, SETTINGS)])
+POINTS += over_seeds(SEEDS, [Point(("captions", "notebook 04"), learn_captions, CAPTIONS)])
+POINTS += over_seeds(SEEDS, [Point(("painter", "notebook 11"), learn_painter, PAINTER)])
 EXPERIMENT = Experiment(__file__, __doc__, POINTS, {"preset": PRESET, "every": EVERY})
 
 if __name__ == "__main__":

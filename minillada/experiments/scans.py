@@ -1,21 +1,25 @@
-"""How many digits survive being scanned? The bars of reading pictures, measured.
+"""How many digits survive being scanned, and what is refused? The bars of reading pictures.
 
 Test digits become black-on-white scans of 300 px: rotated by up to 5 degrees, under a shadow, with
 noise, stored as JPEG. The 8 x 8 digits of scikit-learn are read as they are. Right is what the
-judge reads, and, beside it, the digit that the shipped model names in its caption.
+judge reads, and, beside it, the digit that the shipped model names in its caption. Photos, words
+and shapes hold no digit: the share of them that is refused.
 """
 
 from __future__ import annotations
 
 import tempfile
+import warnings
 from pathlib import Path
+from string import ascii_lowercase
 
 import numpy
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from ..datasets import captions, mnist
+from ..datasets.cifar10 import load_cifar10_sample
 from ..datasets.pictures import read
 from ..extras.packages import load_package
 from ..measure.intervals import share
@@ -77,6 +81,65 @@ def measure_small(lab: Lab, count: int) -> dict:
     return marks(lab, images, torch.tensor(digits.target[:count]))
 
 
+def measure_photos(lab: Lab, count: int) -> dict:
+    """The first `count` shipped test photos of CIFAR-10."""
+    photos = load_cifar10_sample("test").floats(slice(0, count))
+    pixels = (255 * photos).round().byte().permute(0, 2, 3, 1).numpy()
+    return share_refused([Image.fromarray(photo, "RGB") for photo in pixels])
+
+
+def measure_words(lab: Lab, count: int) -> dict:
+    """Words of random letters, printed."""
+    random, pages = numpy.random.default_rng(0), []
+    for _ in range(count):
+        letters = random.choice(list(ascii_lowercase), random.integers(3, 10))
+        page = Image.new("L", (SIDE, SIDE // 3), 255)
+        font = ImageFont.load_default(int(random.integers(24, 49)))
+        ImageDraw.Draw(page).text((20, 20), "".join(letters), 0, font=font)
+        pages.append(page)
+    return share_refused(pages)
+
+
+def measure_shapes(lab: Lab, count: int) -> dict:
+    """Filled and empty boxes, discs, triangles and zigzags in turn, of random sizes."""
+    random = numpy.random.default_rng(0)
+    return share_refused([shape(number, random) for number in range(count)])
+
+
+def shape(number: int, random: numpy.random.Generator) -> Image.Image:
+    """One of five kinds of shapes, dark on light."""
+    page = Image.new("L", (SIDE, SIDE), 240)
+    pencil = ImageDraw.Draw(page)
+    left, top = random.integers(20, 140, 2).tolist()
+    width, height = random.integers(60, 140, 2).tolist()
+    box = [left, top, left + width, top + height]
+    points = random.integers(10, SIDE - 10, 16).tolist()  # x and y of eight places
+    kind = number % 5
+    if kind == 0:
+        pencil.rectangle(box, fill=30)
+    elif kind == 1:
+        pencil.rectangle(box, outline=30, width=14)
+    elif kind == 2:
+        pencil.ellipse(box, fill=30)
+    elif kind == 3:
+        pencil.polygon(points[:6], fill=30)
+    else:
+        pencil.line(points, fill=30, width=12)
+    return page
+
+
+def share_refused(pages: list[Image.Image]) -> dict:
+    """The share of pictures in which no digit is found, with both ends."""
+    count = 0
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that colours are not read
+        path = Path(folder) / "page.png"
+        for page in pages:
+            page.save(path)
+            count += not bool(read_or_nothing(path).any())
+    return share(count, len(pages)).entries("refused")
+
+
 def read_or_nothing(path: Path) -> Tensor:
     """The picture as the model reads it; black where no digit was found."""
     try:
@@ -109,6 +172,9 @@ ALL = {"degrees": DEGREES, "noise": NOISE, "shadow": SHADOW, "quality": QUALITY}
 POINTS = [
     scans("all together", **ALL),
     Point(("small", "scikit-learn, 8 x 8"), measure_small, {"count": 500}),
+    Point(("nothing", "photos"), measure_photos, {"count": 1000}),
+    Point(("nothing", "words"), measure_words, {"count": 100}),
+    Point(("nothing", "shapes"), measure_shapes, {"count": 100}),
 ]
 FACTS = {"side": SIDE, "bars": {"scans": 0.97, "small": 0.9}}
 EXPERIMENT = Experiment(__file__, __doc__, POINTS, FACTS)

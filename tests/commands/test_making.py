@@ -308,5 +308,4 @@ def test_the_steps_of_reading_are_saved(call, refuse, run, colour_run, picture, 
     assert code == 0 and out
     with Image.open(tmp_path / "steps.png") as image:
         assert image.width > 1000
-    with pytest.warns(UserWarning, match="is grey"):
-        assert "for picture files of digits" in refuse(command, names[0], *words, colour_run)
+    assert "for picture files of digits" in refuse(command, names[0], *words, colour_run)

@@ -1,10 +1,16 @@
-"""The curves that notebook 07 holds a reader's own curve against."""
+"""The curves that notebooks 04, 07 and 11 hold a reader's own curve against."""
 
+from pathlib import Path
+
+import nbformat
 import pytest
+from helpers import needed_cells
 
 from minillada.experiments import normal
 from minillada.experiments.results import load_result
 from minillada.presets import get_preset
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 def test_means_of_whole_windows():
@@ -23,3 +29,27 @@ def test_every_stored_curve_is_as_long_as_the_preset(curve):
     stored = load_result("normal")
     windows = get_preset("mnist-cpu").training.steps // stored["every"]
     assert {len(run[curve]) for run in stored["runs"].values()} == {windows}
+
+
+@pytest.mark.parametrize(
+    ("part", "curves", "steps"),
+    [("captions", ("loss",), 300), ("painter", ("velocity", "features"), 120)],
+)
+def test_the_other_notebooks_have_five_seeds_too(part, curves, steps):
+    runs = load_result("normal")[part]
+    assert len(runs) == 5
+    for run in runs.values():
+        assert {name: len(run[name]) for name in curves} == dict.fromkeys(curves, steps // 10)
+
+
+def test_the_small_model_of_captions_is_that_of_notebook_04():
+    """The same losses, step by step: notebook 04 has the seed 0."""
+    found = normal.learn_captions(None, every=1, steps=2, length=8, seed=0)["loss"]
+    notebook = nbformat.read(NOTEBOOKS / "04_masked_diffusion.ipynb", as_version=4)
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    (training,) = [k for k, source in enumerate(sources) if "records = fit(" in source]
+    sources[training] = sources[training].replace("steps=300", "steps=2").split("history =")[0]
+    namespace: dict = {}
+    for place in needed_cells(sources, [training]):
+        exec(sources[place], namespace)
+    assert [round(record["loss"], 4) for record in namespace["records"]] == found
