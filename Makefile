@@ -21,7 +21,7 @@ export GOMP_SPINCOUNT
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest lab play notebooks editions docs docs-tools slides lint lint-tools clean distclean
+.PHONY: help demo test test-oldest lab play notebooks editions docs docs-tools play-tools slides lint lint-tools clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,8 @@ slides: .venv/installed-docs ## make slides of the notebooks (docs/_build/slides
 lint-tools: .venv/installed-dev
 
 docs-tools: .venv/installed-docs
+
+play-tools: .venv/installed-play
 
 lint: .venv/installed-dev ## check style with ruff, notebooks included, and types with mypy
 	$(BIN)/ruff check

@@ -25,7 +25,7 @@ from minillada.files import checksum
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-DEV = EXTRAS["dev"] + EXTRAS["ablate"] + EXTRAS["docs"]
+DEV = EXTRAS["dev"] + EXTRAS["ablate"] + EXTRAS["docs"] + EXTRAS["play"]
 DECLARED = {canonicalize_name(r.name): r for r in map(Requirement, PROJECT["dependencies"] + DEV)}
 PINS = [
     Requirement(line)

@@ -9,7 +9,15 @@ from typing import Annotated
 from ..course import editions as course_editions
 from ..course import grading
 from ..course.pages import notebook_of
-from .common import LARGEST_SEED, argument, check_range, check_seed, check_writable, option
+from .common import (
+    LARGEST_SEED,
+    argument,
+    check_range,
+    check_seed,
+    check_writable,
+    escaped,
+    option,
+)
 
 
 def grade(
@@ -44,7 +52,10 @@ def grade(
         grading.save_feedback(grades, page, feedback)
     most = len(page.exercises)
     mean = sum(one.points for one in grades) / len(grades)
-    print(f"{len(grades)} submissions, {mean:.1f} of {most} exercises right on average; {csv}")
+    count = f"{len(grades)} submission{'s' if len(grades) > 1 else ''}"
+    print(f"{count}, {mean:.1f} of {most} exercises right on average; {csv}")
+    if left := grading.without_notebook(folder):
+        print(f"no notebook in, so not graded: {', '.join(map(escaped, left))}")
     print(f"the same inputs once more: --seed {chosen}")
 
 

@@ -260,7 +260,11 @@ def about(name: str, solution: bool = False, grade: bool = False, points: int = 
 def save(notebook: dict[str, Any], path: Path) -> None:
     """Write a notebook as nbformat does; its links lead to the same files from the new place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    root = Path(os.path.relpath(NOTEBOOKS.parent.resolve(), path.parent.resolve())).as_posix()
+    home = NOTEBOOKS.parent.resolve()
+    try:
+        root = Path(os.path.relpath(home, path.parent.resolve())).as_posix()
+    except ValueError:  # another drive of Windows
+        root = home.as_uri()
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             source = "".join(cell["source"])

@@ -121,6 +121,16 @@ def submissions(folder: Path, page: Page, number: str) -> list[Submission]:
     return [read(student, path, page) for student, path in found.items()]
 
 
+def without_notebook(folder: Path) -> list[str]:
+    """Names of files and folders that hold no notebook: an instructor must look at them."""
+    left = []
+    for path in sorted(folder.iterdir()):
+        graded = path.suffix == ".ipynb" or any(path.rglob("*.ipynb"))
+        if not graded and not path.name.startswith("."):
+            left.append(path.name)
+    return left
+
+
 def read(student: str, path: Path, page: Page) -> Submission:
     """One notebook, without printed solutions that are still in it."""
     try:
@@ -377,7 +387,8 @@ def grade_all(found: list[Submission], page: Page, limits: Limits, jobs: int = 2
 def save_csv(grades: list[Grade], page: Page, path: Path) -> None:
     """One row a student: points, one column for each exercise, and what is wrong in words."""
     names = [exercise.check for exercise in page.exercises]
-    with atomic(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+    # With a mark at the beginning, Excel sees that names are in UTF-8.
+    with atomic(path) as part, open(part, "w", newline="", encoding="utf-8-sig") as file:
         table = csv.writer(file)
         table.writerow(["student", "points", "of", *names, "feedback", "notes"])
         for one in grades:
@@ -406,7 +417,7 @@ def save_feedback(grades: list[Grade], page: Page, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for one in grades:
         notes = "".join(f"\nNote: {note}" for note in one.notes)
-        text = f"{one.points} of {len(one.marks)} exercises are right.\n\n"
+        text = f"Right: {one.points} of {len(one.marks)} exercises.\n\n"
         name = re.sub(r"[^\w.-]", "_", one.student)
         with atomic(folder / f"{name}.txt") as part:
             part.write_text(f"{text}{feedback_of(one, page)}\n{notes}", encoding="utf-8")

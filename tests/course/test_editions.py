@@ -247,6 +247,18 @@ def test_links_lead_to_the_same_files(tmp_path):
     assert (target.parent / link).resolve() == (pages.NOTEBOOKS.parent / "docs/glossary.md")
 
 
+def test_links_to_another_drive_of_windows(tmp_path, monkeypatch):
+    def relpath(path, start):
+        raise ValueError("path is on mount 'C:', start on mount 'D:'")
+
+    monkeypatch.setattr(editions.os.path, "relpath", relpath)
+    editions.save(
+        {"cells": [editions.markdown("[words](../docs/x.md)", "a")]}, tmp_path / "a.ipynb"
+    )
+    root = pages.NOTEBOOKS.parent.resolve().as_uri()
+    assert f"[words]({root}/docs/x.md)" in (tmp_path / "a.ipynb").read_text(encoding="utf-8")
+
+
 def nbgrader(folder, *words):
     """Call nbgrader in a course folder."""
     programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

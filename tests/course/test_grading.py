@@ -220,13 +220,17 @@ def test_the_command(tmp_path):
     """The whole way, with the notebook as it is handed out."""
     handed_out = editions.student(pages.read_json(pages.notebook_of("08")))
     editions.save(handed_out, tmp_path / "in" / "ann.ipynb")
+    (tmp_path / "in" / "bob").mkdir()
+    for name in ("bob/answers.pdf", "eve.py", ".DS_Store"):  # these two sent something else
+        (tmp_path / "in" / name).write_text("?")
     words = f"grade {tmp_path}/in --notebook 08 --csv {tmp_path}/grades.csv --seed 3 --jobs 1"
     done = subprocess.run(
         [sys.executable, "-m", "minillada", *words.split()], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "1 submissions, 0.0 of" in done.stdout and "--seed 3" in done.stdout
-    (row,) = csv.DictReader((tmp_path / "grades.csv").open(encoding="utf-8"))
+    assert "1 submission, 0.0 of" in done.stdout and "--seed 3" in done.stdout
+    assert "not graded: bob, eve.py\n" in done.stdout
+    (row,) = csv.DictReader((tmp_path / "grades.csv").open(encoding="utf-8-sig"))
     assert row["student"] == "ann" and row["points"] == "0" and "not done yet" in row["feedback"]
     done = subprocess.run(
         [sys.executable, "-m", "minillada", *words.replace("08", "99").split()],
@@ -275,8 +279,9 @@ def test_csv_and_feedback(tmp_path):
         grading.Grade("../bob", ["right"] * 3, ["code cell 3 cannot be read"]),
     ]
     grading.save_csv(grades, page, tmp_path / "grades.csv")
-    rows = list(csv.DictReader((tmp_path / "grades.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((tmp_path / "grades.csv").open(encoding="utf-8-sig")))
     assert [row["points"] for row in rows] == ["2", "3"]
+    assert (tmp_path / "grades.csv").read_bytes().startswith(b"\xef\xbb\xbfstudent,points,")
     assert rows[0]["student"] == "'=ann", "no spreadsheet takes a name for a formula"
     assert rows[0]["check_margin"] == "1" and rows[0]["check_code_count"] == "0"
     assert "Exercise 3 (easy): codes (my_code_count): the sign is wrong" in rows[0]["feedback"]

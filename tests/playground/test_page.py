@@ -140,8 +140,18 @@ def address(tmp_path):
         server.wait(20)
 
 
+def draw_with_keys(view) -> None:
+    """New paper, and on it the same bar once more, without the mouse."""
+    view.locator("canvas.board").focus()
+    view.keyboard.press("Backspace")
+    view.get_by_text("The board is empty").wait_for()
+    for key in ["ArrowUp"] * 7 + [" "] + ["ArrowDown"] * 14 + [" "]:
+        view.keyboard.press(key)
+    view.get_by_text(re.compile("^It is a thi(n|ck) one standing upright")).wait_for()
+
+
 def test_the_page_in_a_real_browser(address, browser, tmp_path):
-    """A digit drawn with the mouse is described, covered and filled in, and captions redraw."""
+    """A digit drawn with the mouse, then with keys, is described, asked about and filled in."""
     view = browser.new_page(viewport={"width": 1400, "height": 1250})
     view.set_default_timeout(120_000)
     view.goto(address)
@@ -161,6 +171,7 @@ def test_the_page_in_a_real_browser(address, browser, tmp_path):
             const pixel = canvas.getContext("2d").getImageData({x}, {y}, 1, 1).data;
             return pixel[3] == 255 && (pixel[0] < 80) == ("{name}" == "board");
         }}""")
+    draw_with_keys(view)
     view.get_by_role("button", name="ask").click()
     view.get_by_text("three", exact=True).wait_for()  # one plus two
     view.get_by_label("cover").select_option("lower half")
