@@ -9,7 +9,7 @@ import numpy
 import pytest
 import torch
 from helpers import mnist_test_images
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from minillada.datasets import pictures
 from minillada.datasets.cifar10 import load_cifar10_sample
@@ -215,7 +215,24 @@ def test_most_photos_show_no_digit(tmp_path):
         except ValueError as error:
             assert "photo.png shows no digit" in str(error)
             refused += 1
-    assert refused >= 24
+    assert refused >= 34
+
+
+@pytest.mark.parametrize("text", ["hello", "seven", "42", "how are\nyou?"])
+def test_words_are_no_digit(tmp_path, text):
+    page = Image.new("L", (300, 120), 250)
+    ImageDraw.Draw(page).text((20, 10), text, 30, font=ImageFont.load_default(48))
+    page.save(tmp_path / "words.png")
+    with pytest.raises(ValueError, match=r"words\.png shows no digit"):
+        pictures.read(tmp_path / "words.png")
+
+
+@pytest.mark.parametrize("number", [3, 4, 8])
+def test_a_printed_digit_is_one(tmp_path, number):
+    page = Image.new("L", (200, 200), 250)
+    ImageDraw.Draw(page).text((60, 30), str(number), 30, font=ImageFont.load_default(120))
+    page.save(tmp_path / "digit.png")
+    assert int(judge().classify(pictures.read(tmp_path / "digit.png")[None])) == number
 
 
 def blank(level):
