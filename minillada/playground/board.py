@@ -49,7 +49,6 @@ class Board:
 
     def __init__(self, changed: Callable[[], None]):
         self.canvas, self.changed = new_canvas("board"), changed
-        self.pen, self.down = (SIDE / 2, SIDE / 2), False
         self.canvas.on_mouse_down(self.begin)
         self.canvas.on_mouse_move(self.move)
         self.canvas.on_mouse_up(self.end)
@@ -63,13 +62,20 @@ class Board:
         put(self.canvas, self.paper)
 
     def clear(self) -> None:
-        """New paper."""
+        """New paper, and the pen above its middle."""
         self.paper = Image.new("L", (SIDE, SIDE), 255)
-        self.blank = True
+        self.pen, self.down, self.blank = (SIDE / 2, SIDE / 2), False, True
         self.canvas.fill_style = "white"
         self.canvas.fill_rect(0, 0, SIDE, SIDE)
 
+    def show_pen(self) -> None:
+        """A ring where the pen is, for those who move it with keys."""
+        self.paint()
+        self.canvas.stroke_style, self.canvas.line_width = PEN, 2
+        self.canvas.stroke_circle(*self.pen, BRUSH / 2)
+
     def begin(self, x: float, y: float) -> None:
+        self.paint()  # the ring of the pen goes
         self.pen, self.down = (x, y), True
         self.stroke(x, y)
 
@@ -103,6 +109,7 @@ class Board:
                 self.stroke(x, y)
             else:
                 self.pen = (x, y)
+                self.show_pen()
         elif key == " " and self.down:
             self.end(*self.pen)
         elif key == " ":

@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import mnist_test_images, tiny_uni
 
-from minillada.playground import page
+from minillada.playground import board, page
 from minillada.tasks.filling import HOLES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +59,10 @@ def test_the_keys_draw_what_the_mouse_draws(playground):
     assert rows == 20
     keys("Backspace", False, False, False)
     assert playground.picture is None and playground.board.blank
+    # A ring shows where the pen is, and belongs to no drawing.
+    keys("ArrowLeft", False, False, False)
+    assert playground.board.pen == (board.SIDE / 2 - board.STEP, board.SIDE / 2)
+    assert playground.board.paper.getextrema() == (255, 255)
 
 
 def test_a_test_digit_is_read_as_it_is(playground):
