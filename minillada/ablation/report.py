@@ -128,9 +128,9 @@ class Report:
             if row["unequal"]:
                 text += f" (≠ {row['unequal']})"
             lines.append(text)
-        lines.append(
-            f"  {len(self.differences)} comparisons, p by the paired t-test and Holm's rule"
-        )
+        several = "s" if len(self.differences) > 1 else ""
+        count = f"{len(self.differences)} comparison{several}"
+        lines.append(f"  {count}, p by the paired t-test and Holm's rule")
         return lines
 
     # --- for machines ----------------------------------------------------------------------------

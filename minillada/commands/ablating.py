@@ -147,7 +147,8 @@ def duration(plan: Plan, launch: Launch, left: list) -> str:
     cores = launch.jobs * (launch.threads or 1)
     total = f"{minutes:.0f} min" if minutes >= 1 else "a minute"
     part = f", {measuring:.0f} of them for measuring" if measuring >= 0.5 else ""
-    return f", about {total} on {cores} cores{part} (timed on a few steps and samples)"
+    on = f"{cores} core{'s' if cores > 1 else ''}"
+    return f", about {total} on {on}{part} (timed on a few steps and samples)"
 
 
 def show(report: Report, as_json: bool) -> None:
