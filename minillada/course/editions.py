@@ -3,6 +3,7 @@
 Notable choices
 - There is one notebook. Each edition is made from it and never edited, so none can be out of date.
 - The student edition keeps every figure, so that it can be read before it is run.
+- A notebook may leave its folder together with the glossary, which lies beside it.
 - Minutes of an exercise follow from its difficulty; common mistakes are the hints of its check.
 - nbgrader wants solution and stub in one cell, with marks between them. What a solution needs
   besides its function (an import, a helper) moves into the function, because everything between
@@ -16,6 +17,7 @@ import copy
 import json
 import os
 import re
+import shutil
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ from .pages import (
 from .worker import is_constant
 
 TEACHING = DATA_DIR.parent / "docs" / "TEACHING.md"
+GLOSSARY = DATA_DIR.parent / "docs" / "glossary.md"
 MINUTES = {"easy": 5, "medium": 15, "hard": 30, "experiment": 45}
 SCHEMA = 3  # of nbgrader's metadata
 TOLD = "**For the instructor.**"
@@ -258,7 +261,10 @@ def about(name: str, solution: bool = False, grade: bool = False, points: int = 
 
 
 def save(notebook: dict[str, Any], path: Path) -> None:
-    """Write a notebook as nbformat does; its links lead to the same files from the new place."""
+    """Write a notebook as nbformat does; its links lead to the same files from the new place.
+
+    But the glossary is expected beside it: students get no other file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     home = NOTEBOOKS.parent.resolve()
     try:
@@ -268,6 +274,7 @@ def save(notebook: dict[str, Any], path: Path) -> None:
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             source = "".join(cell["source"])
+            source = source.replace(f"](../docs/{GLOSSARY.name}", f"]({GLOSSARY.name}")
             cell["source"] = source.replace("](../", f"]({root}/")
     text = json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True)
     with atomic(path) as part:
@@ -287,9 +294,13 @@ def make(
             for_students = student(notebook)
         else:
             for_students = hosted(notebook, path.name, repository)
-        save(for_students, out / "student" / path.name)
-        save(instructor(notebook, path.stem[:2]), out / "instructor" / path.name)
+        made = {
+            out / "student": for_students,
+            out / "instructor": instructor(notebook, path.stem[:2]),
+        }
         if asked(cells_of(notebook)):
-            target = out / "nbgrader" / "source" / path.stem / path.name
-            save(nbgrader(notebook, seed), target)
+            made[out / "nbgrader" / "source" / path.stem] = nbgrader(notebook, seed)
+        for place, edition in made.items():
+            save(edition, place / path.name)
+            shutil.copyfile(GLOSSARY, place / GLOSSARY.name)
     return [path.stem for path in paths]

@@ -232,19 +232,25 @@ def test_nbgrader_source_holds_solutions_between_marks(path):
 def test_all_editions_of_all_notebooks(tmp_path):
     made = editions.make(tmp_path / "editions", seed=1)
     for kind in ("student", "instructor"):
-        stored = sorted(path.stem for path in (tmp_path / "editions" / kind).iterdir())
-        assert stored == made == [path.stem for path in PATHS]
+        folder = tmp_path / "editions" / kind
+        assert sorted(path.stem for path in folder.glob("*.ipynb")) == made
+        # Students who copy this folder have the words, too.
+        assert (folder / "glossary.md").read_bytes() == editions.GLOSSARY.read_bytes()
+        text = (folder / PATHS[0].name).read_text(encoding="utf-8")
+        assert "](glossary.md" in text and "docs/glossary.md" not in text
+    assert made == [path.stem for path in PATHS]
     source = tmp_path / "editions" / "nbgrader" / "source"
     assert sorted(path.name for path in source.iterdir()) == made
+    assert all((source / name / "glossary.md").is_file() for name in made)
     with pytest.raises(FileNotFoundError, match="no notebook"):
         editions.make(tmp_path, seed=1, folder=tmp_path)
 
 
 def test_links_lead_to_the_same_files(tmp_path):
     target = tmp_path / "deep" / "deeper" / "00.ipynb"
-    editions.save({"cells": [editions.markdown("[words](../docs/glossary.md)", "a")]}, target)
-    link = json.loads(target.read_text())["cells"][0]["source"].split("(")[1].rstrip(")")
-    assert (target.parent / link).resolve() == (pages.NOTEBOOKS.parent / "docs/glossary.md")
+    editions.save({"cells": [editions.markdown("[log](../docs/log.md#here)", "a")]}, target)
+    link = json.loads(target.read_text())["cells"][0]["source"].split("(")[1].split("#")[0]
+    assert (target.parent / link).resolve() == (pages.NOTEBOOKS.parent / "docs/log.md")
 
 
 def test_links_to_another_drive_of_windows(tmp_path, monkeypatch):
