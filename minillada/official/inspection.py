@@ -113,8 +113,10 @@ def indexed_shapes(path: Path) -> tuple[Shapes, list[str]]:
             size += stored.end - stored.begin
             if stored.key in found:
                 faults.append(f"{stored.key} stands twice")
-            elif where.get(stored.key) != name:
-                faults.append(f"{stored.key} of {name} is not in {INDEX}, or under another file")
+            elif stored.key not in where:
+                faults.append(f"{stored.key} of {name} is not in {INDEX}")
+            elif where[stored.key] != name:
+                faults.append(f"{stored.key} is in {name}, not where {INDEX} says")
             found[stored.key] = stored.shape
     total = read_json(path).get("metadata", {}).get("total_size", size)
     if total != size and not faults:

@@ -18,7 +18,13 @@ WAYS = {
     "whole": {},
     "parts by turns": {"offload": True},
     "experts from files": {"experts_on_gpu": 2, "offload": True},
+    "experts in 8 bits": {"bits": 8},
 }
+
+
+def story(parts):
+    """Texts, and the bytes of images."""
+    return [part if isinstance(part, str) else part.tobytes() for part in parts]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -35,9 +41,13 @@ def test_official_calls(checkpoint, monkeypatch, way):
             results.append(model.draw("a fox", size=(64, 32), steps=2).tobytes())
             edited = model.edit(photo, "make it red", steps=2, guidance_image=1.5, painter="normal")
             results.append(edited.tobytes())
+            text, image = model.think_and_draw("meow", size=32, steps=2, length=40)
+            results += [text, image.tobytes()]
+            results += story(model.interleave("tell", size=32, steps=2, length=40, images=1))
         return results
 
-    expected = compute("cpu")
+    rounded = {"bits": WAYS[way].get("bits")}
+    expected = compute("cpu", **rounded)
     with PretendDevice("cuda") as pretended:
         assert compute("cuda", **WAYS[way]) == expected
         assert pretended.calls > 1000
