@@ -96,6 +96,8 @@ def opens(command: Callable[..., None]) -> Callable[..., None]:
     # By name: so an argument without a default may follow one with a default.
     by_name = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in parameters.values()]
     vars(run)["__signature__"] = Signature(by_name)
+    # The site would look for these parameters in the source of the command, where they are not.
+    del vars(run)["__wrapped__"]
     return run
 
 
