@@ -24,10 +24,11 @@ SETTINGS = {
 }
 
 
-@pytest.fixture
-def lab(tmp_path):
-    """The address of a JupyterLab that shows the folder `tmp_path / "shown"`."""
-    shown, home = tmp_path / "shown", tmp_path / "home"
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """The address of a JupyterLab, and the folder that it shows."""
+    place = tmp_path_factory.mktemp("lab")
+    shown, home = place / "shown", place / "home"
     shown.mkdir()
     for name, values in SETTINGS.items():
         path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
@@ -46,11 +47,11 @@ def lab(tmp_path):
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
         "PYTHONPATH": str(NOTEBOOKS.parent),
     }
-    with open(tmp_path / "log", "wb") as log:
+    with open(place / "log", "wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | private)
     try:
-        wait_for(f"http://127.0.0.1:{port}/api/status?token={TOKEN}", server, tmp_path / "log")
-        yield f"http://127.0.0.1:{port}"
+        wait_for(f"http://127.0.0.1:{port}/api/status?token={TOKEN}", server, place / "log")
+        yield f"http://127.0.0.1:{port}", shown
     finally:
         server.terminate()
         server.wait(30)
@@ -70,14 +71,15 @@ def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
 
 
 @pytest.fixture
-def run_all(lab, browser, tmp_path):
+def run_all(lab, browser):
     """Open a notebook, run all of its cells, and return the page."""
+    address, shown = lab
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.set_default_timeout(90_000)  # milliseconds: the machine may be busy
 
     def open_and_run(path: Path):
-        shutil.copy(path, tmp_path / "shown" / path.name)
-        page.goto(f"{lab}/lab/tree/{path.name}?token={TOKEN}&reset")
+        shutil.copy(path, shown / path.name)
+        page.goto(f"{address}/lab/tree/{path.name}?token={TOKEN}&reset")
         idle = "document.querySelector('#jp-main-statusbar')?.textContent.includes('| Idle')"
         page.wait_for_function(idle)
         page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
