@@ -57,9 +57,9 @@ DRILLS = (
 # Where there are most wordings to learn, there are more examples: questions, edits and sums.
 WORDINGS = (
     ("draw", 2.0), ("describe", 2.0), ("digit", 4.0), ("thickness", 1.5), ("slant", 4.0),
-    ("parity", 1.5), ("compare", 5.0), ("edit_operation", 7.0), ("edit_turn", 4.0),
-    ("edit_digit", 10.0), ("multi_reference", 3.0), ("interleave", 2.5), ("arithmetic", 4.0),
-    ("sum_direct", 0.5), ("sum_thinking", 6.0), ("count_on", 3.0), ("repeat", 1.5), ("go_on", 4.0),
+    ("parity", 1.5), ("compare", 6.0), ("edit_operation", 10.0), ("edit_turn", 5.0),
+    ("edit_digit", 9.0), ("multi_reference", 3.5), ("interleave", 4.0), ("arithmetic", 4.0),
+    ("sum_direct", 0.5), ("sum_thinking", 5.0), ("count_on", 4.0), ("repeat", 2.0), ("go_on", 7.0),
 )  # fmt: skip
 
 FIRST = changed(

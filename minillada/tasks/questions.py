@@ -31,6 +31,13 @@ QUESTIONS = {
             "tell me the digit.",
             "say which digit this is.",
             "read the digit.",
+            "read this digit.",
+            "name the number.",
+            "which number is this?",
+            "what number is shown in the image?",
+            "which digit is written here?",
+            "what does the image show?",
+            "recognise the digit.",
         ),
         new=(
             "which digit is it?",

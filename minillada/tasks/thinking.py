@@ -31,6 +31,12 @@ SUM = Wordings(
         "what is {a} plus {b}? draw it",
         "show me the sum of {a} and {b}",
         "paint the sum of {a} and {b}",
+        "show the result of {a} plus {b}",
+        "show {a} + {b}",
+        "paint the result of {a} + {b}",
+        "how much is {a} plus {b}? draw it",
+        "compute {a} plus {b}, then draw it",
+        "add {a} to {b} and draw it",
         "the sum of {a} and {b}",
     ),
     new=(

@@ -159,7 +159,7 @@ def test_an_operation_is_the_one_that_is_asked_for(make):
     words = {
         "make it thicker": ("thick", "bold"), "make it thinner": ("thin", "fine"),
         "mirror it": ("mirror", "flip", "reflect"), "rotate it": ("rotate", "turn"),
-        "invert it": ("invert", "negative", "black"), "shift it left": ("left",),
+        "invert it": ("invert", "negative", "black", "colours"), "shift it left": ("left",),
         "shift it right": ("right",), "shift it up": (" up",), "shift it down": (" down",),
     }  # fmt: skip
     assert words.keys() == edits.OPERATIONS.keys() == editing.OPERATION_WORDINGS.keys()
