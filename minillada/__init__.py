@@ -22,8 +22,12 @@ __version__ = "0.1.0"
 __all__ = ["PRESETS", "SamplingConfig", "Uni", "best_device", "get_preset", "load"]
 
 
+# Imported when they are first named: few readers need them.
+LATE = {"official": ".official", "pictures": ".datasets.pictures"}
+
+
 def __getattr__(name: str) -> ModuleType:
-    """`minillada.official` is imported when it is first named: few readers need it."""
-    if name == "official":
-        return importlib.import_module(".official", __name__)
+    """`minillada.official.load(…)`, `minillada.pictures.read(…)`."""
+    if name in LATE:
+        return importlib.import_module(LATE[name], __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

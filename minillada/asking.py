@@ -126,7 +126,7 @@ def read_image(image: Tensor | numpy.ndarray) -> Tensor:
     kind = getattr(image, "dtype", type(image).__name__)
     raise ValueError(
         f"images are tensors or arrays of floats in [0, 1] or of bytes, got {kind}; "
-        "`minillada.datasets.pictures.read` reads picture files"
+        "`minillada.pictures.read` reads picture files"
     )
 
 

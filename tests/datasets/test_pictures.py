@@ -11,6 +11,7 @@ import torch
 from helpers import mnist_test_images
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+import minillada
 from minillada.datasets import pictures
 from minillada.datasets.cifar10 import load_cifar10_sample
 from minillada.experiments import scans
@@ -148,6 +149,12 @@ def test_a_camera_says_how_it_was_held(tmp_path, orientation, turn):
         digit(i).transpose(turn).save(tmp_path / "turned.png", exif=exif)
         expected = mnist_test_images().floats([i])[0]
         assert torch.allclose(pictures.read(tmp_path / "turned.png"), expected, atol=1e-6)
+
+
+def test_the_package_reads_pictures_by_a_short_name(tmp_path):
+    digit(0).save(tmp_path / "digit.png")
+    image = minillada.pictures.read(tmp_path / "digit.png")
+    assert torch.equal((image * 255).round().byte(), mnist_test_images().pixels[0])
 
 
 def test_steps_of_preparing():
