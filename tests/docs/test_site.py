@@ -61,9 +61,11 @@ def test_the_site_can_show_the_defaults_of_every_command(path):
     app = SimpleNamespace(config=SimpleNamespace(autodoc_preserve_defaults=True))
     for command in list(vars(module).values()):
         if inspect.isfunction(command) and command.__module__ == module.__name__:
+            attributes = dict(vars(command))
             preserve_defaults.update_defvalue(app, command, False)
-            # Typer would read what Sphinx has left here, in all tests that follow.
-            vars(command).pop("__signature__", None)
+            # Typer would read the signature that Sphinx leaves here, in all tests that follow.
+            vars(command).clear()
+            vars(command).update(attributes)
 
 
 def test_every_page_of_the_site_is_in_its_contents():
