@@ -21,7 +21,7 @@ export GOMP_SPINCOUNT
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest lab play notebooks editions docs docs-tools play-tools slides lint lint-tools clean distclean
+.PHONY: help demo test test-oldest lab play notebooks editions docs docs-tools official-tools play-tools slides lint lint-tools clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ help: ## list the targets
 
 .venv/installed-docs: .venv/installed
 	$(INSTALL) -e ".[docs]" -c constraints.txt
+	@touch $@
+
+.venv/installed-official: .venv/installed
+	$(INSTALL) -e ".[official]" -c constraints.txt
 	@touch $@
 
 .venv/installed-play: .venv/installed
@@ -89,6 +93,8 @@ slides: .venv/installed-docs ## make slides of the notebooks (docs/_build/slides
 lint-tools: .venv/installed-dev
 
 docs-tools: .venv/installed-docs
+
+official-tools: .venv/installed-official
 
 play-tools: .venv/installed-play
 
