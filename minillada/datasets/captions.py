@@ -34,7 +34,7 @@ def stroke_width(images: Tensor) -> Tensor:
     is 2 · area / boundary. The area is the sum of intensities; the boundary length is the total
     variation. Both count grey edge pixels by their share of ink.
     """
-    # Edges are sharpened first, at twice the resolution. Otherwise blur, which every decoder adds,
+    # Edges are sharpened first, at twice the resolution. Otherwise blur, which our decoder adds,
     # would be measured as thickness.
     images = F.interpolate(images, scale_factor=2, mode="bilinear", align_corners=False)
     images = (2 * images - 0.5).clamp(0, 1)  # twice the contrast around mid-grey
