@@ -80,6 +80,8 @@ class PainterConfig(Config):
     width: int = Field(32, ge=8, le=65_536)  # channels of the outer level; the inner has twice
     condition_width: int = Field(64, ge=8, le=65_536)  # channels of codes and of time
     feature_weight: float = Field(1.0, ge=0)  # of a loss on the features of `Preset.teacher`
+    # Of a loss on how the features of a batch are spread; turbo painters only.
+    spread_weight: float = Field(0.0, ge=0)
     blocks: int = Field(1, ge=1, le=100)  # on the way down and up; the inner level has twice
     turbo: bool = False  # paints with `flow.jumps`, not with `flow.euler`
     painting_steps: int = Field(50, ge=1, le=10_000)  # if not said otherwise

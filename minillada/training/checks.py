@@ -116,6 +116,10 @@ def check_painter(preset: Preset, tokenizer: ImageTokenizer, source: Painter | N
             )
     if model.turbo and source is None:
         raise ValueError(f"{preset.name} is distilled; name its painter with --set source=NAME")
+    if model.spread_weight and not model.turbo:
+        raise ValueError("only turbo painters learn how pictures spread; set spread_weight to 0")
+    if model.spread_weight and preset.training.batch_size < 2:
+        raise ValueError("one picture has no spread; set batch_size to 2 or more")
 
 
 def check_context(preset: Preset, vocab: Vocabulary, pool: Pool, grid: int) -> None:

@@ -4,15 +4,20 @@ Notable choices
 - The error of the velocity is the error of the picture over 1 - t. Times are uniform.
 - A classifier that is not the judge compares features of what the painter says and of the picture.
   Squared error alone forgives a painter everything that is small, whatever it means.
+- Where many pictures have the same codes, the best single answer is their mean, which is blurred:
+  it looks like none of them. A turbo painter may also be asked that its pictures, all together, are
+  spread like real ones (`energy_distance`).
 - No average of the weights is kept: the learning rate falls to almost nothing, which has much the
   same effect.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import PainterConfig, Preset
@@ -64,19 +69,54 @@ class Lesson:
         return Example(2 * shown - 1, noise, codes, sketch)
 
     def features(self, pictures: Tensor) -> list[Tensor]:
-        """What the classifier's stages make of pictures in [-1, 1], `[B, F]`; [] without one."""
+        """What the classifier's stages make of pictures in [-1, 1], `[B, C, places]`; or []."""
         if self.classifier is None:
             return []
-        return [stage.flatten(1).float() for stage in self.classifier.stages((pictures + 1) / 2)]
+        stages = self.classifier.stages((pictures + 1) / 2)
+        return [stage.reshape(*stage.shape[:2], -1).float() for stage in stages]
 
-    def feature_error(self, said: Tensor, wanted: Tensor) -> Tensor:
-        """How far features of pictures in [-1, 1] are apart, 1 being as far as nothing at all."""
-        error = torch.zeros((), device=said.device)
+    def errors(self, said: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """How far features of pictures in [-1, 1] are apart: of each picture, and of all together.
+
+        The first is 1 for what is as far away as nothing at all. The second is 0 on average if both
+        are spread alike.
+        """
+        error = spread = torch.zeros((), device=said.device)
         with torch.no_grad():
             right = self.features(wanted)
         for a, b in zip(self.features(said), right):
-            error = error + (a - b).square().mean() / b.square().mean()
-        return error / max(len(right), 1)
+            error = error + (a - b).square().mean() / b.square().mean() / len(right)
+            if self.model.spread_weight:
+                # Means over the places of a picture, so large differences of few do not count more.
+                spread = spread + energy_distance(a.mean(-1), b.mean(-1)) / len(right)
+        return error, spread
+
+
+def moved(pictures: Tensor, generator: torch.Generator, most: int = 3) -> Tensor:
+    """Pictures `[B, C, H, W]`, all moved by the same random pixels; what enters mirrors the border.
+
+    A painter that pleases the classifier with a pattern pleases it at one position only.
+    """
+    down, right = torch.randint(0, 2 * most + 1, (2,), generator=generator).tolist()
+    height, width = pictures.shape[-2:]
+    padded = F.pad(pictures, (most,) * 4, mode="reflect")
+    return padded[..., down : down + height, right : right + width]
+
+
+def energy_distance(a: Tensor, b: Tensor) -> Tensor:
+    """How differently features `[N, F]` and `[M, F]` are spread.
+
+    It is 2 E|a - b| - E|a - a'| - E|b - b'|: 0 on average if both come from one distribution,
+    larger if not (Székely and Rizzo 2013, doi 10.1016/j.jspi.2013.03.018). Lengths are in units of
+    the spread of b, over the root of F. N and M are 2 or more.
+    """
+    scale = (b.std(0) + 1e-4) * b.shape[1] ** 0.5
+    a, b = a / scale, b / scale
+    # Products of matrices would be faster, and wrong for rows that are nearly equal.
+    apart = functools.partial(torch.cdist, compute_mode="donot_use_mm_for_euclid_dist")
+    # A row and itself have distance 0 and are no pair.
+    inside = [apart(rows, rows).sum() / (len(rows) * (len(rows) - 1)) for rows in (a, b)]
+    return 2 * apart(a, b).mean() - inside[0] - inside[1]
 
 
 def painter_loss(painter: Painter, lesson: Lesson) -> Loss:
@@ -89,7 +129,7 @@ def painter_loss(painter: Painter, lesson: Lesson) -> Loss:
         said = painter(mix(picture, noise, t), t, codes, sketch)
         squared = (said - picture).square().mean((1, 2, 3))  # [B]
         velocity = (squared / (1 - t).clamp_min(NEAREST).square()).mean()
-        features = lesson.feature_error(said, picture)
+        features, _ = lesson.errors(said, picture)
         metrics = {"velocity": float(velocity.detach()), "features": float(features.detach())}
         return velocity + lesson.model.feature_weight * features, metrics
 
@@ -116,9 +156,11 @@ def turbo_loss(painter: Painter, source: Painter, lesson: Lesson) -> Loss:
         wanted = consistency_target(student, teacher, x, now, then, SUBSTEPS)
         said = painter(x, now, codes, sketch)
         squared = (said - wanted).square().mean()
-        # 2. the features
-        features = lesson.feature_error(said, picture)
-        metrics = {"squared": float(squared.detach()), "features": float(features.detach())}
-        return squared + lesson.model.feature_weight * features, metrics
+        # 2. the features, of each picture and of all of them
+        features, spread = lesson.errors(*moved(torch.cat([said, picture]), generator).chunk(2))
+        parts = {"squared": squared, "features": features, "spread": spread}
+        metrics = {name: float(part.detach()) for name, part in parts.items()}
+        model = lesson.model
+        return squared + model.feature_weight * features + model.spread_weight * spread, metrics
 
     return loss

@@ -10,11 +10,12 @@ from minillada.presets import get_preset
 from minillada.settings import changed
 from minillada.training import train
 from minillada.training.loop import fit
-from minillada.training.painters import Lesson, painter_loss, turbo_loss
+from minillada.training.painters import Lesson, energy_distance, painter_loss, turbo_loss
 from minillada.vq import ImageTokenizer
 
 PRESET = changed(get_preset("mnist-painter"), batch_size=4, steps=3, width=8, condition_width=8)
 TURBO = changed(PRESET, turbo=True, painting_steps=4)
+SPREAD = changed(TURBO, spread_weight=4.0)
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +60,33 @@ def test_some_batches_lack_codes_and_some_images_are_mirrored(tokenizer, images)
 def test_equal_pictures_have_no_feature_error_and_others_have_one(tokenizer, images, teacher):
     lesson = Lesson(PRESET, tokenizer, images, teacher)
     picture, other = 2 * images.floats(slice(0, 4)) - 1, 2 * images.floats(slice(4, 8)) - 1
-    assert lesson.feature_error(picture, picture) == 0 < lesson.feature_error(other, picture)
+    assert lesson.errors(picture, picture)[0] == 0 < lesson.errors(other, picture)[0]
     # Without a classifier nothing is added to a loss.
-    assert Lesson(PRESET, tokenizer, images, None).feature_error(other, picture) == 0
+    assert Lesson(PRESET, tokenizer, images, None).errors(other, picture)[0] == 0
 
 
-@pytest.mark.parametrize("preset", [PRESET, TURBO])
+def test_the_energy_distance_is_that_of_its_formula():
+    a, b = torch.randn(5, 3, generator=generator()), torch.randn(7, 3, generator=generator()) + 1
+    x, y = a / b.std(0) / 3**0.5, b / b.std(0) / 3**0.5
+    between = [(p - q).norm() for p in x for q in y]
+    inside = [[(p - q).norm() for p in z for q in z if p is not q] for z in (list(x), list(y))]
+    wanted = 2 * sum(between) / 35 - sum(inside[0]) / 20 - sum(inside[1]) / 42
+    torch.testing.assert_close(energy_distance(a, b), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_spread_alike_has_no_energy_distance_and_a_blurred_mean_has_one():
+    a, b = torch.randn(2, 2000, 4, generator=generator())
+    assert abs(energy_distance(a, b)) < 0.01
+    # The single best answer to all of b is its mean. It has the least squared error, and no spread.
+    assert energy_distance(b.mean(0).expand_as(b), b) > 0.3
+    assert energy_distance(a + 1, b) > 0.3
+    # Where rows are equal, a distance has no slope; the gradient stays a number.
+    same = torch.zeros(4, 4, requires_grad=True)
+    energy_distance(same, b[:4]).backward()
+    assert same.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("preset", [PRESET, TURBO, SPREAD])
 def test_both_losses_fall_and_reach_every_weight(preset, tokenizer, images, teacher):
     torch.manual_seed(0)
     painter, source = Painter(preset.model), Painter(PRESET.model).eval()
@@ -100,6 +122,11 @@ def test_a_painter_starts_from_the_codebook_and_a_turbo_painter_from_its_source(
         ({"grid": 8}, "grid of the painter is 8, but mnist-tokenizer has 4; set grid to 4"),
         ({"codebook_size": 9}, "codebook_size of the painter is 9, but mnist-tokenizer has 512"),
         ({"turbo": True}, "is distilled; name its painter with --set source=NAME"),
+        ({"spread_weight": 1.0}, "only turbo painters learn how pictures spread"),
+        (
+            {"turbo": True, "source": "mnist-painter", "spread_weight": 1.0, "batch_size": 1},
+            "one picture has no spread; set batch_size to 2 or more",
+        ),
         ({"dataset": "cifar10"}, "channels is 1, but the images have 3"),
     ],
 )
