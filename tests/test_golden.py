@@ -52,7 +52,7 @@ VIEWS = dict(
 RUNS = {
     "mnist-judge": ("mnist-judge", {}),
     "mnist-uni-tokenizer": ("mnist-uni-tokenizer", {}),
-    "mnist-uni": ("mnist-uni", {}),
+    "mnist-uni-drills": ("mnist-uni-drills", {}),
     "mnist-cpu": ("mnist-cpu", MIX),
     "mnist-cpu, views": ("mnist-cpu", MIX | VIEWS),
     "mnist-cpu, packed": ("mnist-cpu", MIX | dict(pack_length=160, objective="uniform")),

@@ -76,7 +76,7 @@ def measure(
     run = start
     if mixture is not None:
         settings = {"steps": steps, "mixture": mixture, "held_out": held_out, "bfloat16": True}
-        run = str(lab.train(changed(get_preset("mnist-uni"), **settings), start=start))
+        run = str(lab.train(changed(get_preset("mnist-uni-drills"), **settings), start=start))
     uni = lab.load(run)
     return {
         "thoughts": {order: think(uni, config) for order, config in ORDERS.items()},

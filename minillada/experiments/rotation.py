@@ -32,7 +32,7 @@ TASKS = ["edit_operation", "edit_operation_new_wording"]
 def copy(lab: Lab, theta: float, share: float, steps: int, samples: int, seed: int) -> dict:
     """Nats of masked tokens while training, and the exact edits that the finished model makes."""
     preset = changed(
-        get_preset("mnist-uni"),
+        get_preset("mnist-uni-drills"),
         hidden_size=128,
         num_hidden_layers=4,
         intermediate_size=352,

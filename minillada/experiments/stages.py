@@ -1,4 +1,4 @@
-"""When is each task learned? Every task through the stages of `mnist-uni`.
+"""When is each task learned? Every task through the stages of `mnist-uni`, all but the last.
 
 Trains the stages as data/README.md does, keeps the weights every 1,000 steps and marks them. Some
 hours on one core; notebook 10 shows the result.
@@ -19,7 +19,7 @@ STAGES = (
     "mnist-uni-instruct",
     "mnist-uni-reason",
     "mnist-uni-style",
-    "mnist-uni",
+    "mnist-uni-drills",
 )
 
 

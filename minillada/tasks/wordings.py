@@ -2,8 +2,8 @@
 
 Notable choices
 - `plain` are the oldest wordings. Evaluations ask the first of them, the text pieces were learned
-  from them, and the stages up to `mnist-uni` train only them.
-- `more` are trained by the stage `mnist-uni-wordings`, half of them with polite words around them.
+  from them, and the stages up to `mnist-uni-drills` train only them.
+- `more` are trained by the stage `mnist-uni`, half of them with polite words around them.
 - `new` are never trained, and the polite words around them neither. They show whether words are
   understood, or recognised as a whole.
 """

@@ -238,7 +238,7 @@ def start_from(
         tensors = transfer.translated(tensors, new_tensors, vocabs, codebooks)
     checkpoint.load_tensors(module, tensors, checkpoint.resolve(start))
     # The history is nested: the start may itself have started from another run.
-    history = {key: info[key] for key in ("command", "training", "start") if key in info}
+    history = {key: info[key] for key in ("command", "training", "start", "merged") if key in info}
     return {"start": history, "start_sha256": info["sha256"]}
 
 
