@@ -49,7 +49,7 @@ def check_jump(chance: Chance) -> Cases:
         yield Case((picture, fresh, then), right, mistakes)
 
 
-@exercise("correct: twice the work in a step, and an error that falls with its square")
+@exercise("correct: twice the work in a step, but twice the steps leave a quarter of the error")
 def check_heun(chance: Chance) -> Cases:
     """`function(velocity, noise, steps) -> end`: Heun's method from t = 0 to 1.
 
