@@ -69,11 +69,12 @@ class Lesson:
         return Example(2 * shown - 1, noise, codes, sketch)
 
     def features(self, pictures: Tensor) -> list[Tensor]:
-        """What the classifier's stages make of pictures in [-1, 1], `[B, C, places]`; or []."""
+        """What the classifier's stages make of pictures in [-1, 1], `[B, C, h, w]` each; or []."""
         if self.classifier is None:
             return []
         stages = self.classifier.stages((pictures + 1) / 2)
-        return [stage.reshape(*stage.shape[:2], -1).float() for stage in stages]
+        # The last stage has no places.
+        return [stage.reshape(*stage.shape, *(1,) * (4 - stage.ndim)).float() for stage in stages]
 
     def errors(self, said: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         """How far features of pictures in [-1, 1] are apart: of each picture, and of all together.
@@ -84,12 +85,22 @@ class Lesson:
         error = spread = torch.zeros((), device=said.device)
         with torch.no_grad():
             right = self.features(wanted)
-        for a, b in zip(self.features(said), right):
+        found = self.features(said)
+        for a, b in zip(found, right):
             error = error + (a - b).square().mean() / b.square().mean() / len(right)
-            if self.model.spread_weight:
-                # Means over the places of a picture, so large differences of few do not count more.
-                spread = spread + energy_distance(a.mean(-1), b.mean(-1)) / len(right)
+        if self.model.spread_weight:
+            # Pixels and their squares, too: a classifier hardly sees a contrast that is too strong.
+            found.append(torch.cat([said, said.square()], 1))
+            right.append(torch.cat([wanted, wanted.square()], 1))
+            for a, b in zip(found, right):
+                spread = spread + energy_distance(quarters(a), quarters(b)) / len(right)
         return error, spread
+
+
+def quarters(features: Tensor) -> Tensor:
+    """The means of features `[B, C, h, w]` over the quarters of a picture, `[B, F]`."""
+    sides = [min(side, 2) for side in features.shape[-2:]]
+    return F.adaptive_avg_pool2d(features, sides).flatten(1)
 
 
 def moved(pictures: Tensor, generator: torch.Generator, most: int = 3) -> Tensor:

@@ -10,7 +10,14 @@ from minillada.presets import get_preset
 from minillada.settings import changed
 from minillada.training import train
 from minillada.training.loop import fit
-from minillada.training.painters import Lesson, energy_distance, painter_loss, turbo_loss
+from minillada.training.painters import (
+    Lesson,
+    energy_distance,
+    moved,
+    painter_loss,
+    quarters,
+    turbo_loss,
+)
 from minillada.vq import ImageTokenizer
 
 PRESET = changed(get_preset("mnist-painter"), batch_size=4, steps=3, width=8, condition_width=8)
@@ -84,6 +91,27 @@ def test_what_is_spread_alike_has_no_energy_distance_and_a_blurred_mean_has_one(
     same = torch.zeros(4, 4, requires_grad=True)
     energy_distance(same, b[:4]).backward()
     assert same.grad.isfinite().all()
+
+
+def test_quarters_are_means_over_halves_of_both_sides():
+    x = torch.randn(2, 3, 4, 6, generator=generator())
+    wanted = [x[:, :, i : i + 2, j : j + 3].mean((2, 3)) for i in (0, 2) for j in (0, 3)]
+    torch.testing.assert_close(quarters(x).view(2, 3, 4), torch.stack(wanted, -1))
+    assert torch.equal(quarters(x[:, :, :1, :1]), x[:, :, 0, 0])  # a feature without places
+
+
+def test_a_contrast_that_is_too_strong_is_seen_in_the_spread(tokenizer, images, teacher):
+    lesson = Lesson(SPREAD, tokenizer, images, teacher)
+    picture = 2 * images.floats(slice(0, 16)) - 1
+    assert (
+        lesson.errors(picture, picture)[1] < lesson.errors((1.5 * picture).clamp(-1, 1), picture)[1]
+    )
+
+
+def test_a_batch_is_moved_as_a_whole():
+    numbers = torch.arange(64.0).view(1, 1, 8, 8)
+    pair = moved(torch.cat([numbers, numbers + 100]), generator())
+    assert torch.equal(pair[0] + 100, pair[1]) and pair.shape == (2, 1, 8, 8)
 
 
 @pytest.mark.parametrize("preset", [PRESET, TURBO, SPREAD])
