@@ -99,8 +99,8 @@ class Lesson:
 
 def quarters(features: Tensor) -> Tensor:
     """The means of features `[B, C, h, w]` over the quarters of a picture, `[B, F]`."""
-    sides = [min(side, 2) for side in features.shape[-2:]]
-    return F.adaptive_avg_pool2d(features, sides).flatten(1)
+    height, width = features.shape[-2:]
+    return F.adaptive_avg_pool2d(features, (min(height, 2), min(width, 2))).flatten(1)
 
 
 def moved(pictures: Tensor, generator: torch.Generator, most: int = 3) -> Tensor:
