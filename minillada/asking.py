@@ -101,6 +101,8 @@ def knows_a_word(vocab: Vocabulary, text: str) -> bool:
     word falls apart into single letters. The rule holds for nearly all training texts; words that
     it would miss stand in `LATER_WORDS`.
     """
+    if vocab.numerals and re.search(r"\b[0-9]+\b", text):
+        return True
     # `\w` without digits and `_` is a letter of any alphabet.
     for word in re.findall(r"[^\W\d_]{3,}", text):
         # Some words are whole pieces only at the start of a text, others only after a space.

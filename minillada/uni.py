@@ -217,5 +217,6 @@ def load(
         )
     text = info.get("text", "mnist-text")
     vocab = load_vocabulary(len(tokenizer.embedding), text, info.get("text_sha256"))
+    vocab.numerals = info.get("training", {}).get("data", {}).get("many_wordings", False)
     # The tokenizer stays in float32: rounding could change which code is the nearest.
     return Uni(backbone.to(dtype), tokenizer, vocab, info).eval()

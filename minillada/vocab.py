@@ -75,6 +75,7 @@ class Vocabulary:
     """Text and image codes as integers: the pieces of a BPE, then `codebook_size` image codes."""
 
     small_letters = True  # whether models with this vocabulary know small letters only
+    numerals = False  # whether the model was trained on numbers as numerals; `uni.load` sets it
 
     def __init__(self, tokenizer: TextTokenizer, codebook_size: int):
         # Two copies of the pieces: one reads special tokens as such, the other as plain text.

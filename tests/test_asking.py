@@ -10,6 +10,7 @@ import torch
 from helpers import mnist_test_images, real_images, tiny_tokenizer
 from PIL import Image
 
+import minillada
 from minillada.asking import (
     check_learned,
     knows_a_word,
@@ -73,6 +74,21 @@ def test_what_was_trained_gives_no_warning(name, pool):
     for _ in range(100):
         text = TASKS[name].make(Source(pool, rng, varied=True)).user[-1]
         assert knows_a_word(vocab, text)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_many_wordings_give_no_warning_where_they_were_trained(name, pool):
+    vocab, rng = load_vocabulary(512, "mnist-uni-text"), Random(0)
+    vocab.numerals = True
+    for _ in range(200):
+        text = TASKS[name].make(Source(pool, rng, many_wordings=True)).user[-1]
+        assert knows_a_word(vocab, text)
+
+
+def test_numerals_are_known_to_models_that_learned_them():
+    assert minillada.load("mnist-uni").vocab.numerals
+    vocab = minillada.load("mnist").vocab
+    assert not vocab.numerals and not knows_a_word(vocab, "a 7")
 
 
 @pytest.mark.parametrize("text", ["hello world", "a cat", "banana", "qwerty", "sieben", "ein haus"])
