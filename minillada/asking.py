@@ -99,7 +99,7 @@ def knows_a_word(vocab: Vocabulary, text: str) -> bool:
 
     Pieces are the parts of words that the vocabulary learned from the training texts. A strange
     word falls apart into single letters. The rule holds for nearly all training texts; words that
-    it would miss stand in `LATER_WORDS`.
+    it would miss stand in `LATER_WORDS`. Numerals count if the model learned them.
     """
     if vocab.numerals and re.search(r"\b[0-9]+\b", text):
         return True
