@@ -12,8 +12,8 @@ Notable choices
 - Our prefix cache is exact and holds finished blocks only, so each block chooses anew from all of
   it, at no cost.
 - A modality with fraction 1 is pinned: its importance is infinite. The released code sets infinity
-  *before* it divides by the mean norm. The mean is then infinite, every other norm turns into 0,
-  and only the confidence ranks. `pin_slip` repeats that.
+  in place of the norm, *before* it takes the mean. The mean is then infinite, every other norm
+  turns into 0, and only the confidence ranks. `pin_slip` repeats that.
 - The spine knows nothing of this file: `sampler.generate(..., cache=Sprint(...))`.
 """
 
