@@ -5,8 +5,8 @@ Notable choices
   fills in the masked rest (`answer` in `sampler.generate`). So what is shown stays, to the token.
 - The borders of blocks are moved (`gather`), so that the masked part sees all that is shown. If
   nothing is shown, this is drawing, and the borders stay where drawing has them.
-- The encoder sees pixels beyond the patch of a code. So the codes beside a hole know a little of
-  what was in it.
+- The images are encoded before a part is hidden, and each code depends on the whole image. So the
+  codes that are shown know something of what was in the hole.
 - Nobody knows how many tokens a blank of a sentence has. Every number is tried. The sentence that
   the model finds likeliest wins: log p(x_1) + log p(x_2 | x_1) + …, its end included.
 """
