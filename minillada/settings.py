@@ -81,7 +81,7 @@ def plain_fields(config: Config) -> dict[str, Any]:
     return found
 
 
-def changed(config: C, **values: Any) -> C:
+def changed(config: C, /, **values: Any) -> C:
     """A copy with some fields changed, wherever they stand. `ValueError` for an unknown name."""
     fields = type(config).model_fields  # of this class: plain fields and whole parts
     known = plain_fields(config)  # plain fields at any depth

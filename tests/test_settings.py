@@ -147,6 +147,20 @@ def test_settings_are_read_from_texts():
             read_settings([bad])
 
 
+def test_a_setting_is_given_once():
+    """By an option or by a text; an option that is None was not given."""
+    assert read_settings(["seed=3"], seed=None, steps=0) == {"seed": 3, "steps": 0}
+    for texts in (["steps=5"], ["seed=3", "seed=3"]):
+        with pytest.raises(ValueError, match="the setting (steps|seed) is given twice"):
+            read_settings(texts, steps=5)
+
+
+@pytest.mark.parametrize("name", ["config", "self", "values"])
+def test_a_setting_may_be_called_as_a_parameter_is(name):
+    with pytest.raises(ValueError, match=f"there is no setting '{name}'"):
+        changed(PRESETS["mnist"], **{name: 1})
+
+
 def test_a_preset_knows_what_it_trains():
     with pytest.raises(ValueError, match="kind must be 'text', .* 'backbone' or 'painter'"):
         Preset(name="x", kind="poet", model=JudgeConfig())

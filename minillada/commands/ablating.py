@@ -85,7 +85,7 @@ def ablate(
         raise ValueError("name the preset that the runs are changes of")
     out = out or Path("runs") / f"ablate-{preset}"
     # 1. everything is checked before anything is written
-    fixed = read_settings(setting or []) | ({"steps": steps} if steps is not None else {})
+    fixed = read_settings(setting or [], steps=steps)
     varied = read_varied(vary or [])
     check_range("seeds", seeds, 1, 1000)
     chosen = backbone_preset(preset)

@@ -26,6 +26,7 @@ from ..uni import load
 from .common import (
     Device,
     Json,
+    OptionalSeed,
     Seed,
     argument,
     check_device,
@@ -196,12 +197,13 @@ def bench_step(
     steps: Annotated[int, option("Steps that are timed.", min=2)] = 20,
     changes: Annotated[list[str] | None, option("NAME=VALUE; repeatable.", "--set")] = None,
     device: Device = "cpu",
-    seed: Seed = 0,
+    seed: OptionalSeed = None,
     as_json: Json = False,
 ) -> None:
     """A training step of a preset, against what its products alone would take."""
-    chosen = changed(get_preset(preset), seed=seed, **read_settings(changes or []))
-    report = steps_of.bench_step(chosen, bench.Setting(check_device(device), seed), steps)
+    chosen = changed(get_preset(preset), **read_settings(changes or [], seed=seed))
+    setting = bench.Setting(check_device(device), chosen.training.seed)
+    report = steps_of.bench_step(chosen, setting, steps)
     print_report(report, as_json)
 
 

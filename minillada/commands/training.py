@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from .. import checkpoint
 from ..datasets.pool import store_pools
@@ -55,11 +55,15 @@ def train(
     What is not given is the preset's. Any other setting is changed by --set, such as views=2.
     `torchrun --nproc-per-node N -m minillada train …` shares the work among N processes.
     """
-    changes: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate, "seed": seed}
-    changes |= {"bfloat16": bf16 or None, "tokenizer": tokenizer}
-    # An option that was not given leaves the preset as it is.
-    given = {name: value for name, value in changes.items() if value is not None}
-    chosen = changed(get_preset(preset), **read_settings(setting or []), **given)
+    settings = read_settings(
+        setting or [],
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        bfloat16=bf16 or None,
+        tokenizer=tokenizer,
+    )
+    chosen = changed(get_preset(preset), **settings)
     out = out or Path("runs") / preset
     # Each process checks its own GPU, and touches no other.
     device = local_device(best_device() if device == "auto" else device)

@@ -26,13 +26,18 @@ def get_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def read_settings(texts: list[str]) -> dict[str, Any]:
-    """Values by name from texts such as `steps=10` or `mask_rate=[0.1, 1.0]`; values are JSON."""
-    values = {}
+def read_settings(texts: list[str], **options: Any) -> dict[str, Any]:
+    """Values by name from texts such as `steps=10` or `mask_rate=[0.1, 1.0]`; values are JSON.
+
+    Options that are None were not given, and are left out. `ValueError` for a name given twice.
+    """
+    values = {name: value for name, value in options.items() if value is not None}
     for text in texts:
         name, equals, value = text.partition("=")
         if not name or not equals:
             raise ValueError(f"a setting is written NAME=VALUE, got {text!r}")
+        if name in values:
+            raise ValueError(f"the setting {name} is given twice; give it once")
         try:
             values[name] = frozen(json.loads(value))
         except (json.JSONDecodeError, RecursionError):

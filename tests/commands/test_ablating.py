@@ -102,6 +102,7 @@ def test_a_failing_run_stops_no_other(call, tmp_path, monkeypatch):
         (["--vary", "blok_size=4"], "there is no setting 'blok_size'"),
         (["--vary", "block_size=4,x"], "block_size must be a valid integer, got 'x'"),
         (["--vary", "block_size=4,4"], "block_size has the value 4 twice"),
+        (["--set", "steps=5", "--steps", "3"], "the setting steps is given twice"),
         (["--seeds", "0"], "seeds must be at least 1"),
         (["--measure", "beauty"], "there is no measure 'beauty'"),
         (["--passes", "0"], "whole numbers from 1 on"),

@@ -207,3 +207,13 @@ def test_a_benchmark_is_printed(call, monkeypatch):
     assert measuring.bench is bench
     monkeypatch.setattr(measuring, "profile_sampler", lambda setting, length, batch: {"n": length})
     assert call("bench", "sampler", "--profile", "--length", 64)[1] == "n: 64\n"
+
+
+def test_a_timed_step_has_the_seed_that_was_asked_for(call, refuse, monkeypatch):
+    monkeypatch.setattr(
+        measuring.steps_of, "bench_step", lambda preset, *rest: {"seed": preset.training.seed}
+    )
+    step = ["bench", "step", "cifar-features"]
+    for given, seed in (([], 1), (["--seed", 2], 2), (["--set", "seed=3"], 3)):
+        assert call(*step, *given)[1] == f"seed: {seed}\n"
+    assert "seed is given twice" in refuse(*step, "--seed", 2, "--set", "seed=3")

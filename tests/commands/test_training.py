@@ -62,6 +62,8 @@ def test_merge_averages_the_best_snapshots(call, refuse, run, tmp_path, monkeypa
         (["mnist-judge", "--resume", "--overwrite"], "choose one"),
         (["mnist-cpu", "--learning-rate", "nan"], "learning_rate must be a finite number"),
         (["mnist-cpu", "--set", "draw_share=0.5"], "there is no setting 'draw_share'"),
+        (["mnist-cpu", "--set", "config=1"], "there is no setting 'config'"),
+        (["mnist-cpu", "--set", "steps=5", "--steps", "3"], "the setting steps is given twice"),
         (["mnist", "--tokenizer", "nowhere"], "no weights called 'nowhere'"),
     ],
 )
