@@ -37,7 +37,7 @@ from .optim import make_optimizers
 from .state import Learner
 
 Sharding = Literal["none", "ddp", "fsdp"]
-SHARDS = "shards"  # folder beside a state, only while it is written
+SHARDS = ".shards"  # folder beside a state, only while it is written; nobody else has its name
 Loss = Callable[..., tuple[Tensor, dict]]  # step, or step and portion -> loss and numbers to log
 
 

@@ -121,18 +121,22 @@ class Run:
     def stored_state(self) -> State | None:
         """The state to go on from; None if the run starts.
 
-        `ValueError` if what is in the folder is another run, or has no state to go on from.
+        `ValueError` if what is in the folder is another run, or has no state to go on from. Before
+        its first state a run writes its log and perhaps snapshots: they are its own, and replaced.
         """
         self.check_folder()
         if not self.resume:
             return None
         if (self.folder / STATE).exists():
             return read_state(self.folder, self.story)
-        if (self.folder / WEIGHTS).exists():
-            raise ValueError(
-                f"{self.folder} holds weights, but {STATE} is missing, so nothing can go on; "
-                "choose another folder, or start again with --overwrite"
-            )
+        for path in self.files():
+            weights = path.with_suffix(".safetensors")
+            own = weights.name.startswith("step-") and holds(weights, self.story)
+            if path.name != LOG and not own:
+                raise ValueError(
+                    f"{self.folder} holds {path.name}, but {STATE} is missing, so nothing can go "
+                    "on; choose another folder, or start again with --overwrite"
+                )
         return None
 
     def begin(self, learner: Learner, config: TrainingConfig) -> int:

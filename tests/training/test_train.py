@@ -17,6 +17,7 @@ from minillada.measure.judge import Judge
 from minillada.model import Backbone
 from minillada.presets import get_preset, read_settings
 from minillada.settings import changed
+from minillada.training import run as run_module
 from minillada.training import train
 from minillada.training.run import Run
 from minillada.vocab import text_path
@@ -333,6 +334,49 @@ def test_weights_without_a_state_are_not_trained_again_unasked(preset, tmp_path)
     (tmp_path / "run" / "state.safetensors").unlink()
     with pytest.raises(ValueError, match="state.safetensors is missing, so nothing can go on"):
         train.train(preset, Run(tmp_path / "run", resume=True))
+
+
+def test_resuming_without_a_state_removes_nothing_of_others(preset, tmp_path):
+    folder = tmp_path / "run"
+    train.train(preset, Run(folder, snapshot_every=2))
+    for name in ("state.safetensors", "weights.safetensors", "weights.json"):
+        (folder / name).unlink()
+    before = contents(folder)
+    with pytest.raises(ValueError, match="run holds step-000002.json, but state.* is missing"):
+        train.train(changed(preset, seed=9), Run(folder, resume=True))
+    assert contents(folder) == before
+    train.train(get_preset("mnist-text"), tmp_path / "text")
+    with pytest.raises(ValueError, match="text holds text.json, but state.* is missing"):
+        train.train(preset, Run(tmp_path / "text", resume=True))
+    assert list(contents(tmp_path / "text")) == ["text.json"]
+
+
+def test_a_run_killed_before_its_first_state_begins_again(preset, tmp_path, monkeypatch):
+    """Its log and its snapshots are its own, so they are replaced."""
+    train.train(preset, Run(tmp_path / "whole", snapshot_every=2))
+
+    def dying(*rest):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "save_state", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(preset, Run(tmp_path / "killed", snapshot_every=2, save_every=3))
+    monkeypatch.undo()
+    use_digits(monkeypatch, real_images(40))
+    left = ["metrics.jsonl", "step-000002.json", "step-000002.safetensors"]
+    assert sorted(contents(tmp_path / "killed")) == left
+    train.train(preset, Run(tmp_path / "killed", snapshot_every=2, resume=True))
+    for name in ("weights.safetensors", "metrics.jsonl", "step-000002.safetensors"):
+        same = (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "killed" / name).read_bytes() == same
+
+
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}])
+def test_what_a_run_did_not_write_stays(preset, tmp_path, how):
+    (tmp_path / "run" / "shards").mkdir(parents=True)
+    (tmp_path / "run" / "shards" / "part-0.bin").write_bytes(b"somebody's data")
+    train.train(preset, Run(tmp_path / "run", **how), stop_after=1)
+    assert (tmp_path / "run" / "shards" / "part-0.bin").read_bytes() == b"somebody's data"
 
 
 # --- snapshots and starts ------------------------------------------------------------------------
