@@ -35,7 +35,6 @@ from .checks import (
     check_tokens,
 )
 from .distributed import Loss, check_shared
-from .locking import lock
 from .loop import fit
 from .painters import Lesson, painter_loss, turbo_loss
 from .recipes import backbone_loss, bpe_corpus, judge_loss, tokenizer_loss
@@ -119,14 +118,24 @@ def train(
 
 
 def train_text(config: TextConfig, data: DataSet, run: Run) -> None:
-    """Learn text pieces and write them to `text.json`."""
+    """Learn text pieces and write them to `text.json`. `ValueError` if the folder holds others."""
     path = run.folder / TEXT
     corpus = bpe_corpus(config.every_task, data)
     pieces = train_bpe(corpus, config.vocab_size, config.max_grid).to_str(pretty=True)
-    if path.exists() and run.resume and path.read_text(encoding="utf-8") != pieces:
-        raise ValueError(f"{path} holds other text pieces; replace them with --overwrite")
-    with lock(run.folder), atomic(path) as temporary:
-        temporary.write_text(pieces, encoding="utf-8")
+    with run.locked():
+        run.check_folder()  # once more: another run may have begun
+        others = [file for file in run.files() if file != path]
+        if run.resume and others:
+            raise ValueError(
+                f"{run.folder} holds another run ({others[0].name}); choose another folder with "
+                "--out, or replace it with --overwrite"
+            )
+        if run.resume and path.exists() and path.read_text(encoding="utf-8") != pieces:
+            raise ValueError(f"{path} holds other text pieces; replace them with --overwrite")
+        with atomic(path) as temporary:
+            temporary.write_text(pieces, encoding="utf-8")
+        for file in others:  # the run that is replaced
+            file.unlink()
 
 
 def read_materials(preset: Preset, device: str) -> Materials:

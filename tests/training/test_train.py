@@ -224,10 +224,20 @@ def test_text_pieces_are_not_overwritten_unasked(tmp_path):
         train.train(get_preset("mnist-uni-text"), Run(tmp_path, resume=True))
 
 
+def test_text_pieces_are_not_added_to_another_run(preset, tmp_path):
+    train.train(preset, tmp_path / "run")
+    before = contents(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"another run \(metrics.jsonl\); choose another folder"):
+        train.train(get_preset("mnist-text"), Run(tmp_path / "run", resume=True))
+    assert contents(tmp_path / "run") == before
+
+
 def test_overwriting_leaves_nothing_of_the_old_run(preset, tmp_path):
     train.train(preset, Run(tmp_path / "run", snapshot_every=2))
     train.train(preset, Run(tmp_path / "run", overwrite=True), stop_after=1)
     assert sorted(contents(tmp_path / "run")) == ["metrics.jsonl", "state.safetensors"]
+    train.train(get_preset("mnist-text"), Run(tmp_path / "run", overwrite=True))
+    assert list(contents(tmp_path / "run")) == ["text.json"]
 
 
 def test_a_refused_run_leaves_the_finished_one_untouched(preset, tmp_path):
