@@ -17,6 +17,7 @@ Notable choices
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -86,6 +87,12 @@ class Processes:
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process. Every process must call it."""
         return self.total([float(flag)])[0] > 0
+
+    def agree(self, words: str) -> bool:
+        """Whether all processes give the same words. Every process must call it."""
+        # 40 bits: a float64 holds the sum over 8,192 processes exactly.
+        number = int(hashlib.sha256(words.encode()).hexdigest()[:10], 16)
+        return not self.any(self.total([number])[0] != self.count * number)
 
     def total_loads(self, module: nn.Module) -> None:
         """Choices that experts received, summed, so that all processes balance them alike."""

@@ -140,9 +140,17 @@ class Run:
         return None
 
     def begin(self, learner: Learner, config: TrainingConfig) -> int:
-        """Put back the state that is in the folder, if any. Returns the step to go on with."""
+        """Put back the state that is in the folder, if any. Returns the step to go on with.
+
+        `ValueError` in every process if one of them would begin otherwise than the others.
+        """
         self.info.setdefault("training", to_dict(config))  # all that `fit` alone knows of a run
         state = self.stored_state()
+        if not self.processes.agree(json.dumps([self.story, state and state.digest])):
+            raise ValueError(
+                f"the processes find different states in {self.folder}, or were given different "
+                "settings; give all the same command, and a folder that all machines share"
+            )
         if state:
             state.restore(learner)
         self.first_step = state.step if state else 0

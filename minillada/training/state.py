@@ -93,6 +93,7 @@ class State:
     tensors: dict[str, Tensor]
     step: int  # steps that were done
     seconds: float  # that they took
+    digest: str  # of all of it
 
     def restore(self, learner: Learner) -> None:
         """Put weights and averages back. `ValueError` if they are those of another model."""
@@ -116,14 +117,14 @@ def read_state(folder: Path, story: dict[str, Any]) -> State:
     """The state in a folder. `ValueError` if it is damaged or belongs to another run."""
     path = folder / STATE
     tensors, settings = checkpoint.read_tensors(path)
-    stored = settings.pop("digest", None)
+    stored = settings.pop("digest", "")
     if stored != digest(tensors, settings):
         raise ValueError(
             f"{path} is damaged, or another version wrote it (its digest differs); start again "
             "with --overwrite"
         )
     check_story(path, json.loads(settings["story"]), story)
-    return State(path, tensors, int(settings["step"]), float(settings["seconds"]))
+    return State(path, tensors, int(settings["step"]), float(settings["seconds"]), stored)
 
 
 def saved_step(state: Path) -> str:

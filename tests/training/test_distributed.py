@@ -238,6 +238,21 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
     trained(PRESETS["dense"], tmp_path, ALONE, resume=True)
 
 
+def apart(rank: int, count: int, port: int, folders: list[Path], presets: list[str]) -> None:
+    """Each process looks into a folder of its own, as machines without a shared one do."""
+    refused = pytest.raises(ValueError, match="different states.*a folder that all machines share")
+    with process(rank, count, port) as processes, refused:
+        trained(PRESETS[presets[rank]], folders[rank], processes, resume=True)
+
+
+def test_processes_that_see_different_states_do_not_go_on(tmp_path):
+    begun, empty = tmp_path / "begun", tmp_path / "empty"
+    trained(PRESETS["dense"], begun, ALONE, stop_after=STOP)
+    start(apart, 2, [begun, empty], ["dense", "dense"])
+    start(apart, 3, [empty, empty, empty], ["dense", "dense", "errors"])
+    assert not empty.exists()
+
+
 @pytest.mark.parametrize(
     ("sharding", "changes", "message"),
     [
