@@ -22,7 +22,7 @@ from .filling import Filler
 from .layout import Story
 from .model import Backbone
 from .settings import changed
-from .vocab import load_vocabulary
+from .vocab import Vocabulary, load_vocabulary
 from .vq import ImageTokenizer
 from .writer import DESCRIBE, DRAW, Traced
 
@@ -196,6 +196,25 @@ def best_device() -> str:
     return "cpu"
 
 
+def trained_on(
+    name: str | Path, info: dict, device: str | torch.device = "cpu"
+) -> tuple[ImageTokenizer, Vocabulary]:
+    """The image tokenizer and the vocabulary that the JSON `info` of backbone `name` names.
+
+    `FileNotFoundError` if they are missing, `ValueError` if they are other versions.
+    """
+    if not {"tokenizer", "tokenizer_sha256"} <= info.keys():
+        raise ValueError(f"the JSON of {name} does not say which tokenizer it was trained on")
+    tokenizer, about = checkpoint.load_model(info["tokenizer"], ImageTokenizer, device)
+    if about["sha256"] != info["tokenizer_sha256"]:
+        raise ValueError(
+            f"{name} was trained on another version of tokenizer {info['tokenizer']!r}; "
+            "retrain it or restore that version"
+        )
+    text = info.get("text", "mnist-text")
+    return tokenizer, load_vocabulary(len(tokenizer.embedding), text, info.get("text_sha256"))
+
+
 def load(
     name: str | Path = "mnist",
     device: str | torch.device = "cpu",
@@ -206,17 +225,7 @@ def load(
     `FileNotFoundError` or `ValueError` for weights that are missing or do not belong together.
     """
     backbone, info = checkpoint.load_model(name, Backbone, device)
-    if not {"tokenizer", "tokenizer_sha256"} <= info.keys():
-        raise ValueError(f"the JSON of {name} does not say which tokenizer it was trained on")
-    # The backbone's JSON names its tokenizer and its text pieces.
-    tokenizer, about = checkpoint.load_model(info["tokenizer"], ImageTokenizer, device)
-    if about["sha256"] != info["tokenizer_sha256"]:
-        raise ValueError(
-            f"{name} was trained on another version of tokenizer {info['tokenizer']!r}; "
-            "retrain it or restore that version"
-        )
-    text = info.get("text", "mnist-text")
-    vocab = load_vocabulary(len(tokenizer.embedding), text, info.get("text_sha256"))
+    tokenizer, vocab = trained_on(name, info, device)
     vocab.numerals = info.get("training", {}).get("data", {}).get("many_wordings", False)
     # The tokenizer stays in float32: rounding could change which code is the nearest.
     return Uni(backbone.to(dtype), tokenizer, vocab, info).eval()

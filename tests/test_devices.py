@@ -12,11 +12,13 @@ from helpers import (
     generator,
     random_ids,
     real_images,
+    save_tiny_uni,
     tiny_backbone,
     tiny_config,
     tiny_judge,
     tiny_tokenizer,
     tiny_uni,
+    use_digits,
 )
 from pretend import MixedDevices, PretendDevice
 from tiny_runs import BACKBONE, SHORT, TOKENIZER, backbone_run, judge_run, tokenizer_run
@@ -390,6 +392,17 @@ TRAININGS = [
 @pytest.mark.parametrize("run", TRAININGS, ids=lambda run: run.__name__)
 def test_training(check_same, run):
     check_same(run)
+
+
+@pytest.mark.parametrize("preset", [TOKENIZER, BACKBONE], ids=["tokenizer", "backbone"])
+def test_a_run_starts_from_other_weights(device, tmp_path, monkeypatch, preset):
+    use_digits(monkeypatch, real_images(40))
+    folder = save_tiny_uni(tmp_path)
+    start = folder if preset is BACKBONE else folder.parent / "tokenizer"
+    preset = changed(preset, tokenizer=str(folder.parent / "tokenizer"), steps=1)
+    if preset.kind == "tokenizer":
+        preset = changed(preset, tokenizer=None, codebook_size=20)
+    train.train(preset, tmp_path / "new", str(device.place), start=str(start))
 
 
 # --- decoding ------------------------------------------------------------------------------------

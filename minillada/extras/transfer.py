@@ -34,11 +34,13 @@ def start_image_rows(backbone: Backbone, codebook: Tensor, offset: int) -> None:
 def grown(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
     """`old` with codebooks enlarged to the size that they have in `new`.
 
-    Old codes keep their numbers; further ones stay as they are in `new`.
+    Old codes keep their numbers; further ones stay as they are in `new`. Codes of another length
+    stay as they are, and do not fit.
     """
     enlarged = dict(old)
     for key, rows in old.items():
-        if key.startswith("codebook.") and key in new:
+        fits = key in new and rows.shape[1:] == new[key].shape[1:]
+        if key.startswith("codebook.") and fits:
             enlarged[key] = torch.cat([rows, new[key][len(rows) :]])
     return enlarged
 
@@ -53,9 +55,16 @@ def translated(
 
     `vocabs` and `codebooks` `[K, C]` are (old, new). A text piece keeps its row, wherever it stands
     now, and a new piece starts at random, as in `new`. An image code starts at the row of the old
-    code that is nearest to it.
+    code that is nearest to it. Rows of another length stay as they are, and do not fit.
+    `ValueError` if the codes have another length.
     """
     source, target = vocabs
+    old_codes, new_codes = codebooks
+    if old_codes.shape[1] != new_codes.shape[1]:
+        raise ValueError(
+            f"codes of {old_codes.shape[1]} and of {new_codes.shape[1]} numbers cannot be "
+            "compared; leave --start out, or give both tokenizers the same code_dim"
+        )
     # 1. Text pieces that both vocabularies have: their places in the old and in the new one.
     old_places, new_places = [], []
     for place in range(target.image_token_offset):
@@ -65,12 +74,13 @@ def translated(
             new_places.append(place)
 
     # 2. The nearest old code of every new one.
-    old_codes, new_codes = codebooks
     nearest = (new_codes @ old_codes.T).argmax(dim=1) + source.image_token_offset  # [K]
 
     # 3. The same move for the input rows and for the output rows.
     moved = {}
     for key in ("model.word_embeddings.weight", "lm_head.weight"):
+        if old[key].shape[1] != new[key].shape[1]:
+            continue
         rows = new[key].clone()  # [V, H]
         rows[new_places] = old[key][old_places]
         rows[target.image_token_offset :] = old[key][nearest]

@@ -23,6 +23,7 @@ from ..model import Backbone
 from ..painter import Painter
 from ..presets import PRESETS
 from ..settings import plain_fields, to_dict
+from ..uni import trained_on
 from ..vocab import Vocabulary, load_vocabulary, text_info, train_bpe
 from ..vq import ImageTokenizer
 from .checks import (
@@ -46,6 +47,7 @@ MODULES: dict[str, Any] = {
     "backbone": Backbone,
     "painter": Painter,
 }
+IDS = ("tokenizer_sha256", "text_sha256")  # what gives the ids of a vocabulary their meaning
 OWN_FLAGS = ("steps", "learning_rate", "seed", "tokenizer")  # the other settings go through --set
 
 
@@ -230,21 +232,25 @@ def start_from(
 
     If the new codebook is larger, the old codes keep their rows. If the vocabulary is another one,
     the rows of embedding and head move to where their pieces stand now (`extras/transfer.py`).
-    `ValueError` if the weights do not fit.
+    `ValueError` if the weights do not fit, or if their tokenizer was trained again.
     """
     other, info = checkpoint.load_model(start, MODULES[preset.kind])
-    tensors = transfer.grown(other.state_dict(), module.state_dict())
-    new_tokenizer = materials.tokenizer
-    # The codes, and so the rows of the vocabulary, mean something else under another tokenizer.
-    if new_tokenizer and info["tokenizer_sha256"] != materials.about["tokenizer_sha256"]:
-        old_tokenizer, _ = checkpoint.load_model(info["tokenizer"], ImageTokenizer)
-        old_size = len(old_tokenizer.embedding)
-        old_text = info.get("text", "mnist-text")
-        old_vocab = load_vocabulary(old_size, old_text, info.get("text_sha256"))
-        codebooks = old_tokenizer.embedding, new_tokenizer.embedding.cpu()
-        new_tensors = {key: value.cpu() for key, value in module.state_dict().items()}
+    about = materials.about
+    new = {key: value.cpu() for key, value in module.state_dict().items()}
+    tensors = transfer.grown(other.state_dict(), new)
+    if preset.kind == "backbone" and "text_sha256" not in info:  # an older file
+        info |= text_info(info.get("text", "mnist-text"))
+    # Codes mean something else under another tokenizer, and ids under other text pieces, too.
+    different = [key for key in IDS if key in about and info.get(key) != about[key]]
+    if different and preset.kind == "painter":
+        raise ValueError(
+            f"{start} paints other codes than those of {preset.tokenizer}; leave --start out"
+        )
+    if different and materials.tokenizer:
+        old_tokenizer, old_vocab = trained_on(start, info)
         vocabs = old_vocab, materials.vocab
-        tensors = transfer.translated(tensors, new_tensors, vocabs, codebooks)
+        codebooks = old_tokenizer.embedding, materials.tokenizer.embedding.cpu()
+        tensors = transfer.translated(tensors, new, vocabs, codebooks)
     checkpoint.load_tensors(module, tensors, checkpoint.resolve(start))
     # The history is nested: the start may itself have started from another run.
     history = {key: info[key] for key in ("command", "training", "start", "merged") if key in info}

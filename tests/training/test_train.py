@@ -5,7 +5,14 @@ import shlex
 
 import pytest
 import torch
-from helpers import real_images, save_tiny_uni, storable, tiny_tokenizer, use_digits
+from helpers import (
+    describe,
+    real_images,
+    save_tiny_uni,
+    storable,
+    tiny_tokenizer,
+    use_digits,
+)
 from tiny_runs import BACKBONE, JUDGE, STEPS, TOKENIZER, same_bits
 
 import minillada
@@ -20,7 +27,7 @@ from minillada.settings import changed
 from minillada.training import run as run_module
 from minillada.training import train
 from minillada.training.run import Run
-from minillada.vocab import text_path
+from minillada.vocab import load_vocabulary, text_path
 from minillada.vq import ImageTokenizer
 
 
@@ -420,3 +427,55 @@ def test_a_run_can_start_from_other_weights(preset, tmp_path):
         train.train(changed(preset, hidden_size=48), tmp_path / "third", start=start)
     with pytest.raises(ValueError, match="is the folder of the run itself"):
         train.train(preset, Run(tmp_path / "first", overwrite=True), start=start)
+
+
+def train_tokenizer(folder, seed=0, **changes):
+    """A tokenizer in a folder, as if it had been trained there; returns the folder."""
+    module = tiny_tokenizer(seed, **changes)
+    checkpoint.save_model(folder / "weights.safetensors", module, describe("tokenizer", module))
+    return str(folder)
+
+
+def test_rows_follow_their_pieces_to_other_text_pieces(preset, tmp_path):
+    """The tokenizer may stay the same: the ids of pieces and of codes are others all the same."""
+    first, _ = train.train(preset, tmp_path / "first")
+    old, new = load_vocabulary(16), load_vocabulary(16, "mnist-uni-text")
+    still = dict(steps=1, learning_rate=1e-12, weight_decay=0.0)
+    other = changed(preset, text="mnist-uni-text", vocab_size=new.size, **still)
+    second, _ = train.train(other, tmp_path / "second", start=str(tmp_path / "first"))
+    before, after = (m.lm_head.weight.detach() for m in (storable(first), second))
+    [a], [b] = old.markup(" seven"), new.markup(" seven")
+    assert a != b and torch.allclose(before[a], after[b], atol=1e-6)
+    assert torch.allclose(before[-16:], after[-16:], atol=1e-6)  # the codes are the same
+
+
+def test_a_start_whose_tokenizer_was_trained_again_is_refused(preset, tmp_path):
+    train.train(preset, tmp_path / "first")
+    train_tokenizer(tmp_path / "given" / "tokenizer", seed=9)
+    with pytest.raises(ValueError, match="first was trained on another version of tokenizer"):
+        train.train(preset, tmp_path / "second", start=str(tmp_path / "first"))
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_start_that_does_not_fit_a_backbone(preset, tmp_path):
+    train.train(preset, tmp_path / "first")
+    for name, changes, sentence in (
+        ("near", dict(hidden_size=48), "first.* does not fit its configuration"),
+        ("far", {}, "codes of 8 and of 12 numbers cannot be compared"),
+    ):
+        there = train_tokenizer(tmp_path / name, 9, code_dim=12 if name == "far" else 8)
+        other = changed(preset, tokenizer=there, **changes)
+        with pytest.raises(ValueError, match=sentence):
+            train.train(other, tmp_path / "second", start=str(tmp_path / "first"))
+
+
+def test_a_start_that_does_not_fit_a_tokenizer(tmp_path):
+    start = train_tokenizer(tmp_path / "first")
+    with pytest.raises(ValueError, match="first.* does not fit its configuration"):
+        train.train(changed(TOKENIZER, code_dim=12), tmp_path / "second", start=start)
+
+
+def test_a_painter_does_not_start_from_one_of_other_codes(tmp_path):
+    preset = changed(get_preset("mnist-painter"), tokenizer="mnist-tokenizer-pixels")
+    with pytest.raises(ValueError, match="paints other codes than those of mnist-tokenizer-pixels"):
+        train.train(preset, tmp_path / "run", start="mnist-painter")
