@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import batching, layout
-from ..datasets import captions, mnist
+from ..datasets.table import MNIST, DataSet
 from ..diffusion import nll_bound
 from ..measure.intervals import Interval, mean_interval
 from ..model import Backbone
@@ -93,12 +93,13 @@ def likelihood(
     return {task: mean_interval(values) for task, values in bits.items()}
 
 
-def validation_images(count: int) -> tuple[Tensor, list[str]]:
+def validation_images(count: int, data: DataSet = MNIST) -> tuple[Tensor, list[str]]:
     """The first `count` images `[count, C, H, W]` of `VALIDATION` and their captions."""
-    test = mnist.load_mnist("test")
+    test = data.load("test")
     chosen = torch.arange(VALIDATION.start, VALIDATION.stop)[:count]
     images = test.floats(chosen)
-    return images, captions.describe_pixels(images, test.labels[chosen])
+    classes = data.classes(images, test.labels[chosen])
+    return images, [data.grammar.caption(*row) for row in classes.tolist()]
 
 
 def trained_share(training: dict) -> float:
@@ -128,12 +129,13 @@ def rank_checkpoints(
     The images must be new to all of them. All see the same masks, so their order is much surer
     than each number.
     """
-    bits = {}
+    ranked = []
     for path in tqdm(paths, desc="validating", leave=False):
         uni = load(path, device)
         codes = uni.encode(images)
         by_task = likelihood(uni.backbone, uni.vocab, codes, texts, samples, seed, spread=True)
         # A task that was never trained says nothing about the weights.
         share = trained_share(uni.info.get("training", {}))
-        bits[path] = share * by_task["draw"].value + (1 - share) * by_task["describe"].value
-    return sorted(bits.items(), key=lambda entry: entry[1])
+        bits = share * by_task["draw"].value + (1 - share) * by_task["describe"].value
+        ranked.append((path, bits))
+    return sorted(ranked, key=lambda entry: entry[1])

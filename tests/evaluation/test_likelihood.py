@@ -1,6 +1,7 @@
 """Bits per token against their definition, and the order of checkpoints."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,8 @@ from helpers import generator, real_images, tiny_uni
 
 from minillada import batching, layout
 from minillada.datasets import captions, mnist
+from minillada.datasets.images import Images
+from minillada.datasets.table import CIFAR10
 from minillada.diffusion import nll_bound
 from minillada.evaluation import likelihood
 from minillada.measure.intervals import Interval, student_t
@@ -104,6 +107,14 @@ def test_checkpoints_are_ranked_by_the_tasks_they_were_trained_on(monkeypatch, s
     monkeypatch.setattr(likelihood, "load", load)
     monkeypatch.setattr(likelihood, "likelihood", measured)
     assert likelihood.rank_checkpoints(["c", "a", "b"], None, []) == order
+
+
+def test_validation_images_are_those_of_the_data_set():
+    pixels = torch.randint(0, 256, (8005, 3, 32, 32), dtype=torch.uint8)
+    photos = Images(pixels, torch.arange(8005) % 10)
+    images, texts = likelihood.validation_images(2, replace(CIFAR10, load=lambda split: photos))
+    assert torch.equal(images, photos.floats(slice(8000, 8002)))
+    assert "airplane" in texts[0] and "automobile" in texts[1]
 
 
 def test_validation_images_are_no_reported_ones():
