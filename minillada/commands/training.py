@@ -7,7 +7,7 @@ from typing import Annotated
 
 from .. import checkpoint
 from ..datasets.pool import store_pools
-from ..datasets.table import DATASETS
+from ..datasets.table import DATASETS, data_set_of
 from ..evaluation import likelihood
 from ..extras import merging
 from ..model import Backbone
@@ -30,6 +30,8 @@ from .common import (
     print_json,
 )
 
+Overwrite = Annotated[bool, option("Replace the run in the folder.", "--overwrite")]
+
 
 def train(
     preset: Annotated[str, argument("One of: " + ", ".join(sorted(PRESETS)))],
@@ -37,7 +39,7 @@ def train(
     steps: Annotated[int | None, option("Training steps.")] = None,
     learning_rate: Annotated[float | None, option("Peak learning rate.")] = None,
     resume: Annotated[bool, option("Go on with a stopped run, to the bit.", "--resume")] = False,
-    overwrite: Annotated[bool, option("Replace the run in the folder.", "--overwrite")] = False,
+    overwrite: Overwrite = False,
     save_every: Annotated[int | None, option("Steps between saved states.")] = None,
     bf16: Annotated[bool, option("Compute in bfloat16.", "--bf16")] = False,
     tokenizer: Annotated[str | None, option("Image tokenizer to read with.")] = None,
@@ -114,24 +116,41 @@ def merge(
     top: Annotated[int, option("How many of the best to average.", min=2)] = 3,
     samples: Annotated[int, option("Validation images that choose them.", min=2, max=1000)] = 500,
     out: Annotated[Path, option("Folder of the result.")] = Path("runs/merged"),
+    overwrite: Overwrite = False,
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Average the best checkpoints of a backbone, chosen by the bound on held-out images."""
     device = check_device(device)
-    paths = [path for name in weights for path in merging.snapshots(name)]
+    # 1. everything is checked before the minutes that ranking takes
+    paths = merging.distinct(weights)
     if len(paths) < top:
         raise ValueError(
-            f"{len(paths)} checkpoints are too few to choose the best {top}; "
+            f"{len(paths)} different checkpoints are too few to choose the best {top}; "
             "keep more with `minillada train … --snapshot-every N`"
         )
-    images, texts = likelihood.validation_images(samples)
-    ranked = likelihood.rank_checkpoints(paths, images, texts, device, seed=seed)
-    merged, info = merging.merge([path for path, _ in ranked[:top]], Backbone)
-    checkpoint.save_model(out / "weights.safetensors", merged, info)
-    # The mean is measured like its parts: on the same images, with the same masks.
-    [(_, bits)] = likelihood.rank_checkpoints([out], images, texts, device, seed=seed)
+    if out.resolve() in [path.parent.resolve() for path in paths]:
+        raise ValueError(f"{out} holds what is to be averaged; choose another folder with --out")
+    run = Run(out, overwrite=overwrite)
+    run.check_folder()
+    data, *others = sorted({data_set_of(checkpoint.read_info(path)).name for path in paths})
+    if others:
+        raise ValueError(
+            f"some checkpoints learned from {data}, some from {others[0]}; "
+            "only checkpoints of the same model can be merged"
+        )
+    images, texts = likelihood.validation_images(samples, DATASETS[data])
+    with run.locked():
+        run.check_folder()  # once more: another run may have begun
+        # 2. the best, and their mean
+        ranked = likelihood.rank_checkpoints(paths, images, texts, device, seed=seed)
+        merged, info = merging.merge([path for path, _ in ranked[:top]], Backbone)
+        run.clear()
+        path = out / "weights.safetensors"
+        checkpoint.save_model(path, merged, info)
+        # 3. The mean is measured like its parts: on the same images, with the same masks.
+        [(_, bits)] = likelihood.rank_checkpoints([path], images, texts, device, seed=seed)
     if as_json:
         by_path = {str(path): value for path, value in ranked}
         print_json({"out": str(out), "merged_bits": bits, "top": top, "bits": by_path})

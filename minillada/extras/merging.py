@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
-from ..checkpoint import M, Stored, load_model, load_tensors, resolve, shipped
+from ..checkpoint import M, Stored, load_model, load_tensors, read_info, resolve, shipped
 
 SAME = ("tokenizer_sha256", "text_sha256")  # what checkpoints of one model share, besides sizes
+# What is true of one checkpoint, and not of a mean.
+ALONE = ("command", "step", "seconds", "metrics", "tasks")
 
 
 def snapshot_path(run: Path, step: int) -> Path:
@@ -25,6 +27,14 @@ def snapshots(name: str | Path) -> list[Path]:
     """The snapshots of a run's folder, oldest first; if there are none, its one set of weights."""
     found = [] if shipped(name) else sorted(Path(name).glob("step-*.safetensors"))
     return found or [resolve(name)]
+
+
+def distinct(names: list[str]) -> list[Path]:
+    """The snapshots of all names; of files with equal weights one, which would count twice."""
+    found: dict[str, Path] = {}
+    for path in [path for name in names for path in snapshots(name)]:
+        found.setdefault(read_info(path).get("sha256", str(path)), path)
+    return list(found.values())
 
 
 def merge(paths: list[Path], cls: Stored[M]) -> tuple[M, dict[str, Any]]:
@@ -53,7 +63,7 @@ def merge(paths: list[Path], cls: Stored[M]) -> tuple[M, dict[str, Any]]:
     parts = []
     for info in infos:
         parts.append({key: info.get(key) for key in ("command", "step", "sha256")})
-    about = {key: value for key, value in infos[0].items() if key != "step"}
+    about = {key: value for key, value in infos[0].items() if key not in ALONE}
     return modules[0], about | {"merged": parts}
 
 

@@ -102,8 +102,8 @@ class Run:
             raise ValueError(f"cannot write to {self.folder}; choose another folder with --out")
         if self.files() and not (self.resume or self.overwrite):
             raise ValueError(
-                f"{self.folder} already holds a run; go on with it by --resume, replace it with "
-                "--overwrite, or choose another folder with --out"
+                f"{self.folder} already holds a run; `minillada train … --resume` goes on with it, "
+                "--overwrite replaces it, and --out names another folder"
             )
 
     def locked(self) -> AbstractContextManager:

@@ -4,9 +4,12 @@ import json
 
 import pytest
 import torch
-from helpers import real_images, use_digits
+from helpers import real_images, save_tiny_uni, use_digits
 
 from minillada import checkpoint
+from minillada.commands import training
+from minillada.datasets import cifar10
+from minillada.datasets.images import Images
 from minillada.extras import merging
 from minillada.measure.judge import Judge
 from minillada.model import Backbone
@@ -31,26 +34,72 @@ def test_train_writes_a_run_and_says_where(call, tmp_path):
     assert code == 0 and (tmp_path / "runs" / "mnist-text" / "text.json").exists()
 
 
-def test_merge_averages_the_best_snapshots(call, refuse, run, tmp_path, monkeypatch):
-    monkeypatch.undo()
-    path = checkpoint.resolve(run)
-    backbone, info = checkpoint.load_model(path, Backbone)
+def save_snapshots(folder, run, **changes):
+    """Never sure, cautious, and sure of what a random model does not know; their parent's head."""
+    backbone, info = checkpoint.load_model(run, Backbone)
     head = backbone.lm_head.weight.detach().clone()
-    # Never sure, cautious, and sure of what a random model does not know.
+    about = info | {"training": {"draw_share": 0.5}} | changes
     for step, scale in ((1, 1e-3), (2, 0.5), (3, 4.0)):
         backbone.lm_head.weight.data = scale * head
-        name = merging.snapshot_path(tmp_path / "kept", step)
-        checkpoint.save_model(name, backbone, info | {"training": {"draw_share": 0.5}})
+        checkpoint.save_model(merging.snapshot_path(folder, step), backbone, about)
+    return head
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_merge_averages_the_best_snapshots(call, refuse, run, tmp_path, monkeypatch):
+    monkeypatch.undo()
     kept, mean = tmp_path / "kept", tmp_path / "mean"
+    head = save_snapshots(kept, run)
     _, out, _ = call("merge", kept, "--top", 2, "--samples", 3, "--out", mean, "--json")
     report = json.loads(out)
     assert list(report["bits"]) == [f"{kept}/step-00000{step}.safetensors" for step in (2, 1, 3)]
     merged, about = checkpoint.load_model(mean, Backbone)
     assert torch.allclose(merged.lm_head.weight, 0.2505 * head, rtol=1e-2)
     assert len(about["merged"]) == 2
-    assert call("merge", kept, "--samples", 3, "--out", mean)[1].count("averaged") == 3
-    sentence = refuse("merge", run, run, "--samples", 3)
-    assert "2 checkpoints are too few to choose the best 3; keep more with" in sentence
+    again = call("merge", kept, "--samples", 3, "--out", mean, "--overwrite")
+    assert again[1].count("averaged") == 3
+    # A run, its file and a copy are one checkpoint, which would count three times.
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(checkpoint.resolve(run).read_bytes())
+    checkpoint.write_info(copy, checkpoint.read_info(checkpoint.resolve(run)))
+    sentence = refuse("merge", run, checkpoint.resolve(run), copy, "--samples", 3)
+    assert "1 different checkpoints are too few to choose the best 3; keep more" in sentence
+
+
+def test_merge_replaces_a_run_only_if_asked(call, refuse, run, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    kept, old = tmp_path / "kept", tmp_path / "old"
+    save_snapshots(kept, run)
+    save_snapshots(old, run)
+    (old / "metrics.jsonl").write_text("{}")
+    monkeypatch.setattr(training.likelihood, "rank_checkpoints", None)  # refused before the work
+    for out, sentence in (
+        (old, "already holds a run"),
+        (kept, "kept holds what is to be averaged; choose another folder"),
+        (old / "metrics.jsonl", "cannot write to"),
+    ):
+        before = contents(old), contents(kept)
+        assert sentence in refuse("merge", kept, "--samples", 3, "--out", out)
+        assert before == (contents(old), contents(kept))
+    monkeypatch.undo()
+    code, *_ = call("merge", kept, "--top", 2, "--samples", 3, "--out", old, "--overwrite")
+    assert code == 0
+    assert sorted(contents(old)) == [".lock", "weights.json", "weights.safetensors"]
+
+
+def test_merge_ranks_by_images_of_the_data_set(call, refuse, tmp_path, monkeypatch):
+    pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    photos = Images(pixels, torch.tensor([0, 1, 2]))
+    monkeypatch.setattr(cifar10, "load_cifar10", lambda split: photos)
+    monkeypatch.setattr(training.likelihood, "VALIDATION", slice(0, 3))
+    save_snapshots(tmp_path / "kept", save_tiny_uni(tmp_path, channels=3), dataset="cifar10")
+    code, out, err = call("merge", "kept", "--samples", 2, "--out", "mean")
+    assert code == 0 and out.count("averaged") == 3, err
+    sentence = refuse("merge", "kept", "mnist", "--samples", 2, "--out", "other")
+    assert "some checkpoints learned from cifar10, some from mnist; only" in sentence
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,15 @@ def test_a_merge_is_the_arithmetic_mean(tmp_path):
     assert [part["sha256"] for part in info["merged"]] == [checksum(path) for path in paths]
 
 
+def test_a_mean_has_no_scores_and_no_command_of_its_parts(tmp_path):
+    paths, _ = save_steps(tmp_path, 2)
+    own = {"metrics": {"draw_passes": 9.0}, "tasks": {"sum": {}}, "seconds": 9, "command": "train"}
+    checkpoint.write_info(paths[0], checkpoint.read_info(paths[0]) | own)
+    _, info = merging.merge(paths, Backbone)
+    assert not info.keys() & own.keys() and info["tokenizer_sha256"] == "one"
+    assert [part["command"] for part in info["merged"]] == ["train", None]
+
+
 def test_the_mean_of_equal_weights_is_the_same(tmp_path):
     paths, modules = save_steps(tmp_path, 2)
     again, _ = merging.merge([paths[1]] * 4, Backbone)
@@ -82,6 +91,14 @@ def test_snapshots_of_a_run_come_in_order(tmp_path):
     for path in reversed(paths):
         path.touch()
     assert merging.snapshots(saved.parent) == paths
+
+
+def test_equal_checkpoints_are_taken_once(tmp_path):
+    paths, modules = save_steps(tmp_path / "run", 2)
+    copy = tmp_path / "copy.safetensors"
+    checkpoint.save_model(copy, modules[1], describe("backbone", modules[1]))
+    names = [tmp_path / "run", paths[0].parent / ".." / "run" / paths[0].name, paths[1], copy]
+    assert merging.distinct(names) == paths
 
 
 def test_a_folder_does_not_hide_shipped_weights(tmp_path, monkeypatch):
