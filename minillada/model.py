@@ -65,9 +65,14 @@ def with_room(buffer: Tensor, like: Tensor, length: int, end: int) -> Tensor:
     return larger
 
 
+def turned(config: ModelConfig) -> int:
+    """How many numbers of a head turn with the position, in pairs."""
+    return int(config.head_dim * config.partial_rotary_factor)
+
+
 def rotary(position_ids: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
     """Cosine and sine `[B or 1, 1, L, rotated dims]` for positions `[B or 1, L]`."""
-    dims = int(config.head_dim * config.partial_rotary_factor)
+    dims = turned(config)
     pair = torch.arange(0, dims, 2, device=position_ids.device, dtype=torch.float)
     frequency = config.rope_theta ** (-pair / dims)  # [dims / 2]
     angle = position_ids[:, None, :, None].float() * frequency.repeat(2)  # [B or 1, 1, L, dims]
@@ -99,6 +104,11 @@ class Attention(nn.Module):
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
         if heads % kv_heads:
             raise ValueError(f"{heads} query heads cannot share {kv_heads} key-value heads evenly")
+        if turned(config) % 2:
+            raise ValueError(
+                f"{turned(config)} numbers of a head cannot turn in pairs; change head_dim or "
+                "partial_rotary_factor"
+            )
         self.layer, width = layer, config.head_dim
         self.split = [heads, kv_heads, kv_heads]  # how many heads are queries, keys, values
         self.query_key_value = nn.Linear(config.hidden_size, sum(self.split) * width, bias=False)

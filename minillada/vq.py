@@ -190,9 +190,9 @@ class ImageTokenizer(nn.Module):
         self.config = config
         self.grid = config.grid
         self.image_shape = (config.channels, config.image_size, config.image_size)
-        halvings = config.patch_size.bit_length() - 1
-        if 2**halvings != config.patch_size:
-            raise ValueError(f"patch_size must be a power of two, not {config.patch_size}")
+        patch, halvings = config.patch_size, config.patch_size.bit_length() - 1
+        if 2**halvings != patch or config.image_size % patch:
+            raise ValueError(f"patch_size must be a power of 2 dividing image_size, not {patch}")
         # Each step of the encoder halves the image; the next one has twice the channels.
         widths = [config.width * 2**i for i in range(halvings)]
         down: list[nn.Module] = []

@@ -252,6 +252,12 @@ def test_query_heads_must_share_key_heads_evenly():
         Attention(tiny_config(num_attention_heads=4, num_key_value_heads=3))
 
 
+@pytest.mark.parametrize(("head_dim", "share"), [(15, 1.0), (30, 0.5)])
+def test_an_odd_number_of_a_head_cannot_turn(head_dim, share):
+    with pytest.raises(ValueError, match="15 numbers of a head cannot turn in pairs"):
+        Attention(tiny_config(head_dim=head_dim, partial_rotary_factor=share))
+
+
 def test_initialisation_has_the_configured_spread():
     torch.manual_seed(0)
     backbone = Backbone(

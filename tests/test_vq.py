@@ -303,9 +303,10 @@ def test_codebook_usage_by_hand(codes):
 # --- inputs --------------------------------------------------------------------------------------
 
 
-def test_patch_size_must_be_a_power_of_two():
-    with pytest.raises(ValueError, match="patch_size must be a power of two, not 6"):
-        ImageTokenizer(TokenizerConfig(patch_size=6))
+@pytest.mark.parametrize(("patch", "image"), [(6, 36), (64, 32), (8, 28)])
+def test_patch_size_must_be_a_power_of_two_that_divides_the_image(patch, image):
+    with pytest.raises(ValueError, match=f"a power of 2 dividing image_size, not {patch}"):
+        ImageTokenizer(TokenizerConfig(patch_size=patch, image_size=image))
 
 
 good = torch.zeros(2, 1, 32, 32)

@@ -7,11 +7,12 @@ import random
 
 import torch
 
-from ..config import ModelConfig, PainterConfig, Preset
-from ..datasets import mnist
+from ..config import ModelConfig, PainterConfig, Preset, TokenizerConfig
+from ..datasets.images import Images
 from ..datasets.pool import Pool
 from ..extras.conversion import check_block_schedule, check_block_sizes, padding_multiple
 from ..painter import Painter
+from ..settings import Config, plain_fields
 from ..tasks.base import Source, pictures_of
 from ..tasks.table import TASKS_OF, trained
 from ..vocab import Vocabulary
@@ -20,6 +21,8 @@ from .stream import write_example
 
 MOST_ROWS = 65_536  # of a batch; more is a slip of the finger
 TRIES = 100  # examples of each task that are measured
+# What a turbo painter has of its own; all else is that of its source.
+OF_TURBO = ("turbo", "painting_steps", "shift", "feature_weight", "spread_weight")
 
 
 def check_settings(preset: Preset, start: str | None) -> None:
@@ -38,6 +41,25 @@ def check_settings(preset: Preset, start: str | None) -> None:
         raise ValueError("text pieces start from nothing; leave --start out")
     if preset.kind == "backbone":
         check_mixture(preset)
+    if isinstance(preset.model, TokenizerConfig):
+        check_codebook(preset, preset.model, start)
+
+
+def check_codebook(preset: Preset, model: TokenizerConfig, start: str | None) -> None:
+    """`ValueError` for a codebook that stays random or is lost, and for a loss without teacher."""
+    first, steps = model.unquantised_steps, preset.training.steps
+    if first >= steps:
+        raise ValueError(
+            f"after {first} unquantised_steps of {steps} steps the codebook is still random; "
+            "lower unquantised_steps, or raise --steps"
+        )
+    if first and start:
+        raise ValueError(
+            "after unquantised_steps the codebook begins anew, so that of --start would be lost; "
+            "set unquantised_steps to 0"
+        )
+    if model.feature_weight and not preset.teacher:
+        raise ValueError("feature_weight needs a classifier; name one with --set teacher=NAME")
 
 
 def check_mixture(preset: Preset) -> None:
@@ -53,13 +75,20 @@ def check_mixture(preset: Preset) -> None:
             raise ValueError(f"the share of {task} must be positive, got {share}")
 
 
-def check_pixels(preset: Preset, images: mnist.Images) -> None:
+def check_pixels(model: Config, images: Images, of: str = "") -> None:
     """`ValueError` unless a model that reads pixels reads pixels of this kind."""
     size, channels = images.pixels.shape[-1], images.pixels.shape[1]
     for name, value in (("image_size", size), ("channels", channels)):
-        wanted = getattr(preset.model, name, value)
+        wanted = getattr(model, name, value)
         if wanted != value:
-            raise ValueError(f"{name} is {wanted}, but the images have {value}")
+            raise ValueError(f"{name}{of} is {wanted}, but the images have {value}")
+
+
+def check_classes(preset: Preset, images: Images) -> None:
+    """`ValueError` unless a judge has a class for every label."""
+    classes, labels = getattr(preset.model, "classes", None), int(images.labels.max()) + 1
+    if classes is not None and classes < labels:
+        raise ValueError(f"classes is {classes}, but the images have {labels} labels")
 
 
 def check_captions(preset: Preset, vocab: Vocabulary) -> None:
@@ -99,8 +128,8 @@ def check_codes(pool: Pool, info: dict) -> None:
         )
 
 
-def check_painter(preset: Preset, tokenizer: ImageTokenizer, source: Painter | None) -> None:
-    """`ValueError` unless a painter paints the codes of its tokenizer, and its source does, too."""
+def check_painter(preset: Preset, tokenizer: ImageTokenizer) -> None:
+    """`ValueError` unless a painter paints the codes of its tokenizer and learns what it can."""
     model = preset.model
     assert isinstance(model, PainterConfig)
     book, dim = tokenizer.embedding.shape
@@ -114,7 +143,7 @@ def check_painter(preset: Preset, tokenizer: ImageTokenizer, source: Painter | N
                 f"{name} of the painter is {getattr(model, name)}, but {preset.tokenizer} has "
                 f"{value}; set {name} to {value}"
             )
-    if model.turbo and source is None:
+    if model.turbo and not preset.source:
         raise ValueError(f"{preset.name} is distilled; name its painter with --set source=NAME")
     if model.spread_weight and not model.turbo:
         raise ValueError("only turbo painters learn how pictures spread; set spread_weight to 0")
@@ -122,15 +151,41 @@ def check_painter(preset: Preset, tokenizer: ImageTokenizer, source: Painter | N
         raise ValueError("one picture has no spread; set batch_size to 2 or more")
 
 
+def check_source(preset: Preset, source: Painter, same_codes: bool) -> None:
+    """`ValueError` unless a turbo painter is distilled from a painter of its codes and sizes."""
+    model = preset.model
+    assert isinstance(model, PainterConfig)
+    if not model.turbo:
+        raise ValueError("only turbo painters have a source; leave it out, or set turbo to true")
+    if source.config.turbo:
+        raise ValueError(f"{preset.source} is a turbo painter; name the one it was distilled from")
+    if not same_codes:
+        raise ValueError(
+            f"{preset.source} paints other codes than those of {preset.tokenizer}; name a painter "
+            "of this tokenizer"
+        )
+    for name, value in plain_fields(source.config).items():
+        if name not in OF_TURBO and getattr(model, name) != value:
+            raise ValueError(
+                f"{name} of the painter is {getattr(model, name)}, but {preset.source} has "
+                f"{value}; set {name} to {value}"
+            )
+
+
 def check_context(preset: Preset, vocab: Vocabulary, pool: Pool, grid: int) -> None:
     """`ValueError` unless the model has a place for every token of every sequence."""
     assert isinstance(preset.model, ModelConfig)
     length = longest_sequence(preset, vocab, pool, grid)
-    context = preset.model.max_position_embeddings
+    context, packed = preset.model.max_position_embeddings, preset.training.data.pack_length
     if length > context:
         raise ValueError(
             f"sequences of this mixture have up to {length} tokens, but the model has "
             f"{context} positions; raise max_position_embeddings"
+        )
+    if packed and length > packed:
+        raise ValueError(
+            f"sequences of this mixture have up to {length} tokens, but rows have {packed}; "
+            "raise pack_length, or set it to 0"
         )
 
 

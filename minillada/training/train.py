@@ -28,11 +28,13 @@ from ..vocab import Vocabulary, load_vocabulary, text_info, train_bpe
 from ..vq import ImageTokenizer
 from .checks import (
     check_captions,
+    check_classes,
     check_codes,
     check_context,
     check_painter,
     check_pixels,
     check_settings,
+    check_source,
     check_tokens,
 )
 from .distributed import Loss, check_shared
@@ -146,14 +148,15 @@ def read_materials(preset: Preset, device: str) -> Materials:
     # 1. judge and tokenizer read pixels and captions
     if preset.kind != "backbone":
         images = data.load("train")
-        check_pixels(preset, images)
+        check_pixels(preset.model, images)
+        check_classes(preset, images)
         if preset.kind == "painter":
             return painter_materials(preset, images, device)
         vocab = load_vocabulary(getattr(preset.model, "codebook_size", 0))  # a judge has no codes
         check_captions(preset, vocab)
         if not preset.teacher:
             return Materials(images, vocab)
-        teacher, about = load_teacher(preset.teacher, device)
+        teacher, about = load_teacher(preset.teacher, images, device)
         return Materials(images, vocab, about, teacher)
     # 2. a backbone reads the codes of a tokenizer
     if not preset.tokenizer:
@@ -173,9 +176,10 @@ def read_materials(preset: Preset, device: str) -> Materials:
     return Materials(None, vocab, about, tokenizer=tokenizer, pool=pool)
 
 
-def load_teacher(name: str, device: str) -> tuple[Judge, dict[str, Any]]:
-    """A classifier that stays as it is, and what `weights.json` says about it."""
+def load_teacher(name: str, images: Images, device: str) -> tuple[Judge, dict[str, Any]]:
+    """A classifier of these images that stays as it is, and what `weights.json` says about it."""
     teacher, info = checkpoint.load_model(name, Judge, device)
+    check_pixels(teacher.config, images, f" of {name}")
     teacher = teacher.requires_grad_(False).to(memory_format=torch.channels_last)
     return teacher, {"teacher": checkpoint.full_name(name), "teacher_sha256": info["sha256"]}
 
@@ -191,12 +195,14 @@ def painter_materials(preset: Preset, images: Images, device: str) -> Materials:
     }
     teacher = source = None
     if preset.teacher:
-        teacher, more = load_teacher(preset.teacher, device)
+        teacher, more = load_teacher(preset.teacher, images, device)
         about |= more
+    check_painter(preset, tokenizer)
     if preset.source:
         source, info = checkpoint.load_model(preset.source, Painter, device)
+        same_codes = info.get("tokenizer_sha256") == about["tokenizer_sha256"]
+        check_source(preset, source, same_codes)
         about |= {"source": checkpoint.full_name(preset.source), "source_sha256": info["sha256"]}
-    check_painter(preset, tokenizer, source)
     vocab = load_vocabulary(len(tokenizer.embedding))  # not read
     return Materials(images, vocab, about, teacher, tokenizer, source=source)
 

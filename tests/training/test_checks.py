@@ -32,6 +32,7 @@ BACKBONES = {
         dict(mixture=(("sum_direct_unseen", 1.0),)),
         "no task 'sum_direct_unseen' can be",
     ),
+    "short rows": (dict(pack_length=32), "tokens, but rows have 32; raise pack_length"),
     "huge batch": (dict(batch_size=70_000), "batch_size must be at most 65536, got 70000"),
 }
 
@@ -74,3 +75,31 @@ def test_text_pieces_start_from_nothing(tmp_path):
     preset = changed(get_preset("mnist-text"), model=TextConfig())
     with pytest.raises(ValueError, match="text pieces start from nothing"):
         train.train(preset, tmp_path / "run", start="mnist")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (dict(unquantised_steps=7), "after 7 unquantised_steps of 7 steps the codebook is still"),
+        (dict(feature_weight=1.0), "feature_weight needs a classifier; name one with --set teach"),
+        (
+            dict(feature_weight=1.0, teacher="cifar-features"),
+            "channels of cifar-features is 3, but the images have 1",
+        ),
+    ],
+)
+def test_tokenizers_that_cannot_be_trained(tmp_path, change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        train.train(changed(TOKENIZER, **change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_started_codebook_is_not_thrown_away(tmp_path):
+    with pytest.raises(ValueError, match="that of --start would be lost; set unquantised_steps"):
+        preset = changed(TOKENIZER, unquantised_steps=3)
+        train.train(preset, tmp_path / "run", start="mnist-tokenizer")
+
+
+def test_a_judge_has_a_class_for_every_label(tmp_path):
+    with pytest.raises(ValueError, match="classes is 5, but the images have 10 labels"):
+        train.train(changed(JUDGE, classes=5), tmp_path / "run")

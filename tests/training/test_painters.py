@@ -37,8 +37,8 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def teacher():
-    return train.load_teacher("mnist-features", "cpu")[0]
+def teacher(images):
+    return train.load_teacher("mnist-features", images, "cpu")[0]
 
 
 def generator():
@@ -155,6 +155,20 @@ def test_a_painter_starts_from_the_codebook_and_a_turbo_painter_from_its_source(
             {"turbo": True, "source": "mnist-painter", "spread_weight": 1.0, "batch_size": 1},
             "one picture has no spread; set batch_size to 2 or more",
         ),
+        ({"source": "mnist-painter"}, "only turbo painters have a source; leave it out"),
+        (
+            {"turbo": True, "source": "mnist-painter-turbo"},
+            "mnist-painter-turbo is a turbo painter; name the one it was distilled from",
+        ),
+        (
+            {"turbo": True, "source": "mnist-painter"},
+            "width of the painter is 8, but mnist-painter has 32; set width to 32",
+        ),
+        (
+            {"turbo": True, "source": "mnist-painter", "tokenizer": "mnist-tokenizer-pixels"},
+            "mnist-painter paints other codes than those of mnist-tokenizer-pixels",
+        ),
+        ({"teacher": "cifar-features"}, "channels of cifar-features is 3, but the images have 1"),
         ({"dataset": "cifar10"}, "channels is 1, but the images have 3"),
     ],
 )
