@@ -1,6 +1,7 @@
 """What the documents tell a reader to type works: snippet, commands, targets, links, the demo.
 
-And the numbers are measured: `python -m minillada.evaluation.report` writes their tables.
+And the numbers are measured: `python -m minillada.evaluation.report` writes their tables, and the
+README repeats a few of them.
 """
 
 import os
@@ -17,21 +18,23 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
-from minillada import cli
+from minillada import checkpoint, cli
 from minillada.datasets import mnist
 from minillada.evaluation import report
-from minillada.experiments.results import load_result
+from minillada.experiments.results import load_result, read_result, result_path
 from minillada.measure.intervals import interval_of
 from minillada.official.inspection import memory_table
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("docs/full-weights.md",)
+PAGES = ("docs/numbers.md", "docs/full-weights.md")
 GUIDES = ("docs/TEACHING.md", "docs/glossary.md")
 OTHERS = ("CONTRIBUTING.md", "data/README.md", "docs/log.md")
 NAMES = ("README.md", *PAGES, *GUIDES, *OTHERS)
 DOCUMENTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
 README = DOCUMENTS["README.md"]
+NUMBERS = DOCUMENTS["docs/numbers.md"]
 FULL_WEIGHTS = DOCUMENTS["docs/full-weights.md"]
+CARD = read_result(result_path("gpu"))["machine"]["card"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 
@@ -89,20 +92,72 @@ def test_every_subcommand_is_shown_and_has_the_common_options():
 
 
 def test_the_numbers_are_the_recorded_ones():
-    written = report.PLACE.search(README).group(2)
-    assert written == report.numbers(), "run `python -m minillada.evaluation.report`"
+    (place,) = report.PLACE.finditer(NUMBERS)
+    assert place[2] == report.numbers(), "run `python -m minillada.evaluation.report`"
+
+
+# The rows that the README repeats, in their order
+FEW = {
+    "mnist": (
+        *("draw_digit_accuracy", "caption_exact_accuracy"),
+        *("bits_per_token", "bits_per_token_ar"),
+    ),
+    "mnist-uni": ("sum_direct_unseen", "sum_thinking_unseen"),
+    "cifar": (
+        *("draw_class_accuracy", "reconstruction_accuracy"),
+        *("reconstruction_psnr_db", "edit_operation_accuracy"),
+    ),
+}
+
+
+def row_of_few(model: str, name: str) -> tuple[str, str]:
+    """What a row is about, and its end: the bar, what was measured, and whether it is missed."""
+    record = checkpoint.read_info(checkpoint.resolve(model))
+    if model == "mnist-uni":
+        bar, value = report.TASK_BARS[name], record["tasks"][name]["accuracy"]
+        row = report.tasks_table(record["tasks"]).splitlines()[2 + [*report.TASK_BARS].index(name)]
+    else:
+        bar = (report.MODEL_BARS if model == "mnist" else report.PHOTO_BARS)[name]
+        value = record["metrics"][name]
+        row = report.model_table(record["metrics"], {name: bar}).splitlines()[2]
+    what, *cells = row.strip("| ").split(" | ")
+    missed = "" if bar.reached(value) else ": **missed**"
+    return what.removeprefix("… "), f"| {' | '.join(cells)}{missed} |"
+
+
+def test_the_readme_repeats_rows_as_they_are_recorded():
+    rows = README[README.index("## Numbers") :].split("\n\n")[2].splitlines()[2:]
+    expected = [(model, *row_of_few(model, name)) for model in FEW for name in FEW[model]]
+    assert len(rows) == len(expected)
+    for row, (model, what, end) in zip(rows, expected):
+        assert row.endswith(end), f"{row}\nends with {end}"
+        begin, command, _ = row.split("`")
+        assert what in begin and command.split()[:3] == ["minillada", "evaluate", model], row
+
+
+def test_the_readme_tells_every_bar_that_is_missed():
+    for model, bars in (("mnist", report.MODEL_BARS), ("cifar", report.PHOTO_BARS)):
+        metrics = checkpoint.read_info(checkpoint.resolve(model))["metrics"]
+        assert {name for name in bars if not bars[name].reached(metrics[name])} <= {*FEW[model]}
+
+
+def decoding_on_the_gpu(measured: dict, rows: str) -> list[str]:
+    """Steps as they are and recorded, then the pipeline of diffusers and ours."""
+    found = measured["bench"][rows]
+    steps = [found[f"milliseconds_a_step_{way}"] for way in ("eager", "graph")]
+    seconds = [found[f"seconds_{who}"] for who in ("theirs", "ours")]
+    return [
+        f"{found['ratio_eager']:.1f} ({steps[0]:.2f} and {steps[1]:.2f} ms)",
+        f"{found['ratio']:.1f} ({seconds[0]:.2f} and {seconds[1]:.2f} s)",
+    ]
 
 
 def test_the_figures_of_the_gpu_are_the_stored_ones():
-    section = README[README.index("## On a GPU") : README.index("## Comparing settings")]
+    section = NUMBERS[NUMBERS.index("## On a GPU") :]
     measured = load_result("gpu")
-    shown = []
+    shown = [CARD]
     for rows in ("sampler, 1 row", "sampler, 8 rows"):
-        found = measured["bench"][rows]
-        steps = [found[f"milliseconds_a_step_{way}"] for way in ("eager", "graph")]
-        shown.append(f"{found['ratio_eager']:.1f} ({steps[0]:.2f} and {steps[1]:.2f} ms)")
-        seconds = [found[f"seconds_{who}"] for who in ("theirs", "ours")]
-        shown.append(f"{found['ratio']:.1f} ({seconds[0]:.2f} and {seconds[1]:.2f} s)")
+        shown += decoding_on_the_gpu(measured, rows)
     for name in ("train", "moe"):
         found = measured["bench"][name]
         times = [1000 * found[f"seconds_{who}"] for who in ("theirs", "ours")]
@@ -115,6 +170,17 @@ def test_the_figures_of_the_gpu_are_the_stored_ones():
         products = step["aten::mm, also those of Muon"]
         shown.append(f"{step['milliseconds']} ms; at most {products:.1f} ms")
     assert not [text for text in shown if text not in section]
+
+
+def test_the_readme_repeats_figures_of_the_gpu():
+    measured = load_result("gpu")
+    section = README[README.index(CARD) :].split("\n\n")[1]
+    rows = section.splitlines()[2:]
+    assert rows and not [row for row in rows if row not in NUMBERS.splitlines()]
+    curve = measured["training"]["mnist-gpu"]["after"]
+    shown = decoding_on_the_gpu(measured, "sampler, 1 row")
+    shown.append(interval_of(curve["450"], "draw_digit_accuracy").percent(1))
+    assert len(rows) == len(shown) and all(text in row for text, row in zip(shown, rows))
 
 
 def test_the_table_of_memory_is_the_computed_one():

@@ -43,7 +43,7 @@ def bits_per_image(
     """Bits per token of each image `[N]`, by task: `{"draw": …, "describe": …}`.
 
     `codes` `[N, h, w]`. `samples` masks a sequence; `spread` takes them together, which has the
-    same expectation and less noise. The README's numbers are measured without it. `block_size` is
+    same expectation and less noise. docs/numbers.md is measured without it. `block_size` is
     the model's own, if not given. `ValueError` for less than 1 sample.
     """
     if samples < 1:

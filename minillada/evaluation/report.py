@@ -1,8 +1,8 @@
-"""The README's tables of numbers, written from what is recorded beside the weights.
+"""The tables of docs/numbers.md, written from what is recorded beside the weights.
 
 Notable choices
 - Bars stand here once. They were fixed before anything was measured.
-- `python -m minillada.evaluation.report` writes the tables into the README, after
+- `python -m minillada.evaluation.report` writes the tables into that page, after
   `minillada evaluate mnist --record` and `minillada evaluate mnist-uni --suite tasks --record`.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from .. import checkpoint
 from ..measure.intervals import interval_of
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "numbers.md"
 PLACE = re.compile(r"(<!-- numbers:begin -->\n)(.*?)(<!-- numbers:end -->)", re.S)
 
 
@@ -118,7 +118,7 @@ TASK_BARS = {
 
 
 def numbers() -> str:
-    """Both tables, with the sentences above them."""
+    """The three tables, with the sentences above them."""
     metrics = checkpoint.read_info(checkpoint.resolve("mnist"))["metrics"]
     scores = checkpoint.read_info(checkpoint.resolve("mnist-uni"))["tasks"]
     photos = checkpoint.read_info(checkpoint.resolve("cifar"))["metrics"]
@@ -127,9 +127,9 @@ def numbers() -> str:
         f"`minillada evaluate mnist` measures these, here with seed {seed}. In brackets stand both "
         "ends of a 95 % interval and the number of samples. Passes are forward passes of one row "
         "that an answer took; a branch of guidance is a row, too.\n\n"
-        f"{model_table(metrics, MODEL_BARS)}\n"
+        f"{model_table(metrics, MODEL_BARS)}\n## Digits: every task\n\n"
         "`minillada evaluate mnist-uni --suite tasks` measures these, on test images:\n\n"
-        f"{tasks_table(scores)}\n"
+        f"{tasks_table(scores)}\n## Photos\n\n"
         "`minillada evaluate cifar` measures these, on test images of CIFAR-10. Edits take long, "
         "so they have fewer samples here (`--samples 300 --only editing`):\n\n"
         f"{model_table(photos, PHOTO_BARS)}"
@@ -182,9 +182,9 @@ def tasks_table(scores: dict) -> str:
 
 
 def main() -> None:
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     written = PLACE.sub(lambda found: found[1] + numbers() + found[3], text)
-    README.write_text(written, encoding="utf-8")
+    PAGE.write_text(written, encoding="utf-8")
 
 
 if __name__ == "__main__":

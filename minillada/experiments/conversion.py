@@ -151,7 +151,7 @@ def merge(
     candidates = {"last": lab.module(paths[-1], Backbone), "best": lab.module(best[0], Backbone)}
     for count in BEST:
         candidates[f"mean of {count}"] = merging.merge(best[:count], Backbone)[0]
-    # Neither the validation images nor those of the README's table.
+    # Neither the validation images nor those of docs/numbers.md.
     test, chosen = mnist.load_mnist("test"), slice(9000, 9000 + images)
     held_out = test.floats(chosen)
     texts = captions.describe_pixels(held_out, test.labels[chosen])

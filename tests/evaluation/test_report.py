@@ -1,4 +1,4 @@
-"""The README's tables: what is recorded reaches the bars, and is printed with both ends."""
+"""The tables of numbers: what is recorded reaches the bars, and is printed with both ends."""
 
 import json
 
