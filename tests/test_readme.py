@@ -26,7 +26,7 @@ from minillada.measure.intervals import interval_of
 from minillada.official.inspection import memory_table
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("docs/numbers.md", "docs/full-weights.md")
+PAGES = ("docs/installing.md", "docs/commands.md", "docs/numbers.md", "docs/full-weights.md")
 GUIDES = ("docs/TEACHING.md", "docs/glossary.md")
 OTHERS = ("CONTRIBUTING.md", "data/README.md", "docs/log.md")
 NAMES = ("README.md", *PAGES, *GUIDES, *OTHERS)
@@ -54,13 +54,30 @@ def commands(program: str) -> list[list[str]]:
     return [w[1:] for w in words if len(w) > 1 and w[0].removeprefix(".venv/bin/") == program]
 
 
-def test_the_python_snippet_runs():
-    (snippet,) = [block for language, block in FENCE.findall(README) if language == "python"]
+def run_snippet(page: str) -> dict:
+    """What the names of the one Python snippet of a page hold after it ran."""
+    (snippet,) = [text for language, text in FENCE.findall(DOCUMENTS[page]) if language == "python"]
     names: dict = {}
     exec(snippet, names)
+    return names
+
+
+def test_the_python_snippet_of_the_readme_runs():
+    names = run_snippet("README.md")
     assert names["images"].shape == (8, 1, 32, 32)
     assert names["images"].min() >= 0 and names["images"].max() <= 1
     assert len(names["captions"]) == 8 and all(isinstance(c, str) and c for c in names["captions"])
+    assert names["edited"].shape == (2, 1, 32, 32)
+
+
+def test_the_python_snippet_of_the_commands_runs():
+    names = run_snippet("docs/commands.md")
+    images, filled = names["images"], names["filled"]
+    assert images.shape == filled.shape == (2, 1, 32, 32)
+    assert len(names["captions"]) == 2 and all("___" not in text for text in names["captions"])
+    assert len(names["texts"]) == len(names["sums"]) == 1 and names["texts"][0]
+    kinds = [isinstance(part, str) for part in names["story"]]
+    assert kinds == [True, False] * 4, "a text, then an image: three, four, five, six"
 
 
 def subcommands() -> dict[tuple[str, ...], object]:
@@ -80,6 +97,19 @@ def test_every_minillada_command_parses(words):
     # Parsing checks the subcommand, the options and the types of their values; nothing is run.
     name = next(name for name in subcommands() if tuple(words[: len(name)]) == name)
     assert not subcommands()[name].make_context(name[-1], words[len(name) :]).args
+
+
+def test_the_commands_of_the_readme_are_on_the_page_of_all_commands():
+    def shown(page: str) -> list[list[str]]:
+        lines = "".join(block for _, block in FENCE.findall(DOCUMENTS[page])).splitlines()
+        return [shlex.split(line, comments=True) for line in lines if line.startswith("minillada ")]
+
+    few, every = shown("README.md"), shown("docs/commands.md")
+    assert len(few) >= 10 and not [words for words in few if words not in every]
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 250, "it is read in five minutes; depth belongs into docs/"
 
 
 def test_every_subcommand_is_shown_and_has_the_common_options():
