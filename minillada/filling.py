@@ -3,8 +3,8 @@
 Notable choices
 - Nothing new is learned. What is shown stands in the answer from the beginning, and the sampler
   fills in the masked rest (`answer` in `sampler.generate`). So what is shown stays, to the token.
-- The borders of blocks are moved (`gather`), so that the masked part sees all that is shown. If
-  nothing is shown, this is drawing, and the borders stay where drawing has them.
+- The borders of blocks are moved (`gather`), so that the masked part sees all that is shown. A row
+  of which nothing is shown is drawn, and the borders stay where drawing has them.
 - The images are encoded before a part is hidden, and each code depends on the whole image. So the
   codes that are shown know something of what was in the hole.
 - Nobody knows how many tokens a blank of a sentence has. Every number is tried. The sentence that
@@ -66,10 +66,8 @@ class Filler(Writer):
         """`inpaint` of images that are codes already; returns the new codes and all steps, too."""
         codes = asking.read_codes(codes, self.tokenizer).cpu()
         hidden = asking.read_mask(mask, len(codes), self.tokenizer).cpu()  # [B, h, w]
-        # 1. the settings of drawing, with other borders if something is shown
-        base = changed(DRAW, **self.info.get("drawing", {}), gather=not bool(hidden.all()))
-        grid = self.tokenizer.grid
-        # 2. prompts as for drawing; without a caption there is nothing that guidance strengthens
+        base, grid = changed(DRAW, **self.info.get("drawing", {})), self.tokenizer.grid
+        # 1. prompts as for drawing; without a caption there is nothing that guidance strengthens
         if caption is None:
             if sampling.get("guidance") not in (None, 1):
                 raise ValueError("guidance strengthens a caption; give one, or leave guidance out")
@@ -78,11 +76,19 @@ class Filler(Writer):
         else:
             texts = asking.read_each(caption, len(codes), self.vocab)
             rows = [layout.draw_branches(self.vocab, text, grid) for text in texts]
-        # 3. the shown codes as ids, and masks between them
+        # 2. the shown codes as ids, and masks between them
         given = (codes + self.vocab.image_token_offset).masked_fill(hidden, self.vocab.mask_id)
-        config, generators = self.sampling(base, **sampling), row_generators(seed, len(rows))
-        filled, generation = self.fill_images(rows, config, generators, given=given.flatten(1))
-        return Traced(self.decode(filled), filled, generation)
+        # 3. Rows of which something is shown have other borders than those that are drawn whole. So
+        # these are two groups, that of row 0 first; no rows at all are one empty group.
+        generators, shown = row_generators(seed, len(rows)), ~hidden.flatten(1).all(1)  # [B]
+        filled, records = torch.zeros_like(codes, device=self.device), []
+        for gather in dict.fromkeys(shown.tolist()) or [False]:
+            places = (shown == gather).nonzero().flatten().tolist()
+            config = self.sampling(changed(base, gather=gather), **sampling)
+            chosen = [rows[i] for i in places], config, [generators[i] for i in places]
+            filled[places], record = self.fill_images(*chosen, given=given[places].flatten(1))
+            records.append(record)
+        return Traced(self.decode(filled), filled, records[0])
 
     def infill(self, texts: str | list[str], images: Images, **sampling) -> list[str]:
         """Each text with its blanks filled in from its image: `a thick ___ leaning right`.
@@ -90,7 +96,7 @@ class Filler(Writer):
         A blank is `___` and stands for whole words. `ValueError` for a text without a blank, with
         too many of them, or with more tokens than an answer has.
         """
-        for text in [texts] if isinstance(texts, str) else texts:
+        for text in texts if isinstance(texts, list | tuple) else [texts]:
             if isinstance(text, str):
                 between_blanks(text)  # a mistake is told before the images are encoded
         codes = self.encode(asking.read_images(images, self.tokenizer)).cpu()

@@ -167,6 +167,22 @@ def test_one_image_of_a_batch_can_be_filled_in_alone():
         assert torch.equal(alone[0], together[row])
 
 
+def test_an_image_hidden_whole_is_drawn_beside_others_as_alone():
+    """In its own order: the drawing may come first, last, or between others."""
+    codes, captions = codes_of(3), ["a thin two", "a seven", "a thick eight leaning left"]
+    everything, changes = torch.ones(4, 4, dtype=torch.bool), 0
+    for masks in ([everything, HALF, everything], [HALF, everything, HALF.T]):
+        together = uni.inpaint_traced(codes, torch.stack(masks), captions, seed=2)
+        for row, mask in enumerate(masks):
+            one = slice(row, row + 1)
+            alone = uni.inpaint_traced(codes[one], mask, captions[one], seed=2 + row)
+            assert torch.equal(alone.codes[0], together.codes[row])
+            changes += not torch.equal(alone.codes[0], codes[row])
+            if row == 0:
+                assert together.generation.ids[0].equal(alone.generation.ids[0])
+    assert changes == 6
+
+
 def test_a_mask_of_pixels_hides_every_code_that_it_touches():
     codes = codes_of(1)
     pixels = torch.zeros(32, 32, dtype=torch.bool)
@@ -235,6 +251,12 @@ def test_parts_around_blanks():
 def test_blanks_that_cannot_be_filled(text, message):
     with pytest.raises(ValueError, match=message):
         uni.infill(text, real_images(1).floats())
+
+
+@pytest.mark.parametrize("texts", [3, None, [3], ("a ___ two", 3)])
+def test_blanks_are_in_texts(texts):
+    with pytest.raises(ValueError, match="texts must be a list of strings, for example"):
+        uni.infill(texts, real_images(1).floats())
 
 
 def test_candidates_have_every_length_of_a_blank():
