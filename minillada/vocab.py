@@ -211,7 +211,12 @@ def load_vocabulary(
             f"{path} holds other text pieces than those the model was trained on; restore them"
         )
     try:
-        return Vocabulary(TextTokenizer.from_file(str(path)), codebook_size)
+        pieces = TextTokenizer.from_file(str(path))
+        # Without these, ids would mean two things at once.
+        for token in [*special_tokens(0), chr(0xFE), chr(0xFF)]:
+            if pieces.token_to_id(token) is None:
+                raise ValueError(f"there is no piece {token}")
+        return Vocabulary(pieces, codebook_size)
     except Exception as error:  # the library raises bare Exception on malformed JSON
         raise ValueError(
             f"{path} is not a file of text pieces ({error}); restore it with `git checkout -- data`"

@@ -7,6 +7,8 @@ import torch
 from helpers import many, tiny_vocab
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as TextTokenizer
+from tokenizers import models
 
 from minillada import layout
 from minillada.datasets import captions
@@ -156,6 +158,11 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
     for content in ("", "{}", '{"version": "1.0"', "not json"):
         (tmp_path / "text.json").write_text(content)
         with pytest.raises(ValueError, match="text.json is not a file of text pieces"):
+            load_vocabulary(16, tmp_path / "text.json")
+    for words in (["a b"], SPECIAL_TOKENS[:2]):  # pieces of another program, without ours
+        bpe = TextTokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, words[0]))
+        bpe.save(str(tmp_path / "text.json"))
+        with pytest.raises(ValueError, match="text.json is not a file of .*there is no piece <"):
             load_vocabulary(16, tmp_path / "text.json")
     with pytest.raises(ValueError, match="mnist.json is not a file of text pieces"):
         load_vocabulary(16, "mnist")
