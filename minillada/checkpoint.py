@@ -55,7 +55,8 @@ def resolve(name: Name) -> Path:
     need_data()
     known = ", ".join(sorted(file.stem for file in WEIGHTS_DIR.glob("*.safetensors"))) or "none"
     problem = f"no weights called {str(name)!r}"
-    if Path(name).is_dir():  # named in full: it may be another folder than the user meant
+    # A folder is named in full: it may be another one than the user meant. A Path is no name.
+    if isinstance(name, Path) or Path(name).is_dir():
         problem = f"no weights at {Path(name).absolute() / 'weights.safetensors'}"
     hint = "a run's folder or a .safetensors file works too"
     raise FileNotFoundError(f"{problem}; shipped: {known} ({hint})")

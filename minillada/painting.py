@@ -41,6 +41,8 @@ def paint(
     than 1, and for codes that are not of this painter's tokenizer.
     """
     steps = painter.config.painting_steps if steps is None else steps
+    if not isinstance(steps, int):
+        raise ValueError(f"painting needs a whole number of steps, got {steps!r}")
     if steps < 1:
         raise ValueError(f"painting needs at least 1 step, got {steps}")
     grid, device = painter.config.grid, painter.embedding.weight.device

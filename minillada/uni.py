@@ -222,8 +222,10 @@ def load(
 ) -> Uni:
     """A `Uni` from shipped weights by name, a training run's folder, or a .safetensors file.
 
+    A shipped name is a string; a `Path` is a folder or a file. The device `auto` is `best_device`.
     `FileNotFoundError` or `ValueError` for weights that are missing or do not belong together.
     """
+    device = best_device() if device == "auto" else device
     backbone, info = checkpoint.load_model(name, Backbone, device)
     tokenizer, vocab = trained_on(name, info, device)
     vocab.numerals = info.get("training", {}).get("data", {}).get("many_wordings", False)

@@ -26,6 +26,9 @@ def test_a_painter_that_does_not_fit_is_refused_in_one_sentence(uni):
         uni.paint(codes, "conv", steps=4)
     with pytest.raises(ValueError, match="at least 1 step, got 0"):
         uni.paint(codes, "flow", steps=0)
+    for steps in (1.5, "4"):
+        with pytest.raises(ValueError, match=f"needs a whole number of steps, got {steps!r}"):
+            uni.paint(codes, "flow", steps=steps)
     with pytest.raises(FileNotFoundError, match="no weights called 'nobody'"):
         uni.paint(codes, "nobody")
     other = {"tokenizer": "mnist-uni-tokenizer", "tokenizer_sha256": "0" * 64}

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -389,6 +390,11 @@ def test_another_version_of_the_tokenizer_is_noticed(run):
         minillada.load(run)
 
 
+def test_auto_is_the_best_device(run, monkeypatch):
+    monkeypatch.setattr("minillada.uni.best_device", lambda: "meta")
+    assert minillada.load(run, "auto").device.type == "meta"
+
+
 def test_weights_that_do_not_name_their_tokenizer(run):
     path = run / "weights.json"
     info = json.loads(path.read_text())
@@ -401,6 +407,8 @@ def test_weights_that_do_not_name_their_tokenizer(run):
 def test_loading_what_is_not_there(run):
     with pytest.raises(FileNotFoundError, match="no weights called 'mnits'; shipped: "):
         minillada.load("mnits")
+    with pytest.raises(FileNotFoundError, match="no weights at .*/mnist/weights.safetensors; ship"):
+        minillada.load(Path("mnist"))
     with pytest.raises(ValueError, match="holds a tokenizer, not a backbone"):
         minillada.load(run.parent / "tokenizer")
     (run.parent / "tokenizer" / "weights.safetensors").unlink()
