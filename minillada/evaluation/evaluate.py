@@ -81,7 +81,7 @@ def evaluate_drawing(
     asked = torch.tensor(balanced_prompts(n, data))  # [n, columns]
     texts = [data.grammar.caption(*row) for row in asked.tolist()]
     # Drawing takes a fixed number of steps; with guidance each pass has two rows an image.
-    with timing.counted(uni.backbone) as passes:
+    with timing.counted(uni) as passes:
         drawn = uni.draw(texts, seed=seed, **sampling)
     right = data.classes(drawn, judge.classify(drawn)) == asked  # [n, columns]
     report: dict = {}
@@ -128,7 +128,7 @@ def evaluate_describing(uni: Uni, images: Tensor, labels: Tensor, data: DataSet 
     """Is each word of the caption right, and is the whole caption right, word for word?"""
     truth = data.classes(images, labels).tolist()
     answers: list[str] = []
-    with timing.counted(uni.backbone) as passes:
+    with timing.counted(uni) as passes:
         for part in tqdm(images.split(BATCH_SIZE), desc="describing", leave=False):
             answers += uni.describe(part)
     hits, exact = [], []

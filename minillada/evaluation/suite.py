@@ -49,7 +49,7 @@ def run(
         progress.set_description(name)
         # The number of a task makes its examples, so they stay the same if others are left out.
         examples = make_examples(task.make, pool, samples, seed * 1000 + number)
-        with counted(uni.backbone) as passes:
+        with counted(uni) as passes:
             result = task.mark(uni, judge, pool, examples, seed)
         marked[name] = result._replace(passes=passes.rows / samples)
     return marked

@@ -4,6 +4,7 @@ Notable choices
 - CUDA events on a GPU of CUDA, the wall clock elsewhere; always after a warm-up, always median and
   quartiles. Other GPUs are waited for before the clock is read.
 - Passes are counted in rows: guidance forwards two or three rows for each answer, and they cost.
+  A row that has finished counts no more, although its batch goes on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import NamedTuple
 
 import torch
 
-from ..model import Backbone
+from ..rows import Step
+from ..sampler import Loop
+from ..writer import Writer
 
 
 class Timing(NamedTuple):
@@ -125,7 +128,12 @@ def speed_ratio(
 
 
 class Passes:
-    """Rows that went through a backbone: one row in one forward pass counts 1."""
+    """Rows that a backbone was asked about: one row in one forward pass counts 1.
+
+    It is a `Recorder` of the sampler, because the sampler knows which rows of a batch have
+    finished. They go through the backbone until the slowest row has finished, and are not counted:
+    so an answer counts the same alone and in company.
+    """
 
     def __init__(self) -> None:
         self.rows = 0
@@ -134,13 +142,34 @@ class Passes:
         """Called before the first layer of the backbone runs on `[B, L, H]`."""
         self.rows += len(inputs[0])
 
+    def attach(self, loop: Loop) -> Loop:
+        """The same steps, watched."""
+        return WatchedLoop(loop, self)
+
+
+class WatchedLoop(Loop):
+    """A loop that takes the rows off which had nothing left to change in a step."""
+
+    def __init__(self, loop: Loop, passes: Passes):
+        super().__init__(loop.rows, loop.branches, loop.generators, loop.steps_per_block)
+        self.passes = passes
+
+    def step(self, number: int) -> Step | None:
+        step = super().step(number)
+        if step is not None:
+            idle = int((step.confidence == 0).all(1).sum())
+            self.passes.rows -= idle * self.branches.count
+        return step
+
 
 @contextmanager
-def counted(backbone: Backbone) -> Iterator[Passes]:
-    """Count the passes of everything that is done with `backbone` in the `with` block."""
-    passes = Passes()
-    hook = backbone.model.layers[0].register_forward_pre_hook(passes.count)
+def counted(writer: Writer) -> Iterator[Passes]:
+    """Count the passes of everything that `writer` does in the `with` block."""
+    passes, usual = Passes(), writer.recorder
+    hook = writer.backbone.model.layers[0].register_forward_pre_hook(passes.count)
+    writer.recorder = passes
     try:
         yield passes
     finally:
+        writer.recorder = usual
         hook.remove()

@@ -48,7 +48,7 @@ def test_a_colour_that_was_not_asked_for_is_not_marked():
             picture[0, 0, 0] = label / 1000
         return pictures
 
-    uni = SimpleNamespace(draw=draw, backbone=tiny_backbone())
+    uni = SimpleNamespace(draw=draw, backbone=tiny_backbone(), recorder=None)
     report = evaluate.evaluate_drawing(uni, CornerJudge(), 80, 0, CIFAR10)
     assert report["draw_class_accuracy"] == 1 and report["draw_class_accuracy_n"] == 80
     assert report["draw_colour_accuracy"] == 0 and report["draw_colour_accuracy_n"] == 60
@@ -66,7 +66,7 @@ def stroke(thickness: int, slant: int) -> torch.Tensor:
 class PerfectPainter:
     """Draws a bar with the asked attributes and hides the digit in a corner for `CornerJudge`."""
 
-    backbone = tiny_backbone()
+    backbone, recorder = tiny_backbone(), None
 
     def draw(self, prompts, seed=0, wrong=0, **sampling):
         pictures = []
@@ -106,7 +106,7 @@ def test_caption_scores_are_counts():
     answers[3] = "  " + answers[3]  # parsed as right, not exact
     answers[4] = ""
     uni = SimpleNamespace(
-        describe=lambda part: [answers.pop(0) for _ in part], backbone=tiny_backbone()
+        describe=lambda part: [answers.pop(0) for _ in part], backbone=tiny_backbone(), recorder=None
     )
     report = evaluate.evaluate_describing(uni, images.floats(), images.labels)
     assert report["caption_digit_accuracy"] == pytest.approx(0.8)
@@ -207,13 +207,29 @@ def test_timing_counts_tokens_and_forwards(monkeypatch):
 def test_passes_are_counted_in_rows():
     """Two branches of guidance are two rows; what is done after the block is not counted."""
     uni, prompts = tiny_uni(), ["a two"] * 3
-    with counted(uni.backbone) as plain:
+    with counted(uni) as plain:
         traced = uni.draw_traced(prompts, steps=4, guidance=1.0)
-    with counted(uni.backbone) as guided:
+    with counted(uni) as guided:
         uni.draw_traced(prompts, steps=4, guidance=2.0)
     uni.draw(prompts)
     assert plain.rows == 3 * traced.generation.forwards > 0
     assert guided.rows == 2 * plain.rows
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_an_answer_takes_as_many_passes_alone_as_in_a_batch(guidance):
+    """Rows that have finished go through the backbone until the last one has, and cost no pass."""
+    uni, prompts = tiny_uni(), ["a two"] * 4
+    settings = {"steps": 16, "threshold": 0.2, "guidance": guidance}
+    with counted(uni) as together:
+        drawn = uni.draw_traced(prompts, **settings)
+    with counted(uni) as alone:
+        for seed, prompt in enumerate(prompts):
+            uni.draw([prompt], seed=seed, **settings)
+    needed = drawn.generation.passes
+    assert len(needed) == len(prompts) and needed.min() < needed.max(), "else it shows nothing"
+    assert together.rows == alone.rows == guidance * needed.sum()
+    assert uni.recorder is None
 
 
 def test_passes_stand_beside_what_depends_on_them():

@@ -177,7 +177,7 @@ def test_sums_that_were_never_trained_are_marked_apart():
 
 def test_a_task_asks_the_same_whatever_else_is_run():
     class Same:
-        backbone = tiny_backbone()
+        backbone, recorder = tiny_backbone(), None
 
         def answer(self, images, questions):
             return ["one"] * len(questions)
