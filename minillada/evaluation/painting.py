@@ -1,11 +1,12 @@
 """How good painters are: pictures painted from the codes of test images, marked by the judge.
 
 Notable choices
-- A painter and the turbo painter that is distilled from it are measured together, and beside them
-  the convolutional decoder, whose picture both start from.
+- A painter and the turbo painter that is distilled from it, if there is one, are measured together,
+  and beside them the convolutional decoder, whose picture both start from.
 - Fréchet distances depend on the number of pictures. All of them are taken at the same number, and
   so is that of real test images, which no painter can be asked to beat.
-- `codes_kept` is the share of codes that come back when a painted picture is read again.
+- `codes_kept` is the share of codes that come back when a painted picture is read again. Codes of
+  one picture are lost together, so its interval is taken over pictures.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..datasets.table import DATASETS
+from ..files import find
 from ..measure import timing
 from ..measure.frechet import frechet_distance
-from ..measure.intervals import fraction
+from ..measure.intervals import fraction, mean_interval
 from ..measure.judge import load_judge
 from ..painter import Painter
 from ..painting import paint
@@ -34,10 +36,10 @@ BATCH = 16  # pictures that are timed
 
 @dataclass(frozen=True)
 class Pair:
-    """A painter, the turbo painter distilled from it, and the tokenizer of their codes."""
+    """A painter, the turbo painter distilled from it if any, and the tokenizer of their codes."""
 
     flow: Painter
-    turbo: Painter
+    turbo: Painter | None
     tokenizer: ImageTokenizer
     dataset: str
 
@@ -47,16 +49,34 @@ class Pair:
         return codes, torch.cat([self.tokenizer.decode(part) for part in codes.split(250)])
 
 
+def turbo_of(name: str | Path) -> str | Path | None:
+    """Where the turbo painter of a painter is: called like it, with `-turbo` behind; or None."""
+    path = Path(name)
+    beside = path.with_name(f"{path.name}-turbo")
+    if path.suffix == ".safetensors":
+        beside = path.with_name(f"{path.stem}-turbo.safetensors")
+    turbo = f"{name}-turbo" if checkpoint.shipped(name) else beside
+    place = find(turbo, ".safetensors", "weights.safetensors")
+    return turbo if place is not None and place.is_file() else None
+
+
 def load_pair(name: str | Path, device: str) -> Pair:
-    """Both painters, by the name of either. A turbo painter's JSON names its source."""
+    """A painter and its turbo painter, if it has one (`turbo_of`), by the name of either.
+
+    A turbo painter's JSON names its source. `ValueError` unless it was distilled from these
+    weights, and for codes of another tokenizer.
+    """
     painter, info = checkpoint.load_model(name, Painter, device)
-    source = info["source"] if painter.config.turbo else name
-    turbo, about = checkpoint.load_model(
-        name if painter.config.turbo else f"{name}-turbo", Painter, device
-    )
+    source, turbo_name = (info["source"], name) if painter.config.turbo else (name, turbo_of(name))
     flow, more = checkpoint.load_model(source, Painter, device)
-    if about["source_sha256"] != more["sha256"]:
-        raise ValueError(f"the turbo painter of {name} was distilled from other weights; train it")
+    turbo = None
+    if turbo_name is not None:
+        turbo, about = checkpoint.load_model(turbo_name, Painter, device)
+        if about.get("source_sha256") != more["sha256"]:
+            raise ValueError(
+                f"{turbo_name} was not distilled from these weights of {source}; "
+                "distil it again, or call it otherwise"
+            )
     tokenizer, used = checkpoint.load_model(info["tokenizer"], ImageTokenizer, device)
     if used["sha256"] != info["tokenizer_sha256"]:
         raise ValueError(f"{name} paints the codes of another version of {info['tokenizer']}")
@@ -67,6 +87,8 @@ def evaluate_painter(
     name: str | Path, samples: int = 10_000, seed: int = 0, device: str = "cpu"
 ) -> dict:
     """What a painter makes of the codes of at most `samples` test images, as a flat dictionary."""
+    if samples < 2:
+        raise ValueError(f"{samples} picture has no interval; measure at least 2")
     pair = load_pair(name, device)
     judge = load_judge(device, f"{pair.dataset.removesuffix('10')}-judge")
     test = DATASETS[pair.dataset].load("test")
@@ -74,32 +96,37 @@ def evaluate_painter(
     chosen = torch.randperm(len(test.labels), generator=generator)[:samples]
     images, labels = test.floats(chosen).to(device), test.labels[chosen].to(device)
     codes, sketch = pair.shown(images)
-    painted = paint(pair.turbo, codes, sketch, seed=seed)
-    again, _ = pair.shown(painted)
-    report = {
-        "model": str(name),
-        "seed": seed,
-        "device": device,
-        "steps": pair.turbo.config.painting_steps,
-        **fraction("judged_accuracy", judge.classify(painted) == labels),
-        **fraction("judged_accuracy_conv", judge.classify(sketch) == labels),
-        **fraction("codes_kept", again == codes),
-        "psnr_db": float(-10 * (painted - images).square().mean().log10()),
-    }
+    report = {"model": str(name), "seed": seed, "device": device}
+    pictures = {"_conv": sketch, "_real": images}
+    # 1. a few jumps
+    if pair.turbo is not None:
+        painted = pictures[""] = paint(pair.turbo, codes, sketch, seed=seed)
+        again, _ = pair.shown(painted)
+        kept = (again == codes).flatten(1).float().mean(1)  # [N]
+        report |= {
+            "steps": pair.turbo.config.painting_steps,
+            **fraction("judged_accuracy", judge.classify(painted) == labels),
+            **mean_interval(kept).entries("codes_kept"),
+            "psnr_db": float(-10 * (painted - images).square().mean().log10()),
+            **speed(pair.flow, pair.turbo, codes[:BATCH], sketch[:BATCH]),
+        }
+    # 2. the decoder, and many steps
+    report |= fraction("judged_accuracy_conv", judge.classify(sketch) == labels)
     n = min(MOST, len(labels))
     long = paint(pair.flow, codes[:n], sketch[:n], pair.flow.config.painting_steps, seed)
+    pictures["_50_steps"] = long
     report |= fraction("judged_accuracy_50_steps", judge.classify(long) == labels[:n])
+    # 3. how far all of them are from the test set
     everything = judge.features(test.floats().to(device))
-    pictures = {"": painted, "_conv": sketch, "_50_steps": long, "_real": images}
     for suffix, part in pictures.items():
         report[f"frechet{suffix}"] = frechet_distance(judge.features(part[:n]), everything)
-    return report | {"frechet_n": n, **speed(pair, codes[:BATCH], sketch[:BATCH])}
+    return report | {"frechet_n": n}
 
 
-def speed(pair: Pair, codes: Tensor, sketch: Tensor) -> dict:
+def speed(flow: Painter, turbo: Painter, codes: Tensor, sketch: Tensor) -> dict:
     """How many times as fast the turbo painter is as 50 steps of the other one."""
-    quick = partial(paint, pair.turbo, codes, sketch)
-    slow = partial(paint, pair.flow, codes, sketch)
+    quick = partial(paint, turbo, codes, sketch)
+    slow = partial(paint, flow, codes, sketch)
     taken = timing.speed_ratio(quick, slow, codes.device, pairs=3)
     return {
         "speedup_over_50_steps": taken["ratio"],

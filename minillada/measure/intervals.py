@@ -112,9 +112,9 @@ def interval_of(report: Mapping, name: str) -> Interval:
         return report.get(f"{name}_{part}", report.get(part))
 
     value, low, high, n = report[name], field("low"), field("high"), field("n")
+    half = field("ci95")
     if low is not None and high is not None:
         return Interval(value, low, high, int(n or 0))
-    if n is not None:  # half-widths were stored beside a count for shares only
+    if half is not None and n is not None:  # both were stored for shares only
         return share(round(value * n), int(n))
-    half = field("ci95") or 0.0
-    return Interval(value, value - half, value + half)
+    return Interval(value, value - (half or 0.0), value + (half or 0.0))

@@ -1,9 +1,15 @@
 """Painters are measured together with the decoder whose picture they start from."""
 
+import shutil
+from types import SimpleNamespace
+
 import pytest
 import torch
+from helpers import real_images
 
 from minillada import checkpoint
+from minillada.commands.measuring import print_metrics
+from minillada.evaluation import painting
 from minillada.evaluation.painting import evaluate_painter, load_pair
 from minillada.files import WEIGHTS_DIR
 
@@ -12,14 +18,22 @@ shipped = pytest.mark.skipif(
 )
 
 
+@pytest.fixture
+def few_images(monkeypatch):
+    """A test set that is measured quickly."""
+    small = SimpleNamespace(load=lambda part: real_images(64))
+    monkeypatch.setattr(painting, "DATASETS", {"mnist": small})
+
+
 @shipped
-def test_the_report_holds_what_was_asked_for(monkeypatch):
+def test_the_report_holds_what_was_asked_for(monkeypatch, few_images):
     monkeypatch.setattr("minillada.evaluation.painting.BATCH", 1)
     report = evaluate_painter("mnist-painter", samples=20)
     for name in ("judged_accuracy", "judged_accuracy_conv", "codes_kept"):
         assert report[f"{name}_low"] <= report[name] <= report[f"{name}_high"]
-    assert report["judged_accuracy_n"] == 20 and report["codes_kept_n"] == 20 * 16
+    assert report["judged_accuracy_n"] == 20 and report["codes_kept_n"] == 20
     assert report["steps"] <= 4 and report["speedup_over_50_steps"] > 1
+    print_metrics(report)
     for name in ("frechet", "frechet_conv", "frechet_50_steps", "frechet_real"):
         assert report[name] > 0
 
@@ -32,15 +46,68 @@ def test_either_painter_names_both():
     assert pairs[0].turbo.config.turbo and not pairs[1].flow.config.turbo
 
 
+def copied(name: str, path):
+    """A copy of shipped weights, such as the run of a user."""
+    path.parent.mkdir(exist_ok=True)
+    for suffix in (".safetensors", ".json"):
+        shutil.copyfile(WEIGHTS_DIR / f"{name}{suffix}", path.with_suffix(suffix))
+    return path
+
+
 @shipped
 def test_a_turbo_painter_of_other_weights_is_refused(tmp_path):
-    for name in ("mnist-painter", "mnist-painter-turbo"):
-        for suffix in ("safetensors", "json"):
-            file = WEIGHTS_DIR / f"{name}.{suffix}"
-            (tmp_path / file.name).write_bytes(file.read_bytes())
-    path = tmp_path / "mnist-painter-turbo.safetensors"
+    path = copied("mnist-painter-turbo", tmp_path / "mine.safetensors")
     info = checkpoint.read_info(path)
     del info["digest"]
     checkpoint.write_info(path, info | {"source_sha256": "0" * 64})
-    with pytest.raises(ValueError, match="distilled from other weights"):
+    with pytest.raises(ValueError, match="not distilled from these weights of mnist-painter;"):
         load_pair(path, "cpu")
+    # What is called like a turbo painter and is none, too.
+    run = copied("mnist-painter", tmp_path / "p" / "weights.safetensors").parent
+    copied("mnist-painter", tmp_path / "p-turbo" / "weights.safetensors")
+    with pytest.raises(ValueError, match="p-turbo was not distilled from these weights"):
+        load_pair(run, "cpu")
+
+
+@shipped
+def test_a_painter_of_a_user_is_measured_with_the_turbo_painter_beside_it(tmp_path):
+    file = copied("mnist-painter", tmp_path / "p.safetensors")
+    folder = copied("mnist-painter", tmp_path / "p" / "weights.safetensors").parent
+    for name in (file, f"{folder}/"):
+        assert load_pair(name, "cpu").turbo is None
+    copied("mnist-painter-turbo", tmp_path / "p-turbo.safetensors")
+    copied("mnist-painter-turbo", tmp_path / "p-turbo" / "weights.safetensors")
+    for name in (file, f"{folder}/"):
+        assert load_pair(name, "cpu").turbo.config.turbo
+
+
+@shipped
+def test_a_painter_alone_is_measured_and_printed(tmp_path, capsys, few_images):
+    report = evaluate_painter(copied("mnist-painter", tmp_path / "p.safetensors"), samples=20)
+    assert "frechet_50_steps" in report and "codes_kept" not in report
+    print_metrics(report)
+    assert f"frechet_real{report['frechet_real']:>30.4f}\n" in capsys.readouterr().out
+
+
+@shipped
+def test_codes_of_one_picture_are_one_sample(monkeypatch, few_images):
+    """Half of the pictures keep all of their codes, the others none: 20 answers, not 320."""
+    half = torch.arange(20)[:, None, None] % 2 == 0
+
+    def shown(self, images):
+        codes = torch.zeros(len(images), 4, 4, dtype=torch.long)
+        seen.append(1)
+        return codes + (half & (len(seen) > 1)), images
+
+    seen = []
+    monkeypatch.setattr(painting.Pair, "shown", shown)
+    monkeypatch.setattr(painting, "speed", lambda *_: {})
+    monkeypatch.setattr(painting, "paint", lambda painter, codes, sketch, *_, **__: sketch)
+    report = evaluate_painter("mnist-painter", samples=20)
+    low, high = report["codes_kept_low"], report["codes_kept_high"]
+    assert report["codes_kept"] == 0.5 and (high - low) / 2 == pytest.approx(0.24, abs=0.01)
+
+
+def test_one_picture_is_no_sample():
+    with pytest.raises(ValueError, match="measure at least 2"):
+        evaluate_painter("mnist-painter", samples=1)

@@ -90,6 +90,13 @@ def test_old_reports_get_both_ends():
     assert interval_of({"bits": 2.0}, "bits") == Interval(2.0, 2.0, 2.0)
 
 
+def test_a_count_alone_makes_no_share():
+    """A distance stands beside the number of its pictures, and has no interval."""
+    for distance in (0.9, 2.6):
+        measured = interval_of({"frechet": distance, "frechet_n": 1000}, "frechet")
+        assert measured == Interval(distance, distance, distance)
+
+
 def test_the_shipped_records_can_be_read():
     metrics = json.loads((WEIGHTS_DIR / "mnist.json").read_text(encoding="utf-8"))["metrics"]
     scores = json.loads((WEIGHTS_DIR / "mnist-uni.json").read_text(encoding="utf-8"))["tasks"]
