@@ -168,7 +168,9 @@ def evaluate_likelihood(
 
 
 def evaluate_editing(uni: Uni, judge: Judge, n: int, seed: int, data: DataSet) -> dict:
-    """Exact edits done with the label kept, and photos turned into another class, `n` of each.
+    """Exact edits done with the label kept, and photos turned into a class that is named.
+
+    `n` of each. One time in ten the class that is named is the photo's own (`tasks/editing.py`).
 
     Nothing, if the model has not learned both tasks.
     """
@@ -265,11 +267,13 @@ def evaluate(
     seed: int = 0,
     device: str = "cpu",
     only: Sequence[str] | None = None,
+    report: dict | None = None,
 ) -> dict:
     """Measurements of one model on its test set as one flat dictionary, `timing` nested.
 
     All of `MEASURES`, or `only` the named ones. `samples` bounds how many test images are
-    described; drawings use at most 1,000, the likelihood at most 2,000. `ValueError` for less than
+    described; drawings use at most 1,000, the likelihood at most 2,000. A `report` that is given is
+    filled on the way: if a measure fails, those before it are not lost. `ValueError` for less than
     `FEWEST_SAMPLES` or an unknown measure.
     """
     if samples < FEWEST_SAMPLES:
@@ -281,9 +285,10 @@ def evaluate(
     test = data.load("test")
     judge = load_judge(device, data.judge)
     subject = Subject(uni, judge, data, test, min(samples, len(test.labels)), seed)
-    report = {"model": str(name), "seed": seed, "device": device}
+    report = {} if report is None else report
     progress = tqdm([measure for measure in MEASURES if not only or measure in only])
     for measure in progress:
         progress.set_description(f"evaluating {measure}")
-        report |= MEASURES[measure](subject)
+        found = MEASURES[measure](subject)
+        report |= {"model": str(name), "seed": seed, "device": device} | found
     return report

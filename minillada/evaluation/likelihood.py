@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from .. import batching, layout
 from ..datasets.table import MNIST, DataSet
 from ..diffusion import nll_bound
+from ..extras.conversion import LEAST_PADDING
 from ..measure.intervals import Interval, mean_interval
 from ..model import Backbone
 from ..uni import load
@@ -52,6 +53,8 @@ def bits_per_image(
     if block == 1:
         samples = 1  # exact: every token is masked alone
     together = samples if spread else 1
+    # Whole blocks. The small sizes that divide `LEAST_PADDING` are measured with equal padding.
+    multiple = math.lcm(block, LEAST_PADDING) if block < LEAST_PADDING else block
 
     result = {}
     for task in ("draw", "describe"):
@@ -62,7 +65,7 @@ def bits_per_image(
                 sequences.append(layout.draw_sequence(vocab, text, grid))
             else:
                 sequences.append(layout.describe_sequence(vocab, grid, text))
-        batch = batching.collate(sequences, vocab, max(block, 16))
+        batch = batching.collate(sequences, vocab, multiple)
         # 2. nats [N], the mean over the mask samples
         generator = torch.Generator().manual_seed(seed)
         nats = []

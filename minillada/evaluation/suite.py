@@ -15,6 +15,7 @@ from ..measure.intervals import share
 from ..measure.judge import Judge
 from ..measure.timing import counted
 from ..tasks.base import Marked, make_examples
+from ..tasks.numbers import HELD_OUT, least_held_out
 from ..tasks.table import TASKS_OF
 from ..uni import Uni
 
@@ -24,6 +25,7 @@ SUITES = {
     for data, tasks in TASKS_OF.items()
 }
 SUITE = SUITES["mnist"]
+UNSEEN = {"sum_direct_unseen", "sum_thinking_unseen"}
 
 
 def run(
@@ -33,18 +35,27 @@ def run(
     samples: int = 500,
     seed: int = 0,
     tasks: list[str] | None = None,
+    marked: dict[str, Marked] | None = None,
 ) -> dict[str, Marked]:
-    """Every task of the pool's data set, or the named `tasks`, on `samples` examples each."""
+    """Every task of the pool's data set, or the named `tasks`, on `samples` examples each.
+
+    Sums count as unseen only for models that hold out all of `HELD_OUT`; other models are not asked
+    for them. A `marked` that is given is filled on the way: if a task fails, those before it are
+    not lost. `ValueError` for an unknown task, no samples, or unseen sums that were trained.
+    """
     suite = SUITES[pool.data.name]
     if samples < 1:
         raise ValueError(f"samples is {samples}; a task needs at least 1 example to be marked")
     for name in tasks or ():
         if name not in suite:
             raise ValueError(f"no task is called {name!r}; choose from {', '.join(suite)}")
-    marked = {}
+    left_out = UNSEEN if least_held_out(uni.info) < len(HELD_OUT) else set()
+    for name in left_out & set(tasks or ()):
+        raise ValueError(f"this model has trained sums of {name} (held_out); leave it out")
+    marked = {} if marked is None else marked
     progress = tqdm(suite.items())
     for number, (name, task) in enumerate(progress):
-        if task.mark is None or (tasks is not None and name not in tasks):
+        if task.mark is None or name in left_out or (tasks is not None and name not in tasks):
             continue
         progress.set_description(name)
         # The number of a task makes its examples, so they stay the same if others are left out.

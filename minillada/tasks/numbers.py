@@ -40,6 +40,18 @@ def trained_pairs(pairs: list[tuple[int, int]], held_out: int) -> list[tuple[int
 UNSEEN_SUMS = [(a, b) for a, b in SUMS if is_held_out(a, b, len(HELD_OUT))]
 
 
+def least_held_out(info: dict) -> int:
+    """The smallest `held_out` of a model's JSON and of the runs that it went on from.
+
+    Runs of older versions, which do not say it, knew no sums: they hold out all.
+    """
+    least = len(HELD_OUT)
+    while isinstance(info, dict) and "training" in info:
+        least = min(least, info["training"].get("data", {}).get("held_out", least))
+        info = info.get("start", {})  # the run before, as in `asking.check_learned`
+    return least
+
+
 def counting_trace(a: int, b: int) -> str:
     """a + b on one's fingers.
 

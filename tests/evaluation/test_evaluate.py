@@ -106,7 +106,9 @@ def test_caption_scores_are_counts():
     answers[3] = "  " + answers[3]  # parsed as right, not exact
     answers[4] = ""
     uni = SimpleNamespace(
-        describe=lambda part: [answers.pop(0) for _ in part], backbone=tiny_backbone(), recorder=None
+        describe=lambda part: [answers.pop(0) for _ in part],
+        backbone=tiny_backbone(),
+        recorder=None,
     )
     report = evaluate.evaluate_describing(uni, images.floats(), images.labels)
     assert report["caption_digit_accuracy"] == pytest.approx(0.8)

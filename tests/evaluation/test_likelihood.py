@@ -66,6 +66,15 @@ def test_a_model_is_measured_at_another_block_size_than_its_own():
         assert torch.equal(asked[task], as_own[task]) and not torch.equal(asked[task], own[task])
 
 
+@pytest.mark.parametrize("block", [5, 7, 10, 24])
+def test_every_block_size_can_be_measured(block):
+    """Sequences are padded to whole blocks, whether or not these divide the usual length."""
+    uni, codes = tiny_uni(), torch.zeros(2, 4, 4, dtype=torch.long)
+    texts = ["a one"] * 2
+    bits = likelihood.bits_per_image(uni.backbone, uni.vocab, codes, texts, 1, 0, block_size=block)
+    assert all(values.isfinite().all() for values in bits.values())
+
+
 def test_no_mask_sample_is_refused():
     uni = tiny_uni()
     codes = torch.zeros(2, 4, 4, dtype=torch.long)

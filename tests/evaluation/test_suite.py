@@ -4,7 +4,7 @@ import functools
 
 import pytest
 import torch
-from helpers import real_images, tiny_backbone
+from helpers import real_images, tiny_backbone, tiny_uni
 
 from minillada import checkpoint
 from minillada.datasets import captions, edits
@@ -177,7 +177,7 @@ def test_sums_that_were_never_trained_are_marked_apart():
 
 def test_a_task_asks_the_same_whatever_else_is_run():
     class Same:
-        backbone, recorder = tiny_backbone(), None
+        backbone, recorder, info = tiny_backbone(), None, {}
 
         def answer(self, images, questions):
             return ["one"] * len(questions)
@@ -188,6 +188,33 @@ def test_a_task_asks_the_same_whatever_else_is_run():
     alone, together = run(["slant"]), run(["digit", "slant"])
     assert alone["slant"].examples == together["slant"].examples
     assert list(alone) == ["slant"] and list(together) == ["digit", "slant"]
+
+
+def test_sums_that_a_run_has_trained_are_not_unseen(monkeypatch):
+    """Neither if the run itself trained them, nor if the one before it did."""
+    names = ["sum_direct", "sum_direct_unseen"]
+    monkeypatch.setitem(suite.SUITES, "mnist", {name: suite.SUITE[name] for name in names})
+    before = {"training": {"data": {"held_out": 3}}}
+    now = {"training": {"data": {"held_out": 9}}}
+    for info, asked in ((now, names), (before, names[:1]), (now | {"start": before}, names[:1])):
+        uni = tiny_uni()
+        uni.info = info
+        assert list(suite.run(uni, judge(), pool(), 2)) == asked
+    with pytest.raises(ValueError, match="has trained sums of sum_direct_unseen"):
+        suite.run(uni, judge(), pool(), 2, 0, names)
+
+
+def test_tasks_before_one_that_fails_are_kept(monkeypatch):
+    def fail(*arguments):
+        raise ValueError("no place")
+
+    broken = suite.SUITE["draw"].__class__(suite.SUITE["draw"].make, fail)
+    chosen = {"sum_direct": suite.SUITE["sum_direct"], "draw": broken}
+    monkeypatch.setitem(suite.SUITES, "mnist", chosen)
+    marked = {}
+    with pytest.raises(ValueError, match="no place"):
+        suite.run(tiny_uni(), judge(), pool(), 2, marked=marked)
+    assert list(marked) == ["sum_direct"]
 
 
 def test_what_cannot_be_run():
