@@ -19,7 +19,7 @@ from ..measure.intervals import interval_of
 from ..measure.judge import load_judge
 from ..painter import Painter
 from ..presets import PRESETS, get_preset, read_settings
-from ..settings import changed
+from ..settings import changed, to_dict
 from ..show import grids
 from ..tasks.base import Marked
 from ..uni import load
@@ -66,36 +66,67 @@ def evaluate(
     """Measure a model on the test images of its data set."""
     if choice not in ("model", "tasks"):
         raise ValueError(f"there is no suite {choice!r}; choose model or tasks")
+    if pictures is not None and choice == "model":
+        raise ValueError("--pictures shows examples of tasks; add --suite tasks, or leave it out")
     check_range("samples", samples, 1, 10_000)
     device = check_device(device)
     check_finished(model)
     path = checkpoint.resolve(model)
-    if record:
-        check_writable(path)
+    about = checkpoint.read_info(path)
     # `--only a,b --only c` names three.
     names = [name for text in only or [] for name in text.split(",")] or None
-
-    # Results are printed before anything is stored: no full disk can cost them.
-    if checkpoint.read_info(path).get("kind") == Painter.kind:
-        report = painting.evaluate_painter(model, samples, seed, device)
-        print_json(report) if as_json else print_metrics(report)
-    elif choice == "model":
-        report = measures.evaluate(model, samples, seed, device, names)
-        print_json(report) if as_json else print_metrics(report)
-    else:
-        uni, count = load(model, device), min(samples, 500)
-        data = data_set_of(uni.info)
-        pool = suite.unseen_pool(data.name)
-        marked = suite.run(uni, load_judge(device, data.judge), pool, count, seed, names)
-        report = suite.scores(marked)
-        print_json(report) if as_json else print_scores(report)
-        if pictures is not None:
-            save_pages(pictures, pool, marked)
+    painter = about.get("kind") == Painter.kind
+    if painter and (names or choice == "tasks"):
+        raise ValueError(f"{model} is a painter, measured as a whole; leave --suite and --only out")
+    way = {"seed": seed, "device": device}
     if record:
-        key = "metrics" if choice == "model" else "tasks"
-        about = checkpoint.read_info(path)
-        known = about.get(key, {}) if names else {}  # what was not measured now stays
-        checkpoint.write_info(path, about | {key: known | report})
+        check_writable(path)
+        if names:
+            check_same(about.get("metrics" if choice == "model" else "tasks_way", {}), way)
+
+    # What was measured is printed even if a later measure fails, and before anything is stored: no
+    # full disk can cost it.
+    report: dict = {}
+    marked: dict[str, Marked] = {}
+    try:
+        if painter:
+            report |= painting.evaluate_painter(model, samples, seed, device)
+        elif choice == "model":
+            measures.evaluate(model, samples, seed, device, names, report)
+        else:
+            uni, count = load(model, device), min(samples, 500)
+            data = data_set_of(uni.info)
+            pool = suite.unseen_pool(data.name)
+            suite.run(uni, load_judge(device, data.judge), pool, count, seed, names, marked)
+    finally:
+        report |= suite.scores(marked)
+        show = print_metrics if choice == "model" else print_scores
+        if report:
+            print_json(report) if as_json else show(report)
+    if pictures is not None:
+        save_pages(pictures, pool, marked)
+    if record:
+        store(path, choice, report, way, keep=bool(names))
+
+
+def check_same(recorded: dict, way: dict) -> None:
+    """`ValueError` if recorded numbers, some of which stay, have another seed or device."""
+    for name, value in way.items():
+        if recorded.get(name, value) != value:
+            raise ValueError(
+                f"the recorded numbers have {name} {recorded[name]}, not {value}: measure with it, "
+                "or record all numbers anew, without --only"
+            )
+
+
+def store(path: Path, choice: str, report: dict, way: dict, keep: bool) -> None:
+    """Write a report into the JSON beside weights; `keep` what was recorded and not measured."""
+    about = checkpoint.read_info(path)
+    key = "metrics" if choice == "model" else "tasks"
+    about[key] = (about.get(key, {}) if keep else {}) | report
+    if choice == "tasks":  # scores do not say it; metrics do
+        about["tasks_way"] = way
+    checkpoint.write_info(path, about)
 
 
 def save_pages(folder: Path, pool: Pool, marked: dict[str, Marked]) -> None:
@@ -129,7 +160,7 @@ def print_metrics(report: dict) -> None:
 
 
 def info(
-    name: Annotated[str | None, argument("Preset or weights to look at; all if left out.")] = None,
+    name: Annotated[str | None, argument("Weights or preset to look at; all if left out.")] = None,
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: Json = False,
@@ -137,7 +168,11 @@ def info(
     """What is installed, which presets exist, which weights are shipped, how they were made."""
     if name is not None:
         check_finished(name)
-        print_report(checkpoint.read_info(checkpoint.resolve(name)), as_json)
+        weights = checkpoint.shipped(name) or name not in PRESETS
+        found = (
+            checkpoint.read_info(checkpoint.resolve(name)) if weights else to_dict(PRESETS[name])
+        )
+        print_report(found, as_json)
         return
     shipped = {}
     for path in sorted(WEIGHTS_DIR.glob("*.safetensors")):

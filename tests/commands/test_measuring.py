@@ -35,7 +35,12 @@ REPORT = {
 def measured(monkeypatch):
     """Nothing is measured; the calls are kept."""
     seen = []
-    monkeypatch.setattr(evaluate, "evaluate", lambda *arguments: seen.append(arguments) or REPORT)
+
+    def measure(*arguments):
+        seen.append(arguments[:-1])
+        arguments[-1].update(REPORT)
+
+    monkeypatch.setattr(evaluate, "evaluate", measure)
     return seen
 
 
@@ -67,6 +72,36 @@ def test_some_measures_are_added_to_the_recorded_ones(call, measured, tmp_path):
     assert metrics(run) == {"frechet_n": 1} | REPORT
     assert call("evaluate", run, "--record")[0] == 0
     assert metrics(run) == REPORT, "the whole measurement replaces the old one"
+
+
+def test_numbers_of_another_seed_are_not_mixed(refuse, call, measured, few_tasks, tmp_path):
+    run = save_tiny_uni(tmp_path)
+    path = run / "weights.safetensors"
+    known = {"seed": 0, "device": "cpu", "frechet_n": 1}
+    checkpoint.write_info(path, checkpoint.read_info(path) | {"metrics": known})
+    some = ["evaluate", run, "--only", "drawing", "--record"]
+    assert "the recorded numbers have seed 0, not 7" in refuse(*some, "--seed", 7)
+    assert not measured and metrics(run) == known
+    assert call(*some)[0] == 0
+    assert call("evaluate", run, "--record", "--seed", 7)[0] == 0, "all numbers are replaced"
+
+    tasks = ["evaluate", run, "--suite", "tasks", "--samples", 2, "--record"]
+    assert call(*tasks, "--only", "digit")[0] == 0
+    assert "seed 0, not 7" in refuse(*tasks, "--only", "compare", "--seed", 7)
+    assert call(*tasks, "--only", "compare")[0] == 0
+    assert set(checkpoint.read_info(path)["tasks"]) == {"digit", "compare"}
+
+
+def test_what_was_measured_is_printed_if_a_later_measure_fails(call, run, monkeypatch):
+    def fail(subject):
+        raise ValueError("it does not fit")
+
+    monkeypatch.setattr(evaluate, "FEWEST_SAMPLES", 2)
+    measures = {"drawing": lambda subject: {"draw_digit_accuracy": 0.5}, "variety": fail}
+    monkeypatch.setattr(evaluate, "MEASURES", measures)
+    code, out, err = call("evaluate", run, "--samples", 2)
+    assert code == 2 and "it does not fit" in err
+    assert re.search(r"draw_digit_accuracy +0.5000", out)
 
 
 @pytest.mark.parametrize("as_json", [True, False])
@@ -136,6 +171,9 @@ def test_scores_are_printed_before_pages_are_saved(call, few_tasks, run, tmp_pat
         (["--suite", "all"], "there is no suite 'all'; choose model or tasks"),
         (["--only", "speed"], "there is no measure 'speed'; choose from tokenizer, drawing"),
         (["--suite", "tasks", "--only", "sing"], "no task is called 'sing'"),
+        (["--pictures", "pages"], "--pictures shows examples of tasks; add --suite tasks"),
+        (["mnist-painter", "--only", "drawing"], "mnist-painter is a painter"),
+        (["mnist-painter", "--suite", "tasks"], "mnist-painter is a painter"),
     ],
 )
 def test_bad_arguments(refuse, arguments, sentence):
@@ -166,6 +204,8 @@ def test_info_lists_and_looks_up(call, run):
     assert code == 0 and json.loads(out) == checkpoint.read_info(checkpoint.resolve(run))
     code, out, _ = call("info", "mnist-judge")
     assert code == 0 and "kind: judge" in out
+    code, out, _ = call("info", "mnist-cpu", "--json")  # a preset without weights
+    assert code == 0 and json.loads(out)["training"]["steps"] > 0
 
 
 def test_a_shipped_name_means_the_shipped_weights_in_every_folder(call, tmp_path):
