@@ -122,11 +122,18 @@ def channels_of(name: str) -> int:
     return checkpoint.read_info(checkpoint.resolve(info["tokenizer"]))["config"]["channels"]
 
 
+def check_picture(out: Path) -> None:
+    """`ValueError` for a name that no picture has, or that is a folder's."""
+    if out.suffix.lower() not in FORMATS:
+        raise ValueError(f"cannot write {out}: a picture's name ends in {' or '.join(FORMATS)}")
+    if out.is_dir():
+        raise ValueError(f"cannot write {out}: it is a folder; choose another name")
+
+
 @contextmanager
 def picture_file(out: Path) -> Iterator[tuple[Path, str]]:
     """A temporary path to save a picture to, and its format; it becomes `out` at the end."""
-    if out.suffix.lower() not in FORMATS:
-        raise ValueError(f"cannot write {out}: a picture's name ends in {' or '.join(FORMATS)}")
+    check_picture(out)
     with atomic(out) as temporary:
         yield temporary, FORMATS[out.suffix.lower()]
 

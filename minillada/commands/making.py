@@ -31,6 +31,7 @@ from .common import (
     argument,
     channels_of,
     check_device,
+    check_picture,
     check_range,
     check_texts,
     escaped,
@@ -130,6 +131,7 @@ def draw(
     wishes |= {"painter": painter, "painter_steps": painter_steps}
     uni = load_finished(model, device)
     with picture_file(out) as file:
+        uni.draw([], **wishes)  # a painter or steps that are wrong are refused before the work
         save_images(uni.draw(asked, seed=seed, **wishes), count, file)
     print(f"saved {out}")
 
@@ -319,11 +321,14 @@ def interleave(
 ) -> None:
     """Text and images in turn."""
     check_texts([prompt])
+    check_picture(out)
     # How many images there will be is known at the end, so their file is opened late.
     story = load_finished(model, device).interleave(prompt, seed=seed)
     images = [part for part in story if isinstance(part, Tensor)]
-    if images:
-        with picture_file(out) as file:
-            save_images(torch.stack(images), len(images), file)
-    print(" ".join("[image]" if isinstance(part, Tensor) else escaped(part) for part in story))
+    try:
+        if images:
+            with picture_file(out) as file:
+                save_images(torch.stack(images), len(images), file)
+    finally:  # no full disk can cost the texts
+        print(" ".join("[image]" if isinstance(part, Tensor) else escaped(part) for part in story))
     print(f"saved {out}" if images else "no image in this answer, so no picture was saved")

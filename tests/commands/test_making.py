@@ -117,6 +117,45 @@ def test_thoughts_and_stories(call, run, short_stories):
     assert code == 0 and out.splitlines()[0] == " ".join(told)
 
 
+@pytest.mark.parametrize(
+    ("out", "sentence"),
+    [("story.gif", "a picture's name ends in .png"), ("folder.png", "it is a folder")],
+)
+def test_a_story_without_a_place_is_not_begun(refuse, run, monkeypatch, tmp_path, out, sentence):
+    (tmp_path / "folder.png").mkdir()
+    monkeypatch.setattr(Uni, "interleave", lambda *_, **__: pytest.fail("the story was written"))
+    assert sentence in refuse("interleave", "count", "--out", out, "--model", run)
+
+
+def test_a_full_disk_costs_the_pictures_of_a_story_and_not_its_texts(call, run, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device", "story.png")
+
+    monkeypatch.setattr(Uni, "interleave", lambda *_, **__: ["one", torch.zeros(1, 32, 32)])
+    monkeypatch.setattr(making, "save_images", full)
+    code, out, err = call("interleave", "count", "--model", run)
+    assert code == 2 and out == "one [image]\n" and "No space left" in err
+
+
+@pytest.mark.parametrize(
+    ("wishes", "sentence"),
+    [
+        (["--painter", "nosuch"], "no weights called 'nosuch'"),
+        (["--painter-steps", 3], "the convolutional decoder has no steps"),
+    ],
+)
+def test_a_wrong_painter_is_refused_before_anything_is_drawn(
+    refuse, run, monkeypatch, wishes, sentence
+):
+    drawn = []
+    plain = Uni.draw_traced
+    monkeypatch.setattr(
+        Uni, "draw_traced", lambda uni, texts, **of: drawn.extend(texts) or plain(uni, texts, **of)
+    )
+    assert sentence in refuse("draw", "a two", *wishes, "--model", run)
+    assert not drawn
+
+
 def test_a_picture_is_saved_before_anything_is_printed(call, run, monkeypatch, tmp_path):
     """Whatever the terminal does, the work is not lost."""
     seen = []
