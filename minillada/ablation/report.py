@@ -221,10 +221,12 @@ class Report:
 
     def plot(self) -> Figure:
         """One panel a score: the values of one setting side by side, a series for all else."""
-        axis, values = self.axis()
+        # the setting below the plot: the one with most values; "" if nothing varies
+        axis, values = max(self.plan.varied, key=lambda pair: len(pair[1]), default=("", ("",)))
         names = [word(value) for value in values]
+        table = self.table if axis else self.table.assign(**{axis: ""})
         by_score: dict[str, dict[str, Sequence[charts.Point]]] = {}
-        for score, group in self.table.groupby("score", sort=False):
+        for score, group in table.groupby("score", sort=False):
             others = [name for name, _ in self.plan.varied if name != axis and any(group[name])]
             lines = by_score.setdefault(ylabel(str(score)), {})
             for key, part in group.groupby([*others, "target"], sort=False):
@@ -235,13 +237,6 @@ class Report:
                     points.get(name, points.get("", (math.nan,) * 3)) for name in names
                 ]
         return draw(by_score, names, axis, numeric=all(map(is_number, values)))
-
-    def axis(self) -> tuple[str, tuple[Any, ...]]:
-        """The setting below the plot: the one with most values; "" if nothing varies."""
-        if not self.plan.varied:
-            self.table[""] = "" if len(self.table) else []
-            return "", ("",)
-        return max(self.plan.varied, key=lambda pair: len(pair[1]))
 
 
 # --- helpers -------------------------------------------------------------------------------------

@@ -51,8 +51,9 @@ MORE_WORDS = {
     "frechet_ratio": "Fréchet distance over that of reconstructions",
     "timing.cached.median": "seconds for 16 drawings",
 }
-# Columns that say how much work a row took -> what is said where they are unequal.
-WORK = {"steps": "steps", "sequences": "batch", "passes": "passes", "rows": "passes"}
+# Columns that say how much work a row took -> what is said where they are unequal. The settings are
+# columns, too, so none of these may have the name of a setting, such as `steps`.
+WORK = {"steps_taken": "steps", "sequences": "batch", "passes": "passes", "rows": "passes"}
 
 
 class Record(NamedTuple):
@@ -109,7 +110,7 @@ def score_rows(plan: Plan, records: Sequence[Record]) -> DataFrame:
     """One row for each trial, measurement and score.
 
     Columns: the varied settings as words, `seed`, `target` (passes that were asked for; 0: none),
-    `score`, `value`, `low`, `high`, `n`, `passes`, `rows`, `steps`, `sequences`.
+    `score`, `value`, `low`, `high`, `n`, `passes`, `rows`, `steps_taken`, `sequences`.
     """
     pandas = load_package("pandas", "ablate")
     rows = []
@@ -125,7 +126,7 @@ def score_rows(plan: Plan, records: Sequence[Record]) -> DataFrame:
                     | measured._asdict()
                     | {"passes": report.get("passes", math.nan)}
                     | {"rows": report.get("rows", math.nan)}
-                    | {"steps": steps, "sequences": sequences}
+                    | {"steps_taken": steps, "sequences": sequences}
                 )
     return pandas.DataFrame(rows)
 

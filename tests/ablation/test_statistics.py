@@ -6,6 +6,8 @@ import pytest
 
 from minillada.ablation import statistics
 from minillada.ablation.plan import Plan
+from minillada.presets import get_preset
+from minillada.settings import changed, plain_fields
 
 pandas = pytest.importorskip("pandas")
 stats = pytest.importorskip("scipy.stats")
@@ -32,7 +34,7 @@ def rows(shares=SHARES, **changes):
             low, high = value - 0.05, value + 0.04
             row = {"block_size": block, "objective": objective, "seed": seed, "target": 9}
             row |= {"score": "draw_digit_accuracy", "value": value, "low": low, "high": high}
-            row |= {"n": 100, "passes": 9.0, "rows": 18.0, "steps": 60, "sequences": 48}
+            row |= {"n": 100, "passes": 9.0, "rows": 18.0, "steps_taken": 60, "sequences": 48}
             found.append(row | changes.get(f"b{block}", {}))
     return pandas.DataFrame(found)
 
@@ -116,7 +118,7 @@ def test_a_failed_run_leaves_no_pair():
 
 def test_unequal_work_is_marked():
     for work, mark in (
-        ({"steps": 90}, "steps"),
+        ({"steps_taken": 90}, "steps"),
         ({"sequences": 96}, "batch"),
         ({"passes": 12.0, "rows": 24.0}, "passes"),
         ({"rows": 9.0}, "passes"),  # no guidance: half of the rows
@@ -126,3 +128,26 @@ def test_unequal_work_is_marked():
         assert table["unequal"].tolist() == ["", "", mark, mark]
         found = statistics.differences(PLAN, changed).set_index("setting")["unequal"]
         assert found["block_size"] == mark and found["objective"] == ""
+
+
+def test_no_setting_is_called_like_a_column_of_its_own_table():
+    plan = changed(PLAN, varied=(), measures=(("drawing", 20),))
+    [trial, *_] = plan.trials()
+    numbers = {"draw_digit_accuracy": 0.9, "draw_digit_accuracy_n": 20}
+    record = statistics.Record(trial, {plan.measurements()[0].key: numbers}, {})
+    lines = statistics.score_rows(plan, [record])
+    columns = {*lines, *statistics.table(plan, lines), *statistics.differences(PLAN, rows())}
+    assert "steps_taken" in columns
+    assert not columns & (plain_fields(get_preset("mnist-cpu")).keys() - {"seed"})
+
+
+def test_steps_can_vary():
+    plan = changed(PLAN, varied=(("steps", (2, 4)),))
+    lines = rows().rename(columns={"block_size": "steps"}).query("objective == 'bound'")
+    lines = lines.drop(columns="objective").replace({"steps": {"4": "2", "8": "4"}})
+    lines["steps_taken"] = lines["steps"].astype(int)
+    table = statistics.table(plan, lines)
+    assert table["steps"].tolist() == ["2", "4"] and table["unequal"].tolist() == ["", "steps"]
+    [row] = statistics.differences(plan, lines).to_dict("records")
+    assert (row["setting"], row["value"], row["base"]) == ("steps", "4", "2")
+    assert row["mean"] < 0 and row["unequal"] == "steps"

@@ -82,6 +82,19 @@ def test_an_ablation_goes_on_after_a_crash_and_reports(call, tmp_path, monkeypat
     assert command.startswith("minillada ablate mnist-cpu --vary block_size=8,16 --vary")
 
 
+def test_without_settings_that_vary_what_is_printed_is_what_is_stored(call, tmp_path):
+    _, out, _ = call(*COMMAND, "--seeds", 1, "--json")
+    assert json.loads(out) == json.loads((tmp_path / "ab" / "results.json").read_text())
+
+
+def test_steps_may_vary(call, tmp_path):
+    without_steps = [word for word in COMMAND if word not in ("--steps", 3)]
+    code, out, _ = call(*without_steps, "--vary", "steps=2,3", "--seeds", 1)
+    assert code == 0 and "1 comparison" in out
+    report = json.loads((tmp_path / "ab" / "results.json").read_text())
+    assert [row["settings"] for row in report["table"]] == [{"steps": 2}, {"steps": 3}]
+
+
 def test_a_failing_run_stops_no_other(call, tmp_path, monkeypatch):
     train = jobs.train
 
