@@ -72,6 +72,7 @@ class Launch:
                 )
         elif self.apart:
             load_package("submitit", "ablate")
+            gpus(self.device)
         elif self.jobs > 1:
             return "submitit starts no processes on Windows, so the runs go one after the other"
         return None
@@ -80,6 +81,15 @@ class Launch:
     def apart(self) -> bool:
         """Whether jobs are processes of their own."""
         return self.executor == "slurm" or (self.jobs > 1 and sys.platform != "win32")
+
+    def options(self) -> list[str]:
+        """How the command line says all this; what is usual is left out."""
+        words = []
+        for name in ("jobs", "executor", "partition", "minutes", "device"):
+            value = getattr(self, name)
+            if value != getattr(Launch, name):
+                words += [f"--{name}", str(value)]
+        return words + ["--tensorboard"] * self.tensorboard
 
     def job(self, trial: Trial) -> Job:
         device = self.device
@@ -110,13 +120,21 @@ def cores() -> int:
 
 
 def gpus(device: str) -> list[int]:
-    """The numbers of the GPUs that can be handed round; none for another kind of device."""
+    """The numbers of the GPUs that can be handed round; none for another kind of device.
+
+    `ValueError` where GPUs are named in another way, because submitit takes numbers only.
+    """
     if not device.startswith("cuda"):
         return []
     # Numbers count from the first GPU of the machine, also where only some of them may be used.
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    numbers = [int(part) for part in named if part.strip().isdigit()]
-    numbers = numbers or list(range(torch.cuda.device_count()))
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+    parts = [part.strip() for part in named.split(",")] if named else []
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise ValueError(
+            f"CUDA_VISIBLE_DEVICES is {named}, and GPUs are handed round by number; set it to "
+            "numbers, such as 0,1, or use --jobs 1"
+        )
+    numbers = [int(part) for part in parts] or list(range(torch.cuda.device_count()))
     index = torch.device(device).index
     return numbers if index is None else [numbers[index]]
 
@@ -272,16 +290,16 @@ def estimate(plan: Plan, trials: Sequence[Trial], launch: Launch) -> Estimate:
                 continue
             key = trial.preset.tokenizer, trial.preset.text
             began = time.perf_counter()
-            if key not in known:
-                known[key] = read_materials(trial.preset, launch.device)
-                reading.append(time.perf_counter() - began)
             try:
+                if key not in known:
+                    known[key] = read_materials(trial.preset, launch.device)
+                    reading.append(time.perf_counter() - began)
                 steps.append(seconds_of_step(trial, known[key], launch.device))
-            except FloatingPointError:
-                continue  # this run will fail, and say so then
-            if not measuring:
-                measuring.append(seconds_of_measuring(plan, trial, known[key], launch.device))
-    if not steps:
+                if not measuring:
+                    measuring.append(seconds_of_measuring(plan, trial, known[key], launch.device))
+            except Exception:
+                continue  # this run will fail, and say so then: the others are not stopped
+    if not measuring:
         return Estimate(math.nan, math.nan)
     # 3. means over what was timed, for all; every run reads by itself
     before, step = sum(reading) / len(reading), sum(steps) / len(steps)

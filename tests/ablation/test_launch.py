@@ -1,6 +1,7 @@
 """How jobs are started: side by side, and what a cluster would be asked."""
 
 import functools
+import math
 import os
 import stat
 import sys
@@ -36,6 +37,25 @@ def test_gpus_are_handed_round(monkeypatch):
     assert launch.gpus("cpu") == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     assert launch.gpus("cuda") == [2, 5] and launch.gpus("cuda:1") == [5]
+
+
+@unix
+@pytest.mark.parametrize("names", ["GPU-1f2e,GPU-77aa", "MIG-5c0e/1/0", "0,GPU-1f2e"])
+def test_gpus_that_have_no_numbers_are_not_taken_for_the_first_ones(monkeypatch, names):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", names)
+    with pytest.raises(ValueError, match=f"DEVICES is {names}, .* set it to numbers, .* --jobs 1"):
+        Launch(Path("x"), jobs=2, device="cuda").check()
+    for device, jobs in (("cuda", 1), ("cpu", 2)):  # nothing is handed round
+        assert Launch(Path("x"), jobs=jobs, device=device).check() is None
+
+
+def test_the_options_of_a_launch_are_those_of_the_command_line():
+    assert Launch(Path("x")).options() == []
+    whole = Launch(Path("x"), 2, "slurm", "short", 60, "cuda", tensorboard=True)
+    assert " ".join(whole.options()) == (
+        "--jobs 2 --executor slurm --partition short --minutes 60 --device cuda --tensorboard"
+    )
 
 
 @unix
@@ -123,3 +143,16 @@ def test_the_estimate_counts_reading_steps_and_samples(plan, few_images, monkeyp
     assert one.training == 36 and one.measuring == pytest.approx(4 * 76)
     two = launch.estimate(asked, trials, Launch(tmp_path, jobs=2))
     assert two.training == 18 and two.measuring == pytest.approx(2 * 76)
+
+
+@pytest.mark.parametrize("broken", ["read_materials", "seconds_of_step", "seconds_of_measuring"])
+def test_a_run_that_cannot_be_timed_stops_no_other(plan, monkeypatch, tmp_path, broken):
+    asked = plan(varied=(("block_size", (4, 8)),))
+
+    def fail(*about):
+        raise ValueError("this run fails")
+
+    for name in ("read_materials", "seconds_of_step", "seconds_of_measuring"):
+        monkeypatch.setattr(launch, name, lambda *about: 1.0)
+    monkeypatch.setattr(launch, broken, fail)
+    assert math.isnan(launch.estimate(asked, asked.trials(), Launch(tmp_path)).training)
