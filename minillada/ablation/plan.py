@@ -27,11 +27,10 @@ from ..evaluation import evaluate, suite
 from ..files import atomic
 from ..presets import get_preset, read_settings
 from ..settings import Config, changed, from_dict, plain_fields, to_dict
-from ..training.checks import check_settings, check_tokens
+from ..training.checks import check_settings
 from ..training.state import differences
+from ..training.train import new_model, read_materials, start_from
 from ..uni import DRAW
-from ..vocab import load_vocabulary
-from ..vq import ImageTokenizer
 
 PLAN = "ablation.json"
 SAMPLING = "sampling."
@@ -39,6 +38,8 @@ SAMPLING = "sampling."
 DECIDE_PASSES = ("steps", "threshold", "adaptive", "edit_threshold", "minimal_topk", "fill_tail")
 DEFAULT_COUNTS = {"model": 600, "task": 300}
 MOST_SAMPLES, MOST_SEEDS, MOST_RUNS = 10_000, 1000, 10_000
+# `evaluate` takes no more samples than these for a measure, however many are asked for.
+MOST_OF = {"drawing": 1000, "variety": 1000, "editing": 1000, "likelihood": 2000}
 GROWING = ("seeds", "measures")  # parts of a plan to which more may be added later
 LONGEST_NAME = 60  # letters of a value in the name of a folder
 
@@ -110,9 +111,10 @@ class Plan(Config):
             for chosen in combinations(self.trained):
                 name = folder_name({**chosen, "seed": seed})
                 # Two long values may begin alike; the order of a plan never changes.
-                while name in taken:
+                # On some systems `A` and `a` are one folder.
+                while name.casefold() in taken:
                     name += "+"
-                taken.add(name)
+                taken.add(name.casefold())
                 found.append(Trial(name, chosen, seed, self.preset_with(seed=seed, **chosen)))
         return found
 
@@ -227,10 +229,11 @@ def read_measures(texts: Sequence[str], dataset: str = "mnist") -> tuple[tuple[s
         count = DEFAULT_COUNTS[kind]
         if colon:
             count = int(number) if number.isascii() and number.isdigit() else 0
-        if not evaluate.FEWEST_SAMPLES <= count <= MOST_SAMPLES:
+        most = MOST_OF.get(name, MOST_SAMPLES)
+        if not evaluate.FEWEST_SAMPLES <= count <= most:
             raise ValueError(
-                f"{text!r}: a measure is written NAME:SAMPLES, with {evaluate.FEWEST_SAMPLES} to "
-                f"{MOST_SAMPLES:,} samples"
+                f"{text!r}: a measure is written NAME:SAMPLES; {name} takes "
+                f"{evaluate.FEWEST_SAMPLES} to {most:,} samples"
             )
         found[name] = count
     return tuple(found.items())
@@ -275,7 +278,10 @@ def backbone_preset(name: str) -> Preset:
 
 
 def check_plan(plan: Plan) -> None:
-    """`ValueError` for a plan with a setting that does not exist, or that no run can have."""
+    """`ValueError` or `FileNotFoundError` for a plan with a run that cannot be.
+
+    So nothing is written, and no run is trained, if one of the later ones is bound to fail.
+    """
     preset = backbone_preset(plan.preset)
     known = plain_fields(preset).keys() - {"name", "kind", "seed", "dataset", "teacher"}
     known |= {SAMPLING + name for name in plain_fields(SamplingConfig())}
@@ -292,32 +298,27 @@ def check_plan(plan: Plan) -> None:
             raise ValueError(f"{name} is varied and set to one value; choose one of them")
     if not 1 <= len(plan.seeds) <= MOST_SEEDS:
         raise ValueError(f"seeds must be at least 1 and at most {MOST_SEEDS}")
-    # Each value is tried alone first: so the sentence names the value, not a combination.
-    for name, values in (*plan.varied, *((name, (value,)) for name, value in plan.fixed)):
-        for value in values:
-            if name.startswith(SAMPLING):
-                changed(SamplingConfig(), **{name.removeprefix(SAMPLING): value})
-            else:
-                changed(preset, **{name: value})
-    for chosen in combinations(plan.decoded):
-        changed(SamplingConfig(), **{k.removeprefix(SAMPLING): v for k, v in chosen.items()})
-    trials = [trial for trial in plan.trials() if trial.seed == plan.seeds[0]]
-    if len(trials) * len(plan.seeds) > MOST_RUNS:
+    if math.prod(len(values) for _, values in plan.trained) * len(plan.seeds) > MOST_RUNS:
         raise ValueError(f"these are more than {MOST_RUNS:,} runs; vary less at once")
-    for trial in trials:
+    # Settings are tried together, as the runs have them: some fit only beside others.
+    fixed = {name: value for name, value in plan.fixed if name.startswith(SAMPLING)}
+    for chosen in combinations(plan.decoded):
+        values = {**fixed, **chosen}
+        changed(SamplingConfig(), **{k.removeprefix(SAMPLING): v for k, v in values.items()})
+    for trial in changed(plan, seeds=plan.seeds[:1]).trials():
         check_trial(trial, plan.start)
 
 
 def check_trial(trial: Trial, start: str | None) -> None:
-    """`ValueError` or `FileNotFoundError` for a run that cannot be, as far as is known early."""
+    """`ValueError` or `FileNotFoundError` for a run that cannot be: all but its steps is done."""
     preset = trial.preset
     check_settings(preset, start)
     if not preset.tokenizer:
         raise ValueError("a backbone needs an image tokenizer; tokenizer cannot be empty")
-    tokenizer, _ = checkpoint.load_model(preset.tokenizer, ImageTokenizer)
-    check_tokens(preset, load_vocabulary(len(tokenizer.embedding), preset.text))
+    materials = read_materials(preset, "cpu")
+    module = new_model(preset, "cpu", materials.tokenizer)
     if start:
-        checkpoint.resolve(start)
+        start_from(start, module, preset, materials)
 
 
 # --- in the folder -------------------------------------------------------------------------------
@@ -362,10 +363,10 @@ def check_same(plan: Plan, folder: Path) -> None:
         )
 
 
-def write_plan(plan: Plan, folder: Path) -> None:
-    """Write the plan, and the command that goes on with it."""
+def write_plan(plan: Plan, folder: Path, options: Sequence[str] = ()) -> None:
+    """Write the plan, and the command that goes on with it: `options` say how it is run."""
     with atomic(folder / PLAN) as temporary:
         temporary.write_text(json.dumps(to_dict(plan), indent=1) + "\n", encoding="utf-8")
     with atomic(folder / "command.txt") as temporary:
-        command = f"{plan.command()} --out {shlex.quote(str(folder))}\n"
+        command = f"{plan.command()} {shlex.join(['--out', str(folder), *options])}\n"
         temporary.write_text(command, encoding="utf-8")

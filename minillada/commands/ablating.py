@@ -98,10 +98,10 @@ def ablate(
         passes=read_passes(passes, [*fixed, *(name for name, _ in varied)], chosen),
         start=start,
     )
-    check_plan(plan)
     check_same(plan, out)
     if report:
         return show(Report(out, plan), as_json)
+    check_plan(plan)
     check_range("jobs", jobs, 1, 1000)
     check_range("minutes", minutes, 1, 100_000)
     if executor != "slurm":  # a cluster has devices that this machine may not have
@@ -120,7 +120,6 @@ def run(plan: Plan, launch: Launch, as_json: bool) -> None:
         print(change, file=notes)
         launch = replace(launch, jobs=1)
     with lock(launch.folder):
-        write_plan(plan, launch.folder)
         before = Report(launch.folder, plan)
         left = before.trials_that_are("new", "stopped", "failed")
         print(
@@ -128,9 +127,15 @@ def run(plan: Plan, launch: Launch, as_json: bool) -> None:
             file=notes,
         )
         print(before.work(), file=notes, flush=True)
+        write_plan(plan, launch.folder, launch.options())
         launch.run(left)
         after = Report(launch.folder, plan)
+        if len(after.rows):
+            after.save()
         show(after, as_json)
+        if len(after.rows) and not as_json:
+            files = f"{launch.folder}/{{{', '.join(FILES)}}}"
+            print(f"saved {files}; the same command goes on after a crash")
     # All runs that could be measured are; a script still has to notice the others.
     if after.trials_that_are("new", "stopped", "failed"):
         raise typer.Exit(1)
@@ -152,13 +157,8 @@ def duration(plan: Plan, launch: Launch, left: list) -> str:
 
 
 def show(report: Report, as_json: bool) -> None:
-    """Save and print."""
-    if len(report.rows):
-        report.save()
+    """Print, and write nothing: the folder may be one that only others may write to."""
     if as_json:
         print_json(report.to_json())
-        return
-    print("\n".join(report.lines()))
-    if len(report.rows):
-        names = ", ".join(FILES)
-        print(f"saved {report.folder}/{{{names}}}; the same command goes on after a crash")
+    else:
+        print("\n".join(report.lines()))

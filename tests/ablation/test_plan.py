@@ -6,8 +6,11 @@ import pytest
 
 from minillada.ablation import plan as plans
 from minillada.ablation.plan import Plan, read_measures, read_passes, read_varied
+from minillada.evaluation import evaluate
 from minillada.presets import get_preset
 from minillada.settings import changed, from_dict, to_dict
+
+MANY = ("steps", "batch_size", "warmup_steps")  # settings with many values each
 
 
 def test_values_are_words_or_json_between_commas():
@@ -40,12 +43,38 @@ def test_measures_of_models_and_tasks_have_counts():
     )  # fmt: skip
     for texts, sentence in (
         (["drawings"], "no measure 'drawings'; choose from tokenizer, .* compare"),
-        (["drawing:5"], "20 to 10,000 samples"),
+        (["drawing:5"], "drawing takes 20 to 1,000 samples"),
+        (["digit:20000"], "digit takes 20 to 10,000 samples"),
         (["drawing:many"], "NAME:SAMPLES"),
         (["drawing", "drawing:50"], "drawing is measured twice"),
     ):
         with pytest.raises(ValueError, match=sentence):
             read_measures(texts)
+
+
+class Counting(evaluate.Subject):
+    """A subject of which only the number of samples is of interest."""
+
+    def images(self, most=10_000):
+        raise StopIteration(most)
+
+
+def test_no_measure_is_asked_for_more_samples_than_it_takes(monkeypatch):
+    def stop(*about):
+        raise StopIteration(next(part for part in about if type(part) is int))
+
+    for name in ("drawing", "variety", "editing"):
+        monkeypatch.setattr(evaluate, f"evaluate_{name}", stop)
+    subject = Counting(None, None, None, None, samples=plans.MOST_SAMPLES, seed=0)
+    for name, measure in evaluate.MEASURES.items():
+        if name == "timing":  # has a number of its own
+            continue
+        with pytest.raises(StopIteration) as taken:
+            measure(subject)
+        most = taken.value.value
+        assert read_measures([f"{name}:{most}"]) == ((name, most),)
+        with pytest.raises(ValueError, match=f"{name} takes 20 to {most:,} samples"):
+            read_measures([f"{name}:{most + 1}"])
 
 
 def test_passes_are_equal_unless_the_plan_decides_them():
@@ -78,10 +107,10 @@ def test_every_choice_comes_with_every_seed_in_a_folder_of_its_own():
     assert (preset.training.steps, preset.training.seed) == (7, 4)
 
 
-def test_long_values_that_begin_alike_have_different_folders():
-    tokenizers = ("x" * 90 + "a", "x" * 90 + "b")
+@pytest.mark.parametrize("tokenizers", [("x" * 90 + "a", "x" * 90 + "b"), ("runs/A", "runs/a")])
+def test_values_that_look_alike_have_different_folders_on_every_system(tokenizers):
     plan = Plan(preset="mnist-cpu", varied=(("tokenizer", tokenizers),))
-    assert len({trial.name for trial in plan.trials()}) == 2
+    assert len({trial.name.casefold() for trial in plan.trials()}) == 2
 
 
 def test_a_sampling_setting_trains_once_and_only_decoding_measures_see_it():
@@ -115,6 +144,10 @@ def test_a_sampling_setting_trains_once_and_only_decoding_measures_see_it():
         ({"seeds": ()}, "seeds must be at least 1"),
         ({"varied": (("block_size", (16, 1024)),)}, "1024 tokens do not fit into 512"),
         ({"start": "nowhere"}, "no weights called 'nowhere'"),
+        ({"start": "mnist"}, "mnist.safetensors does not fit"),
+        ({"varied": (("num_attention_heads", (4, 2, 3, 8)),)}, "3 query heads cannot share"),
+        ({"fixed": (("max_position_embeddings", 32),)}, "up to 48 tokens, but the model has 32"),
+        ({"varied": tuple((name, tuple(range(1, 40))) for name in MANY)}, "more than 10,000 runs"),
         ({"preset": "mnist-judge"}, "mnist-judge is no backbone"),
         ({"varied": (("tokenizer", ("nowhere",)),)}, "no weights called 'nowhere'"),
     ],
@@ -122,6 +155,12 @@ def test_a_sampling_setting_trains_once_and_only_decoding_measures_see_it():
 def test_plans_that_no_run_can_have(values, sentence):
     with pytest.raises((ValueError, FileNotFoundError), match=sentence):
         plans.check_plan(Plan(**{"preset": "mnist-cpu"} | values))
+
+
+def test_settings_that_fit_only_together_are_no_mistake():
+    pairs = (("complementary", True), ("mask_rate", (0.1, 0.9)), ("block_size", 16))
+    plans.check_plan(Plan(preset="mnist-ar", fixed=pairs))
+    plans.check_plan(Plan(preset="mnist-ar", varied=tuple((name, (v,)) for name, v in pairs)))
 
 
 def test_a_folder_takes_more_seeds_and_measures_and_keeps_what_it_has(tmp_path):

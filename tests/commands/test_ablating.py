@@ -122,6 +122,7 @@ def test_a_failing_run_stops_no_other(call, tmp_path, monkeypatch):
         (["--jobs", "0"], "jobs must be at least 1"),
         (["--executor", "cloud"], "no executor 'cloud'"),
         (["--report"], "holds no ablation"),
+        (["--measure", "drawing:5000"], "drawing takes 20 to 1,000 samples"),
     ],
 )
 def test_bad_arguments(refuse, arguments, sentence):
@@ -133,6 +134,36 @@ def test_the_folder_of_another_ablation_is_kept(call, refuse, monkeypatch):
     assert call(*COMMAND, "--seeds", 2)[0] == 1  # nothing ran
     sentence = refuse(*COMMAND, "--seeds", 1)
     assert "ab holds another ablation (seeds: [0, 1] before, [0] now)" in sentence
+
+
+def test_a_plan_that_cannot_run_is_not_written(refuse, call, monkeypatch, tmp_path):
+    def interrupt(*about):
+        raise KeyboardInterrupt
+
+    heads = ["--vary", "num_attention_heads=4,2,3,8", "--seeds", 1]
+    assert "3 query heads cannot share" in refuse(*COMMAND, *heads)
+    assert not (tmp_path / "ab").exists()
+    # Whatever comes before the first run leaves the folder free for a better plan, too.
+    with monkeypatch.context() as patch:
+        patch.setattr(ablating, "estimate", interrupt)
+        assert call(*COMMAND, "--seeds", 1)[0] == 130
+    monkeypatch.setattr(launch.Launch, "run", lambda self, trials: None)
+    code, _, _ = call(*COMMAND, "--seeds", 2, "--jobs", 2, "--tensorboard")
+    assert code == 1  # nothing ran
+    command = (tmp_path / "ab" / "command.txt").read_text()
+    assert command.endswith(" --out ab --jobs 2 --tensorboard\n")
+
+
+def test_a_report_writes_nothing(call, tmp_path):
+    call(*COMMAND, "--seeds", 1)
+    files = [tmp_path / "ab" / name for name in ("results.json", "results.csv", "plot.png")]
+    for file in files:
+        file.unlink()
+    files[0].symlink_to("/dev/null")  # cannot be replaced
+    for command in (["ablate", "--out", "ab"], [*COMMAND, "--seeds", 1]):
+        code, out, _ = call(*command, "--report")
+        assert code == 0 and "within a seed (Wilson)" in out and "saved" not in out
+    assert not files[1].exists() and not files[2].exists()
 
 
 def test_a_missing_package_is_one_sentence(refuse, monkeypatch):
