@@ -163,7 +163,7 @@ def make_parser(experiment: Experiment) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=results.result_path(experiment.name))
     parser.add_argument("--runs", type=Path, default=Path("runs") / experiment.name)
     parser.add_argument(
-        "--overwrite", action="store_true", help="drop what is stored; train and measure anew"
+        "--overwrite", action="store_true", help="train and measure anew what is stored already"
     )
     return parser
 
@@ -192,11 +192,16 @@ def run(experiment: Experiment, arguments: list[str]) -> None:
         return
     lab = Lab(options.runs, options.overwrite)
     done: dict[str, dict[str, Any]] = {}  # name -> settings, commit, value
-    if options.out.exists() and not options.overwrite:
+    check_place(options.out)
+    if options.out.exists():
         stored = results.read_result(options.out)
-        check_weights(stored["weights"], options.out)
-        lab.weights |= stored["weights"]
         done = stored_points(experiment, stored)
+        # Points that were not named are kept.
+        for point in chosen if options.overwrite else ():
+            done.pop(point.name, None)
+        if done:
+            check_weights(stored["weights"], options.out)
+            lab.weights |= stored["weights"]
     command = f"python -m minillada.experiments.{experiment.name} {shlex.join(arguments)}".strip()
     commit = results.current_commit()
     for point in chosen:
@@ -208,10 +213,18 @@ def run(experiment: Experiment, arguments: list[str]) -> None:
         lab.point = point
         value = point.measure(lab, **point.settings)
         done[point.name] = {"settings": settings, "commit": commit, "value": value}
-        print(f"{point.name}: {json.dumps(value)[:500]}", flush=True)
         head = {"experiment": experiment.name, "command": command, "commit": commit}
         weights = {"weights": dict(sorted(lab.weights.items()))}
+        # Stored before it is printed: no terminal can cost the work.
         results.write_result(options.out, head | weights | body(experiment, done))
+        print(f"{point.name}: {json.dumps(value)[:500]}", flush=True)
+
+
+def check_place(path: Path) -> None:
+    """`ValueError`, before anything is measured, unless results can be stored at `path`."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise ValueError(f"{path} is not a regular file; choose another one with --out")
+    Run(path.parent, resume=True).check_folder()
 
 
 def check_weights(weights: dict[str, str], path: Path) -> None:
@@ -220,7 +233,7 @@ def check_weights(weights: dict[str, str], path: Path) -> None:
     if replaced:
         raise ValueError(
             f"{path} was measured with other weights of {', '.join(replaced)}; "
-            "measure everything again with --overwrite, or give another --out"
+            "measure everything again with --overwrite alone, or give another --out"
         )
 
 
@@ -256,6 +269,9 @@ def main(experiment: Experiment) -> None:
     """Run from the command line; a mistake is one sentence and exit code 2."""
     try:
         run(experiment, sys.argv[1:])
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except KeyboardInterrupt:
+        print(f"{experiment.name}: stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, FloatingPointError, OSError) as error:
         print(f"{experiment.name}: {error}", file=sys.stderr)
         sys.exit(2)

@@ -146,6 +146,59 @@ def test_results_of_replaced_weights_are_refused(tmp_path):
     assert toy.measured == [(1, 0), (1, 0), (2, 0)]
 
 
+def test_overwriting_some_points_keeps_the_others(tmp_path):
+    toy = Toy(tmp_path)
+    before = toy.run(toy.experiment(1, 2))
+    again = ("--overwrite", "--only", "squares/of 1")
+    assert toy.run(toy.experiment(1, 2), *again)["results"] == before["results"]
+    assert toy.measured == [(1, 0), (2, 0), (1, 0)]
+    # What is kept and what is new must have been measured with the same weights.
+    toy.out.write_text(json.dumps(before | {"weights": {"mnist": "0" * 64}}))
+    with pytest.raises(ValueError, match="other weights of mnist; .* --overwrite alone"):
+        toy.run(toy.experiment(1, 2), *again)
+
+
+@pytest.mark.parametrize("place", ["folder", "file/toy.json", "link"])
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, place):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("/dev/null")
+    toy = Toy(tmp_path)
+    toy.out = tmp_path / place
+    with pytest.raises(ValueError, match="choose another .* with --out"):
+        toy.run(toy.experiment(1))
+    assert not toy.measured
+
+
+def test_a_value_is_stored_before_it_is_printed(tmp_path, monkeypatch):
+    def broken(*words, **how):
+        raise BrokenPipeError
+
+    toy = Toy(tmp_path)
+    monkeypatch.setattr("builtins.print", broken)
+    with pytest.raises(BrokenPipeError):
+        toy.run(toy.experiment(1, 2))
+    assert json.loads(toy.out.read_text())["results"]["squares"]["of 1"] == {"square": 1}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (KeyboardInterrupt(), 130, "toy: stopped; the same command goes on"),
+        (OSError(28, "No space left on device", "toy.json"), 2, "toy: [Errno 28] No space left"),
+    ],
+)
+def test_no_traceback_ends_an_experiment(monkeypatch, capsys, error, code, sentence):
+    def fail(*about):
+        raise error
+
+    monkeypatch.setattr(runner, "run", fail)
+    with pytest.raises(SystemExit) as stop:
+        runner.main(Experiment("toy.py", "", []))
+    assert stop.value.code == code
+    assert capsys.readouterr().err.startswith(sentence)
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """Calls of `train`: the run, and what it starts from."""
