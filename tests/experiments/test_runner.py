@@ -158,11 +158,10 @@ def test_overwriting_some_points_keeps_the_others(tmp_path):
         toy.run(toy.experiment(1, 2), *again)
 
 
-@pytest.mark.parametrize("place", ["folder", "file/toy.json", "link"])
+@pytest.mark.parametrize("place", ["folder", "file/toy.json"])
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, place):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
-    (tmp_path / "link").symlink_to("/dev/null")
     toy = Toy(tmp_path)
     toy.out = tmp_path / place
     with pytest.raises(ValueError, match="choose another .* with --out"):
