@@ -79,7 +79,7 @@ PHOTO_BARS = {
         unit="",
     ),
     "edit_operation_accuracy": Bar("exact edit: right operation done and class kept", 0.85),
-    "edit_class_accuracy": Bar("turned into another class", 0.75),
+    "edit_class_accuracy": Bar("turned into a class that is named, one time in ten its own", 0.75),
 }
 
 # A score of `suite` -> its bar
@@ -91,7 +91,7 @@ TASK_BARS = {
     "arithmetic": Bar("what is this digit plus …? (0 to 18, in words)", 0.95),
     "compare": Bar("which of the two is larger?", 0.96),
     "edit_operation": Bar("exact edit: right operation done and digit kept", 0.92),
-    "edit_digit": Bar("turned into another digit", 0.92),
+    "edit_digit": Bar("turned into a digit that is named, one time in ten its own", 0.92),
     "edit_digit_attributes": Bar("… with thickness and slant kept, both", 0.8),
     "multi_reference": Bar("digit of the first image, thickness of the second"),
     "sum_direct": Bar("draw the sum of two numbers"),

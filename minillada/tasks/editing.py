@@ -6,7 +6,8 @@ Notable choices
   addition, the judge still reads the digit after the edit is undone.
 - For a round zero, mirroring is nearly no change: operations whose exact results are within
   `DataSet.alike` of each other are not told apart.
-- An edit by label takes any image of the wanted label and style as right.
+- An edit by label takes any image of the wanted label and style as right. The wanted label is any
+  of the ten: one time in ten it is the one that is shown, and an unchanged image is right.
 """
 
 from __future__ import annotations
@@ -240,9 +241,8 @@ def pick_leaning_alike(pool: Pool, rng: Random, index: int, digit: int, thicknes
 
 
 def make_edit_digit(source: Source) -> Example:
-    """Another digit in the same style."""
+    """A digit in the same style: any of the ten, one time in ten the one that is shown."""
     pool, rng = source.pool, source.rng
-    # The wanted digit may be the one that is shown: then another image of it is right.
     index, digit = pool.pick(rng), source.some_label()
     [number] = source.numbers(digit)
     words = {"digit": article(number), "number": number, "it": source.noun(IT)}
@@ -253,7 +253,7 @@ def make_edit_digit(source: Source) -> Example:
 
 
 def make_edit_label(source: Source) -> Example:
-    """A photo of something else, as bright, and of the same colour if there is one."""
+    """A photo of any class, one time in ten of the same; as bright, and if possible as coloured."""
     pool, rng = source.pool, source.rng
     index, label = pool.pick(rng), source.some_label()
     _, brightness, colour = pool.classes(index)
