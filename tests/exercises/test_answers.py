@@ -1697,6 +1697,16 @@ def test_hints_are_the_same_with_other_inputs(name):
             assert (diagnosis(cases, answers, name) or "right").startswith(hint), seed
 
 
+@pytest.mark.parametrize("name", sorted(CHECKS))
+def test_no_named_mistake_passes_with_any_inputs(name):
+    for seed in range(30):
+        cases = CHECKS[name].cases(seed)
+        hints = {hint for case in cases for hint in case.mistakes}
+        for hint in hints:
+            pairs = [(case.mistakes.get(hint, case.right), case.right) for case in cases]
+            assert any(difference(wrong, right) for wrong, right in pairs), (seed, hint)
+
+
 @pytest.mark.parametrize("name", sorted(set(CHECKS) - {"check_wishes"}))
 def test_known_answers_do_not_pass_with_other_inputs(name):
     """Copying the answers of the notebook's own inputs does not pay where work is graded."""
