@@ -258,6 +258,8 @@ def explanation(tries: list[Try], first: Try) -> str | None:
         pairs = enumerate(zip(mine, right))
         part = next((i for i, pair in pairs if difference(*pair)), len(right))
         for hint, wrong in first.case.mistakes.items():
+            if not isinstance(wrong, list | tuple):  # one number instead of several, for example
+                continue
             if part < len(wrong) == len(right) and not difference(mine[part], wrong[part]):
                 return f"part [{part}] of the answer: {hint}"
     return None
@@ -311,7 +313,7 @@ def number_difference(mine: Any, right: Tensor | int | float, at: str) -> str | 
     if isinstance(mine, bool) and type(right) is int:
         return f"{kind}, a whole number was expected"
     try:
-        answer = torch.as_tensor(mine).detach().cpu()
+        answer = torch.as_tensor(mine).detach().cpu().to_dense()  # `isclose` knows no sparse ones
     except Exception:  # a text, an object, a ragged list
         return f"{kind}, numbers were expected"
     expected = torch.as_tensor(right)

@@ -81,6 +81,7 @@ WRONG = [
     (frozenset({"a", "b"}), ["a"], "1 of 2 are missing"),
     (frozenset({"a", "b"}), ["a", "b", ["c"]], "['c'] does not belong"),
     (frozenset({"a", "b"}), 7, "a list of 2 was expected"),
+    (GRID, torch.zeros(2, 2).to_sparse(), "the first one at [0, 0]"),
 ]
 
 
@@ -167,6 +168,12 @@ def test_the_first_wrong_part_is_explained_although_another_is_wrong_too(capsys)
     cases = [Case((), ([1], "b"), mistakes)]
     assert "part [0] of the answer: first is late" in said(returns(([2], "c")), cases, capsys)
     assert said(returns(([1], "B")), cases, capsys) == "second is loud"
+
+
+def test_a_mistake_of_another_form_explains_no_part(capsys):
+    cases = [Case((), (1, 2), {"that is one number": 1})]
+    assert "at [1]" in said(returns((1, 3)), cases, capsys)
+    assert said(returns(1), cases, capsys) == "that is one number"
 
 
 def test_a_wrong_answer_comes_before_an_exception_in_a_later_case(capsys):
