@@ -3,7 +3,7 @@
 Notable choices
 - Nothing but the notebook itself is read. A check is a cell that calls `check_x(my_x)`, a solution
   is a cell with the tag `solution`. What is shown to a reader is also what is graded.
-- Notebooks of students are not trusted: `sources` reads them without running or parsing code.
+- Notebooks of students are not trusted: `cells_of` reads them without running or parsing code.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import pkgutil
 import re
 from pathlib import Path
 from typing import NamedTuple
+
+from IPython.core.inputtransformer2 import TransformerManager
 
 from ..exercises.checking import Exercise
 from ..files import DATA_DIR
@@ -80,9 +82,23 @@ def cells_of(notebook: dict) -> list[Cell]:
     return cells
 
 
+def python_of(source: str) -> str:
+    """A cell as Python: what only IPython reads (`%time`, `!ls`, `name?`) becomes calls.
+
+    What is Python already stays as it is: there, `%` may begin a line of a long expression.
+    """
+    try:
+        ast.parse(source)
+    except SyntaxError:
+        # IPython would hide a cell that begins with `%%time` in a text, with its functions.
+        source = re.sub(r"\A\s*%%.*", "", source)
+        return TransformerManager().transform_cell(source)
+    return source
+
+
 def parsed(source: str) -> ast.Module:
-    """The code of a cell of ours; lines for IPython (`%`, `!`) and a final `;` are left out."""
-    return ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
+    """The code of a cell; `SyntaxError` if it is neither Python nor for IPython."""
+    return ast.parse(python_of(source))
 
 
 def check_call(source: str) -> tuple[str, str] | None:

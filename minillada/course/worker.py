@@ -16,7 +16,6 @@ import faulthandler
 import json
 import linecache
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -27,11 +26,18 @@ import torch
 from torch import Tensor
 
 from ..exercises.checking import Outcome, call
+from .pages import python_of
 
 LATE = 3.0  # seconds after which a call that cannot be stopped ends its process
 LONGEST_TEXT = 1_000  # characters of a failure, and of a note
 MOST_NUMBERS = 1_000_000  # in an answer
 MOST_PARTS = 10_000  # of a list or dictionary
+# A constant is made of these parts of Python, and of calls such as `set()` or `float("inf")`.
+CONSTANT = (
+    *(ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp, ast.Call),
+    *(ast.unaryop, ast.operator, ast.expr_context),
+)
+CALLED = ("set", "dict", "list", "float")
 
 
 class Task(NamedTuple):
@@ -122,28 +128,28 @@ def build(job: Job) -> tuple[dict[str, Any], list[str]]:
     namespace: dict[str, Any] = {"__name__": "submission"}
     notes: list[str] = []
     for statement in job.imports:
-        run(compile(statement, "<imports>", "exec"), namespace, [])
-    for number, source in enumerate(job.cells):
+        run(statement, "<imports>", namespace, [])
+    for number, source in enumerate(job.cells, start=1):
         name = f"<cell {number}>"
-        source = re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
-        linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
         try:
+            source = python_of(source)
             body = ast.parse(source).body
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        except Exception as error:
             place = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-            notes.append(f"code cell {number + 1} cannot be read ({type(error).__name__}{place})")
+            notes.append(f"code cell {number} cannot be read ({type(error).__name__}{place})")
             continue
+        linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
         for node in body:
             if is_taken(node, namespace):
-                code = compile(ast.Module([node], []), name, "exec")
-                run(code, namespace, notes)
+                run(ast.Module([node], []), name, namespace, notes)
     return namespace, notes
 
 
-def run(code: Any, namespace: dict[str, Any], notes: list[str]) -> None:
-    """One statement; what it raises becomes a note."""
+def run(code: str | ast.Module, name: str, namespace: dict[str, Any], notes: list[str]) -> None:
+    """One statement of the cell called `name`; what it raises becomes a note."""
     try:
-        exec(code, namespace)
+        # Some errors, such as `break` outside a loop, are found only here, not by `ast.parse`.
+        exec(compile(code, name, "exec"), namespace)
     except BaseException as error:
         notes.append(f"{type(error).__name__}: {error}"[:LONGEST_TEXT])
 
@@ -153,24 +159,25 @@ def is_taken(node: ast.stmt, namespace: dict[str, Any]) -> bool:
     if isinstance(node, ast.FunctionDef):
         # An unfinished copy below an answer does not take its place.
         return not (node.name in namespace and is_unfinished(node))
-    if isinstance(node, ast.Assign):
+    if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
         return isinstance(node.value, ast.Lambda) or is_constant(node.value)
     return isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef)
 
 
 def is_constant(node: ast.expr) -> bool:
-    """Numbers, texts and lists of them."""
-    try:
-        ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-        return False
+    """Numbers, texts, lists of them, and arithmetic such as `1 / 3`."""
+    for part in ast.walk(node):
+        known = isinstance(part, ast.Name) and part.id in CALLED
+        if not known and not isinstance(part, CONSTANT):
+            return False
     return True
 
 
 def is_unfinished(node: ast.FunctionDef) -> bool:
     """Whether nothing but `raise NotImplementedError` stands in a function."""
-    last = node.body[-1]
-    return isinstance(last, ast.Raise) and "NotImplementedError" in ast.dump(last)
+    body = node.body[ast.get_docstring(node) is not None :]
+    raises = len(body) == 1 and isinstance(body[0], ast.Raise)
+    return raises and "NotImplementedError" in ast.dump(body[0])
 
 
 # --- answers as plain data ------------------------------------------------------------------------
@@ -204,7 +211,7 @@ def plain(value: Any, tensors: dict[str, Tensor]) -> Any:
         if isinstance(value, str) and len(value) > MOST_NUMBERS:
             raise ValueError("a long text")
         return ["value", value]
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple | frozenset):  # a set is no answer in the notebook either
         if len(value) > MOST_PARTS:
             raise ValueError("many parts")
         return ["list", [plain(part, tensors) for part in value]]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from minillada.course import editions, grading, pages
+from minillada.course import editions, grading, pages, worker
 
 STUB = "def {}({}):\n    raise NotImplementedError"
 MARGIN = """
@@ -251,6 +251,53 @@ def test_what_is_not_a_function_is_not_run(tmp_path):
     assert one.marks == ["right"] * 3
     assert any("cannot be read (SyntaxError, line 1)" in note for note in one.notes)
     assert any("nothing_there" in note for note in one.notes)
+
+
+def built(*cells, folder="."):
+    """The names that a process takes from these cells, and its notes."""
+    return worker.build(worker.Job([], list(cells), [], folder, 1.0, 10**9))
+
+
+def test_a_line_that_begins_with_a_percent_sign_may_be_python():
+    source = """
+def rest(a, b):
+    return (
+        a
+        % b
+    )
+"""
+    names, notes = built(source)
+    assert names["rest"](7, 4) == 3 and not notes
+    names, notes = built("%matplotlib inline\n" + source + "\n!ls\nrest?", "%%time\nSIDE = 4")
+    assert names["rest"](7, 4) == 3 and names["SIDE"] == 4 and not notes
+
+
+def test_what_only_the_compiler_refuses_costs_its_own_statement():
+    good = "def f(n):\n    return n"
+    names, notes = built(f"{good}\ndef g(n):\n    return n\n    break", "class A:\n    continue")
+    assert names["f"](2) == 2 and "g" not in names
+    assert len(notes) == 2 and "'break' outside loop (<cell 1>, line 5)" in notes[0]
+
+
+def test_an_answer_that_ends_in_not_implemented_error_takes_its_place():
+    wrong = "def f(n):\n    return 0"
+    right = "def f(n):\n    if n > 0:\n        return n + 1\n    raise NotImplementedError('n')"
+    stub = 'def f(n):\n    """What is asked."""\n    raise NotImplementedError'
+    names, _ = built(wrong, right, stub)
+    assert names["f"](1) == 2
+
+
+def test_constants_may_have_a_type_and_arithmetic():
+    cell = "Z: float = 1.96\nTHIRD = 1 / 3\nROOT = 2**-0.5\nSEEN = set()\nINF = -float('inf')"
+    names, notes = built(cell + "\ndef f(z=Z):\n    return z", "later: int\nx = print(1 / 0)")
+    assert names["f"]() == 1.96 and names["THIRD"] == 1 / 3 and names["SEEN"] == set()
+    assert names["INF"] < 0 and "x" not in names and not notes
+
+
+def test_a_set_is_no_list_for_the_grader_either():
+    """As in the notebook, where a check says "of type set, a list was expected"."""
+    answer = worker.restored(worker.plain({1, 2}, {}), {})
+    assert type(answer).__name__ == "set" and not hasattr(answer, "__len__")
 
 
 def test_folders_of_students_and_files_that_are_no_notebooks(tmp_path):
