@@ -35,6 +35,7 @@ from .shards import (
     INDEX,
     Stored,
     by_file,
+    check_finite,
     crowd_memory,
     mapped_tensors,
     read_file,
@@ -219,9 +220,18 @@ def fill(backbone: Backbone, stored: dict[str, Stored], sums: dict[str, str]) ->
         name = names[one.key]
         expert = re.fullmatch(EXPERT, name)
         experts = layers[int(expert[1])].mlp.experts if expert else None
+        rounded = isinstance(experts, EightBitExperts | FourBitExperts)
+        if expert:  # also one that is fetched from its file later
+            kept = torch.float32 if rounded else backbone.lm_head.weight.dtype
+        else:
+            kept = places[name].dtype
+        if kept.itemsize < one.dtype.itemsize:
+            # A number that is finite in the file may be too large for the model's type.
+            numbers = numbers.to(kept)
+            check_finite(numbers, one)
         if isinstance(experts, StoredExperts):
             return
-        if expert and isinstance(experts, EightBitExperts | FourBitExperts):
+        if expert and rounded:
             # The row in the stack: matrices have one.shape[-2] rows each.
             first = int(expert[2] or 0) * one.shape[-2] + start // one.shape[-1]
             experts.put(expert[3], first, numbers.view(-1, one.shape[-1]))

@@ -17,7 +17,7 @@ from typing import Any
 from ..config import ModelConfig
 from ..moe import check_experts
 from ..presets.official import LLADA2_UNI
-from .reading import find, read_json
+from .reading import find, read_json, whole
 
 MODEL_TYPES = ("llada2_moe", "llada2_moe_veomni")
 NEEDED = (
@@ -107,10 +107,8 @@ def build(fields: dict[str, Any], path: Path) -> ModelConfig:
     """A `ModelConfig`, completed from the released model."""
     complete = {name: getattr(LLADA2_UNI, name) for name in ModelConfig.model_fields} | fields
     if "head_dim" not in fields:
-        heads = fields["num_attention_heads"]
-        if not isinstance(heads, int) or heads < 1:
-            raise ValueError(f"{path}: num_attention_heads must be a positive number, got {heads}")
-        complete["head_dim"] = fields["hidden_size"] // heads
+        heads = whole(fields, "num_attention_heads", path)
+        complete["head_dim"] = whole(fields, "hidden_size", path) // heads
     try:
         config = ModelConfig(**complete)
         if config.num_experts:

@@ -26,7 +26,13 @@ from ..settings import Config
 
 C = TypeVar("C", bound=Config)
 Shapes = dict[str, tuple[int, ...]]
-KNOWN_TYPES = ("F64", "F32", "F16", "BF16")  # safetensors' names; FP8 needs scales we do not know
+# By safetensors' names. Others, such as FP8 and int8, need scales that we do not know.
+TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
 
 
 def package(name: str) -> ModuleType:
@@ -58,6 +64,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a JSON object; download it again")
     return values
+
+
+def whole(config: dict[str, Any], key: str, path: Path) -> int:
+    """A positive whole number of a configuration."""
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{path}: {key} must be a positive whole number, got {value!r}")
+    return value
 
 
 def configured(cls: type[C], values: Any, path: Path) -> C:
@@ -103,7 +117,10 @@ def load_safetensors(
 
 
 def load_pickle(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.pt` file by name; a pickle that wants to run code is refused."""
+    """The tensors of a `.pt` file by name.
+
+    `ValueError` for a pickle that wants to run code, and for types that need scales.
+    """
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
@@ -114,14 +131,16 @@ def load_pickle(path: Path) -> dict[str, Tensor]:
     )
     if not plain:
         raise ValueError(f"{path} must hold tensors by name and nothing else; download it again")
+    for key, tensor in tensors.items():
+        check_type(tensor.dtype, key, path)
     return tensors
 
 
-def check_type(found: str, key: str, path: Path) -> None:
+def check_type(found: str | torch.dtype, key: str, path: Path) -> None:
     """`ValueError` unless numbers of this type can be read without further scales."""
-    if found not in KNOWN_TYPES:
+    if found not in TYPES and found not in TYPES.values():
         raise ValueError(
-            f"{path}: {key} is stored as {found}, and only {', '.join(KNOWN_TYPES)} can be read; "
+            f"{path}: {key} is stored as {found}, and only {', '.join(TYPES)} can be read; "
             "use the bfloat16 release"
         )
 
@@ -162,9 +181,10 @@ def take(
     """Put tensors into a module in place of its own. `ValueError` for NaN or infinity."""
     taken = {}
     for name, tensor in tensors:
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{path}: {name} holds NaN or infinity; download it again")
         taken[name] = tensor.to(device, dtype)
+        # As they are computed with: a number that is too large for the type becomes infinite.
+        if not torch.isfinite(taken[name]).all():
+            raise ValueError(f"{path}: {name} holds NaN or infinity; download it again")
     # The tensors become the parameters, so the module's own (without memory) are dropped.
     module.load_state_dict(taken, assign=True)
     module.requires_grad_(False).eval()

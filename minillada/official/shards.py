@@ -26,18 +26,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .reading import check_type, find, read_json
+from .reading import TYPES, check_type, find, read_json
 from .sums import SUMS, check_sum
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PIECE = 2**20  # bytes read at once: fits into the cache of a processor
-TYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-}
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,12 @@ Notable choices
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from ..vocab import BOI, END_IMAGE, EOS, IMAGE, MASK, Vocabulary, size_token
-from .reading import find, read_json
+from .reading import find, read_json, whole
 
 RELEASED_OFFSET = 157_184
 RELEASED_MASK = 156_895
@@ -91,14 +90,6 @@ def read_tokenizer(path: Path) -> Tokenizer:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception on malformed JSON
         raise ValueError(f"{path} is not a tokenizer file ({error}); download it again") from None
-
-
-def whole(config: dict[str, Any], key: str, path: Path) -> int:
-    """A positive whole number of a configuration."""
-    value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{path}: {key} must be a positive whole number, got {value!r}")
-    return value
 
 
 def check_pieces(tokenizer: Tokenizer, offset: int, codebook_size: int, path: Path) -> None:

@@ -281,7 +281,8 @@ def test_the_configuration_is_the_one_that_was_written(folder):
         ({"quantization_config": {"quant_method": "fp8"}}, "stored rounded .'fp8'"),
         ({"num_experts": None}, "does not say num_experts"),
         ({"vocab_size": "many"}, "vocab_size must be a valid integer"),
-        ({"head_dim": None, "num_attention_heads": 0}, "must be a positive number"),
+        ({"head_dim": None, "num_attention_heads": 0}, "must be a positive whole number, got 0"),
+        ({"head_dim": None, "hidden_size": "32"}, "hidden_size must be a positive whole number"),
         ({"moe_shared_expert_intermediate_size": 5}, "shared experts are 5 wide"),
     ],
 )
@@ -364,6 +365,21 @@ def test_numbers_that_are_not_finite(folder, quiet, value, how):
     rewrite(folder / SECOND, edit)
     with pytest.raises(ValueError, match=r"experts.4.up_proj.weight holds NaN or infinity"):
         load_backbone(folder, **how)
+
+
+@pytest.mark.parametrize("how", [{}, {"experts_on_gpu": 2}, {"bits": 8}])
+def test_numbers_that_are_too_large_for_the_models_type(folder, quiet, how):
+    """They are finite in a file of float64, and were infinite in the model."""
+    change(folder / INDEX, metadata={})
+    for key in ("lm_head.weight", "model.layers.1.mlp.experts.4.up_proj.weight"):
+        path = folder / json.loads((folder / INDEX).read_text())["weight_map"][key]
+        whole = path.read_bytes()
+        rewrite(path, lambda state: state.update({key: state[key].double() * 1e100}))
+        with pytest.raises(ValueError, match=f"{key} holds NaN or infinity"):
+            load_backbone(folder, **how)
+        rewrite(path, lambda state: state.update({key: state[key].double() / 1e100}))
+        load_backbone(folder, **how)
+        path.write_bytes(whole)
 
 
 def test_fp8_is_refused_by_name(folder, quiet):

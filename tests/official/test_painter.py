@@ -334,6 +334,14 @@ def test_other_contents_of_the_pickle(tmp_path):
         (state | {"extra": torch.zeros(1)}, "unexpected: extra"),
         (state | {"prior_token_embedding.weight": torch.zeros(5, 3)}, "misshapen"),
         (state | {"prior_projector.net.2.bias": torch.full((4,), torch.inf)}, "infinity"),
+        # Finite in its own type, and too large for the model's.
+        (
+            state | {"prior_projector.net.2.bias": torch.full((4,), 1e300, dtype=torch.double)},
+            "infinity",
+        ),
+        # Types whose numbers mean something only with scales that the file does not have.
+        (state | {"prior_projector.net.2.bias": torch.zeros(4, dtype=torch.int8)}, "torch.int8"),
+        (state | {"prior_projector.net.2.bias": torch.zeros(4, dtype=torch.cfloat)}, "complex64"),
     ]:
         torch.save(wrong, path)
         with pytest.raises(ValueError, match=words):
