@@ -165,9 +165,9 @@ def check(
 
     folder = local_folder(place)
     parts = inspection.inspect(folder)
-    faults = [f"{part.name}: {fault}" for part in parts for fault in part.faults]
     if digests:
-        faults += inspection.wrong_digests(folder)
+        parts.append(inspection.inspected("checksums", inspection.inspect_sums, folder)[0])
+    faults = [f"{part.name}: {fault}" for part in parts for fault in part.faults]
     free = free_memory()
     needs = [] if faults else inspection.needs_of(folder, parts)
     if as_json:

@@ -220,9 +220,10 @@ def fill(backbone: Backbone, stored: dict[str, Stored], sums: dict[str, str]) ->
         name = names[one.key]
         expert = re.fullmatch(EXPERT, name)
         experts = layers[int(expert[1])].mlp.experts if expert else None
-        rounded = isinstance(experts, EightBitExperts | FourBitExperts)
-        if expert:  # also one that is fetched from its file later
-            kept = torch.float32 if rounded else backbone.lm_head.weight.dtype
+        if isinstance(experts, EightBitExperts | FourBitExperts):
+            kept = torch.float32
+        elif isinstance(experts, StoredExperts):  # converted later, when they are fetched
+            kept = backbone.lm_head.weight.dtype
         else:
             kept = places[name].dtype
         if kept.itemsize < one.dtype.itemsize:
@@ -231,7 +232,7 @@ def fill(backbone: Backbone, stored: dict[str, Stored], sums: dict[str, str]) ->
             check_finite(numbers, one)
         if isinstance(experts, StoredExperts):
             return
-        if expert and rounded:
+        if expert and isinstance(experts, EightBitExperts | FourBitExperts):
             # The row in the stack: matrices have one.shape[-2] rows each.
             first = int(expert[2] or 0) * one.shape[-2] + start // one.shape[-1]
             experts.put(expert[3], first, numbers.view(-1, one.shape[-1]))

@@ -24,11 +24,11 @@ from .config import read_config
 from .free import Free
 from .names import backbone_entries, prefixed
 from .painter import FORCED, VAE_WEIGHTS, build, diffusers_name, load_sigvq
-from .reading import Shapes, configured, find, package, read_json
+from .reading import Shapes, configured, find, package, read_json, renamed
 from .shards import INDEX, SINGLE, read_header, read_index
 from .siglip import QuantiserConfig, SigLIPVQ, check_preprocessing
 from .sums import SUMS, known_sums
-from .text import load_vocabulary
+from .text import check_codebook, load_vocabulary
 from .vision import VisionConfig
 from .writing import Entry
 
@@ -49,7 +49,8 @@ class Part(NamedTuple):
 
 def header_shapes(path: Path, rename: Callable[[str], str] = str) -> Shapes:
     """Names and shapes of a safetensors file; `ValueError` for a broken one or a type like FP8."""
-    return {rename(stored.key): stored.shape for stored in read_header(path)}
+    shapes = {stored.key: stored.shape for stored in read_header(path)}
+    return {name: shapes[key] for name, key in renamed(shapes, rename, path).items()}
 
 
 def differences(wanted: Shapes, found: Shapes) -> list[str]:
@@ -74,13 +75,15 @@ def count(shapes: Shapes) -> int:
 # --- parts ---------------------------------------------------------------------------------------
 
 
-def inspected(name: str, inspect: Callable[[Path], tuple[Shapes, list[str]]], folder: Path) -> Part:
+def inspected(
+    name: str, inspect: Callable[[Path], tuple[Shapes, list[str]]], folder: Path
+) -> tuple[Part, Shapes]:
     """A part as `inspect` finds it; what makes it unreadable becomes its one fault."""
     try:
         shapes, faults = inspect(folder)
     except (ValueError, OSError) as error:
-        return Part(name, 0, [str(error)])
-    return Part(name, count(shapes), faults)
+        return Part(name, 0, [str(error)]), {}
+    return Part(name, count(shapes), faults), shapes
 
 
 def inspect_backbone(folder: Path) -> tuple[Shapes, list[str]]:
@@ -154,7 +157,7 @@ def inspect_decoder(folder: Path) -> tuple[Shapes, list[str]]:
     found = header_shapes(
         find(folder, "model.safetensors", "decoder_model.safetensors"), diffusers_name
     )
-    width = found.get("cap_embedder.1.weight", (0, 0))[-1]
+    width = (found.get(CONDITION) or (0,))[-1]  # `compare_parts` compares it with others
     values = read_json(path) | FORCED | {"cap_feat_dim": width}
     wanted = shapes_of(build("ZImageTransformer2DModel", values, path))
     return found, differences(wanted, found)
@@ -175,6 +178,13 @@ def inspect_vae(folder: Path) -> tuple[Shapes, list[str]]:
     return found, differences(wanted, found)
 
 
+# The tensors that tell how many codes a part has, and which condition a decoder reads.
+CODES = {
+    "image tokenizer": "model.vqmodel.quantize.embedding.weight",
+    "painter's embedding": "prior_token_embedding.weight",
+}
+CONDITION = "cap_embedder.1.weight"
+
 INSPECTIONS = {
     "backbone": inspect_backbone,
     "text tokenizer": inspect_text,
@@ -190,6 +200,7 @@ NEED_DIFFUSERS = ("decoder-turbo", "decoder", "vae")
 def inspect(folder: Path) -> list[Part]:
     """Every part of a checkpoint's folder."""
     parts = []
+    found: dict[str, Shapes] = {}
     for name, inspection in INSPECTIONS.items():
         try:
             if name in NEED_DIFFUSERS:
@@ -197,16 +208,49 @@ def inspect(folder: Path) -> list[Part]:
         except ValueError as error:
             parts.append(Part(name, 0, [], f"not checked: {error}"))
             continue
-        parts.append(inspected(name, inspection, folder))
+        part, found[name] = inspected(name, inspection, folder)
+        parts.append(part)
+    compare_parts(parts, found, folder)
     return parts
 
 
+def compare_parts(parts: list[Part], found: dict[str, Shapes], folder: Path) -> None:
+    """Add a fault to each part that is whole but belongs to another model than the rest."""
+    whole = {part.name: part for part in parts if not part.faults and not part.note}
+    for name, key in CODES.items():
+        if name in whole and "text tokenizer" in whole:
+            try:
+                check_codebook(name, found[name][key][0], folder)
+            except ValueError as error:
+                whole[name].faults.append(str(error))
+    if "painter's embedding" not in whole:
+        return
+    width = found["painter's embedding"][CODES["painter's embedding"]][-1]
+    for name in ("decoder-turbo", "decoder"):
+        if name in whole and found[name][CONDITION][-1] != width:
+            reads = found[name][CONDITION][-1]
+            whole[name].faults.append(
+                f"it reads conditions of {reads} features, and the painter's embedding makes "
+                f"{width}; they belong to different models"
+            )
+
+
+def inspect_sums(folder: Path) -> tuple[Shapes, list[str]]:
+    """Every byte, against SHA256SUMS."""
+    return {}, wrong_digests(folder)
+
+
 def wrong_digests(folder: Path) -> list[str]:
-    """One sentence for each file that SHA256SUMS names and that is missing or another one."""
+    """One sentence for each file that is missing or not the one that SHA256SUMS describes, and
+    for each file of weights that it does not name: loading would refuse it, or warn.
+    """
     if not (folder / SUMS).is_file():
         raise ValueError(f"{folder} has no {SUMS}, so its bytes cannot be checked")
-    faults = []
-    for name, digest in tqdm(known_sums(folder).items(), "digests", leave=False):
+    sums = known_sums(folder)
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".safetensors", ".pt")]
+    names = [path.relative_to(folder).as_posix() for path in files]
+    faults = [f"{SUMS} does not name {name}; make it again" for name in names if name not in sums]
+    for name, digest in tqdm(sums.items(), "digests", leave=False):
         path = folder / name
         # By its name: the files of a download are links to where the hub keeps them.
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts:

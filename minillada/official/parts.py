@@ -21,6 +21,7 @@ from ..commit import row_generators
 from ..layout import Grid, sides
 from .painter import Painter, load_painter
 from .siglip import SigLIPVQ, load_tokenizer
+from .text import check_codebook
 
 PainterName = Literal["turbo", "normal"]
 PAINTERS: tuple[PainterName, ...] = get_args(PainterName)
@@ -42,18 +43,26 @@ class Parts:
 
     def tokenizer(self) -> SigLIPVQ:
         if "tokenizer" not in self.kept:
-            self.kept["tokenizer"] = load_tokenizer(self.folder, self.home, self.dtype)
+            loaded = load_tokenizer(self.folder, self.home, self.dtype)
+            size = loaded.model.vqmodel.quantize.embedding.num_embeddings
+            check_codebook("image tokenizer", size, self.folder)
+            self.kept["tokenizer"] = loaded
         tokenizer = self.kept["tokenizer"]
         assert isinstance(tokenizer, SigLIPVQ)
         return tokenizer
 
     def painter(self, name: PainterName) -> Painter:
-        """`ValueError` for a name that is none, or if `diffusers` is not installed."""
+        """`ValueError` for a name that is none, for files of another model, or if `diffusers` is
+        not installed.
+        """
         if name not in PAINTERS:
             raise ValueError(f"there is no painter {name!r}; choose {' or '.join(PAINTERS)}")
         if name not in self.kept:
             turbo = name == "turbo"
-            self.kept[name] = load_painter(self.folder, turbo, self.home, self.dtype)
+            loaded = load_painter(self.folder, turbo, self.home, self.dtype)
+            size = loaded.sigvq.prior_token_embedding.num_embeddings
+            check_codebook("painter's embedding", size, self.folder)
+            self.kept[name] = loaded
         painter = self.kept[name]
         assert isinstance(painter, Painter)
         return painter

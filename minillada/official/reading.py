@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -102,7 +102,7 @@ def load_safetensors(
     try:
         with safe_open(path, "pt") as file:
             # 1. compare the header with the module
-            names = {rename(key): key for key in file.keys()}
+            names = renamed(file.keys(), rename, path)
             shapes = {}
             for name, key in names.items():
                 piece = file.get_slice(key)
@@ -114,6 +114,16 @@ def load_safetensors(
             take(module, tensors, path, device, dtype)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a complete safetensors file ({error})") from None
+
+
+def renamed(keys: Iterable[str], rename: Callable[[str], str], path: Path) -> dict[str, str]:
+    """New name -> name in the file. `ValueError` if two tensors would get the same name."""
+    names: dict[str, str] = {}
+    for key in keys:
+        if rename(key) in names:
+            raise ValueError(f"{path}: {key} and {names[rename(key)]} are the same tensor")
+        names[rename(key)] = key
+    return names
 
 
 def load_pickle(path: Path) -> dict[str, Tensor]:

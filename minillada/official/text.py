@@ -14,6 +14,7 @@ Notable choices
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -60,10 +61,7 @@ def load_vocabulary(folder: Path) -> OfficialVocabulary:
     folder = Path(folder)
     config_path = find(folder, "config.json")
     config = read_json(config_path)
-    offset = whole(config, "image_token_offset", config_path)
-    codebook_size = whole(config, "vocab_size", config_path) - offset
-    if codebook_size < 1:
-        raise ValueError(f"{config_path}: vocab_size must be larger than image_token_offset")
+    offset, codebook_size = code_range(config, config_path)
     path = find(folder, "tokenizer.json")
     tokenizer = read_tokenizer(path)
     check_pieces(tokenizer, offset, codebook_size, path)
@@ -82,6 +80,26 @@ def load_vocabulary(folder: Path) -> OfficialVocabulary:
             "they belong to different models"
         )
     return vocab
+
+
+def code_range(config: dict[str, Any], path: Path) -> tuple[int, int]:
+    """The first id of the image codes, and how many codes there are."""
+    offset = whole(config, "image_token_offset", path)
+    codebook_size = whole(config, "vocab_size", path) - offset
+    if codebook_size < 1:
+        raise ValueError(f"{path}: vocab_size must be larger than image_token_offset")
+    return offset, codebook_size
+
+
+def check_codebook(name: str, size: int, folder: Path) -> None:
+    """`ValueError` unless a part with so many codes fits the ids of a checkpoint's folder."""
+    path = find(Path(folder), "config.json")
+    _, codes = code_range(read_json(path), path)
+    if size != codes:
+        raise ValueError(
+            f"the {name} has {size} image codes, and {path} has ids for {codes}; they belong to "
+            "different models"
+        )
 
 
 def read_tokenizer(path: Path) -> Tokenizer:

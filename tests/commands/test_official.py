@@ -10,6 +10,7 @@ from PIL import Image
 from minillada.official import resize
 from minillada.official.fabricate import fabricate
 from minillada.official.shards import INDEX
+from minillada.official.sums import SUMS
 
 needs_diffusers = pytest.mark.skipif(
     importlib.util.find_spec("diffusers") is None,
@@ -50,11 +51,20 @@ def test_fabricate_check_and_info(call, refuse, tmp_path):
 @needs_diffusers
 def test_a_complete_checkpoint_passes(call, folder):
     code, out, _ = call("official", "check", folder, "--digests")
-    assert code == 0 and out.count("complete") == 7 and "free now: " in out
+    assert code == 0 and out.count("complete") == 8 and "free now: " in out
     code, out, _ = call("official", "check", folder, "--json")
     report = json.loads(out)
     assert code == 0 and report["faults"] == [] and len(report["memory"]) == 7
     assert {"mode", "call", "gpu", "ram", "fits"} == set(report["memory"][0])
+
+
+def test_faults_are_printed_also_where_checksums_are_missing(call, tmp_path):
+    fabricate(tmp_path / "own", parts=("backbone",))
+    (tmp_path / "own" / INDEX).write_text("{}")
+    (tmp_path / "own" / SUMS).unlink()
+    code, out, err = call("official", "check", "own", "--digests")
+    assert code == 2 and "has no weight_map" in out and f"has no {SUMS}, so its bytes" in out
+    assert err.startswith("minillada: backbone: ") and err.count("\n") == 1
 
 
 def test_memory_needs_no_checkpoint(call):
@@ -120,7 +130,6 @@ def test_what_cannot_be_done_is_one_sentence(refuse, folder, photo, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     refuse("official", "describe", folder, "text.png")
     refuse("official", "fabricate", folder)
-    refuse("official", "check", tmp_path, "--digests")
     assert (folder / INDEX).is_file()
 
 

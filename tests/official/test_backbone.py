@@ -373,13 +373,12 @@ def test_numbers_that_are_too_large_for_the_models_type(folder, quiet, how):
     change(folder / INDEX, metadata={})
     for key in ("lm_head.weight", "model.layers.1.mlp.experts.4.up_proj.weight"):
         path = folder / json.loads((folder / INDEX).read_text())["weight_map"][key]
-        whole = path.read_bytes()
-        rewrite(path, lambda state: state.update({key: state[key].double() * 1e100}))
+        state = load_file(path)
+        save_file(state | {key: state[key].double() * 1e100}, path)
         with pytest.raises(ValueError, match=f"{key} holds NaN or infinity"):
             load_backbone(folder, **how)
-        rewrite(path, lambda state: state.update({key: state[key].double() / 1e100}))
+        save_file(state | {key: state[key].double()}, path)
         load_backbone(folder, **how)
-        path.write_bytes(whole)
 
 
 def test_fp8_is_refused_by_name(folder, quiet):

@@ -193,7 +193,8 @@ def test_a_fault_is_refused_in_one_sentence_or_changes_nothing(whole, tmp_path, 
         (faulty / SUMS).unlink()
     fault = random.choice(faults)
     fault(faulty, random)
-    found = [inspected("backbone", inspect_backbone, faulty), inspected("", inspect_text, faulty)]
+    inspections = [inspect_backbone, inspect_text]
+    found = [inspected("", inspection, faulty)[0] for inspection in inspections]
     how = random.choice([{}, {"mapped": True}, {"experts_on_gpu": 2}])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

@@ -43,6 +43,13 @@ def test_files_of_a_download_are_links(folder, tmp_path_factory):
     assert wrong_digests(folder) == ["a.json is not the file that SHA256SUMS describes"]
 
 
+def test_weights_without_a_checksum_are_found(folder):
+    """Loading would refuse such a folder, or warn."""
+    (folder / "part" / "c.safetensors").write_bytes(b"")
+    (folder / "notes.txt").write_text("")  # no weights
+    assert wrong_digests(folder) == ["SHA256SUMS does not name part/c.safetensors; make it again"]
+
+
 def test_missing_files_and_names_that_lead_out(folder):
     (folder / "a.json").unlink()
     assert wrong_digests(folder) == ["a.json is missing"]

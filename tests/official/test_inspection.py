@@ -1,5 +1,6 @@
 """Headers against configurations: faults by name, and memory by arithmetic."""
 
+import importlib.util
 import json
 import shutil
 import sys
@@ -20,8 +21,14 @@ from minillada.official.inspection import (
     rounded_needs,
     weights_of,
 )
+from minillada.official.painter import SigVQ, load_painter
 from minillada.official.shards import INDEX
 from minillada.official.sizes import FULL, TINY
+
+needs_diffusers = pytest.mark.skipif(
+    importlib.util.find_spec("diffusers") is None,
+    reason='diffusers is not installed; run pip install "minillada[official]"',
+)
 
 
 @pytest.fixture
@@ -115,6 +122,44 @@ def test_fp8_is_refused_by_name(copy):
     save_file(state, path)
     [fault] = faults(copy, "backbone")
     assert key in fault and "F8_E4M3" in fault and "bfloat16 release" in fault
+
+
+@needs_diffusers
+def test_parts_of_different_models_are_named(copy):
+    """Each is complete, so only a look at the others shows the fault."""
+    path = copy / "image_tokenizer" / "sigvq_embedding.pt"
+    torch.save(SigVQ(64, 16).state_dict(), path)
+    for name in ("decoder", "decoder-turbo"):
+        assert (
+            "conditions of 32 features, and the painter's embedding makes 16"
+            in faults(copy, name)[0]
+        )
+    torch.save(SigVQ(40, 32).state_dict(), path)
+    assert faults(copy, "decoder") == []
+    [fault] = faults(copy, "painter's embedding")
+    assert "has 40 image codes, and" in fault and "has ids for 64" in fault
+    config = copy / "config.json"
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps(values | {"image_token_offset": 536}))
+    assert "has 64 image codes, and" in faults(copy, "image tokenizer")[0]
+    assert faults(copy, "painter's embedding") == []
+
+
+@needs_diffusers
+def test_two_names_for_one_tensor_and_one_without_a_shape(copy):
+    (copy / "SHA256SUMS").unlink()
+    path = copy / "decoder" / "model.safetensors"
+    state = load_file(path)
+    key = "semantic_embedder.1.weight"
+    save_file(state | {"cap_embedder.1.weight": torch.zeros(48, 32)}, path)
+    [fault] = faults(copy, "decoder")
+    assert key in fault and fault.endswith("are the same tensor")
+    with pytest.raises(ValueError, match="are the same tensor"):
+        load_painter(copy)
+    save_file(state | {key: torch.tensor(1.0)}, path)
+    assert any(
+        "cap_embedder.1.weight has shape [], not" in fault for fault in faults(copy, "decoder")
+    )
 
 
 def test_without_diffusers_the_painter_is_not_checked(checkpoint, monkeypatch):
