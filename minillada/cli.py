@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from typer.core import TyperGroup
 
 from .commands import ablating, making, measuring, official, teaching, training
+from .commands.common import escaped
 
 
 def sentence(error: BaseException) -> str | None:
@@ -35,6 +36,11 @@ def sentence(error: BaseException) -> str | None:
     return None
 
 
+def said(text: object) -> str:
+    """What the program says on stderr, as one line: names in it may come from a foreign file."""
+    return f"minillada: {escaped(' '.join(str(text).split()))}"
+
+
 class Commands(TyperGroup):
     """Errors that a user can cause end in one sentence and exit code 2, others in a traceback."""
 
@@ -48,7 +54,7 @@ class Commands(TyperGroup):
             text = sentence(error)
             if text is None:
                 raise
-            print(f"minillada: {' '.join(text.split())}", file=sys.stderr)
+            print(said(text), file=sys.stderr)
             sys.exit(2)
 
 
@@ -91,7 +97,7 @@ def one_line(
     line: str | None = None,
 ) -> str:
     """A warning as a user reads it: the place in the code tells them nothing."""
-    return f"minillada: {message}\n"
+    return f"{said(message)}\n"
 
 
 def main() -> None:

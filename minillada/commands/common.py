@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
+from unicodedata import category
 
 import torch
 import typer
@@ -42,6 +43,7 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 # 34 px a picture, three times enlarged: 500 of them are 51,000 px.
 MOST_PICTURES = 500  # in a row or column: no larger picture fits a JPEG file
 LARGEST_SEED = 10**9
+JOINERS = "\u200c\u200d"  # without width: Persian words and many emoji are written with them
 
 
 def check_range(name: str, value: int, low: int, high: int) -> None:
@@ -158,6 +160,15 @@ def check_writable(path: Path) -> None:
 def escaped(text: object) -> str:
     """Text without characters that would move a terminal's cursor or hide something."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+def paragraphs(text: str) -> str:
+    """A long answer: as `escaped`, but lines, blanks of any width and joined letters stay."""
+    shown = []
+    for character in text:
+        stays = character in JOINERS or character in "\n\t" or category(character) == "Zs"
+        shown.append(character if stays else escaped(character))
+    return "".join(shown)
 
 
 def print_texts(names: Sequence[object], texts: list[str], as_json: bool) -> None:

@@ -29,6 +29,7 @@ from .common import (
     check_texts,
     escaped,
     option,
+    paragraphs,
     picture_file,
     print_json,
     print_report,
@@ -228,7 +229,7 @@ def draw(
 def describe(place: Place, photo: Photo, *, length: Length = 2048, opening: Opening) -> None:
     """Describe a photo."""
     read = open_photo(photo)
-    print(escaped(opening.load(place).describe(read, length=length)))
+    print(paragraphs(opening.load(place).describe(read, length=length)))
 
 
 @opens
@@ -243,7 +244,7 @@ def answer(
     """Answer a question about one photo or several."""
     check_asked(question)
     read = [open_photo(photo) for photo in photos]
-    print(escaped(opening.load(place).answer(read, question, length=length)))
+    print(paragraphs(opening.load(place).answer(read, question, length=length)))
 
 
 @opens
@@ -298,7 +299,7 @@ def think(
         model = opening.load(place, painter_steps)
         text, picture = model.think_and_draw(prompt, size=size, length=length, seed=seed, **wishes)
         picture.save(path, kind)
-    print(escaped(text))
+    print(paragraphs(text))
     print(f"saved {out}")
 
 
@@ -330,7 +331,7 @@ def interleave(
     number = 0
     for part in story:
         if isinstance(part, str):
-            print(escaped(part))
+            print(paragraphs(part))
             continue
         number += 1
         with picture_file(out / f"{number}.png") as (path, kind):

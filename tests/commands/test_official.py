@@ -7,7 +7,8 @@ import sys
 import pytest
 from PIL import Image
 
-from minillada.official import resize
+from minillada import cli
+from minillada.official import OfficialModel, resize
 from minillada.official.fabricate import fabricate
 from minillada.official.shards import INDEX
 from minillada.official.sums import SUMS
@@ -101,6 +102,25 @@ def test_describe_and_answer(call, folder, photo):
     assert code == 0 and out.endswith("\n")
     options = ["--question", "what?", "--length", 2, "--dtype", "float32"]
     assert call("official", "answer", folder, photo, photo, *options)[0] == 0
+
+
+def test_a_long_answer_keeps_its_lines_and_letters(call, folder, photo, monkeypatch):
+    """What would move the cursor or hide something is escaped, and nothing else."""
+    answer = "Zwei Kätzchen:\n\n\t- 白い\u3000猫 👩\u200d💻 C:\\new"
+    monkeypatch.setattr(OfficialModel, "answer", lambda *given, **named: answer + "\x1b[2J\u202e\r")
+    code, out, _ = call("official", "answer", folder, photo, "--question", "what?")
+    assert code == 0 and out == answer + r"\x1b[2J\u202e\r" + "\n"
+
+
+def test_names_of_a_foreign_file_cannot_move_the_cursor(call, tmp_path):
+    fabricate(tmp_path / "own", parts=("backbone",))
+    index = json.loads((tmp_path / "own" / INDEX).read_text())
+    index["weight_map"]["\x1b[2Jevil"] = "model-00001-of-00003.safetensors"
+    (tmp_path / "own" / INDEX).write_text(json.dumps(index))
+    code, _, err = call("bench", "official", "own")
+    assert code == 2 and "does not hold \\x1b[2Jevil" in err and "\x1b" not in err
+    warning = cli.one_line("unknown\nsettings \x1b[1A", UserWarning, "config.py", 1)
+    assert warning == "minillada: unknown settings \\x1b[1A\n"
 
 
 def test_rounded_experts_answer(call, refuse, folder, photo, monkeypatch):
