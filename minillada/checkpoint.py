@@ -94,6 +94,17 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
         raise ValueError(f"{path} is not a complete safetensors file; {RESTORE}") from None
 
 
+def tensors_digest(tensors: Tensors, settings: dict[str, str]) -> str:
+    """SHA-256 over the settings and over the tensors with their names, types and shapes."""
+    total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        # The bytes themselves; a single number has to become a row first.
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
 def check_finite(tensors: Tensors, path: Path) -> None:
     """`ValueError` names the first tensor that holds NaN or infinity."""
     for name, tensor in tensors.items():

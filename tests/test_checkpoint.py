@@ -405,3 +405,19 @@ def test_shipped_weights_load_and_fit_their_json():
         assert info["parameters"] == sum(p.numel() for p in module.parameters())
         total += path.stat().st_size
     assert total <= 50e6, "a clone stays small: weigh what another model is worth"
+
+
+def test_the_digest_of_tensors_sees_names_types_shapes_values_and_settings():
+    tensors, settings = {"a": torch.zeros(2, 3), "b": torch.tensor(1)}, {"step": "1"}
+    others = [
+        ({"a": torch.zeros(2, 3), "c": torch.tensor(1)}, settings),
+        ({"a": torch.zeros(2, 3).int(), "b": torch.tensor(1)}, settings),
+        ({"a": torch.zeros(3, 2), "b": torch.tensor(1)}, settings),
+        ({"a": torch.zeros(2, 3), "b": torch.tensor(2)}, settings),
+        (tensors, {"step": "2"}),
+    ]
+    digests = {checkpoint.tensors_digest(*other) for other in [(tensors, settings), *others]}
+    assert len(digests) == 6
+    in_another_order = {"b": tensors["b"], "a": tensors["a"].bfloat16().float()}
+    again = checkpoint.tensors_digest(in_another_order, settings)
+    assert again == checkpoint.tensors_digest(tensors, settings)

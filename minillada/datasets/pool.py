@@ -7,6 +7,8 @@ Notable choices
 - Columns and measures of both splits are stored, because measuring 60,000 images takes seconds. For
   CIFAR-10 the codes of all images are stored with them. So a backbone can be trained from a bare
   clone: pixels are read when somebody asks for them, and not before.
+- Labels and codes are checked whenever they are read, as pixels are. A wrong bit would be learned,
+  and it would mark right answers as wrong.
 """
 
 from __future__ import annotations
@@ -17,11 +19,10 @@ from pathlib import Path
 from random import Random
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ..files import DATA_DIR, atomic
+from .. import checkpoint
+from ..files import DATA_DIR, checksum
 from ..vq import Tokenizer
 from .images import Images
 from .table import MNIST, DataSet
@@ -163,26 +164,30 @@ def from_tensors(
 def stored_pool(data: DataSet, split: str, path: Path | None = None) -> Pool:
     """The pool of a split, from the shipped file; without a file, its images are measured.
 
-    `ValueError` if the file is damaged or belongs to another version of the data.
+    `ValueError` if the file is damaged or belongs to another version of the data: a file holds a
+    digest of itself, or is the shipped one.
     """
     path = path or DATA_DIR / data.stored
     if not path.exists():
         return measured_pool(data, data.load(split))
-    tensors = {}
     try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            for key in file.keys():
-                if key.startswith(f"{split}_"):
-                    tensor = file.get_tensor(key)
-                    if not tensor.is_floating_point():
-                        tensor = tensor.long()
-                    tensors[key.removeprefix(f"{split}_")] = tensor
-    except (SafetensorError, OSError):
-        about = {}
-    if not {*data.grammar.words, *data.measures} <= tensors.keys():
+        stored, about = checkpoint.read_tensors(path)
+    except (ValueError, OSError):
+        stored, about = {}, {}
+    digest = about.pop("digest", None)
+    if digest is None:
+        whole = bool(stored) and checksum(path) == data.stored_sha256
+    else:
+        whole = digest == checkpoint.tensors_digest(stored, about)
+    tensors = {}
+    for key, tensor in stored.items():
+        if key.startswith(f"{split}_"):
+            small = tensor if tensor.is_floating_point() else tensor.long()
+            tensors[key.removeprefix(f"{split}_")] = small
+    if not (whole and {*data.grammar.words, *data.measures} <= tensors.keys()):
         raise ValueError(
-            f"{path} is damaged or of another version; restore it with `git checkout -- data`"
+            f"{path} is damaged or of another version; restore it with `git checkout -- data`, or "
+            f"make it again with `minillada encode {data.name}`"
         )
 
     def load_images() -> Images:
@@ -210,7 +215,7 @@ def store_pools(
             for rows in torch.arange(len(images.labels)).split(500):
                 parts.append(tokenizer.encode(images.floats(rows).to(device)).cpu())
             tensors[f"{split}_codes"] = torch.cat(parts).to(torch.uint16)
-    path = path or DATA_DIR / data.stored
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, about)
+    path, about = path or DATA_DIR / data.stored, about or {}
+    about = about | {"digest": checkpoint.tensors_digest(tensors, about)}
+    checkpoint.save_tensors(path, tensors, about)
     return path

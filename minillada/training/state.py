@@ -9,7 +9,6 @@ Notable choices
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,17 +53,6 @@ def check_story(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None
         )
 
 
-def digest(tensors: dict[str, Tensor], settings: dict[str, str]) -> str:
-    """SHA-256 over the settings and over the tensors with their names, types and shapes."""
-    total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        # The bytes themselves; a single number has to become a row first.
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
-
-
 def save_state(
     folder: Path, learner: Learner, step: int, story: dict[str, Any], seconds: float
 ) -> None:
@@ -81,7 +69,7 @@ def save_state(
         "seconds": f"{seconds:.1f}",
     }
     # Last, because it covers the other settings, too.
-    settings["digest"] = digest(tensors, settings)
+    settings["digest"] = checkpoint.tensors_digest(tensors, settings)
     checkpoint.save_tensors(folder / STATE, tensors, settings)
 
 
@@ -118,7 +106,7 @@ def read_state(folder: Path, story: dict[str, Any]) -> State:
     path = folder / STATE
     tensors, settings = checkpoint.read_tensors(path)
     stored = settings.pop("digest", "")
-    if stored != digest(tensors, settings):
+    if stored != checkpoint.tensors_digest(tensors, settings):
         raise ValueError(
             f"{path} is damaged, or another version wrote it (its digest differs); start again "
             "with --overwrite"

@@ -164,3 +164,25 @@ def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
     store_pools(table.CIFAR10, None, None, path)
     with pytest.raises(ValueError, match="damaged or of another version"):
         stored_pool(table.MNIST, "test", path)  # other columns
+
+
+def with_another_bit(path):
+    """One bit of the last tensor is another one: the file can still be read."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_one_wrong_bit_is_refused(tmp_path, monkeypatch):
+    path = small_data(tmp_path, monkeypatch)
+    store_pools(table.CIFAR10, tiny_tokenizer(channels=3), {"tokenizer_sha256": "abc"}, path)
+    with_another_bit(path)
+    with pytest.raises(ValueError, match="damaged.*`minillada encode cifar10`"):
+        stored_pool(table.CIFAR10, "test", path)
+    for data in table.DATASETS.values():  # what is shipped
+        copy = tmp_path / f"{data.name}.safetensors"
+        copy.write_bytes((DATA_DIR / data.stored).read_bytes())
+        assert len(stored_pool(data, "test", copy)) == 10_000
+        with_another_bit(copy)
+        with pytest.raises(ValueError, match="damaged"):
+            stored_pool(data, "train", copy)

@@ -15,7 +15,6 @@ from minillada.training import run as run_module
 from minillada.training import train
 from minillada.training.loop import fit
 from minillada.training.run import Run
-from minillada.training.state import digest
 
 
 def saved_steps(monkeypatch, tmp_path, steps, save_every=None):
@@ -125,7 +124,7 @@ def test_seconds_of_earlier_parts_count(tmp_path, monkeypatch):
     tensors, settings = checkpoint.read_tensors(path)
     settings["seconds"] = "100.0"
     settings.pop("digest")
-    settings["digest"] = digest(tensors, settings)
+    settings["digest"] = checkpoint.tensors_digest(tensors, settings)
     checkpoint.save_tensors(path, tensors, settings)
     train.train(JUDGE, Run(tmp_path, resume=True))
     assert checkpoint.read_info(tmp_path / "weights.json")["seconds"] >= 100
