@@ -155,7 +155,7 @@ def open_picture(path: Path) -> Image.Image:
             if file.width * file.height > MEGAPIXELS * 10**6:
                 raise Image.DecompressionBombError
             file.load()
-            return ImageOps.exif_transpose(file)
+            picture = ImageOps.exif_transpose(file)
     except Image.DecompressionBombError:
         raise ValueError(too_large) from None
     except PermissionError:
@@ -165,6 +165,9 @@ def open_picture(path: Path) -> Image.Image:
         raise ValueError(
             f"{path} is not a picture that can be read ({kind}); use PNG or JPEG"
         ) from None
+    if picture.mode == "LAB":  # its numbers would be taken for red, green and blue
+        raise ValueError(f"{path} has LAB colours; save it in RGB, as PNG or JPEG")
+    return picture
 
 
 def to_grey(image: Image.Image) -> Tensor:

@@ -291,6 +291,10 @@ def test_what_is_no_picture_is_refused(tmp_path):
         (tmp_path / "bad.png").write_bytes(content)
         with pytest.raises(ValueError, match=r"bad\.png is not a picture that can be read"):
             pictures.read(tmp_path / "bad.png")
+    Image.new("LAB", (64, 48), (150, 128, 128)).save(tmp_path / "lab.tif")
+    for read in (pictures.read, pictures.read_mask, lambda path: pictures.read(path, channels=3)):
+        with pytest.raises(ValueError, match=r"lab\.tif has LAB colours; save it in RGB"):
+            read(tmp_path / "lab.tif")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
