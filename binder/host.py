@@ -57,6 +57,7 @@ def main() -> None:
     if missing:
         subprocess.run([*pip, "--no-warn-conflicts", *missing], check=True)  # tests stay out
     sys.path.insert(0, str(ROOT))  # the running kernel finds it without a restart
+    sys.modules.pop("minillada", None)  # a failed import may have taken the clone for the package
     print(f"minillada is ready; PyTorch {before} of this host is kept")
 
 

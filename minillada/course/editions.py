@@ -53,8 +53,10 @@ FETCH = """\
 # Colab and Kaggle: fetches minillada, and keeps their PyTorch. Elsewhere this does nothing.
 import importlib.util
 
-if importlib.util.find_spec("minillada") is None:
-    get_ipython().system("git clone -q --depth 1 https://github.com/{repository} minillada")
+package = importlib.util.find_spec("minillada")
+if package is None or package.origin is None:  # not there, or not more than the folder of a clone
+    clone = "git clone -q --depth 1 https://github.com/{repository} minillada"
+    get_ipython().system("test -d minillada || " + clone)
     get_ipython().run_line_magic("run", "minillada/binder/host.py")"""
 
 

@@ -86,7 +86,7 @@ def test_what_is_taken_from_a_solution_is_found():
     assert taken_from_solutions(cells) == {(2, "f"), (3, "unknown")}
 
 
-def test_on_a_host_the_first_cell_fetches_the_package():
+def test_on_a_host_the_first_cell_fetches_the_package(tmp_path, monkeypatch):
     notebook = pages.read_json(PATHS[0])
     made = editions.hosted(notebook, PATHS[0].name, "ann/my.course")
     nbformat.validate(nbformat.from_dict(made))
@@ -111,6 +111,11 @@ def test_on_a_host_the_first_cell_fetches_the_package():
     first, second = asked
     assert first.endswith("https://github.com/ann/my.course minillada")
     assert second == "%run minillada/binder/host.py"
+    # A clone that is there, but not installed, is a folder that Python takes for a package.
+    (tmp_path / "only_cloned").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    exec(fetch["source"].replace('"minillada"', '"only_cloned"'), dict(shell))
+    assert asked[2:] == [first, second] and first.startswith("test -d minillada || git clone")
     assert (pages.NOTEBOOKS.parent / "binder" / "host.py").is_file()
     with pytest.raises(ValueError, match="write OWNER/NAME"):
         editions.hosted(notebook, PATHS[0].name, "https://github.com/ann/course")
