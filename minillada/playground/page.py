@@ -69,6 +69,9 @@ class Playground:
         self.tests, self.next_test = mnist.load_mnist("test"), 0
         self.caption = ipywidgets.HTML(said(EMPTY))
         self.cover = Cover(uni.tokenizer.grid)
+        choices = ["nothing", *HOLES]
+        self.part = ipywidgets.Dropdown(options=choices, description="cover", layout=WIDE)
+        self.part.observe(self.hide, "value")
         self.board = Board(self.look)
         self.result = ipywidgets.HTML(said(""))
         self.image = ipywidgets.Image(layout={"display": "none"})
@@ -80,6 +83,7 @@ class Playground:
     def look(self) -> None:
         """Read the board: its picture, its codes and its caption; older results go."""
         self.picture, self.result.value = None, said("")
+        self.part.value = "nothing"  # a new picture is not covered, and choosing is possible again
         self.image.layout.display = "none"
         try:
             if self.board.blank:
@@ -172,18 +176,15 @@ class Playground:
         field.observe(do, "value")  # a new text, at Enter
 
     def fill_panel(self) -> ipywidgets.VBox:
-        choices = ["nothing", *HOLES]
-        part = ipywidgets.Dropdown(options=choices, description="cover", layout=WIDE)
         hint = "empty: anything"
         words = ipywidgets.Text("", placeholder=hint, description="caption", layout=WIDE)
         seed = ipywidgets.IntSlider(0, 0, 99, description="seed", layout=WIDE)
         go = button("fill it in")
-        part.observe(self.hide, "value")
         go.on_click(
             lambda _: self.try_out(lambda picture: self.fill_in(picture, words.value, seed.value))
         )
         name = "Cover a part, and let the model fill it in"
-        return panel(name, part, words, seed, go)
+        return panel(name, self.part, words, seed, go)
 
     def page(self) -> ipywidgets.VBox:
         """Everything, from top to bottom."""

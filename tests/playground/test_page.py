@@ -78,6 +78,16 @@ def test_an_empty_board_is_answered_with_a_sentence(playground):
     assert playground.image.layout.display == "none"
 
 
+def test_the_list_says_what_is_covered_after_a_new_digit(playground):
+    for _ in range(2):  # the same part is chosen twice
+        playground.take_test_digit(None)
+        assert playground.part.value == "nothing" and not playground.cover.hidden.any()
+        playground.part.value = "lower half"
+        assert playground.cover.hidden.any()
+    playground.clear(None)
+    assert playground.part.value == "nothing"
+
+
 def test_questions_edits_and_filled_parts(playground):
     draw_a_bar(playground.board)
     uni, picture = playground.uni, playground.picture
