@@ -175,6 +175,9 @@ def main() -> int:
     parser.add_argument("--timeout", type=int, default=300, help="seconds a cell may take (300)")
     parser.add_argument("--readme", action="store_true", help="write the times into the README")
     args = parser.parse_args()
+    for path in args.notebooks:
+        if not path.is_file():
+            parser.error(f"there is no notebook at {path}")
     if args.readme:
         README.write_text(readme_with_all_times(), encoding="utf-8")
         return 0

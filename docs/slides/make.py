@@ -128,7 +128,7 @@ class Cut(Preprocessor):
         if kind == "-" and lines > self.room and not (last and HEADING.match(last.source)):
             kind = "subslide"
             # Words that end with a colon move on to the slide of what they introduce.
-            if last.source.endswith(":") and last.metadata.slideshow.slide_type == "-":
+            if last and last.source.endswith(":") and last.metadata.slideshow.slide_type == "-":
                 last.metadata.slideshow.slide_type = "subslide"
                 kind, self.room = "-", PAGE - lines_of_text(last.source)
         if kind != "-":
@@ -140,6 +140,8 @@ class Cut(Preprocessor):
     def add_words(self, text: str) -> None:
         """A Markdown cell: its paragraphs, as many on a slide as fit."""
         parts = paragraphs(text)
+        if not parts:
+            return
         heading = HEADING.match(parts[0])
         title = parts[0].lower() if heading else ""
         self.skipping = "solution" in title  # until the next words
@@ -231,12 +233,16 @@ def main() -> None:
     parser.add_argument("notebooks", nargs="*", type=Path, help="all, if none is named")
     parser.add_argument("--out", type=Path, default=OUT)
     chosen = parser.parse_args()
+    for path in chosen.notebooks:
+        if not path.is_file():
+            parser.error(f"there is no notebook at {path}")
     chosen.out.mkdir(parents=True, exist_ok=True)
     copy_libraries(chosen.out)
     links = []
     for path in chosen.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb")):
         page = export(path, chosen.out)
-        title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].strip("# ")
+        source = "".join(cell.source for cell in nbformat.read(path, as_version=4).cells[:1])
+        title = source.split("\n")[0].strip("# ") or path.stem
         links.append(f'<li><a href="{page.name}">{title}</a></li>')
         print(f"wrote {page}")
     if not chosen.notebooks:

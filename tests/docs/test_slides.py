@@ -53,6 +53,21 @@ def test_code_is_shown_where_it_is_the_point(slides):
     ]
 
 
+def test_a_notebook_may_begin_with_code_or_hold_an_empty_cell(slides):
+    cells = [new_code_cell("print(1)", outputs=[printed("1\n")]), new_markdown_cell("")]
+    found, _ = cut(slides, cells)
+    assert found == [("-", "print(1)")]
+
+
+def test_a_notebook_that_is_not_there_is_named(slides, tmp_path, monkeypatch, capsys):
+    words = ["make.py", str(tmp_path / "gone.ipynb"), "--out", str(tmp_path / "slides")]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as error:
+        slides.main()
+    assert error.value.code == 2 and "there is no notebook at" in capsys.readouterr().err
+    assert not (tmp_path / "slides").exists()
+
+
 def test_solutions_and_checks_are_left_out(slides):
     solution = new_code_cell("def f():\n    return 42")
     solution.metadata["tags"] = ["solution"]
