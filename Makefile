@@ -10,8 +10,11 @@ BIN := .venv/bin
 RUN := $(BIN)/python
 # uv installs in a quarter of the time; pip does the same where there is no uv.
 UV := $(shell command -v uv 2>/dev/null)
-INSTALL := $(if $(UV),$(UV) pip install --python $(RUN),$(RUN) -m pip install --disable-pip-version-check)
-VENV := $(if $(UV),$(UV) venv --seed --clear --python $(PYTHON) .venv,$(PYTHON) -m venv --clear .venv)
+# These are called with the folder of an environment.
+install = $(if $(UV),$(UV) pip install --python $(1)/bin/python,$(1)/bin/python -m pip install --disable-pip-version-check)
+venv = $(if $(UV),$(UV) venv --seed --clear --python $(PYTHON) $(1),$(PYTHON) -m venv --clear $(1))
+usable = $(1)/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+OLD := echo "minillada needs Python 3.11 or newer: name one, as in make PYTHON=python3.12 (now: $(PYTHON))"; exit 2
 
 # Kernels of notebooks inherit this: OpenMP's waiting threads sleep soon, and two notebooks at once do not take each
 # other's cores (minillada/__init__.py). What the user has set stays.
@@ -30,24 +33,25 @@ help: ## list the targets
 # an install that was interrupted.
 .venv/installed: pyproject.toml constraints.txt
 	@echo "setting up .venv: about 2 minutes and 6 GB with pip, faster with uv"
-	@$(RUN) -m pip --version >/dev/null 2>&1 || $(VENV)
-	$(INSTALL) -e ".[ablate]" -c constraints.txt
+	@$(call usable,.venv) || $(call venv,.venv)
+	@$(call usable,.venv) || { $(OLD); }
+	$(call install,.venv) -e ".[ablate]" -c constraints.txt
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	$(INSTALL) -e ".[dev]" -c constraints.txt
+	$(call install,.venv) -e ".[dev]" -c constraints.txt
 	@touch $@
 
 .venv/installed-docs: .venv/installed
-	$(INSTALL) -e ".[docs]" -c constraints.txt
+	$(call install,.venv) -e ".[docs]" -c constraints.txt
 	@touch $@
 
 .venv/installed-official: .venv/installed
-	$(INSTALL) -e ".[official]" -c constraints.txt
+	$(call install,.venv) -e ".[official]" -c constraints.txt
 	@touch $@
 
 .venv/installed-play: .venv/installed
-	$(INSTALL) -e ".[play]" -c constraints.txt
+	$(call install,.venv) -e ".[play]" -c constraints.txt
 	@touch $@
 
 # A second environment, with the oldest PyTorch that pyproject.toml admits; all else as constraints.txt has it.
@@ -56,10 +60,11 @@ OLDEST_PINS := sed -n -E 's/^ *"(torch|torchvision)>=([0-9.]+)",$$/\1==\2/p' pyp
 
 $(OLDEST)/installed: pyproject.toml constraints.txt
 	@echo "setting up $(OLDEST): 6 GB more"
-	$(subst .venv,$(OLDEST),$(VENV))
+	$(call venv,$(OLDEST))
+	@$(call usable,$(OLDEST)) || { $(OLD); }
 	$(OLDEST_PINS) > $(OLDEST)/torch.txt
 	sed -E '/^torch(vision)?==/d' constraints.txt > $(OLDEST)/others.txt
-	$(subst .venv,$(OLDEST),$(INSTALL)) -e ".[ablate,official]" -r $(OLDEST)/torch.txt -c $(OLDEST)/others.txt
+	$(call install,$(OLDEST)) -e ".[ablate,official]" -r $(OLDEST)/torch.txt -c $(OLDEST)/others.txt
 	@touch $@
 
 demo: .venv/installed ## draw digits from captions and describe test images (outputs/demo.png)

@@ -207,6 +207,36 @@ def test_the_second_environment_has_the_oldest_pytorch():
         assert declared.startswith(">=") and str(pin.specifier) == declared.replace(">=", "==")
 
 
+def run_make(folder, *words):
+    command = ["make", "UV=", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_another_python_replaces_an_environment_that_is_too_old(tmp_path):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    # Two interpreters that can do nothing but make an environment; in one of them, asking for the
+    # version or pip says that it is too old.
+    for name, answer in (("old", 1), ("new", 0)):
+        made = f"mkdir -p .venv/bin; printf '#!/bin/sh\\nexit {answer}\\n' > .venv/bin/python"
+        interpreter = tmp_path / name
+        interpreter.write_text(f"#!/bin/sh\n{made}; chmod +x .venv/bin/python\n")
+        interpreter.chmod(0o755)
+    done = run_make(tmp_path, ".venv/installed", "PYTHON=./old")
+    assert done.returncode == 2 and "needs Python 3.11 or newer: name one" in done.stdout
+    done = run_make(tmp_path, ".venv/installed", "PYTHON=./new")
+    assert done.returncode == 0 and (tmp_path / ".venv" / "installed").is_file(), done.stderr
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_the_path_of_an_interpreter_is_kept_as_it_is():
+    python = "/opt/.venvs/py312/bin/python"
+    done = run_make(ROOT, "-n", "-B", ".venv-oldest/installed", f"PYTHON={python}")
+    assert f"{python} -m venv --clear .venv-oldest\n" in done.stdout
+    assert ".venv-oldest/bin/python -m pip install" in done.stdout
+
+
 # --- elsewhere -----------------------------------------------------------------------------------
 
 
