@@ -154,11 +154,13 @@ def inspect_sigvq(folder: Path) -> tuple[Shapes, list[str]]:
 def inspect_decoder(folder: Path) -> tuple[Shapes, list[str]]:
     """One of the two diffusion transformers."""
     path = find(folder, "config.json")
-    found = header_shapes(
-        find(folder, "model.safetensors", "decoder_model.safetensors"), diffusers_name
-    )
-    width = (found.get(CONDITION) or (0,))[-1]  # `compare_parts` compares it with others
-    values = read_json(path) | FORCED | {"cap_feat_dim": width}
+    weights = find(folder, "model.safetensors", "decoder_model.safetensors")
+    found = header_shapes(weights, diffusers_name)
+    condition = found.get(CONDITION, ())
+    if len(condition) != 2:
+        raise ValueError(f"{weights} has no matrix {CONDITION}; download it again")
+    # Its own width here; `compare_parts` compares it with the embedding's.
+    values = read_json(path) | FORCED | {"cap_feat_dim": condition[1]}
     wanted = shapes_of(build("ZImageTransformer2DModel", values, path))
     return found, differences(wanted, found)
 
