@@ -97,7 +97,9 @@ def test_places_that_cannot_be_written(refuse, run, tmp_path):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").write_text("")
     (tmp_path / "there.png").write_text("keep me")
-    assert "folder.png: it is a folder; choose another name" in refuse(*drawing(run, "--out", "folder.png"))
+    assert "folder.png: it is a folder; choose another name" in refuse(
+        *drawing(run, "--out", "folder.png")
+    )
     assert "ame too long" in refuse(*drawing(run, "--out", "x" * 300 + ".png"))
     assert "file" in refuse(*drawing(run, "--out", "file/x.png"))
     if os.name != "nt":
