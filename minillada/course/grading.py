@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from .pages import Asked, all_checks, asked, cells_of, imports_of, read_json
 START = 60.0  # seconds until a process has read a notebook (Windows loads torch in this time)
 LARGEST_ANSWER = 50_000_000  # bytes of a file that a student's process wrote
 RIGHT = "right"
+NOT_GRADED = "this submission could not be graded; look at it yourself"
 LOST = "(exit code 255)"  # how a process ends whose server has ended
 
 
@@ -94,7 +95,7 @@ class Submission:
     student: str
     cells: list[str]
     problem: str | None = None
-    copies: int = 0  # cells left out because they are printed solutions, word for word
+    notes: tuple[str, ...] = ()
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -107,28 +108,42 @@ def submissions(folder: Path, page: Page, number: str) -> list[Submission]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; give one with notebooks of students")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*.ipynb")):
+    found: dict[str, list[Path]] = {}
+    for path in notebooks_in(folder):
         parts = path.relative_to(folder).parts
-        if ".ipynb_checkpoints" in parts or not path.is_file():
-            continue
-        student = parts[0] if len(parts) > 1 else path.stem
-        # Of several notebooks of one student, the one with the number of the page counts.
-        if student not in found or path.name.startswith(number):
-            found[student] = path
+        found.setdefault(parts[0] if len(parts) > 1 else path.stem, []).append(path)
     if not found:
         raise FileNotFoundError(f"there is no notebook (*.ipynb) in {folder}")
-    return [read(student, path, page) for student, path in found.items()]
+    return [chosen(name, paths, page, folder, number) for name, paths in sorted(found.items())]
+
+
+def notebooks_in(folder: Path) -> list[Path]:
+    """Every notebook, those nearest to the top first; copies that JupyterLab keeps are none."""
+    paths = []
+    for path in folder.rglob("*.ipynb"):
+        if path.is_file() and ".ipynb_checkpoints" not in path.relative_to(folder).parts:
+            paths.append(path)
+    # At the same depth a shorter name comes first: `05_backbone`, then `05_backbone-Copy1`.
+    return sorted(paths, key=lambda path: (len(path.parts), len(path.name), path))
 
 
 def without_notebook(folder: Path) -> list[str]:
     """Names of files and folders that hold no notebook: an instructor must look at them."""
-    left = []
-    for path in sorted(folder.iterdir()):
-        graded = path.suffix == ".ipynb" or any(path.rglob("*.ipynb"))
-        if not graded and not path.name.startswith("."):
-            left.append(path.name)
-    return left
+    graded = {path.relative_to(folder).parts[0] for path in notebooks_in(folder)}
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    return sorted(names - graded)
+
+
+def chosen(student: str, paths: list[Path], page: Page, folder: Path, number: str) -> Submission:
+    """Of a student's notebooks the first with the number; a note names it if there was a doubt."""
+    numbered = [path for path in paths if path.name.startswith(number)]
+    path = (numbered or paths)[0]
+    submission = read(student, path, page)
+    alone = paths == [folder / f"{student}.ipynb"]
+    if len(numbered) == 1 or alone:
+        return submission
+    note = f"of {len(paths)} notebooks the graded one is {path.relative_to(folder)}"
+    return replace(submission, notes=(note, *submission.notes))
 
 
 def read(student: str, path: Path, page: Page) -> Submission:
@@ -144,7 +159,8 @@ def read(student: str, path: Path, page: Page) -> Submission:
         copies += printed and not cell.solution
         if cell.kind == "code" and not (cell.solution or printed):
             own.append(cell.source)
-    return Submission(student, own, copies=copies)
+    note = f"copies of printed solutions that do not count: {copies}"
+    return Submission(student, own, notes=(note,) if copies else ())
 
 
 # --- one submission -------------------------------------------------------------------------------
@@ -152,8 +168,19 @@ def read(student: str, path: Path, page: Page) -> Submission:
 
 def grade(submission: Submission, page: Page, limits: Limits) -> Grade:
     """The grade of one student; whatever the code does, it costs this student alone."""
+    try:
+        return graded(submission, page, limits)
+    except Exception as error:  # of this file, at something that the student's code wrote
+        note = f"{type(error).__name__}: {error}"[: worker.LONGEST_TEXT]
+        marks = [NOT_GRADED] * len(page.exercises)
+        return Grade(submission.student, marks, [*submission.notes, note], lost=True)
+
+
+def graded(submission: Submission, page: Page, limits: Limits) -> Grade:
+    """`grade`, where every way to end that is known becomes a mark."""
     if submission.problem:
-        return Grade(submission.student, [submission.problem] * len(page.exercises))
+        marks = [submission.problem] * len(page.exercises)
+        return Grade(submission.student, marks, [*submission.notes])
     outcomes: list[list[Outcome]] = []
     notes: list[str] = []
     lost = False
@@ -162,7 +189,7 @@ def grade(submission: Submission, page: Page, limits: Limits) -> Grade:
         got, notes, end = attempt(submission, page, first, limits)
         lost = lost or LOST in end
         if not got:  # not even the definitions could be read: no exercise can be answered
-            failure = Outcome(failure=f"your definitions {end}")
+            failure = Outcome(failure=f"reading your definitions {end}")
             outcomes += [[failure]] * (len(page.exercises) - first)
         # Whose server ended perhaps did so itself, but one exercise earlier: that one is decided,
         # and the one it was in gets a fresh process.
@@ -170,9 +197,7 @@ def grade(submission: Submission, page: Page, limits: Limits) -> Grade:
     marks = []
     for exercise, cases, answers in zip(page.exercises, page.cases, outcomes):
         marks.append(mark(cases, answers, exercise.function))
-    if submission.copies:
-        notes = [f"copies of printed solutions that do not count: {submission.copies}", *notes]
-    return Grade(submission.student, marks, notes, lost)
+    return Grade(submission.student, marks, [*submission.notes, *notes], lost)
 
 
 def mark(cases: list[Case], outcomes: list[Outcome], function: str) -> str:
@@ -205,7 +230,9 @@ def attempt(
         if loaded is None:
             return [], [], end
         outcomes = list(collected(folder / "out", tasks, end))
-        return outcomes, [str(note) for note in loaded.get("notes", [])], end
+        notes = loaded.get("notes")
+        notes = notes[:20] if isinstance(notes, list) else []  # a student may have written it
+        return outcomes, [str(note)[: worker.LONGEST_TEXT] for note in notes], end
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -331,7 +358,9 @@ def ending(code: int | None) -> str:
     if code == 1:  # faulthandler ends a process with this code
         return "takes too long, or ended the process (exit code 1)"
     if code is not None and code < 0:
-        return f"ended the process ({signal.Signals(-code).name}); too much memory?"
+        named = -code in set(signal.Signals)  # signals for real time have no names
+        name = signal.Signals(-code).name if named else f"signal {-code}"
+        return f"ended the process ({name}); too much memory?"
     return f"ended the process (exit code {code})"
 
 
@@ -413,11 +442,17 @@ def feedback_of(one: Grade, page: Page) -> str:
 
 
 def save_feedback(grades: list[Grade], page: Page, folder: Path) -> None:
-    """One text file a student."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """One text file a student; names that would be the same file get a number."""
+    taken: set[str] = set()
     for one in grades:
         notes = "".join(f"\nNote: {note}" for note in one.notes)
-        text = f"Right: {one.points} of {len(one.marks)} exercises.\n\n"
-        name = re.sub(r"[^\w.-]", "_", one.student)
+        right = f"Right: {one.points} of {len(one.marks)} exercises."
+        text = f"{harmless(one.student)}\n{right}\n\n{feedback_of(one, page)}\n{notes}"
+        name = plain = re.sub(r"[^\w.-]", "_", one.student)
+        number = 1
+        while name.casefold() in taken:  # for Windows and macOS Ann.txt and ann.txt are one file
+            number += 1
+            name = f"{plain}-{number}"
+        taken.add(name.casefold())
         with atomic(folder / f"{name}.txt") as part:
-            part.write_text(f"{text}{feedback_of(one, page)}\n{notes}", encoding="utf-8")
+            part.write_text(text, encoding="utf-8", errors="replace")

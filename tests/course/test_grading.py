@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -107,7 +108,7 @@ HOSTILE = {
     ),
     "exits-at-once": (
         ["import os\ndef my_margin(logits, x=os._exit(3)):\n    return 1", TOKENS, COUNT],
-        "your definitions ended the process (exit code 3)",
+        "reading your definitions ended the process (exit code 3)",
         0,
     ),
     "memory-bomb": (
@@ -336,6 +337,64 @@ def test_csv_and_feedback(tmp_path):
     names = sorted(path.name for path in (tmp_path / "feedback").iterdir())
     assert names == [".._bob.txt", "_ann.txt"]
     assert "2 of 3" in (tmp_path / "feedback" / "_ann.txt").read_text(encoding="utf-8")
+
+
+def test_one_submission_does_not_end_the_grading_of_the_class(tmp_path, monkeypatch):
+    page, folder = page_of(tmp_path), tmp_path / "in"
+    notes = "def my_margin(x):\n    open('../out/loaded.json', 'w').write('{\"notes\": 5}')"
+    hand_in(folder, "notes", IMPORTS, notes, TOKENS, COUNT)
+    hand_in(folder, "good", IMPORTS, MARGIN, TOKENS, COUNT)
+    grades = grades_of(folder, page)
+    assert grades["notes"].points == 2 and grades["good"].points == 3
+    real = grading.attempt
+
+    def attempt(submission, *rest):
+        if submission.student == "notes":
+            raise RuntimeError("nobody thought of this")
+        return real(submission, *rest)
+
+    monkeypatch.setattr(grading, "attempt", attempt)
+    grades = grades_of(folder, page)
+    assert grades["notes"].marks == [grading.NOT_GRADED] * 3 and grades["good"].points == 3
+    assert grades["notes"].notes == ["RuntimeError: nobody thought of this"]
+
+
+def test_how_a_process_ended():
+    assert "SIGKILL" in grading.ending(-9)
+    assert "signal 40" in grading.ending(-40), "a signal for real time has no name"
+
+
+def test_every_name_is_graded_or_named(tmp_path):
+    page, folder = page_of(tmp_path), tmp_path / "in"
+    (folder / "zoe" / ".ipynb_checkpoints").mkdir(parents=True)
+    (folder / "bob.ipynb").mkdir()
+    hand_in(folder / "zoe" / ".ipynb_checkpoints", "05_page-checkpoint", MARGIN)
+    hand_in(folder, "ann", MARGIN)
+    assert [one.student for one in grading.submissions(folder, page, "05")] == ["ann"]
+    assert grading.without_notebook(folder) == ["bob.ipynb", "zoe"]
+
+
+def test_of_several_notebooks_the_nearest_to_the_top_counts(tmp_path):
+    page, folder = page_of(tmp_path), tmp_path / "in"
+    (folder / "ann" / "old").mkdir(parents=True)
+    hand_in(folder / "ann", "05_page", MARGIN)
+    hand_in(folder / "ann", "05_page-Copy1", WRONG_MARGIN)
+    hand_in(folder / "ann" / "old", "05_page", WRONG_MARGIN)
+    hand_in(folder / "bob", "06_other", COUNT)
+    ann, bob = grading.submissions(folder, page, "05")
+    assert ann.cells == [MARGIN]
+    assert ann.notes == (f"of 3 notebooks the graded one is {Path('ann', '05_page.ipynb')}",)
+    assert bob.notes == (f"of 1 notebooks the graded one is {Path('bob', '06_other.ipynb')}",)
+
+
+def test_feedback_of_one_student_never_replaces_that_of_another(tmp_path):
+    page = page_of(tmp_path)
+    marks = ["right", "right", "ValueError: \ud83d"]
+    names = ("case a", "case_a", "Case_A", "case_a-2")
+    grading.save_feedback([grading.Grade(name, marks) for name in names], page, tmp_path / "out")
+    written = {path.name: path.read_text("utf-8") for path in (tmp_path / "out").iterdir()}
+    assert sorted(written) == ["Case_A-3.txt", "case_a-2-2.txt", "case_a-2.txt", "case_a.txt"]
+    assert written["case_a-2.txt"].startswith("case_a\n") and "Error: ?" in written["case_a.txt"]
 
 
 def test_equal_seeds_give_equal_inputs(tmp_path):
