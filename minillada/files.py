@@ -60,18 +60,23 @@ def checksum(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder, and rename it to `path` on success.
-
-    On failure the temporary file is removed and the old file stays. `ValueError` if `path` is
-    something else than a file: a link, a folder, a pipe or a device.
-    """
+def check_replaceable(path: Path) -> None:
+    """`ValueError` if `path` is something else than a file: a link, a folder, a pipe, a device."""
     # Renaming would replace the link itself, or the device, and not what is behind it.
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise ValueError(
             f"{path} is not a regular file, so it is not replaced; choose another name"
         )
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary path in the same folder, and rename it to `path` on success.
+
+    On failure the temporary file is removed and the old file stays. Errors as in
+    `check_replaceable`.
+    """
+    check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # 1. Remove what killed writers left behind; no other code does.
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):

@@ -22,7 +22,7 @@ import typer
 from torch import Tensor
 
 from .. import checkpoint
-from ..files import atomic
+from ..files import atomic, check_replaceable
 from ..show import grids
 from ..training.state import saved_step
 from ..uni import Uni, best_device, load
@@ -46,7 +46,7 @@ LARGEST_SEED = 10**9
 JOINERS = "\u200c\u200d"  # without width: Persian words and many emoji are written with them
 
 
-def check_range(name: str, value: int, low: int, high: int) -> None:
+def check_range(name: str, value: float, low: int, high: int) -> None:
     """`ValueError` unless a number lies between two limits."""
     if not low <= value <= high:
         raise ValueError(f"{name} must be at least {low} and at most {high:,}, got {value}")
@@ -149,12 +149,15 @@ def save_images(images: Tensor, columns: int, file: tuple[Path, str]) -> None:
     picture.save(path, kind)
 
 
-def check_writable(path: Path) -> None:
-    """`ValueError` unless new files can be made beside `path`."""
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(
-            f"cannot write to the folder {path.parent}; copy it, or leave --record out"
-        )
+def check_writable(path: Path, advice: str) -> None:
+    """`ValueError`, which ends in `advice`, unless a file can be written at `path`.
+
+    Folders that are not there yet can be made if the first one above them can be written to.
+    """
+    check_replaceable(path)
+    there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f"cannot write to the folder {path.parent}; {advice}")
 
 
 def escaped(text: object) -> str:

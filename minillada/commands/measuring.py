@@ -80,7 +80,7 @@ def evaluate(
         raise ValueError(f"{model} is a painter, measured as a whole; leave --suite and --only out")
     way = {"seed": seed, "device": device}
     if record:
-        check_writable(path)
+        check_writable(path.with_suffix(".json"), "copy it, or leave --record out")
         if names:
             check_same(about.get("metrics" if choice == "model" else "tasks_way", {}), way)
 

@@ -38,14 +38,19 @@ def grade(
     Every submission runs in an own process with limits. That is no sandbox: docs/TEACHING.md,
     section Grading, shows how to grade in a container.
     """
-    check_range("seconds", int(seconds), 1, 3600)
+    check_range("seconds", seconds, 1, 3600)
     check_range("memory", memory, 100, 10**6)
     check_range("jobs", jobs, 1, 1000)
-    check_writable(csv)
+    check_writable(csv, "choose another place with --csv")
+    if feedback:
+        check_writable(feedback / "ann.txt", "choose another place with --feedback")
     chosen = secrets.randbelow(LARGEST_SEED) if seed is None else seed
-    page = grading.Page.read(notebook_of(notebook), chosen)
-    found = grading.submissions(folder, page, notebook)
+    path = notebook_of(notebook)
+    page = grading.Page.read(path, chosen)
+    found = grading.submissions(folder, page, path.stem.split("_")[0])
     limits = grading.Limits(seconds, memory * 1_000_000)
+    # Before the work, so that grades that cannot be stored can be made again.
+    print(f"the same inputs once more: --seed {chosen}", flush=True)
     grades = grading.grade_all(found, page, limits, jobs)
     grading.save_csv(grades, page, csv)
     if feedback:
@@ -56,7 +61,8 @@ def grade(
     print(f"{count}, {mean:.1f} of {most} exercises right on average; {csv}")
     if left := grading.without_notebook(folder):
         print(f"no notebook in, so not graded: {', '.join(map(escaped, left))}")
-    print(f"the same inputs once more: --seed {chosen}")
+    if lost := [one.student for one in grades if grading.NOT_GRADED in one.marks]:
+        print(f"no points, look at them yourself: {', '.join(map(escaped, lost))}")
 
 
 def editions(

@@ -47,12 +47,13 @@ class Cell(NamedTuple):
 
 
 def notebook_of(number: str, folder: Path = NOTEBOOKS) -> Path:
-    """The notebook with a number ("05"), or `FileNotFoundError`."""
-    found = sorted(folder.glob(f"{number}_*.ipynb"))
-    if not found:
-        names = ", ".join(path.stem.split("_")[0] for path in sorted(folder.glob("*_*.ipynb")))
+    """The notebook with a number ("05" or "5"), or `FileNotFoundError`."""
+    found = {path.stem.split("_")[0]: path for path in sorted(folder.glob("*_*.ipynb"))}
+    path = found.get(number) or found.get(f"0{number}")
+    if path is None:
+        names = ", ".join(found)
         raise FileNotFoundError(f"there is no notebook {number!r} in {folder}; choose: {names}")
-    return found[0]
+    return path
 
 
 def read_json(path: Path) -> dict:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from minillada.commands import teaching
 from minillada.course import editions, grading, pages, worker
 
 STUB = "def {}({}):\n    raise NotImplementedError"
@@ -395,6 +396,41 @@ def test_feedback_of_one_student_never_replaces_that_of_another(tmp_path):
     written = {path.name: path.read_text("utf-8") for path in (tmp_path / "out").iterdir()}
     assert sorted(written) == ["Case_A-3.txt", "case_a-2-2.txt", "case_a-2.txt", "case_a.txt"]
     assert written["case_a-2.txt"].startswith("case_a\n") and "Error: ?" in written["case_a.txt"]
+
+
+def refused(tmp_path, **options):
+    """The sentence of `minillada grade`, for options that are refused before any work."""
+    hand_in(tmp_path / "in", "ann", MARGIN)
+    options = {"notebook": "05", "csv": tmp_path / "grades.csv"} | options
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        teaching.grade(tmp_path / "in", **options)
+    return str(error.value)
+
+
+def test_what_the_command_refuses_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(grading, "grade_all", None)
+    (tmp_path / "file").write_text("keep me")
+    assert "not a regular file" in refused(tmp_path, csv=tmp_path / "in")
+    assert "place with --feedback" in refused(tmp_path, feedback=tmp_path / "file")
+    assert "place with --csv" in refused(tmp_path, csv=tmp_path / "file" / "grades.csv")
+    assert "at most 3,600, got inf" in refused(tmp_path, seconds=float("inf"))
+    assert "got 0.5" in refused(tmp_path, seconds=0.5)
+    for number in ("/", "?5", "1*", ""):
+        assert "there is no notebook" in refused(tmp_path, notebook=number)
+    assert (tmp_path / "file").read_text() == "keep me"
+
+
+def test_the_seed_is_printed_before_grades_can_be_lost(tmp_path, monkeypatch, capsys):
+    """And a folder that is not there yet is no reason to refuse."""
+
+    def fails(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(grading, "grade_all", fails)
+    hand_in(tmp_path / "in", "ann", MARGIN)
+    with pytest.raises(OSError, match="full"):
+        teaching.grade(tmp_path / "in", "5", tmp_path / "new" / "grades.csv", seed=3)
+    assert "--seed 3\n" in capsys.readouterr().out
 
 
 def test_equal_seeds_give_equal_inputs(tmp_path):
