@@ -52,14 +52,8 @@ def read(path: str | Path, channels: int = 1) -> Tensor:
 
 def read_photo(picture: Image.Image, path: str | Path) -> Tensor:
     """The middle of a photo as `[3, 32, 32]`."""
-    if picture.mode[0] in "IF":  # integers of 16 or 32 bits, or decimals
-        colours = to_grey(picture)[None].expand(3, -1, -1)
-    else:
-        # Transparent parts become white paper.
-        rgba = picture.convert("RGBA")
-        paper = Image.new("RGBA", rgba.size, "white")
-        rgb = Image.alpha_composite(paper, rgba).convert("RGB")
-        colours = torch.stack([to_tensor(channel) for channel in rgb.split()])  # [3, H, W]
+    rgb = to_rgb(picture)
+    colours = torch.stack([to_tensor(channel) for channel in rgb.split()])  # [3, H, W]
     if torch.equal(colours[0], colours[1]) and torch.equal(colours[1], colours[2]):
         warnings.warn(f"{path} is grey; this model reads colour, so it may be unsure", stacklevel=3)
     height, width = colours.shape[-2:]
@@ -155,7 +149,7 @@ def open_picture(path: Path) -> Image.Image:
             if file.width * file.height > MEGAPIXELS * 10**6:
                 raise Image.DecompressionBombError
             file.load()
-            picture = ImageOps.exif_transpose(file)
+            picture = upright(file)
     except Image.DecompressionBombError:
         raise ValueError(too_large) from None
     except PermissionError:
@@ -168,6 +162,26 @@ def open_picture(path: Path) -> Image.Image:
     if picture.mode == "LAB":  # its numbers would be taken for red, green and blue
         raise ValueError(f"{path} has LAB colours; save it in RGB, as PNG or JPEG")
     return picture
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """A picture as its camera was held; one whose note about that is damaged stays as it is."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # the errors of such a note are of every type, too
+        return picture
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A picture in 8 bits and three colours, whatever its depth; what is transparent is white."""
+    if image.mode[0] in "IF":  # integers of 16 or 32 bits, or decimals
+        grey = (to_grey(image) * 255).round().byte()
+        return Image.fromarray(grey.numpy()).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    paper = Image.new("RGBA", rgba.size, "white")
+    return Image.alpha_composite(paper, rgba).convert("RGB")
 
 
 def to_grey(image: Image.Image) -> Tensor:

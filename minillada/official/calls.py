@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from .. import asking, layout
 from ..config import SamplingConfig
+from ..datasets.pictures import to_rgb, upright
 from ..layout import Grid, Story, sides
 from ..model import Backbone
 from ..uni import Uni
@@ -280,12 +281,12 @@ class OfficialModel:
 
 
 def read_photos(photos: Photos) -> list[Image.Image]:
-    """Photos as cameras meant them (turned upright), in RGB; `ValueError` for other things."""
+    """Photos turned upright, in RGB of 8 bits on white paper; `ValueError` for other things."""
     given = [photos] if isinstance(photos, Image.Image) else photos
     is_list = isinstance(given, list | tuple) and len(given) > 0
     if not is_list or not all(isinstance(photo, Image.Image) for photo in given):
         raise ValueError("photos are pictures of PIL; open a file with PIL.Image.open(path)")
-    return [(ImageOps.exif_transpose(photo) or photo).convert("RGB") for photo in given]
+    return [to_rgb(upright(photo)) for photo in given]
 
 
 def load(

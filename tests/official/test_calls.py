@@ -2,6 +2,7 @@
 
 import importlib.util
 
+import numpy
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +12,7 @@ import minillada
 from minillada import sampler
 from minillada.commit import Tokens
 from minillada.config import SamplingConfig
+from minillada.datasets import pictures
 from minillada.official import calls, resize
 from minillada.official.calls import Call, load
 from minillada.official.painter import load_painter
@@ -425,3 +427,23 @@ def test_photos_are_turned_upright():
     read = calls.read_photos(turned)[0]
     assert read.size in ((20, 30), (30, 20)) and read.mode == "RGB"
     assert calls.read_photos(Image.new("RGBA", (4, 4)))[0].mode == "RGB"
+
+
+def test_photos_of_every_depth_show_the_same():
+    """A ramp from black to white; and black ink on transparency is ink on white paper."""
+    ramp = numpy.tile(numpy.arange(256, dtype="uint16"), (2, 1))
+    deep = [Image.fromarray(ramp * 257), Image.fromarray((ramp * 257).astype("int32"))]
+    deep.append(Image.fromarray((ramp / 255).astype("float32")))
+    clear = Image.new("RGBA", (256, 2))
+    clear.putalpha(Image.fromarray((255 - ramp).astype("uint8")))
+    assert [image.mode for image in deep] == ["I;16", "I", "F"]
+    for read in calls.read_photos([*deep, clear]):
+        assert read.mode == "RGB" and numpy.array_equal(numpy.array(read)[..., 1], ramp)
+
+
+def test_a_damaged_note_of_the_camera_does_no_harm(tmp_path):
+    Image.new("RGB", (4, 2), "red").save(tmp_path / "a.png", exif=b"Exif\0\0garbage")
+    with Image.open(tmp_path / "a.png") as photo:
+        [read] = calls.read_photos(photo)
+    assert read.size == (4, 2) and read.getpixel((0, 0)) == (255, 0, 0)
+    assert pictures.read(tmp_path / "a.png", 3)[:, 0, 0].tolist() == [1, 0, 0]
