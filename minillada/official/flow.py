@@ -31,13 +31,14 @@ def turbo(
 ) -> Tensor:
     """Jump to the picture and add fresh noise, `steps` times; the last jump stays.
 
-    `generator` is one of the CPU: the same noise on every device.
+    Noise and `generator` are on the CPU, as some devices have no float64; `velocity` may compute
+    elsewhere.
     """
     if steps < 1:
         raise ValueError(f"a picture needs at least 1 step, got {steps}")
-    times = torch.linspace(0, 1, steps + 1, dtype=torch.double, device=noise.device)
+    times = torch.linspace(0, 1, steps + 1, dtype=torch.double)
 
     def fresh() -> Tensor:
-        return torch.randn(noise.shape, generator=generator, dtype=torch.double).to(noise.device)
+        return torch.randn(noise.shape, generator=generator, dtype=torch.double)
 
     return flow.jumps(velocity, noise.double(), times, fresh)

@@ -9,7 +9,8 @@ Notable choices
 - Flow matching: `x_t = t x_1 + (1 - t) x_0`, where t = 0 is noise and t = 1 the picture. The model
   gets this t as it is; the pipeline of `diffusers` would turn it round.
 - A code stands for 16 pixels of what was read and for 32 pixels of what is drawn.
-- The state of a sampler is float32 (turbo: float64), whatever the type of the weights.
+- The state of a sampler is float32, whatever the type of the weights. Turbo's is float64 and stays
+  on the CPU, since some devices have no such numbers.
 """
 
 from __future__ import annotations
@@ -96,13 +97,13 @@ class Painter:
         conditions = [self.sigvq(code) for code in codes]
         batch, height, width = codes.shape
         shape = (batch, self.transformer.in_channels, 4 * height, 4 * width)
-        noise = torch.randn(shape, generator=generator).to(self.device)
+        noise = torch.randn(shape, generator=generator)
         if self.is_turbo:
             steps = 8 if steps is None else steps
             latents = turbo(self.velocity(conditions), noise, steps, generator)
         else:
             steps = 50 if steps is None else steps
-            latents = euler(self.guided(conditions, guidance), noise, steps)
+            latents = euler(self.guided(conditions, guidance), noise.to(self.device), steps)
         return self.pixels(latents)
 
     def check_codes(self, codes: Tensor) -> None:
@@ -116,15 +117,19 @@ class Painter:
     # --- velocities ------------------------------------------------------------------------------
 
     def evaluate(self, x: Tensor, t: Tensor, conditions: list[Tensor]) -> Tensor:
-        """The transformer's velocity, float32, for latents `[N, C, H, W]` at one time."""
+        """The transformer's velocity, float32, for latents `[N, C, H, W]` at one time.
+
+        It is where the latents are, which may be another device than that of the networks.
+        """
+        latents = x.to(self.dtype).to(self.device)  # the type first: see above
         output = self.transformer(
-            x=[latent[:, None] for latent in x.to(self.dtype)],  # N times [C, 1, H, W]
-            t=t.float().expand(len(x)),
+            x=[latent[:, None] for latent in latents],  # N times [C, 1, H, W]
+            t=t.float().to(self.device).expand(len(x)),
             cap_feats=conditions,
             return_dict=False,
             **PATCH,
         )
-        return torch.stack([velocity[:, 0].float() for velocity in output[0]])
+        return torch.stack([velocity[:, 0].float() for velocity in output[0]]).to(x.device)
 
     def velocity(self, conditions: list[Tensor]) -> Velocity:
         """The velocity under a condition."""
@@ -150,12 +155,20 @@ class Painter:
         return with_guidance
 
     def pixels(self, latents: Tensor) -> Tensor:
-        """Pixels in [0, 1], float32, of latents `[B, C, H, W]`; one by one to save memory."""
+        """Pixels in [0, 1], float32, of latents `[B, C, H, W]`; one by one to save memory.
+
+        `ValueError` where the networks give NaN or infinity.
+        """
         pictures = []
         config = self.vae.config
-        for latent in latents.to(self.dtype):
+        for latent in latents.to(self.dtype).to(self.device):
             scaled = latent[None] / config.scaling_factor + config.shift_factor
             picture = self.vae.decode(scaled, return_dict=False)[0][0]
+            if not picture.isfinite().all():  # as bytes this would be black
+                raise ValueError(
+                    "the painter's picture holds no numbers (NaN or infinity), so the weights of "
+                    "decoder or VAE are damaged; download them again"
+                )
             pictures.append(((picture.float() + 1) / 2).clamp(0, 1))
         return torch.stack(pictures)
 

@@ -12,6 +12,7 @@ from pretend import PretendDevice
 
 from minillada.official import resize
 from minillada.official.calls import load
+from minillada.official.painter import load_painter
 
 HAS_DIFFUSERS = importlib.util.find_spec("diffusers") is not None
 WAYS = {
@@ -51,3 +52,16 @@ def test_official_calls(checkpoint, monkeypatch, way):
     with PretendDevice("cuda") as pretended:
         assert compute("cuda", **WAYS[way]) == expected
         assert pretended.calls > 1000
+
+
+@pytest.mark.skipif(not HAS_DIFFUSERS, reason="paints with diffusers")
+@pytest.mark.parametrize("painter", ["turbo", "normal"])
+def test_painters_where_float64_is_missing(checkpoint, painter):
+    """As on Apple's GPUs. Random codes are painted: what comes before has its own test."""
+    codes = torch.tensor([[[1, 2], [60, 63]]])
+    with PretendDevice("mps", float64=False) as pretended:
+        there = load_painter(checkpoint, painter == "turbo", "mps", torch.float32)
+        found = there.paint(codes, 2, generator()).cpu()
+        assert pretended.calls > 100
+    here = load_painter(checkpoint, painter == "turbo", dtype=torch.float32)
+    torch.testing.assert_close(found, here.paint(codes, 2, generator()), rtol=0, atol=1e-4)

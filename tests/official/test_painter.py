@@ -166,6 +166,13 @@ def test_a_batch_paints_what_each_would_be_alone():
         torch.testing.assert_close(both[number], painter.pixels(alone)[0])
 
 
+@pytest.mark.parametrize("is_turbo", [False, True])
+def test_a_picture_of_no_numbers_is_refused(is_turbo):
+    painter = glued(lambda x, t, condition: x / 0, is_turbo)
+    with pytest.raises(ValueError, match=r"no numbers \(NaN or infinity\).* download them again"):
+        painter.paint(CODES, steps=2)
+
+
 @pytest.mark.parametrize(
     "codes",
     [torch.tensor([[[7]]]), torch.tensor([[[-1]]]), torch.tensor([[1]]), torch.rand(1, 2, 2)],
