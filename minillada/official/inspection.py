@@ -10,6 +10,7 @@ Notable choices
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -151,14 +152,23 @@ def inspect_sigvq(folder: Path) -> tuple[Shapes, list[str]]:
     return shapes_of(load_sigvq(path, "cpu", torch.bfloat16)), []
 
 
-def inspect_decoder(folder: Path) -> tuple[Shapes, list[str]]:
+def painter_shapes(folder: Path, name: str) -> Shapes:
+    """What the weights of a decoder or of the VAE hold, by the names of `diffusers`."""
+    return header_shapes(find(folder / name, *NEED_DIFFUSERS[name]), diffusers_name)
+
+
+def counted(folder: Path, name: str) -> tuple[Shapes, list[str]]:
+    """A part whose class is not at hand."""
+    return painter_shapes(folder, name), []
+
+
+def inspect_decoder(folder: Path, name: str) -> tuple[Shapes, list[str]]:
     """One of the two diffusion transformers."""
-    path = find(folder, "config.json")
-    weights = find(folder, "model.safetensors", "decoder_model.safetensors")
-    found = header_shapes(weights, diffusers_name)
+    path = find(folder / name, "config.json")
+    found = painter_shapes(folder, name)
     condition = found.get(CONDITION, ())
     if len(condition) != 2:
-        raise ValueError(f"{weights} has no matrix {CONDITION}; download it again")
+        raise ValueError(f"{folder / name} has no matrix {CONDITION}; download it again")
     # Its own width here; `compare_parts` compares it with the embedding's.
     values = read_json(path) | FORCED | {"cap_feat_dim": condition[1]}
     wanted = shapes_of(build("ZImageTransformer2DModel", values, path))
@@ -166,17 +176,17 @@ def inspect_decoder(folder: Path) -> tuple[Shapes, list[str]]:
 
 
 def inspect_turbo(folder: Path) -> tuple[Shapes, list[str]]:
-    return inspect_decoder(folder / "decoder-turbo")
+    return inspect_decoder(folder, "decoder-turbo")
 
 
 def inspect_normal(folder: Path) -> tuple[Shapes, list[str]]:
-    return inspect_decoder(folder / "decoder")
+    return inspect_decoder(folder, "decoder")
 
 
 def inspect_vae(folder: Path) -> tuple[Shapes, list[str]]:
     path = find(folder / "vae", "config.json")
     wanted = shapes_of(build("AutoencoderKL", read_json(path), path))
-    found = header_shapes(find(folder / "vae", VAE_WEIGHTS))
+    found = painter_shapes(folder, "vae")
     return found, differences(wanted, found)
 
 
@@ -196,22 +206,26 @@ INSPECTIONS = {
     "decoder": inspect_normal,
     "vae": inspect_vae,
 }
-NEED_DIFFUSERS = ("decoder-turbo", "decoder", "vae")
+# The files with the weights of a part, one of which is there; the part's folder has its name.
+DECODER = ("model.safetensors", "decoder_model.safetensors")
+NEED_DIFFUSERS = {"decoder-turbo": DECODER, "decoder": DECODER, "vae": (VAE_WEIGHTS,)}
 
 
 def inspect(folder: Path) -> list[Part]:
-    """Every part of a checkpoint's folder."""
-    parts = []
+    """Every part of a checkpoint's folder; without `diffusers` some are counted, not checked."""
+    parts, note = [], ""
+    try:
+        package("diffusers")
+    except ValueError as error:
+        note = f"not checked: {error}"
     found: dict[str, Shapes] = {}
     for name, inspection in INSPECTIONS.items():
-        try:
-            if name in NEED_DIFFUSERS:
-                package("diffusers")
-        except ValueError as error:
-            parts.append(Part(name, 0, [], f"not checked: {error}"))
-            continue
-        part, found[name] = inspected(name, inspection, folder)
-        parts.append(part)
+        if note and name in NEED_DIFFUSERS:
+            part, found[name] = inspected(name, partial(counted, name=name), folder)
+            parts.append(part if part.faults else part._replace(note=note))
+        else:
+            part, found[name] = inspected(name, inspection, folder)
+            parts.append(part)
     compare_parts(parts, found, folder)
     return parts
 
@@ -352,11 +366,9 @@ def rounded_needs(weights: Weights) -> list[Need]:
 
 def fits(need: Need, free: Free) -> bool | None:
     """Whether weights take at most `SPARE` of what is free; None if that is not known."""
-    if need.gpu and free.gpu is None:
+    if need.gpu > SPARE * (free.gpu or 0):
         return False
-    if free.ram is None:
-        return None
-    return need.gpu <= SPARE * (free.gpu or 0) and need.ram <= SPARE * free.ram
+    return None if free.ram is None else need.ram <= SPARE * free.ram
 
 
 def memory_lines(needs: list[Need], free: Free) -> list[str]:

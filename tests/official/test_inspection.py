@@ -41,6 +41,7 @@ def faults(folder, name):
     return part.faults
 
 
+@needs_diffusers
 def test_a_complete_checkpoint_has_no_fault(checkpoint):
     parts = {part.name: part for part in inspect(checkpoint)}
     assert not any(part.faults for part in parts.values())
@@ -161,10 +162,23 @@ def test_two_names_for_one_tensor_and_one_without_a_shape(copy):
     assert fault.endswith("has no matrix cap_embedder.1.weight; download it again")
 
 
-def test_without_diffusers_the_painter_is_not_checked(checkpoint, monkeypatch):
+@needs_diffusers
+def test_without_diffusers_the_painter_is_counted(checkpoint, monkeypatch):
+    before = inspect(checkpoint)
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    notes = {part.name: part.note for part in inspect(checkpoint)}
-    assert "minillada[official]" in notes["decoder"] and not notes["backbone"]
+    after = inspect(checkpoint)
+    assert [part.parameters for part in after] == [part.parameters for part in before]
+    assert inspection.needs_of(checkpoint, after) == inspection.needs_of(checkpoint, before)
+    notes = {part.name: part.note for part in after if part.note}
+    assert list(notes) == ["decoder-turbo", "decoder", "vae"]
+    assert "not checked" in notes["vae"] and "minillada[official]" in notes["vae"]
+
+
+def test_without_diffusers_a_missing_painter_is_a_fault(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    shutil.copy(checkpoint / "config.json", tmp_path)
+    parts = {part.name: part for part in inspect(tmp_path)}
+    assert "holds no diffusion_pytorch_model" in parts["vae"].faults[0] and not parts["vae"].note
 
 
 def test_memory_of_the_real_one():
@@ -206,6 +220,7 @@ def test_what_fits():
     assert fits(need, Free(12, 8)) is True
     assert fits(need, Free(10.5, 8)) is False  # nothing left to work with
     assert fits(need, Free(None, 8)) is False and fits(need, Free(12, None)) is None
+    assert fits(need, Free(8, None)) is False  # whatever the main memory is
     assert fits(Need("", "", 0, 5), Free(None, 8)) is True
     lines = inspection.memory_lines(needs(Weights(1, 2, 3, 4, 5)), Free(None, 8.0))
     assert len(lines) == 6 and lines[-1] == "free now: no GPU, main memory 8.0 GB"
