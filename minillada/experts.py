@@ -5,8 +5,8 @@ Notable choices
   once, and no forward pass copies weights to stack them.
 - A state dict names every expert by itself, as the official checkpoint does: `3.up_proj.weight`.
   These matrices are views of the stacks.
-- Products are in the type of the weights. Their weighted sum is in float32 and then cast back, as
-  in the official code.
+- Products are in the type of the weights. Their weighted sum is in float32, or in float64 if they
+  are, and then cast back, as in the official code.
 - `combine_dense` is the formula: every expert computes every token, with weight 0 where it was not
   chosen. `combine_grouped` computes only what was chosen; the result is the same up to rounding.
   `combine_at_once` replaces its loop over experts by grouped matrix products of a GPU.
@@ -132,7 +132,7 @@ def combine_grouped(experts: Stock, x: Tensor, chosen: Tensor, weights: Tensor) 
     """The same sum over the chosen experts alone: each takes its slice of the sorted choices."""
     order, counts = sort_by_expert(chosen, len(experts))
     tokens, sorted_weights = order // chosen.shape[1], weights.flatten()[order, None]
-    out = torch.zeros_like(x, dtype=torch.float)
+    out = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float))
     single = experts.apart()
     end = 0  # of the expert's slice
     for number, count in enumerate(counts.tolist()):
@@ -140,7 +140,7 @@ def combine_grouped(experts: Stock, x: Tensor, chosen: Tensor, weights: Tensor) 
         if count == 0:
             continue  # nobody chose this expert
         these_tokens = tokens[start:end]
-        # float32 times any type is float32
+        # float32 times a smaller type is float32
         weighted = sorted_weights[start:end] * single[number](x[these_tokens])
         out.index_add_(0, these_tokens, weighted)
     return out.to(x.dtype)

@@ -125,6 +125,13 @@ def test_products_in_bfloat16_are_summed_in_float32():
     assert torch.equal(mixture(x), routed + mixture.shared_experts(x))
 
 
+def test_a_model_of_float64_runs():
+    backbone, ids = tiny_backbone(**SPARSE), random_ids(2, 8)
+    with torch.no_grad():
+        expected, exact = backbone(ids), backbone.double()(ids)
+    torch.testing.assert_close(exact.float(), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_experts_on_meta_need_no_memory():
     with torch.device("meta"):
         backbone = Backbone(tiny_config(**SPARSE | dict(num_experts=4096)))
