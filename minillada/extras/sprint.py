@@ -61,9 +61,10 @@ def keep_mask(
     for members, fraction in ((real & ~image, keep_text), (real & image, keep_image)):
         ordered = score.masked_fill(~members, -math.inf)
         rank = ordered.argsort(dim=1, descending=True, stable=True).argsort(1)
-        # Rounding may lift a whole product above itself, for example 0.1 · 30.
-        count = (fraction * members.sum(1, keepdim=True) - 1e-6).ceil()  # [R, 1]
-        kept |= members & (rank < count)
+        # Rounding may lift a whole product above itself, for example 0.1 · 30. Python's numbers
+        # have 64 bits, so that it stays below the margin; not every device has such numbers.
+        counts = [math.ceil(fraction * n - 1e-6) for n in members.sum(1).tolist()]
+        kept |= members & (rank < torch.tensor(counts, device=rank.device)[:, None])
     return kept
 
 

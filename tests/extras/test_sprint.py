@@ -52,6 +52,15 @@ def test_keep_mask_is_the_loop(data, text, image):
     assert set(kept[0].nonzero().flatten().tolist()) == expected
 
 
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.6, 0.8])
+def test_large_counts_are_not_rounded_up(share):
+    """Tenths in whole numbers: ceil(share · n) is what -(-10 share · n // 10) says."""
+    for n in (85, 200, 350, 4096, 8000):
+        real, image = torch.ones(1, n, dtype=torch.bool), torch.zeros(1, n, dtype=torch.bool)
+        kept = keep_mask(torch.rand(1, n), image, real, share, 1.0)
+        assert int(kept.sum()) == -(-round(10 * share) * n // 10)
+
+
 @few
 @given(
     prompt=st.integers(1, 13),
