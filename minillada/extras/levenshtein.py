@@ -213,12 +213,20 @@ def repair(
     It ends when nothing changes, or after `rounds`. The draft fills its block: P + n is a multiple
     of the block size, and only end of text follows the end of text. `ValueError` otherwise.
     """
+    if prompt.ndim != 2 or draft.ndim != 2 or len(prompt) != len(draft):
+        raise ValueError(
+            f"prompts are [B, P] and drafts [B, n], got {list(prompt.shape)} and "
+            f"{list(draft.shape)}; give a draft for each prompt"
+        )
     start, length, block = prompt.shape[1], draft.shape[1], backbone.config.block_size
     if (start + length) % block or length > block:
         raise ValueError(
             f"a draft of {length} tokens behind {start} does not end with a block of {block}; "
             "pad it with end of text"
         )
+    ended = (draft == vocab.eos_id).cummax(1).values
+    if (draft[ended] != vocab.eos_id).any():
+        raise ValueError("a draft goes on behind its end of text; pad it with end of text alone")
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
     # A label is a text token or an operation, and never the mask.

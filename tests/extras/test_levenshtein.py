@@ -317,5 +317,10 @@ def test_repair_names_what_is_wrong():
         repair(backbone, random_ids(1, 3), random_ids(1, 4), WORDS)
     with pytest.raises(ValueError, match="a draft of 12 tokens behind 4 does not end"):
         repair(backbone, random_ids(1, 4), random_ids(1, 12), WORDS)
+    for draft in (random_ids(2, 5), random_ids(1, 5)[0]):
+        with pytest.raises(ValueError, match="give a draft for each prompt"):
+            repair(backbone, random_ids(1, 3), draft, WORDS)
+    with pytest.raises(ValueError, match="goes on behind its end of text"):
+        repair(backbone, random_ids(1, 3), torch.tensor([[3, END, 4, END, END]]), WORDS)
     with pytest.raises(ValueError, match="rounds must be at least 1, got 0"):
         repair(backbone, random_ids(1, 3), random_ids(1, 5), WORDS, rounds=0)
