@@ -25,7 +25,8 @@ from torch import Tensor
 
 from ..measure.timing import clock, elapsed, is_cuda
 from ..model import Backbone
-from .backbone import load_backbone
+from .backbone import check_mode, load_backbone
+from .config import read_config
 from .mapped import Recent, StoredExperts
 from .shards import PIECE, stored_tensors
 
@@ -110,10 +111,9 @@ def measure(
     """Load a checkpoint's backbone and run it; a dict of what this took.
 
     Meant for a fresh process. `options` are those of `load_backbone`. `ValueError` unless the
-    system is Linux.
+    system is Linux, and, before files are read, for options that cannot be used.
     """
-    if not sys.platform.startswith("linux"):
-        raise ValueError("memory is measured on Linux only")
+    check_measurable(folder, device, tokens, options)
     stored = stored_tensors(folder)
     weights = sum(one.end - one.begin for one in stored)
     paths = sorted({one.path for one in stored})
@@ -149,6 +149,19 @@ def measure(
         "peak_anonymous_over_weights": max(loaded.bytes, ran.bytes) / weights,
         "peak_gb": kernel("VmHWM") / 1e9,
     }
+
+
+def check_measurable(
+    folder: Path, device: str | torch.device, tokens: int, options: dict[str, Any]
+) -> None:
+    """`ValueError` for what `measure` cannot do, from the small files alone."""
+    if not sys.platform.startswith("linux"):
+        raise ValueError("memory is measured on Linux only")
+    modes = {name: value for name, value in options.items() if name != "dtype"}
+    check_mode(torch.device(device), **modes)
+    context = read_config(folder).max_position_embeddings
+    if not 1 <= tokens <= context:
+        raise ValueError(f"the context has room for 1 to {context} tokens, not for {tokens}")
 
 
 def reading_numbers(paths: list[Path]) -> dict:
