@@ -69,6 +69,8 @@ def read_texts(texts: list[str], vocab: Vocabulary) -> list[str]:
     for text in texts:
         if not text.strip():
             raise ValueError("a text is empty; say what you want, for example 'a thick seven'")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise ValueError(f"a text holds half a character: {text!r}; type it again")
         if vocab.small_letters:
             text = text.strip().lower()
             # The official question is the one text with a capital that our models have learned.

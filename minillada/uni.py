@@ -129,11 +129,11 @@ class Uni(Filler):
 
         `sampling` is that of the images.
         """
+        config = self.sampling(DRAW, **sampling)
         stories = self.stories("think", prompts)  # a thought becomes the first part of its story
         self.continue_stories(stories, *self.thinking)
         # The image follows, even if the model did not begin one by itself.
         rows = [story.branches(self.tokenizer.grid) for story in stories]
-        config = self.sampling(DRAW, **sampling)
         codes, _ = self.fill_images(rows, config, row_generators(seed, len(rows)))
         return [self.vocab.decode(story.parts[0]) for story in stories], self.decode(codes)
 

@@ -29,13 +29,13 @@ from ..config import SamplingConfig
 from ..datasets.pictures import to_rgb, upright
 from ..layout import Grid, Story, sides
 from ..model import Backbone
-from ..uni import Uni
+from ..uni import Uni, best_device
 from ..vocab import size_token
 from ..writer import Row
 from . import prompts
 from .backbone import as_dtype, check_mode, load_backbone
 from .hub import local_folder
-from .parts import Canvas, PainterName, Parts
+from .parts import Canvas, PainterName, Parts, check_painter
 from .prompts import OfficialStory
 from .resize import for_understanding, picture, pixels, released_crop, served_crop
 from .text import OfficialVocabulary, load_vocabulary
@@ -66,6 +66,11 @@ class Call(Uni):
     def stories(self, task: str, prompts: list[str]) -> list[Story]:
         texts = asking.read_texts(prompts, self.vocab)
         return [OfficialStory(self.vocab, task, text) for text in texts]
+
+    def write(self, *given: Any, **more: Any) -> Any:
+        """As in `Writer`; every task decodes here, after its checks."""
+        self.tokenizer.prepare()
+        return super().write(*given, **more)
 
     def fill_images(self, rows: Sequence[Row], *others: Any, **more: Any) -> Any:
         """As in `Writer`; `ValueError` for an image that does not fit the context."""
@@ -116,7 +121,7 @@ class Call(Uni):
         # 3. in a story the model says how large the next image is, and that must fit, too
         if story.task == "interleave" and story.header:
             own = prompts.header_grid(self.vocab, story.header)
-            self.tokenizer.grid = own or self.tokenizer.grid
+            self.tokenizer.grid = own or self.tokenizer.asked
             height, width = sides(self.tokenizer.grid)
             if 4 + height * width > space - len(texts[0]):  # four tokens of a header
                 return self.is_full()
@@ -156,7 +161,7 @@ class OfficialModel:
         **sampling,
     ) -> Image.Image:
         """A picture of a text."""
-        call = self.call(prompt, self.grid(size), painter, seed)
+        call = self.call(prompt, self.canvas(self.grid(size), painter, seed))
         given = IMAGE | {"steps": steps, "guidance": guidance} | sampling
         return picture(call.draw_traced([prompt], seed=seed, **given).images[0])
 
@@ -177,6 +182,7 @@ class OfficialModel:
 
         `chat=False` leaves out the roles around the question, as early released code did.
         """
+        check_counts(length=length)
         call = self.call(question)
         read = read_photos(photos)
         images = [pixels(for_understanding(photo, len(read))) for photo in read]
@@ -207,7 +213,7 @@ class OfficialModel:
         image = pixels(crops[crop](photo))
         patch = self.parts.tokenizer().patch_size
         grid = image.shape[1] // patch, image.shape[2] // patch
-        call = self.call(instruction, grid, painter, seed)
+        call = self.call(instruction, self.canvas(grid, painter, seed))
         scales = {"guidance_text": guidance_text, "guidance_image": guidance_image}
         given = IMAGE | {"steps": steps} | scales | sampling
         return picture(call.edit([[image]], instruction, seed=seed, **given)[0])
@@ -225,7 +231,8 @@ class OfficialModel:
         **sampling,
     ) -> tuple[str, Image.Image]:
         """The model's thought in words, and the picture drawn after it."""
-        call = self.call(prompt, self.grid(size), painter, seed)
+        check_counts(length=length)
+        call = self.call(prompt, self.canvas(self.grid(size), painter, seed))
         call.thinking = length, TEXT
         given = IMAGE | {"steps": steps, "guidance": guidance} | sampling
         [text], images = call.think_and_draw([prompt], seed=seed, **given)
@@ -246,21 +253,25 @@ class OfficialModel:
         **sampling,
     ) -> list[str | Image.Image]:
         """Texts and pictures in turn."""
-        call = self.call(prompt, self.grid(size), painter, seed)
+        check_counts(images=images, length=length)
+        call = self.call(prompt, self.canvas(self.grid(size), painter, seed))
         call.telling, call.max_images = (length, TEXT), images
         scales = {"guidance": guidance, "guidance_image": guidance_image}
         given = IMAGE | {"steps": steps} | scales | sampling
         story = call.interleave(prompt, seed=seed, **given)
         return [part if isinstance(part, str) else picture(part) for part in story]
 
-    def call(
-        self, text: str, grid: Grid = (32, 32), painter: PainterName | None = None, seed: int = 0
-    ) -> Call:
-        """A `Uni` for one call about `text`; without `painter` it cannot draw."""
+    def call(self, text: str, canvas: Canvas | None = None) -> Call:
+        """A `Uni` for one call about `text`; without `canvas` it cannot draw."""
         asking.read_texts([text], self.vocab)
-        steps = self.painter_steps.get(painter or "", 0)
-        canvas: Any = Canvas(self.parts, grid, painter, steps, seed)
-        return Call(self.backbone, canvas, self.vocab)
+        given: Any = canvas or Canvas(self.parts)
+        return Call(self.backbone, given, self.vocab)
+
+    def canvas(self, grid: Grid, painter: PainterName, seed: int) -> Canvas:
+        """What a call draws on; `ValueError` for a painter that is none and for too few steps."""
+        steps = self.painter_steps.get(painter, 0)
+        check_painter(painter, steps)
+        return Canvas(self.parts, grid, painter, steps, seed)
 
     def grid(self, size: int | tuple[int, int]) -> tuple[int, int]:
         """Height and width in codes of a drawing; `ValueError` for a size that is none."""
@@ -280,6 +291,13 @@ class OfficialModel:
         return self.vocab.token_id(size_token(side // CELL)) is not None
 
 
+def check_counts(**counts: int) -> None:
+    """`ValueError` for a number of tokens or images below 1."""
+    for name, number in counts.items():
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
+
+
 def read_photos(photos: Photos) -> list[Image.Image]:
     """Photos turned upright, in RGB of 8 bits on white paper; `ValueError` for other things."""
     given = [photos] if isinstance(photos, Image.Image) else photos
@@ -287,6 +305,16 @@ def read_photos(photos: Photos) -> list[Image.Image]:
     if not is_list or not all(isinstance(photo, Image.Image) for photo in given):
         raise ValueError("photos are pictures of PIL; open a file with PIL.Image.open(path)")
     return [to_rgb(upright(photo)) for photo in given]
+
+
+def as_device(device: str | torch.device) -> torch.device:
+    """A device by its name; `ValueError` for a name that is none."""
+    try:
+        return torch.device(best_device() if device == "auto" else device)
+    except RuntimeError:
+        raise ValueError(
+            f"there is no kind of device {device!r}; choose auto, cpu, cuda, xpu or mps"
+        ) from None
 
 
 def load(
@@ -302,9 +330,10 @@ def load(
 
     `mapped` leaves the experts in their files and reads those that are needed. `offload` lets image
     tokenizer and painter wait in the main memory. `options` are those of `load_backbone`.
-    `ValueError` or `FileNotFoundError`, in one sentence, for what is missing or does not fit.
+    The device `auto` is `best_device`. `ValueError` or `FileNotFoundError`, in one sentence, for
+    what is missing or does not fit.
     """
-    device, dtype = torch.device(device), as_dtype(dtype)
+    device, dtype = as_device(device), as_dtype(dtype)
     check_mode(device, mapped, **options)  # before 60 GB are downloaded
     folder = local_folder(place)
     vocab = load_vocabulary(folder)  # small, so it is read first

@@ -2,6 +2,8 @@
 
 Notable choices
 - A painter has 12 GB, and there are two. A user who asks questions about photos needs neither.
+- A call reads its painter when it begins to decode: what is missing is known before an hour of
+  decoding, and what can be refused without the painter has been refused.
 - `offload`: on a small GPU a part waits in the main memory and comes to the GPU for its turn.
 - `Canvas` makes them one tokenizer for `Uni` (the protocol `vq.Tokenizer`), for one call: SigLIP-VQ
   reads images, a painter makes them, and `grid` is the size of the image to come.
@@ -25,8 +27,18 @@ from .text import check_codebook
 
 PainterName = Literal["turbo", "normal"]
 PAINTERS: tuple[PainterName, ...] = get_args(PainterName)
+LEAST_STEPS = {"turbo": 1, "normal": 2}
 
 P = TypeVar("P", SigLIPVQ, Painter)
+
+
+def check_painter(name: PainterName, steps: int = 50) -> None:
+    """`ValueError` for a name that is none, and for too few steps."""
+    if name not in PAINTERS:
+        raise ValueError(f"there is no painter {name!r}; choose {' or '.join(PAINTERS)}")
+    least = LEAST_STEPS[name]
+    if steps < least:
+        raise ValueError(f"steps of the {name} painter must be at least {least}, got {steps}")
 
 
 class Parts:
@@ -55,8 +67,7 @@ class Parts:
         """`ValueError` for a name that is none, for files of another model, or if `diffusers` is
         not installed.
         """
-        if name not in PAINTERS:
-            raise ValueError(f"there is no painter {name!r}; choose {' or '.join(PAINTERS)}")
+        check_painter(name)
         if name not in self.kept:
             turbo = name == "turbo"
             loaded = load_painter(self.folder, turbo, self.home, self.dtype)
@@ -78,16 +89,21 @@ class Parts:
 
 
 class Canvas:
-    """How one call reads and paints. `grid` is that of the next image and may change."""
+    """How one call reads and paints. `grid` is that of the next image and may change.
+
+    `asked` is the grid that the user has asked for. Without `painter` only texts can be written.
+    """
 
     def __init__(
-        self, parts: Parts, grid: Grid, painter: PainterName | None, steps: int, seed: int
+        self,
+        parts: Parts,
+        grid: Grid = 32,
+        painter: PainterName | None = None,
+        steps: int = 0,
+        seed: int = 0,
     ):
-        self.parts, self.grid, self.steps = parts, grid, steps
-        # Read now, so that a painter that is missing is known before an hour of decoding.
-        if painter == "normal" and steps < 2:
-            raise ValueError(f"the normal painter needs at least 2 steps, got {steps}")
-        self.painter = parts.painter(painter) if painter else None
+        self.parts, self.asked, self.painter, self.steps = parts, grid, painter, steps
+        self.grid = grid
         [self.generator] = row_generators(seed, 1)
 
     @property
@@ -108,7 +124,12 @@ class Canvas:
         with self.parts.at_work(self.parts.tokenizer()) as tokenizer:
             return tokenizer.encode(images)
 
+    def prepare(self) -> None:
+        """Read what `decode` needs."""
+        if self.painter:
+            self.parts.painter(self.painter)
+
     def decode(self, codes: Tensor) -> Tensor:
         assert self.painter
-        with self.parts.at_work(self.painter) as painter:
+        with self.parts.at_work(self.parts.painter(self.painter)) as painter:
             return painter.paint(codes, self.steps, self.generator)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .. import layout
 from ..layout import Grid, Story
-from ..vocab import BOI, IMAGE, UNCONDITION, Vocabulary
+from ..vocab import BOI, IMAGE, UNCONDITION, Vocabulary, size_token
 
 LARGEST_IMAGE = 4096  # codes of an image in a story, as in the serving code
 
@@ -43,14 +43,18 @@ def question(vocab: Vocabulary, images: list[Tensor], text: str, chat: bool = Tr
 
 
 def header_grid(vocab: Vocabulary, header: list[int]) -> tuple[int, int] | None:
-    """Height and width that a header says, or None if it is no proper header."""
+    """Height and width that a header says, or None if it is no proper header.
+
+    The model may spell a size in letters for which there is no token.
+    """
     text = vocab.decode(header)
     size = r"<\|reserved_token_(\d+)\|>"
     found = re.fullmatch(re.escape(IMAGE) + size + size + re.escape(BOI), text)
     if not found:
         return None
     height, width = int(found[1]), int(found[2])
-    return (height, width) if 0 < height * width <= LARGEST_IMAGE else None
+    known = all(vocab.token_id(size_token(side)) is not None for side in (height, width))
+    return (height, width) if known and 0 < height * width <= LARGEST_IMAGE else None
 
 
 @dataclass(eq=False)

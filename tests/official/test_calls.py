@@ -16,7 +16,7 @@ from minillada.datasets import pictures
 from minillada.official import calls, resize
 from minillada.official.calls import Call, load
 from minillada.official.painter import load_painter
-from minillada.official.parts import Canvas
+from minillada.official.parts import Canvas, Parts
 from minillada.vocab import size_token
 
 needs_diffusers = pytest.mark.skipif(
@@ -43,7 +43,7 @@ def small_edits(monkeypatch):
 def without_painter(monkeypatch):
     """Pictures are black squares: these tests look at what comes before."""
 
-    def canvas(parts, grid, painter, steps, seed):
+    def canvas(parts, grid=32, painter=None, steps=0, seed=0):
         made = Canvas(parts, grid, None, steps, seed)
         made.decode = lambda codes: torch.zeros(len(codes), 3, 32, 32)
         return made
@@ -256,6 +256,17 @@ def test_a_story_with_a_strange_header_has_the_size_that_was_asked_for(model, as
     assert asked.calls[1][1] == 6 and asked.calls[1][0][0][0][-4:] == words.header(2, 3)
 
 
+def test_a_size_that_a_story_names_is_that_of_one_image(model, asked, words):
+    nameless = words.one("<|image|>") + words.one("<boi>")
+    spelled = words.text("<|reserved_token_65|>")  # in letters: there is no such token
+    unknown = words.one("<|image|>") + spelled + words.one(size_token(2)) + words.one("<boi>")
+    for header, codes in ((words.header(1, 3), 3), (nameless, 6), (unknown, 6)):
+        asked.answers += [words.text("So.") + header, [512] * codes]
+    model.interleave("tell", size=(96, 64), images=3)
+    shapes = [rows[0][0][-4:] for rows, *_ in asked.calls[1::2]]
+    assert shapes == [words.header(1, 3), words.header(2, 3), words.header(2, 3)]
+
+
 def test_a_story_ends_where_the_context_does(model, asked, words):
     room = model.backbone.config.max_position_embeddings
     asked.answers += [words.text("One.") + words.header(64, 64), [512] * 4096]
@@ -407,7 +418,7 @@ def test_other_errors(model, checkpoint):
         model.answer(photo(), "a fox " * 9000)
     with pytest.raises(ValueError, match="does not fit the context"):
         model.draw("a fox " * 2000, size=2048)
-    with pytest.raises(ValueError, match="at least 2 steps"):
+    with pytest.raises(ValueError, match="must be at least 2, got 1"):
         model.parts.kept.clear()
         model.painter_steps = {"normal": 1}
         model.draw("a fox", size=32, painter="normal")
@@ -419,6 +430,42 @@ def test_other_errors(model, checkpoint):
         load(checkpoint, dtype="float8")
     with pytest.raises(ValueError, match="no setting 'temprature'"):
         model.draw("a fox", size=32, temprature=1.0)
+
+
+def test_what_can_be_refused_is_refused_before_a_painter_is_read(model, monkeypatch):
+    def too_early(self, *given):
+        raise AssertionError("a painter was read, or something decoded")
+
+    monkeypatch.setattr(Parts, "painter", too_early)
+    for wrong in ({"steps": 0}, {"guidance": 1e9}, {"foo": 1}, {"painter": None}):
+        for call in (model.draw, model.think_and_draw, model.interleave):
+            with pytest.raises(ValueError):
+                call("a fox", size=32, **wrong)
+    with pytest.raises(ValueError, match="does not fit the context"):
+        model.draw("a fox " * 2000, size=2048)
+    monkeypatch.setattr(model, "painter_steps", {"turbo": 0, "normal": 1})
+    for name, least in (("turbo", 1), ("normal", 2)):
+        with pytest.raises(ValueError, match=f"{name} painter must be at least {least}"):
+            model.edit(photo(), "make it red", painter=name)
+
+
+def test_numbers_below_one_are_refused(model):
+    with pytest.raises(ValueError, match="images must be at least 1, got 0"):
+        model.interleave("tell", images=0)
+    for call in (model.interleave, model.think_and_draw):
+        with pytest.raises(ValueError, match="length must be at least 1, got -1"):
+            call("a fox", length=-1)
+    with pytest.raises(ValueError, match="length must be at least 1, got 0"):
+        model.describe(photo(), length=0)
+    with pytest.raises(ValueError, match="half a character"):
+        model.draw("a \ud800", size=32)
+
+
+def test_devices_by_name(checkpoint, monkeypatch):
+    monkeypatch.setattr(calls, "best_device", lambda: "meta")
+    assert calls.as_device("auto") == torch.device("meta")
+    with pytest.raises(ValueError, match="no kind of device 'gpu'"):
+        load(checkpoint, "gpu")
 
 
 def test_photos_are_turned_upright():
