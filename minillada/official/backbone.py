@@ -108,6 +108,8 @@ def check_mode(
     """`ValueError` for options of `load_backbone` that do not go together."""
     if mapped and experts_on_gpu is None and place.type != "cpu":
         raise ValueError(f"mapped experts are on the CPU; for {place} give experts_on_gpu as well")
+    if experts_on_gpu is not None and experts_on_gpu < 1:
+        raise ValueError(f"experts_on_gpu must be at least 1, got {experts_on_gpu}")
     if bits is not None and bits not in ROUNDED:
         raise ValueError(f"experts are rounded to 8 or 4 bits, not to {bits}")
     if bits is not None and (mapped or experts_on_gpu is not None):

@@ -218,6 +218,8 @@ def test_modes_that_do_not_exist(folders):
         with pytest.raises(ValueError, match="stay in their files cannot be rounded"):
             load_backbone(folders / "released", bits=8, **files)
     assert as_dtype("float32") == torch.float32
+    with pytest.raises(ValueError, match="experts_on_gpu must be at least 1"):
+        load_backbone(folders / "released", experts_on_gpu=0)
 
 
 def test_a_model_that_cannot_fit_is_refused_before_it_is_read(folders, monkeypatch):
