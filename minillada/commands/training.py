@@ -127,7 +127,7 @@ def merge(
     paths = merging.distinct(weights)
     if len(paths) < top:
         raise ValueError(
-            f"{len(paths)} different checkpoints are too few to choose the best {top}; "
+            f"too few different checkpoints ({len(paths)}) to choose the best {top}; "
             "keep more with `minillada train … --snapshot-every N`"
         )
     if out.resolve() in [path.parent.resolve() for path in paths]:

@@ -66,7 +66,7 @@ def test_merge_averages_the_best_snapshots(call, refuse, run, tmp_path, monkeypa
     copy.write_bytes(checkpoint.resolve(run).read_bytes())
     checkpoint.write_info(copy, checkpoint.read_info(checkpoint.resolve(run)))
     sentence = refuse("merge", run, checkpoint.resolve(run), copy, "--samples", 3)
-    assert "1 different checkpoints are too few to choose the best 3; keep more" in sentence
+    assert "too few different checkpoints (1) to choose the best 3; keep more" in sentence
 
 
 def test_merge_replaces_a_run_only_if_asked(call, refuse, run, tmp_path, monkeypatch):
