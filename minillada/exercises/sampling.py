@@ -18,7 +18,7 @@ def check_sprint_commits(chance: Chance) -> Cases:
         masked[0], confidence[0] = False, 0.999  # the surest position is already decided
         if threshold == 0.75:  # enough are surer than this one, which lies on the threshold
             masked[1:6], confidence[1:6] = True, torch.tensor([0.75, 0.8, 0.85, 0.9, 0.95])
-        if threshold == 1.0:  # none is surer, and 9 of 4 steps leave a rest: the share is 3, not 2
+        if threshold == 1.0:  # The quota decides. 9 / 4 leaves a rest: 3 if rounded up, else 2.
             masked = (torch.arange(13) >= 1) & (torch.arange(13) <= 9)
         asked = confidence.masked_fill(~masked, -1.0)
         order, share = asked.argsort(descending=True), masked.sum() / steps_left

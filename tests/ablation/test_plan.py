@@ -160,7 +160,10 @@ def test_plans_that_no_run_can_have(values, sentence):
 def test_settings_that_fit_only_together_are_no_mistake():
     pairs = (("complementary", True), ("mask_rate", (0.1, 0.9)), ("block_size", 16))
     plans.check_plan(Plan(preset="mnist-ar", fixed=pairs))
-    plans.check_plan(Plan(preset="mnist-ar", varied=tuple((name, (v,)) for name, v in pairs)))
+    varied = Plan(preset="mnist-ar", varied=tuple((name, (v,)) for name, v in pairs))
+    plans.check_plan(varied)
+    [trial] = varied.trials()
+    assert trial.preset.training.loss.complementary
 
 
 def test_a_folder_takes_more_seeds_and_measures_and_keeps_what_it_has(tmp_path):
