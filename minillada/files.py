@@ -42,8 +42,8 @@ def is_shipped(name: Name, suffix: str) -> bool:
 def find(name: Name, suffix: str, inside: str) -> Path | None:
     """The file that a name means: a shipped name, a path with the suffix, or a run's folder.
 
-    In a folder the file is called `inside`; None if it is not there. A shipped name comes first, so
-    that no folder hides it; `./mnist` is the folder.
+    In a folder the file is called `inside`; None if the folder has no such file. A path with the
+    suffix is not checked. A shipped name comes first, so no folder hides it; `./mnist` is a folder.
     """
     path = Path(name)
     if is_shipped(name, suffix):
@@ -78,12 +78,12 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # 1. Remove what killed writers left behind; no other code does.
+    # 1. Remove what killed writers of this machine left behind; no other code does.
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         process = leftover.name.split(".")[-2]  # the name is .NAME.PROCESS.part
         if process.isdigit() and not is_alive(int(process)):
             leftover.unlink(missing_ok=True)
-    # 2. The number of the process is in the name, so two writers never share a temporary file.
+    # 2. The number of the process is in the name: two processes of a machine never share a file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         # 3. Some libraries create files that only their owner may read. So we make an empty file

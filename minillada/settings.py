@@ -44,7 +44,7 @@ def sentence(error: ValidationError) -> str:
     name = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
     if first["type"] == "extra_forbidden":
         return f"{error.title} has no field {name!r}; was it written by another version?"
-    # Two kinds of "missing": a tuple that ends too early, then a field that is not there.
+    # What is missing: a value of a tuple, whose place (from 0) ends `loc`, or a field.
     place = first["loc"][-1] if first["loc"] else ""
     if first["type"] == "missing" and isinstance(place, int):
         return f"{name} needs {place + 1} or more values here, got {first['input']!r}"
@@ -57,6 +57,7 @@ def sentence(error: ValidationError) -> str:
         words, key = LIMITS[first["type"]]
         complaint = f"must {words} {first['ctx'][key]}"
     else:
+        # "Input should be a valid integer" -> "must be a valid integer"
         complaint = first["msg"].removeprefix("Input ").removeprefix("Tuple ")
         complaint = complaint.replace("should", "must", 1).replace(" after validation", "")
     return f"{name} {complaint}, got {first['input']!r}"
@@ -84,11 +85,11 @@ def plain_fields(config: Config) -> dict[str, Any]:
 def changed(config: C, /, **values: Any) -> C:
     """A copy with some fields changed, wherever they stand. `ValueError` for an unknown name."""
     fields = type(config).model_fields  # of this class: plain fields and whole parts
-    known = plain_fields(config)  # plain fields at any depth
+    plain = plain_fields(config)  # plain fields at any depth, but no parts
     # 1. Every name must be one of these.
     for name in values:
-        if name not in known and name not in fields:
-            names = ", ".join(sorted(known))
+        if name not in plain and name not in fields:
+            names = ", ".join(sorted(plain))
             raise ValueError(f"there is no setting {name!r}; choose one of {names}")
     # 2. Each field takes its new value or keeps the old one.
     new = {}
@@ -116,18 +117,15 @@ def from_dict(cls: type[C], values: dict[str, Any]) -> C:
     for name, value in values.items():
         # An unknown name stays, so that pydantic's report can name it.
         inner = cls.model_fields[name].annotation if name in cls.model_fields else None
-        # A part is made by its own class, here. Where several classes are allowed (`A | B`), the
-        # annotation is no `type`; then pydantic picks the class that has these fields.
+        # A part is made by its own class, here. `Preset.model` may have several classes (`A | B`),
+        # and a dict does not say which; nobody stores a whole preset.
         if isinstance(inner, type) and issubclass(inner, Config) and isinstance(value, dict):
             fields[name] = from_dict(inner, value)
         else:
-            fields[name] = frozen(value)
+            fields[name] = as_tuples(value)
     return cls(**fields)
 
 
-def frozen(value: Any) -> Any:
-    """A JSON value as a configuration holds it: lists, also lists in lists, become tuples.
-
-    Tuples cannot be changed, so a configuration that holds them cannot, either.
-    """
-    return tuple(map(frozen, value)) if isinstance(value, list) else value
+def as_tuples(value: Any) -> Any:
+    """A JSON value with its lists, also lists in lists, as tuples, which cannot be changed."""
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value

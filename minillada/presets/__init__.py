@@ -1,7 +1,8 @@
 """Every preset by name, and settings as they are typed.
 
 A preset is data, not code: a model, a training run and what it reads.
-`minillada train mnist` needs no further flags. A checkpoint stores its preset beside its weights.
+`minillada train mnist` needs no further flags. A checkpoint stores the name of its preset, the
+model and the training beside its weights.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 from typing import Any
 
 from ..config import Preset
-from ..settings import frozen
+from ..settings import as_tuples
 from .cifar import CIFAR
 from .mnist import MNIST
 from .painters import PAINTERS
@@ -39,7 +40,7 @@ def read_settings(texts: list[str], **options: Any) -> dict[str, Any]:
         if name in values:
             raise ValueError(f"the setting {name} is given twice; give it once")
         try:
-            values[name] = frozen(json.loads(value))
+            values[name] = as_tuples(json.loads(value))
         except (json.JSONDecodeError, RecursionError):
             # No JSON: a word without quotation marks, for example optimizer=muon.
             values[name] = value

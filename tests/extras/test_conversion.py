@@ -19,7 +19,7 @@ from minillada.datasets.pool import mnist_pool
 from minillada.extras import conversion
 from minillada.objectives import hide
 from minillada.presets import get_preset, read_settings
-from minillada.settings import changed, frozen, to_dict
+from minillada.settings import as_tuples, changed, to_dict
 from minillada.training import recipes, train
 from minillada.training.loop import fit
 from minillada.training.run import Run
@@ -292,7 +292,7 @@ def test_a_schedule_can_be_set_and_is_recorded():
     assert changed(get_preset("mnist-cpu"), **read_settings(settings)) == preset
     stored = to_dict(preset.training)
     assert stored["block_schedule"] == [[0, 4], [0.5, 16]]
-    assert frozen(stored["block_schedule"]) == preset.training.block_schedule
+    assert as_tuples(stored["block_schedule"]) == preset.training.block_schedule
 
 
 # --- noise on the mask embedding -----------------------------------------------------------------
