@@ -1,8 +1,8 @@
-"""Every size and every default in one place: immutable configurations that check their own values.
+"""The sizes and defaults that a user may change: immutable configurations that check themselves.
 
 Notable choices
-- A wrong value is refused when a configuration is made, whichever way it came: from Python, from
-  the command line or from a JSON file. Types and limits stand beside the defaults.
+- A value of a wrong type or outside its limits is refused when a configuration is made, wherever
+  it came from. What depends on several fields is mostly checked where it is used.
 - `TrainingConfig` is made of an optimiser, an objective and the data, each a class of its own.
   `changed(preset, steps=10, mask_rate=(0.1, 1.0))` finds the class that holds a field.
 - Fields have their official names where there are some. Official: of the released LLaDA2.0-Uni.
@@ -16,8 +16,9 @@ from pydantic import Field, model_validator
 
 from .settings import Config
 
-TEXT_VOCAB_SIZE = 384  # 256 bytes, the special tokens and every merge that the captions support
-Share = Annotated[float, Field(ge=0, le=1)]  # a number from 0 to 1
+MNIST_TEXT_VOCAB_SIZE = 384  # 256 bytes, 25 special tokens, 103 merges: all its texts support
+Share = Annotated[float, Field(ge=0, le=1)]  # a share, a probability or a decay
+Width = Annotated[int, Field(ge=8, le=65_536, multiple_of=8)]  # channels, in 8 groups (GroupNorm)
 
 
 # --- models --------------------------------------------------------------------------------------
@@ -26,9 +27,9 @@ Share = Annotated[float, Field(ge=0, le=1)]  # a number from 0 to 1
 class TextConfig(Config):
     """Byte-level BPE. It learns merges, not weights, so training settings play no part."""
 
-    vocab_size: int = Field(TEXT_VOCAB_SIZE, ge=300)
-    every_task: bool = False  # learn pieces from the texts of every task, not from captions alone
-    max_grid: int = Field(16, ge=1, le=1024)  # largest side of an image in tokens (a token each)
+    vocab_size: int = Field(MNIST_TEXT_VOCAB_SIZE, ge=300)
+    every_task: bool = False  # also learn pieces from what any task says (`recipes.bpe_corpus`)
+    max_grid: int = Field(16, ge=1, le=1024)  # each side length 1 to this, in codes, gets a token
 
 
 class TokenizerConfig(Config):
@@ -39,13 +40,13 @@ class TokenizerConfig(Config):
     patch_size: int = Field(8, ge=2, le=64)  # pixels per token side
     codebook_size: int = Field(512, ge=2, le=1_000_000)
     code_dim: int = Field(32, ge=1, le=65_536)  # numbers in the vector of a code
-    width: int = Field(24, ge=8, le=65_536)  # channels after the first convolution
-    caption_vocab_size: int = Field(TEXT_VOCAB_SIZE, ge=1)  # text ids that `vq.CaptionTower` reads
+    width: Width = 24  # channels after the first convolution
+    caption_vocab_size: int = Field(MNIST_TEXT_VOCAB_SIZE, ge=1)  # ids that `vq.CaptionTower` reads
     alignment_weight: float = Field(0.015, ge=0)  # of the caption loss; 0: learn pixels only
     edge_weight: float = Field(0.3, ge=0)  # of an extra loss on image edges; keeps strokes sharp
     feature_weight: float = Field(0.0, ge=0)  # of a loss on the features of `Preset.teacher`
     colour_weight: float = Field(0.0, ge=0)  # of a loss on the mean colour of every token's pixels
-    unquantised_steps: int = Field(0, ge=0)  # so many first steps do without the codebook
+    unquantised_steps: int = Field(0, ge=0)  # in the first so many steps the decoder reads features
 
     @property
     def grid(self) -> int:
@@ -64,7 +65,7 @@ class JudgeConfig(Config):
     classes: int = Field(10, ge=2, le=100_000)
     width: int = Field(32, ge=1, le=65_536)
     features: int = Field(64, ge=1, le=65_536)  # penultimate layer, where Fréchet distances live
-    whitened: bool = False  # layers for photographs (`measure/whitened.py`); features = 4 * width
+    whitened: bool = False  # layers for photos (`whitened.py`); `features` must be 4 * `width`
     flips: bool = False  # also train on mirrored images, and classify by the image and its mirror
     label_smoothing: Share = 0.0  # of the target that is spread over all classes
 
@@ -77,19 +78,18 @@ class PainterConfig(Config):
     grid: int = Field(4, ge=1, le=1024)  # codes along one side
     codebook_size: int = Field(512, ge=2, le=1_000_000)
     code_dim: int = Field(32, ge=1, le=65_536)
-    width: int = Field(32, ge=8, le=65_536)  # channels of the outer level; the inner has twice
-    condition_width: int = Field(64, ge=8, le=65_536)  # channels of codes and of time
+    width: Width = 32  # channels of the outer level; the inner has twice as many
+    condition_width: Width = 64  # channels of codes and of time
     feature_weight: float = Field(1.0, ge=0)  # of a loss on the features of `Preset.teacher`
-    # Of a loss on how the features of a batch are spread; turbo painters only.
-    spread_weight: float = Field(0.0, ge=0)
-    blocks: int = Field(1, ge=1, le=100)  # on the way down and up; the inner level has twice
+    spread_weight: float = Field(0.0, ge=0)  # of a loss on how features are spread; turbo only
+    blocks: int = Field(1, ge=1, le=100)  # on the way down, and up; between them 2 * this
     turbo: bool = False  # paints with `flow.jumps`, not with `flow.euler`
     painting_steps: int = Field(50, ge=1, le=10_000)  # if not said otherwise
     shift: float = Field(1.0, gt=0, le=1000)  # of the times; above 1: more steps near the noise
 
 
 class ModelConfig(Config):
-    """Backbone; the names are those of the official `config.json`."""
+    """Backbone; all names but `block_size` are those of the official `config.json`."""
 
     vocab_size: int = Field(ge=2, le=10_000_000)
     hidden_size: int = Field(128, ge=1, le=1_000_000)
@@ -108,8 +108,8 @@ class ModelConfig(Config):
     num_experts: int = Field(0, ge=0, le=100_000)  # routed experts a layer; 0 is a dense model
     num_experts_per_tok: int = Field(2, ge=1)
     num_shared_experts: int = Field(1, ge=1)
-    n_group: int = Field(1, ge=1)  # experts are in so many groups (moe.py)
-    topk_group: int = Field(1, ge=1)  # and a token chooses from the best of them
+    n_group: int = Field(1, ge=1)  # routed experts are in so many groups (moe.py)
+    topk_group: int = Field(1, ge=1)  # a token chooses inside so many of them, its best
     moe_intermediate_size: int = Field(96, ge=1, le=1_000_000)
     routed_scaling_factor: float = Field(2.5, gt=0)
     first_k_dense_replace: int = Field(1, ge=0)  # so many first layers stay dense
@@ -121,7 +121,7 @@ class ModelConfig(Config):
 class OptimizerConfig(Config):
     """How weights move."""
 
-    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: matrices of the layers
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for matrices of layers; adamw the rest
     learning_rate: float = Field(1e-3, gt=0, le=100)
     warmup_steps: int = Field(50, ge=0)
     final_lr_fraction: Share = 0.02  # where the cosine decay ends
@@ -134,13 +134,13 @@ class OptimizerConfig(Config):
 class ObjectiveConfig(Config):
     """What is masked, and how the nats (−log p, natural logarithm) of masked tokens count."""
 
-    # Weights (`objectives`). bound: 1/t at mask rate t. count: the same on average, less noise.
+    # Weights (`objectives`). bound: 1/t at mask rate t. count (of masks): about that, less noise.
     # uniform: all alike. reweighted: the fewer masks a row has, the more each of its tokens counts.
     objective: Literal["bound", "count", "uniform", "reweighted"] = "bound"
-    # Mask rates are uniform on this interval. While a block of 16 is decoded, at least 1 of 16
-    # tokens is masked, so rates far below 1/16 never occur. Their weight 1/t makes the loss noisy.
+    # Mask rates are uniform on this interval. While a block of 16 is decoded, at least 1 token is
+    # masked, so rates far below 1/16 never occur. The weights 1/t of such rates make loss noisy.
     mask_rate: tuple[Share, Share] = (0.05, 1.0)
-    mask_rate_per: Literal["block", "sequence"] = "block"  # what has one rate
+    mask_rate_per: Literal["block", "sequence"] = "block"  # each of these has one rate
     views: int = Field(1, ge=1, le=1000)  # noisy copies of a row that share its clean copy
     complementary: bool = False  # add to every noisy copy its inverse
     confidence_weight: float = Field(0.0, ge=0)  # of `objectives.right_entropy`; official 2
@@ -168,8 +168,8 @@ class DataConfig(Config):
 
     mixture: tuple[tuple[str, float], ...] = ()  # shares of the tasks (`tasks.table.trained`)
     varied: bool = False  # ask for the same thing in several wordings
-    many_wordings: bool = False  # in many: polite ones, numerals, … (`tasks/wordings.py`)
-    held_out: int = Field(9, ge=0)  # pairs of `tasks.numbers.HELD_OUT` that are not learned
+    many_wordings: bool = False  # in many, also without `varied`: polite ones, numerals, …
+    held_out: int = Field(9, ge=0)  # the first so many of `tasks.numbers.HELD_OUT` are not trained
     unconditional_rate: Share = 0.1  # share of image prompts with a part left out, for guidance
     pack_length: int = Field(0, ge=0)  # pack sequences into rows of so many tokens; 0: do not
     mirrored: bool = False  # mirror half of a painter's images, so that it sees more of them
@@ -206,21 +206,22 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
 class SamplingConfig(Config):
-    """Settings of decoding. A step commits (fixes) tokens; the quota says how many at least.
+    """Settings of decoding. A step commits (fixes) tokens, at least its quota (`commit.quota`).
 
     For comparison, the official text decoder: block 32, 32 steps, threshold 0.95, greedy.
     """
 
     block_size: int = Field(16, ge=1)
-    steps: int = Field(8, ge=1)  # denoising steps per block
+    steps: int = Field(8, ge=1)  # denoising steps per block; quota: block_size / steps
     threshold: Share = 0.95  # commit every position more confident than this; 1: quota alone
     temperature: float = Field(0.0, ge=0, le=1e6)  # 0 takes the most likely token
     top_k: int | None = Field(None, ge=1)
     top_p: float | None = Field(None, gt=0, le=1)
-    guidance: float = Field(1.0, ge=-1e4, le=1e4)  # factor of (with words − without); 1 is none
-    guidance_image: float = Field(0.0, ge=-1e4, le=1e4)  # factor of (no text − no image); 0: none
+    # logits = no_text + guidance * (full − no_text) + guidance_image * (no_text − no_image)
+    guidance: float = Field(1.0, ge=-1e4, le=1e4)  # 1: none
+    guidance_image: float = Field(0.0, ge=-1e4, le=1e4)  # 0: none
     rescale: Share = 0.0  # 1: logits spread as widely as without guidance; official 0.7
-    minimal_topk: int = Field(1, ge=1)  # official name; steps <= length of the answer / this
+    minimal_topk: int = Field(1, ge=1)  # official name; steps a block <= length of answer / this
     edit_threshold: Share = 1.0  # rewrite a token if another is more probable than this; 1: off
     post_steps: int = Field(16, ge=0)  # most passes that only rewrite, after a block has no mask
     strategy: Strategy = "low_confidence"  # how the quota ranks positions (`commit.commit_score`)
@@ -238,7 +239,7 @@ class SamplingConfig(Config):
 
 
 class Preset(Config):
-    """One thing to train; `kind` says what it is, and so which configuration `model` has."""
+    """One thing to train. `model` must be of the class that belongs to `kind`; nobody checks it."""
 
     name: str
     kind: Literal["text", "judge", "tokenizer", "backbone", "painter"]

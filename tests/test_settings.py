@@ -10,6 +10,7 @@ from minillada.config import (
     ModelConfig,
     ObjectiveConfig,
     OptimizerConfig,
+    PainterConfig,
     Preset,
     SamplingConfig,
     TextConfig,
@@ -60,6 +61,9 @@ class Outer(Config):
         (SamplingConfig, {"temperature": -1.0}, "temperature must be at least 0"),
         (TextConfig, {"max_grid": 0}, "max_grid must be at least 1"),
         (TokenizerConfig, {"width": 0}, "width must be at least 8"),
+        (TokenizerConfig, {"width": 12}, "width must be a multiple of 8, got 12"),
+        (PainterConfig, {"width": 12}, "width must be a multiple of 8"),
+        (PainterConfig, {"condition_width": 12}, "condition_width must be a multiple of 8"),
         (JudgeConfig, {"classes": 1}, "classes must be at least 2"),
     ],
 )

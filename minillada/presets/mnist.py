@@ -7,7 +7,7 @@ laptop cores, and each round of the shipped one (`mnist`) about an hour.
 from __future__ import annotations
 
 from ..config import (
-    TEXT_VOCAB_SIZE,
+    MNIST_TEXT_VOCAB_SIZE,
     DataConfig,
     JudgeConfig,
     ModelConfig,
@@ -19,7 +19,7 @@ from ..config import (
 from ..settings import changed
 
 TOKENIZER = TokenizerConfig()
-SMALL = ModelConfig(vocab_size=TEXT_VOCAB_SIZE + TOKENIZER.codebook_size)
+SMALL = ModelConfig(vocab_size=MNIST_TEXT_VOCAB_SIZE + TOKENIZER.codebook_size)
 LARGE = changed(SMALL, hidden_size=160, num_hidden_layers=5, intermediate_size=448)  # 1.7M weights
 # Two routed experts and the shared one are about as wide together as the dense layer: much the
 # same work a token, several times the weights.
