@@ -74,8 +74,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int, max_grid: int = 16) -> Text
 class Vocabulary:
     """Text and image codes as integers: the pieces of a BPE, then `codebook_size` image codes."""
 
-    small_letters = True  # whether models with this vocabulary know small letters only
-    numerals = False  # whether the model was trained on numbers as numerals; `uni.load` sets it
+    # For `asking`, about the model that reads these ids:
+    small_letters = True  # whether it knows small letters only
+    numerals = False  # whether it was trained on numbers as numerals; `uni.load` sets it
 
     def __init__(self, tokenizer: TextTokenizer, codebook_size: int):
         # Two copies of the pieces: one reads special tokens as such, the other as plain text.
@@ -105,7 +106,7 @@ class Vocabulary:
         return self._markup.encode(text).ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids. Nothing is hidden: special tokens have names, image codes are `<code k>`."""
+        """Text of ids: special tokens have names, codes are `<code k>`, editing ids U+FFFD."""
         text = ""
         # Text pieces in a row are decoded together, because one letter may need several.
         pieces: list[int] = []
@@ -122,7 +123,7 @@ class Vocabulary:
         return text + self._markup.decode(pieces, skip_special_tokens=False)
 
     def token(self, i: int) -> str:
-        """The piece behind an id, as the BPE writes it; nothing for an image code."""
+        """The piece behind an id, as the BPE writes it; an empty string for an image code."""
         return self._markup.id_to_token(i) or ""
 
     def token_id(self, token: str) -> int | None:
@@ -132,7 +133,7 @@ class Vocabulary:
     def size_ids(self, n: int) -> list[int]:
         """Ids that say an image side of `n` codes; `ValueError` if these pieces have none."""
         if self.token_id(size_token(n)) is None:
-            # The message says which sizes there are.
+            # The message says which sizes there are; `TextConfig.max_grid` is at most 1024.
             known = [m for m in range(1, 1025) if self.token_id(size_token(m)) is not None]
             raise ValueError(
                 f"an image side of {n} tokens has no size token here: this vocabulary has sizes "
@@ -145,7 +146,7 @@ class Vocabulary:
 
     def image_ids(self, codes: Tensor) -> list[int]:
         """Raster-order ids of a `[h, w]` grid of codes."""
-        if codes.numel() and not (codes.min() >= 0 and codes.max() < self.codebook_size):
+        if not ((codes >= 0) & (codes < self.codebook_size)).all():
             raise ValueError(
                 f"image codes must lie in [0, {self.codebook_size}), "
                 f"got {int(codes.min())} to {int(codes.max())}"
@@ -155,7 +156,7 @@ class Vocabulary:
     def codes(self, ids: Tensor) -> Tensor:
         """The inverse of `image_ids`, for a tensor of any shape."""
         codes = ids - self.image_token_offset
-        if codes.numel() and not (codes.min() >= 0 and codes.max() < self.codebook_size):
+        if not ((codes >= 0) & (codes < self.codebook_size)).all():
             raise ValueError(
                 "some ids are not image codes; only positions between <boi> and <|/image|> "
                 "can be decoded to pixels"
@@ -218,6 +219,6 @@ def load_vocabulary(
                 raise ValueError(f"there is no piece {token}")
         return Vocabulary(pieces, codebook_size)
     except Exception as error:  # the library raises bare Exception on malformed JSON
-        raise ValueError(
-            f"{path} is not a file of text pieces ({error}); restore it with `git checkout -- data`"
-        ) from None
+        restore = "restore it with `git checkout -- data`"
+        advice = restore if is_shipped(text, ".json") else "`minillada train mnist-text` makes one"
+        raise ValueError(f"{path} is not a file of text pieces ({error}); {advice}") from None

@@ -164,8 +164,15 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
         bpe.save(str(tmp_path / "text.json"))
         with pytest.raises(ValueError, match="text.json is not a file of .*there is no piece <"):
             load_vocabulary(16, tmp_path / "text.json")
-    with pytest.raises(ValueError, match="mnist.json is not a file of text pieces"):
+    with pytest.raises(ValueError, match="mnist.json is not a file of text pieces.*git checkout"):
         load_vocabulary(16, "mnist")
+
+
+def test_nobody_is_told_to_restore_a_file_of_their_own_with_git(tmp_path):
+    (tmp_path / "text.json").write_text("{}")
+    with pytest.raises(ValueError, match="minillada train mnist-text") as caught:
+        load_vocabulary(16, tmp_path / "text.json")
+    assert "git" not in str(caught.value)
 
 
 def test_other_pieces_than_those_of_the_model_are_refused(tmp_path):
