@@ -15,6 +15,7 @@ Notable choices
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -32,8 +33,8 @@ SYSTEM_PROMPTS = {
 }
 DESCRIBE_QUESTION = "Describe the image."
 
-# A text, the codes [h, w] of an image, or None: words that a branch leaves out.
-Part = str | Tensor | None
+# A text, ids, the codes [h, w] of an image, or None: words that a branch leaves out.
+Part = str | list[int] | Tensor | None
 Grid = int | tuple[int, int]  # of an image's codes: the side of a square, or height and width
 
 
@@ -65,17 +66,19 @@ def image_block(vocab: Vocabulary, codes: Tensor) -> list[int]:
     return image_header(vocab, height, width) + vocab.image_ids(codes) + vocab.markup(END_IMAGE)
 
 
-def ids_of(vocab: Vocabulary, parts: list[Part]) -> list[int]:
-    """Ids of texts, images and left-out parts (None), one after the other."""
-    ids = []
+def ids_of(vocab: Vocabulary, parts: Sequence[Part]) -> list[int]:
+    """Ids of all parts, one after the other."""
+    ids: list[int] = []
     for part in parts:
         if part is None:
             # The mark tells the model that words are missing; an empty text would be a request.
             ids += vocab.markup(UNCONDITION)
         elif isinstance(part, str):
             ids += vocab.encode(part)
-        else:
+        elif isinstance(part, Tensor):
             ids += image_block(vocab, part)
+        else:
+            ids += part  # ids already
     return ids
 
 
@@ -87,14 +90,9 @@ def prompt(vocab: Vocabulary, task: str, user: list[Part], grid: Grid | None = N
 
     With `grid` it goes on with the header of an image of that size.
     """
-    # What the user gives is plain text (`ids_of`), so nobody can type a special token.
-    return wrapped(vocab, task, ids_of(vocab, user), grid)
-
-
-def wrapped(vocab: Vocabulary, task: str, user: list[int], grid: Grid | None = None) -> list[int]:
-    """`prompt`, for a user's part that has become ids already."""
     before = vocab.markup(f"{ROLES['SYSTEM']} {SYSTEM_PROMPTS[task]} {ROLES['HUMAN']}")
-    ids = before + user + vocab.markup(ROLES["ASSISTANT"])
+    # What the user says is plain text (`ids_of`), so nobody can type a special token.
+    ids = before + ids_of(vocab, user) + vocab.markup(ROLES["ASSISTANT"])
     return ids if grid is None else ids + image_header(vocab, *sides(grid))
 
 
@@ -103,8 +101,8 @@ def sequence(
 ) -> TokenSequence:
     """Training sequence of any task; the first `given` parts of the response count as prompt.
 
-    `given` is smaller than the number of parts: something is left to learn. If the first part to
-    learn is an image, its header counts as prompt as well, and only what follows is masked.
+    The caller keeps `given` below the number of parts: something is left to learn. If the first
+    part to learn is an image, its header counts as prompt as well; only what follows is masked.
     """
     # 1. All ids: the prompt, the given parts, the parts to learn, the end.
     begin = prompt(vocab, task, user) + ids_of(vocab, response[:given])
@@ -178,32 +176,27 @@ class Story:
     asked: str
     parts: list[list[int] | Tensor] = field(default_factory=list)
 
-    def prompt(
+    def so_far(
         self, words: bool = True, images: bool = True, grid: Grid | None = None
     ) -> list[int]:
         """Ids of everything so far; without `words` or without `images`, the rest of it.
 
-        With `grid`, the header of the next image follows, as in the function `prompt`.
+        With `grid`, the header of the next image follows, as in `prompt`.
         """
         # The request becomes <uncondition>; the words and images of the answer leave no mark.
         ids = prompt(self.vocab, self.task, [self.asked if words else None])
-        for part in self.parts:
-            if isinstance(part, Tensor):
-                ids += image_block(self.vocab, part) if images else []
-            else:
-                ids += part if words else []
-        if grid is not None:
-            ids += image_header(self.vocab, *sides(grid))
-        return ids
+        shown = [part for part in self.parts if (images if isinstance(part, Tensor) else words)]
+        ids += ids_of(self.vocab, shown)
+        return ids if grid is None else ids + image_header(self.vocab, *sides(grid))
 
     def branches(self, grid: Grid) -> tuple[list[int], ...]:
         """Prompts for the next image: (full, no words, no images).
 
         The first image of a story has only the first two, because no image stands before it.
         """
-        full = self.prompt(grid=grid)
-        no_words = self.prompt(words=False, grid=grid)
+        full = self.so_far(grid=grid)
+        no_words = self.so_far(words=False, grid=grid)
         # Before the first image, a prompt without images would be equal to the full one.
         if not any(isinstance(part, Tensor) for part in self.parts):
             return full, no_words
-        return full, no_words, self.prompt(images=False, grid=grid)
+        return full, no_words, self.so_far(images=False, grid=grid)

@@ -188,7 +188,7 @@ class Writer(nn.Module):
     ) -> list[bool]:
         """Add a text to each story; returns which of them go on with an image."""
         # The prompt of a story holds all of its parts so far.
-        prompts = [story.prompt() for story in stories]
+        prompts = [story.so_far() for story in stories]
         texts, headers = self.write_until_image(prompts, length, config)
         for story, text in zip(stories, texts):
             story.parts.append(text)

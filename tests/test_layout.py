@@ -197,13 +197,13 @@ def test_a_story_with_and_without_words_and_images():
     silent = layout.prompt(vocab, "interleave", [None])
     header, first = image_header(vocab, 2, 2), image_block(vocab, A)
     one, two = vocab.encode("one"), vocab.encode("two")
-    assert story.prompt() == begin and story.branches(2) == (begin + header, silent + header)
+    assert story.so_far() == begin and story.branches(2) == (begin + header, silent + header)
     story.parts.append(one)
-    assert story.prompt() == begin + one
+    assert story.so_far() == begin + one
     assert story.branches(2) == (begin + one + header, silent + header), "no image yet"
     story.parts += [A, two]
-    assert story.prompt() == begin + one + first + two
-    assert story.prompt(words=False, images=False) == silent
+    assert story.so_far() == begin + one + first + two
+    assert story.so_far(words=False, images=False) == silent
     full, no_words, no_images = story.branches(2)
     assert full == begin + one + first + two + header
     assert no_words == silent + first + header

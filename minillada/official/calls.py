@@ -106,7 +106,7 @@ class Call(Uni):
         """Add a text to a story; returns whether it goes on with an image."""
         assert isinstance(story, OfficialStory)
         # 1. what is there so far; a story that has begun ends where no text fits any more
-        prompt = story.prompt()
+        prompt = story.so_far()
         space = self.space(len(prompt))
         if story.parts and space < 1:
             return self.is_full()

@@ -32,8 +32,8 @@ def edit_branches(
 ) -> tuple[list[int], list[int], list[int]]:
     """Prompts for one edit: (full, no instruction, no images)."""
     full, no_text, _ = layout.edit_branches(vocab, images, instruction, grid)
-    lone = vocab.markup(IMAGE) + vocab.encode(instruction)
-    return full, no_text, layout.wrapped(vocab, "edit", lone, grid)
+    no_image = layout.prompt(vocab, "edit", [vocab.markup(IMAGE), instruction], grid)
+    return full, no_text, no_image
 
 
 def question(vocab: Vocabulary, images: list[Tensor], text: str, chat: bool = True) -> list[int]:
@@ -66,7 +66,7 @@ class OfficialStory(Story):
     def branches(self, grid: Grid) -> Branches:
         """Prompts for the next image, which comes after a text."""
         header = layout.image_header(self.vocab, *layout.sides(grid))
-        full = self.prompt()
+        full = self.so_far()
         silent = layout.prompt(self.vocab, self.task, [None])
         if self.task == "think":
             return full + (self.header or header), silent + header
