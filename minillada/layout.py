@@ -55,7 +55,6 @@ def sides(grid: Grid) -> tuple[int, int]:
 
 def image_header(vocab: Vocabulary, height: int, width: int) -> list[int]:
     """The tokens before an image's codes; `height` and `width` in codes."""
-    # A size may need several ids: the official BPE splits some size tokens.
     sizes = vocab.size_ids(height) + vocab.size_ids(width)
     return vocab.markup(IMAGE) + sizes + vocab.markup(BOI)
 

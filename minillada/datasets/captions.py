@@ -4,7 +4,7 @@ Notable choices
 - Captions are measured, so every answer about an image can be checked.
 - Thickness and slant are continuous measurements, cut at fixed thresholds (notebook 01 plots them).
   Of the training set 49 % are thick; 23 % lean left, 49 % stand upright, 28 % lean right. Near a
-  threshold, a tenth of a pixel decides. That is why "whole caption right" stays below 100 %.
+  threshold, a hundredth of a pixel decides.
 - The grammar is fixed: `a {thickness} {digit} {slant}`. Drawing prompts may leave attributes out:
   `a seven`.
 """

@@ -2,7 +2,7 @@
 
 Notable choices
 - What is right stands beside what is asked, in the file of each task.
-- Sums are marked on all pairs of numbers and, separately, on pairs that were never trained.
+- Sums are marked on all pairs of numbers and, separately, on those of `numbers.UNSEEN_SUMS`.
 """
 
 from __future__ import annotations

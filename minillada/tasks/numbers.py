@@ -3,7 +3,8 @@
 Notable choices
 - A thought counts on one's fingers, so every step is easy, and a pair of numbers that was never
   seen before needs nothing new.
-- The sums of some pairs (`HELD_OUT`) are not trained. They show whether a model adds or remembers.
+- The sums of some pairs (`HELD_OUT`) are never drawn or thought in training. They show whether a
+  model adds or remembers. (`arithmetic`, an image and a word answered in a word, has all pairs.)
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ NUMBERS = (
     "eighteen",
 )
 
-# Unordered pairs of numbers whose sums a run does not train: as many of them as its `held_out`
-# says, from the left. Every sum keeps other pairs, and every number other partners.
+# Unordered pairs of numbers whose sums a run neither draws nor thinks: as many of them as its
+# `held_out` says, from the left. Every sum keeps other pairs, and every number other partners.
 HELD_OUT = ((0, 5), (1, 6), (2, 4), (1, 3), (2, 3), (3, 4), (2, 6), (3, 5), (4, 5))
 
 # Pairs whose sum can be drawn as one digit, and pairs whose sum has a name.
@@ -36,7 +37,7 @@ def trained_pairs(pairs: list[tuple[int, int]], held_out: int) -> list[tuple[int
     return [(a, b) for a, b in pairs if not is_held_out(a, b, held_out)]
 
 
-# What no run trains that holds out all it can, as `mnist-uni` does.
+# What no run draws or thinks that holds out all it can, as `mnist-uni` does.
 UNSEEN_SUMS = [(a, b) for a, b in SUMS if is_held_out(a, b, len(HELD_OUT))]
 
 
