@@ -41,12 +41,12 @@ class Portion(NamedTuple):
     """Some of the rows of a training step, which are computed together.
 
     A portion belongs to one of several processes, or to one of several passes of a process. Rows
-    are dealt like cards: row 0 to portion 0, row 1 to portion 1, …, then again to portion 0.
+    are dealt like cards. Of three portions the first has rows 0, 3, 6, …, the second 1, 4, 7, …
     """
 
     number: int = 0  # of this portion
     of: int = 1  # how many portions there are
-    first: int = 0  # a step of several batches: rows before this batch, which were dealt already
+    first: int = 0  # rows in earlier batches of the same step: the dealing goes on from there
 
     def has(self, rows: Tensor) -> Tensor:
         """Which of the rows, given by their numbers in the batch, are in this portion; bool."""
@@ -56,18 +56,18 @@ class Portion(NamedTuple):
 WHOLE = Portion()
 
 
-def padded(length: int, multiple: int) -> int:
-    """The smallest multiple of `multiple` that is not below `length`."""
+def padded_length(length: int, multiple: int) -> int:
+    """`length`, rounded up to a multiple of `multiple`."""
     return (length + multiple - 1) // multiple * multiple
 
 
 def collate(sequences: list[TokenSequence], vocab: Vocabulary, multiple: int) -> Batch:
     """Pad to one length, the next multiple of `multiple`.
 
-    `multiple` is the block size; if training changes the block size, a multiple of all of them.
+    It holds whole blocks of every size that training uses (`extras.conversion.padding_multiple`).
     """
     # The tensors begin as padding, and each sequence is written into its row.
-    length = padded(max(len(s.ids) for s in sequences), multiple)
+    length = padded_length(max(len(s.ids) for s in sequences), multiple)
     ids = torch.full((len(sequences), length), vocab.eos_id)
     targets = torch.zeros(len(sequences), length, dtype=torch.bool)
     real = torch.zeros(len(sequences), length, dtype=torch.bool)
@@ -84,13 +84,13 @@ def by_shape(sequences: list[TokenSequence], vocab: Vocabulary, multiple: int) -
     """`collate` for sequences of many tasks, those of equal shapes together.
 
     A shape is the padded length and the block (of `multiple` tokens) in which the response begins.
-    In one single batch, all would be padded to the longest sequence and computed from the block in
-    which the earliest response begins.
+    In one single batch, all would be padded to the longest sequence, and the noisy copies of all
+    would begin with the block of the earliest response (`diffusion`).
     """
     # shape -> its sequences
     groups: dict[tuple[int, int], list[TokenSequence]] = {}
     for sequence in sequences:
-        shape = padded(len(sequence.ids), multiple), sequence.prompt_length // multiple
+        shape = padded_length(len(sequence.ids), multiple), sequence.prompt_length // multiple
         groups.setdefault(shape, []).append(sequence)
     # Sorted, so that the order of the batches does not depend on the order of the sequences.
     return [collate(groups[shape], vocab, multiple) for shape in sorted(groups)]
@@ -111,16 +111,14 @@ def pack(sequences: list[TokenSequence], vocab: Vocabulary, length: int, block_s
     rows: list[list[TokenSequence]] = []
     free: list[int] = []  # number of free tokens in each row
     for sequence in sorted(sequences, key=lambda s: -len(s.ids)):
-        size = padded(len(sequence.ids), block_size)
+        size = padded_length(len(sequence.ids), block_size)
         if size > length:
             raise ValueError(
                 f"a sequence of {size} tokens does not fit into rows of {length}; "
                 "make the rows longer"
             )
-        # Look for room; without any, a new row begins.
-        row = 0
-        while row < len(rows) and free[row] < size:
-            row += 1
+        # the first row that has room, or else a new one
+        row = next((row for row, room in enumerate(free) if room >= size), len(rows))
         if row == len(rows):
             rows.append([])
             free.append(length)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from . import asking, layout
 from .asking import Images
-from .batching import padded
+from .batching import padded_length
 from .commit import Tokens, row_generators
 from .config import SamplingConfig
 from .guidance import open_branches, padding_of
@@ -175,7 +175,7 @@ def log_likelihood(
     alone = changed(config, guidance=1.0)  # one branch
     branches = open_branches(writer.backbone, prompt, alone, tokens.mask, (), True, shift)
     start = shift + prompt.shape[1]
-    total = padded(start + length, size)  # whole blocks
+    total = padded_length(start + length, size)  # whole blocks
     canvas = torch.full((len(prompt), total), tokens.mask, device=prompt.device)
     score = torch.zeros(len(prompt), device=prompt.device)
     for index in range(start, start + length):

@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 CLEAN = -1  # `Places.view` of the clean copy
+TILE = 64  # queries and keys in a tile of `tiled_mask`
 
 # Leaving tiles out has a cost of its own. It pays from so many tokens on:
-TILE = 64  # queries and keys in a tile of `tiled_mask`
 TILES_FROM = 256  # on a CPU: measured (docs/log.md)
 FLEX_FROM = 2048  # on a GPU, where the kernel must be compiled first: a guess
 
@@ -38,7 +38,7 @@ def check_block_size(block_size: int) -> None:
 
 
 def block_causal_mask(queries: Tensor, keys: Tensor, block_size: int) -> Tensor:
-    """`[1, Q, T]` for positions `[Q]` and `[T]`: the own block and all earlier ones are visible.
+    """`[1, Q, T]` for positions `[Q]` and `[T]`: a query's block and all earlier ones are visible.
 
     Block size 1 gives the causal mask of autoregression, block size >= L full attention.
     """
@@ -107,7 +107,7 @@ def may_attend(query: Places, key: Places) -> Tensor:
 
 def dense_mask(places: Places, queries: slice = slice(None)) -> Tensor:
     """The mask of some of the tokens as queries and all N as keys, `[1 or B, Q, N]`."""
-    # queries as a column [Q, 1], keys as a row [1, N]; the comparison gives [Q, N]
+    # Fields of queries are columns [Q, 1], those of keys rows [1, N]; they compare to [Q, N].
     mask = may_attend(places.at(queries, None), places.at(None, slice(None)))
     return mask if mask.ndim == 3 else mask[None]  # with documents it is [B, Q, N] already
 
@@ -134,7 +134,7 @@ class TiledMask(NamedTuple):
 class FlexMask(NamedTuple):
     """A mask for FlexAttention, whose module takes a second to import: where it is used, only."""
 
-    blocks: Any  # PyTorch's `BlockMask`
+    block_mask: Any  # PyTorch's `BlockMask`, whose blocks are tiles
 
 
 Mask = Tensor | TiledMask | FlexMask | None  # None: every query sees every key
@@ -146,7 +146,7 @@ def tiled_mask(places: Places, size: int) -> TiledMask:
     for start in range(0, len(places.view), size):
         mask = dense_mask(places, slice(start, start + size))  # [1 or B, q, N]
         keys = mask.any(dim=1).any(dim=0).nonzero().flatten()  # keys that any query sees
-        visible_tiles = (keys // size).unique().tolist()
+        visible_tiles = (keys // size).unique().tolist()  # never none: a token sees its own block
         tiles = mask.split(size, dim=2)  # [1 or B, q, size] each
         rows.append((visible_tiles, torch.cat([tiles[tile] for tile in visible_tiles], dim=2)))
     return TiledMask(size, rows)
@@ -166,8 +166,8 @@ def flex_mask(places: Places) -> FlexMask:
         here = Places(view[query], block[query], query_text)
         return may_attend(here, Places(view[key], block[key], key_text))
 
-    rows = None if document is None else len(document)
-    return FlexMask(create_block_mask(rule, rows, None, len(view), len(view), view.device))
+    batch_size = None if document is None else len(document)
+    return FlexMask(create_block_mask(rule, batch_size, None, len(view), len(view), view.device))
 
 
 def training_mask(
@@ -199,7 +199,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
     `key` and `value` `[B, n_kv, T, head_dim]` may have fewer heads, which are shared. `ValueError`
     for a tensor mask that is not boolean: PyTorch would add its numbers to the scores.
     """
-    if len(query) == 0:  # a part of a batch without rows: plain products take it on every device
+    if len(query) == 0:  # without rows no mask is needed, and plain products work on every device
         with sdpa_kernel(SDPBackend.MATH):
             return F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
     if isinstance(mask, TiledMask):
@@ -209,15 +209,15 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
             dtype = torch.get_autocast_dtype(query.device.type)
             query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
         kernel = flex_kernel(query.is_cuda)
-        return kernel(query, key, value, block_mask=mask.blocks, enable_gqa=True)
+        return kernel(query, key, value, block_mask=mask.block_mask, enable_gqa=True)
     if mask is not None and mask.dtype != torch.bool:
         raise ValueError(f"an attention mask is boolean, got {mask.dtype}; use mask.bool()")
     mask = None if mask is None else mask[:, None]  # [B or 1, 1, L, T], for all heads
     if query.is_cuda and (mask is not None or query.dtype == torch.float32):
         # The fused kernels of a GPU for masks and for float32 know no shared heads. PyTorch would
-        # compute all L x T scores in float32 instead, which takes much more time and memory.
-        shared = query.shape[1] // key.shape[1]
-        key, value = (heads.repeat_interleave(shared, dim=1) for heads in (key, value))
+        # fall back to all L x T scores in float32, which take much more time and memory.
+        sharing = query.shape[1] // key.shape[1]  # query heads that share a key head
+        key, value = (heads.repeat_interleave(sharing, dim=1) for heads in (key, value))
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
 
 
@@ -226,10 +226,10 @@ def attend_in_tiles(query: Tensor, key: Tensor, value: Tensor, mask: TiledMask) 
     queries = query.split(mask.size, dim=2)
     keys = key.split(mask.size, dim=2)  # tiles of the keys
     values = value.split(mask.size, dim=2)
-    rows = []
+    outputs = []
     for number, (tiles, visible) in enumerate(mask.rows):
         seen_keys = torch.cat([keys[tile] for tile in tiles], dim=2)  # [B, n_kv, k, head_dim]
         seen_values = torch.cat([values[tile] for tile in tiles], dim=2)
         # `visible` is a dense mask, so this call is plain attention.
-        rows.append(attend(queries[number], seen_keys, seen_values, visible))
-    return torch.cat(rows, dim=2)  # [B, heads, L, head_dim]
+        outputs.append(attend(queries[number], seen_keys, seen_values, visible))
+    return torch.cat(outputs, dim=2)  # [B, heads, L, head_dim]
