@@ -27,7 +27,7 @@ from .config import SamplingConfig
 from .guidance import open_branches, padding_of
 from .settings import changed
 from .vocab import Vocabulary
-from .writer import DESCRIBE, DRAW, Row, Traced, Writer
+from .writer import DESCRIBE, DRAW, Prompts, Traced, Writer
 
 LONGEST = 4  # tokens that a blank may have; most words of captions have one
 MOST_BLANKS = 3  # in a sentence: their lengths are tried in all combinations
@@ -66,27 +66,30 @@ class Filler(Writer):
         """`inpaint` of images that are codes already; returns the new codes and all steps, too."""
         codes = asking.read_codes(codes, self.tokenizer).cpu()
         hidden = asking.read_mask(mask, len(codes), self.tokenizer).cpu()  # [B, h, w]
-        base, grid = changed(DRAW, **self.info.get("drawing", {})), self.tokenizer.grid
+        base, grid = self.own(DRAW, "drawing"), self.tokenizer.grid
         # 1. prompts as for drawing; without a caption there is nothing that guidance strengthens
         if caption is None:
             if sampling.get("guidance") not in (None, 1):
                 raise ValueError("guidance strengthens a caption; give one, or leave guidance out")
             base = changed(base, guidance=1.0)
-            rows: list[Row] = [(layout.draw_prompt(self.vocab, None, grid),)] * len(codes)
+            rows: list[Prompts] = [(layout.draw_prompt(self.vocab, None, grid),)] * len(codes)
         else:
             texts = asking.read_each(caption, len(codes), self.vocab)
             rows = [layout.draw_branches(self.vocab, text, grid) for text in texts]
         # 2. the shown codes as ids, and masks between them
         given = (codes + self.vocab.image_token_offset).masked_fill(hidden, self.vocab.mask_id)
         # 3. Rows of which something is shown have other borders than those that are drawn whole. So
-        # these are two groups, that of row 0 first; no rows at all are one empty group.
+        # these are two groups, that of row 0 first. No rows at all are one empty group.
         generators, shown = row_generators(seed, len(rows)), ~hidden.flatten(1).all(1)  # [B]
         filled, records = torch.zeros_like(codes, device=self.device), []
-        for gather in dict.fromkeys(shown.tolist()) or [False]:
+        groups = dict.fromkeys(shown.tolist()) or [False]
+        for gather in groups:
             places = (shown == gather).nonzero().flatten().tolist()
             config = self.sampling(changed(base, gather=gather), **sampling)
-            chosen = [rows[i] for i in places], config, [generators[i] for i in places]
-            filled[places], record = self.fill_images(*chosen, given=given[places].flatten(1))
+            theirs = [rows[i] for i in places]
+            streams = [generators[i] for i in places]
+            part = given[places].flatten(1)
+            filled[places], record = self.fill_images(theirs, config, streams, given=part)
             records.append(record)
         return Traced(self.decode(filled), filled, records[0])
 
@@ -96,7 +99,8 @@ class Filler(Writer):
         A blank is `___` and stands for whole words. `ValueError` for a text without a blank, with
         too many of them, or with more tokens than an answer has.
         """
-        for text in texts if isinstance(texts, list | tuple) else [texts]:
+        several = texts if isinstance(texts, list | tuple) else [texts]
+        for text in several:
             if isinstance(text, str):
                 between_blanks(text)  # a mistake is told before the images are encoded
         codes = self.encode(asking.read_images(images, self.tokenizer)).cpu()
@@ -131,7 +135,7 @@ class Filler(Writer):
 def between_blanks(text: str) -> list[str]:
     """The parts of a text around its blanks; the space before a blank belongs to the blank."""
     parts = re.split(r" ?_+", text.strip())
-    if re.search(r"[^\W_]_|_[^\W_]", text):
+    if re.search(r"[^\W_]_|_[^\W_]", text):  # a letter or a digit touches a blank
         raise ValueError(f"a blank stands for whole words; put spaces around ___ in {text!r}")
     if len(parts) == 1:
         raise ValueError(f"there is no blank in {text!r}; write ___ where words are missing")

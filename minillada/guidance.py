@@ -14,7 +14,6 @@ Notable choices
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -22,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .batching import padded_length
 from .config import SamplingConfig
 from .masks import block_causal_mask
 from .model import Backbone, KVCache
@@ -66,8 +66,8 @@ def rescale(guided: Tensor, conditional: Tensor, phi: float) -> Tensor:
 
     `std` is over the vocabulary. Guidance makes it too large, so the model looks too sure.
     """
-    spread = conditional.std(-1, keepdim=True) / (guided.std(-1, keepdim=True) + 1e-6)
-    return phi * guided * spread + (1 - phi) * guided
+    ratio = conditional.std(-1, keepdim=True) / (guided.std(-1, keepdim=True) + 1e-6)
+    return phi * guided * ratio + (1 - phi) * guided
 
 
 def guided_logits(branches: Sequence[Tensor], config: SamplingConfig) -> Tensor:
@@ -83,34 +83,34 @@ def guided_logits(branches: Sequence[Tensor], config: SamplingConfig) -> Tensor:
     return rescale(guided, full, config.rescale) if config.rescale else guided
 
 
-def needed_branches(guidance: Sequence[Tensor], config: SamplingConfig) -> list[Tensor]:
-    """The branches that the scales need: `[]`, `[unconditional]` or `[no_text, no_image]`.
+def needed_branches(others: Sequence[Tensor], config: SamplingConfig) -> list[Tensor]:
+    """Those of the `others` that the scales need: none, `[unconditional]`, `[no_text, no_image]`.
 
     `ValueError` for a scale that has no branch to compare with.
     """
     three_way = config.guidance_image != 0  # scales of 0 here and of 1 below change nothing
     two_way = config.guidance != 1
-    if two_way and not guidance:
+    if two_way and not others:
         raise ValueError(
             f"guidance {config.guidance:g} has nothing to compare with; give the prompt without "
-            "its condition as guidance=(unconditional,), or leave guidance at 1"
+            "its condition as others=(unconditional,), or leave guidance at 1"
         )
-    if three_way and len(guidance) != 2:
+    if three_way and len(others) != 2:
         raise ValueError(
             f"guidance_image {config.guidance_image:g} compares a prompt without text with one "
-            "without image; give both as guidance, or leave guidance_image at 0"
+            "without image; give both as others, or leave guidance_image at 0"
         )
     if three_way:
-        return list(guidance)
-    return list(guidance[:1]) if two_way else []
+        return list(others)
+    return list(others[:1]) if two_way else []
 
 
 def padding_of(start: int, length: int, config: SamplingConfig) -> int:
-    """Padding before a prompt of `start` tokens that brings the answer into the fewest blocks."""
-    size = config.block_size
-    # A short enough answer may begin in the block in which the prompt ends.
-    if not config.gather or start % size + length <= math.ceil(length / size) * size:
-        return 0
+    """Padding before a prompt of `start` tokens; 0 unless `gather` asks for the fewest blocks."""
+    # Prompt PPPPP, answer AAAA, blocks of 4:  PPPP|PAAA|A  With padding of 3:  ...P|PPPP|AAAA
+    size, before = config.block_size, start % config.block_size  # P in the block of the first A
+    if not config.gather or padded_length(before + length, size) == padded_length(length, size):
+        return 0  # the fewest blocks already
     return -start % size
 
 
@@ -142,8 +142,8 @@ class Branches:
         pruner: Pruner | None = None,
         shift: int = 0,  # padding of the first branch, which moves the borders of the blocks
     ):
-        self.backbone, self.block, self.cache, self.pruner = backbone, block_size, cache, pruner
-        self.count = len(prompts)  # G; `self.block` is the size of a block
+        self.backbone, self.cache, self.pruner = backbone, cache, pruner
+        self.block_size, self.count = block_size, len(prompts)  # count: G
         rows, length = prompts[0].shape  # B, P
         self.start = length + shift  # the answer starts where the prompt ends
         branches, padding = [], []
@@ -162,7 +162,7 @@ class Branches:
 
     def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
         """`visible` for the padding of these branches."""
-        return visible(queries, keys, self.block, self.padding if self.padded else None)
+        return visible(queries, keys, self.block_size, self.padding if self.padded else None)
 
     def logits(self, canvas: Tensor, first: int, step: int, where: Tensor) -> list[Tensor]:
         """Logits `[N, V]` of the block at `first`, for each branch.
@@ -179,25 +179,25 @@ class Branches:
 
     def states(self, canvas: Tensor, first: int, asked: Tensor) -> Tensor:
         """States `[G · N, H]` of the block at `first`, where `asked` `[R, block]` is True."""
-        last = first + self.block
+        end = first + self.block_size
         known = self.cache.length if self.cache else 0  # tokens that need no forward pass any more
+        new = first - known  # tokens in front of the block that are final, but not in the cache yet
 
         # 1. What each branch reads.
-        ids = self.read(canvas, known, last)  # [R, last − known]
+        ids = self.read(canvas, known, end)  # [R, new + block]
 
         # 2. Where these tokens stand, and what each of them may see.
-        index = torch.arange(last, device=canvas.device)
-        positions = (index[known:] - self.padding).clamp_min(0)  # [R, last − known]
-        # Queries of the last block alone see every key, so they need no mask.
-        one_block = known // self.block == first // self.block
-        mask = None if one_block and not self.padded else self.visible(index[known:], index)
+        index = torch.arange(end, device=canvas.device)
+        positions = (index[known:] - self.padding).clamp_min(0)  # [R, new + block]
+        # The tokens of the block alone see every key, so they need no mask.
+        mask = None if new == 0 and not self.padded else self.visible(index[known:], index)
 
-        # 3. One forward pass. Tokens in front of the block are final, so they join the cache.
-        new = first - known
-        asked = F.pad(asked, (new, 0), value=self.pruner is not None)  # [R, last − known]
-        hidden = self.backbone.hidden_states(ids, mask, positions, self.cache, new, asked)
-        if self.pruner and new > 0:  # it asks about the new tokens of the prefix, too
-            front = asked.nonzero()[:, 1] < new  # which of the states are theirs
+        # 3. One forward pass; the new tokens join the cache. A pruner wants their states, too.
+        wanted = F.pad(asked, (new, 0), value=self.pruner is not None)  # [R, new + block]
+        hidden = self.backbone.hidden_states(ids, mask, positions, self.cache, new, wanted)
+        if self.pruner and new > 0:
+            column = wanted.nonzero()[:, 1]  # of each state
+            front = column < new  # the states of the new tokens; the others are the block's
             states = hidden[front].unflatten(0, (-1, new))  # [R, new, H]
             self.pruner.remember(self.backbone.logits(states), ids[:, :new])
             hidden = hidden[~front]
@@ -211,21 +211,22 @@ class Branches:
         assert self.pruned
         cache, empty = self.pruned  # empty: [R, kept]
         # 1. The block alone is read; its tokens keep their positions in the full sequence.
-        ids = self.read(canvas, first, first + self.block)  # [R, block]
-        index = torch.arange(first, first + self.block, device=canvas.device)
+        end = first + self.block_size
+        ids = self.read(canvas, first, end)  # [R, block]
+        index = torch.arange(first, end, device=canvas.device)
         positions = (index - self.padding).clamp_min(0)
 
         # 2. The block sees every place of the short cache that holds a token, and itself.
         own = self.visible(index, index)  # [R or 1, block, block]
-        seen = ~empty[:, None].expand(-1, self.block, -1)  # [R, block, kept]
+        seen = ~empty[:, None].expand(-1, self.block_size, -1)  # [R, block, kept]
         mask = torch.cat([seen, own.expand(len(seen), -1, -1)], 2)  # [R, block, kept + block]
         # `keep=0`: the block is not final, so nothing joins the cache.
         return self.backbone.hidden_states(ids, mask, positions, cache, keep=0, where=asked)
 
-    def read(self, canvas: Tensor, begin: int, last: int) -> Tensor:
-        """Ids `[R, last − begin]`: each branch has its own prompt, and all share the answer."""
-        answer = canvas[:, self.start : last].repeat(self.count, 1)
-        return torch.cat([self.prefix, answer], 1)[:, begin:last]
+    def read(self, canvas: Tensor, begin: int, end: int) -> Tensor:
+        """Ids `[R, end − begin]`: each branch has its own prompt, and all share the answer."""
+        answer = canvas[:, self.start : end].repeat(self.count, 1)
+        return torch.cat([self.prefix, answer], 1)[:, begin:end]
 
 
 def open_branches(
@@ -233,14 +234,12 @@ def open_branches(
     prompt: Tensor,
     config: SamplingConfig,
     pad_id: int,
-    guidance: Sequence[Tensor],
+    others: Sequence[Tensor],
     cache: bool | Pruner,
     shift: int = 0,
 ) -> Branches:
     """The prompt and the branches that the scales need, with an empty cache unless it is False."""
-    prompts = [prompt, *needed_branches(guidance, config)]
-    pruner = None if isinstance(cache, bool) else cache  # it has a cache, too, to shorten it
-    if pruner and len(prompts) > 2:
-        raise ValueError("a pruned cache holds at most two branches; leave guidance_image at 0")
-    kept = KVCache(backbone.config.num_hidden_layers) if cache else None
-    return Branches(backbone, prompts, config.block_size, pad_id, kept, pruner, shift)
+    prompts = [prompt, *needed_branches(others, config)]
+    pruner = None if isinstance(cache, bool) else cache  # it shortens a cache, so there is one
+    store = KVCache(backbone.config.num_hidden_layers) if cache else None
+    return Branches(backbone, prompts, config.block_size, pad_id, store, pruner, shift)

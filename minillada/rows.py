@@ -35,7 +35,7 @@ class Step(NamedTuple):
 
     start: int
     ids: Tensor
-    confidence: Tensor  # 0 at positions that this step could not change
+    confidence: Tensor  # 0 at positions that this step could not change (see `Generation.passes`)
     committed: Tensor
     edited: Tensor
 
@@ -68,7 +68,8 @@ class Rows:
     def enter(self, first: int) -> None:
         """Begin with the block at position `first`."""
         self.first = first
-        self.here: slice | Tensor = slice(first, first + self.config.block_size)  # its positions
+        # Its positions; in `extras/graphs.py` a tensor.
+        self.here: slice | Tensor = slice(first, first + self.config.block_size)
         # [B]: rows that may still be rewritten, and the passes they have begun without a mask
         self.unsettled = torch.full_like(self.done, self.config.edit_threshold < 1)
         self.passes_without_mask = torch.zeros_like(self.done, dtype=torch.long)
@@ -81,16 +82,15 @@ class Rows:
 
     def write(self, step: Step) -> None:
         """Write the ids of a step, and find the rows that are settled or at their end."""
-        had_masks = None if self.config.edit_threshold == 1 else self.open_positions()[0].any(1)
+        had_masks = self.open_positions()[0].any(1)  # [B]
         self.ids[:, self.here] = step.ids
-        if had_masks is not None:
-            has_masks = self.open_positions()[0].any(1)  # [B]
-            # A block without masks is settled when a pass changed nothing, or when it has had
-            # `post_steps` passes without a mask: two tokens may replace each other for ever.
+        # A block without masks is settled when a pass changed nothing, or when it has had
+        # `post_steps` passes without a mask: two tokens may replace each other for ever.
+        if self.config.edit_threshold < 1:
             self.passes_without_mask += ~had_masks
             changed = (step.committed | step.edited).any(1)
             again = changed & (self.passes_without_mask < self.config.post_steps)
-            self.unsettled &= has_masks | again
+            self.unsettled &= self.open_positions()[0].any(1) | again
         if self.tokens.eos is not None:  # a token that may still be rewritten ends nothing
             self.done |= self.tokens.ended(self.said()) & ~self.unsettled
 
@@ -103,8 +103,8 @@ class Rows:
         said = self.said()
         if self.tokens.eos is None:
             return said
-        # The sum counts the ends up to a position, this one included, so that one is taken off.
         ends = self.tokens.is_end(said).long()
+        # The sum counts the ends up to and with a position; minus its own: the ends before it.
         return said.masked_fill(ends.cumsum(1) - ends > 0, self.tokens.eos)
 
 
@@ -113,23 +113,20 @@ def decide(
     logits: Tensor,
     count: int | Tensor,
     generators: Sequence[torch.Generator],
-    where: Tensor | None = None,
+    where: Tensor | None = None,  # None: where ids may change; a CUDA graph asks everywhere
 ) -> Step:
-    """The step that one pass leads to, from the logits `[N, V]` at `where` `[B, block]`.
-
-    Without `where`: at the positions that may change.
-    """
+    """The step that one pass leads to, from the logits `[N, V]` at `where` `[B, block]`."""
     config, ids = rows.config, rows.ids[:, rows.here]
     masked, editable = rows.open_positions()
     where = masked | editable if where is None else where
-    source: list[torch.Generator | None] = [None] * len(ids)
+    sampling: list[torch.Generator | None] = [None] * len(ids)  # None: the row samples nothing
     if is_random(config):
         # A finished row samples nothing, so every row gets the numbers it would get alone.
         active = where.any(1).tolist()
-        source = [generator if busy else None for generator, busy in zip(generators, active)]
+        sampling = [generator if busy else None for generator, busy in zip(generators, active)]
     # 1. a token for every open position, and which masked ones are committed
-    tokens, confidence = choose_tokens(logits, config, source, where)
-    score = commit_score(config.strategy, logits, confidence, source, where)
+    tokens, confidence = choose_tokens(logits, config, sampling, where)
+    score = commit_score(config.strategy, logits, confidence, sampling, where)
     commit = choose_commits(confidence, masked, count, config.threshold, score)
     edit = torch.zeros_like(commit)  # 2. which visible ones are rewritten
     if config.edit_threshold < 1 and editable.any():

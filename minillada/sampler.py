@@ -14,14 +14,15 @@ Notable choices
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .batching import padded_length
 from .commit import Tokens, quota, row_generators
 from .config import SamplingConfig
 from .guidance import Branches, Pruner, guided_logits, open_branches, padding_of
@@ -33,12 +34,16 @@ class Generation(NamedTuple):
     """Ids `[B, length]` after the prompt (every id after the first end is eos), and the steps."""
 
     ids: Tensor
-    forwards: int  # forward passes, the same number as steps
     steps: list[Step]
 
     @property
+    def forwards(self) -> int:
+        """How many forward passes there were: one for each step."""
+        return len(self.steps)
+
+    @property
     def passes(self) -> Tensor:
-        """How many forward passes each row needed, `[B]`; a finished row needs no more."""
+        """How many passes each row needed, `[B]`; all branches of guidance together are one."""
         total = torch.zeros(len(self.ids), dtype=torch.long, device=self.ids.device)
         for step in self.steps:
             total += (step.confidence > 0).any(1)  # a row of zeros had nothing left to change
@@ -69,14 +74,13 @@ def plan(
 
     `ValueError` if prompt, answer and settings do not fit the model.
     """
-    length = answer.shape[1]
-    blocks = math.ceil((prompt.shape[-1] + length) / config.block_size)
-    total, room = blocks * config.block_size, backbone.config.max_position_embeddings
+    length, room = answer.shape[1], backbone.config.max_position_embeddings
+    total = padded_length(prompt.shape[1] + length, config.block_size)
     if total > room:
         raise ValueError(f"{total} tokens exceed the context of {room}; shorten prompt or length")
     backbone.check_ids(prompt)
     backbone.check_ids(answer)
-    steps = min(config.steps, length // config.minimal_topk)  # at least so many tokens a step
+    steps = min(config.steps, length // config.minimal_topk)  # a step commits so many or more
     if length and steps < 1:
         raise ValueError(
             f"minimal_topk {config.minimal_topk} leaves no step for {length} tokens; "
@@ -92,13 +96,13 @@ def generate(
     answer: int | Tensor,
     config: SamplingConfig,
     tokens: Tokens,
-    guidance: Sequence[Tensor] = (),
+    others: Sequence[Tensor] = (),
     generators: Sequence[torch.Generator] | None = None,
     cache: bool | Pruner | Recorder = True,
 ) -> Generation:
     """Fill in so many tokens after `prompt` `[B, P]`, or the masks of an `answer` `[B, length]`.
 
-    `guidance` holds the prompts to compare with, `[1 or B, P']`: `(unconditional,)`, or
+    `others` are the prompts that guidance compares with, `[1 or B, P']`: `(unconditional,)`, or
     `(no_text, no_image)` for editing. `generators` are those of the rows; without them row r uses
     seed r. `cache=False` computes everything again in every step, as the released loop does; tokens
     are the same. With a `Pruner` they may differ. A `Recorder` makes the same steps faster on a
@@ -111,8 +115,9 @@ def generate(
         generators = row_generators(0, len(prompt))
     if len(generators) != len(prompt):
         raise ValueError(f"{len(generators)} generators for {len(prompt)} rows; give one for each")
-    kept = True if isinstance(cache, Recorder) else cache
-    branches = open_branches(backbone, prompt, config, tokens.mask, guidance, kept, shift)
+    way = True if isinstance(cache, Recorder) else cache
+    # Branches pad their prompts themselves, by `shift`. Of `rows.ids` they read the answer alone.
+    branches = open_branches(backbone, prompt, config, tokens.mask, others, way, shift)
     rows = Rows(moved, answer, total, tokens, config)
     loop = Loop(rows, branches, generators, steps_per_block)
     if isinstance(cache, Recorder):
@@ -130,21 +135,17 @@ def generate(
         # 3. Rows that are at their end need no further block.
         if loop.rows.done.all():
             break
-    return Generation(loop.rows.answers(), len(history), history)
+    return Generation(loop.rows.answers(), history)
 
 
+@dataclass
 class Loop:
-    """A generation that is under way: its rows, the branches that they are predicted from."""
+    """A generation that is under way."""
 
-    def __init__(
-        self,
-        rows: Rows,
-        branches: Branches,
-        generators: Sequence[torch.Generator],
-        steps_per_block: int,
-    ):
-        self.rows, self.branches = rows, branches
-        self.generators, self.steps_per_block = generators, steps_per_block
+    rows: Rows
+    branches: Branches  # what the rows are predicted from
+    generators: Sequence[torch.Generator]  # one for each row
+    steps_per_block: int
 
     def enter(self, first: int) -> None:
         """Begin with the block at position `first`."""
@@ -171,13 +172,13 @@ class Loop:
         return rows.tokens.restrict(guided_logits(branches, rows.config))
 
     def pace(self, number: int) -> int:
-        """The quota of a step, or with `adaptive` how many steps are left."""
+        """The quota, or with `adaptive` the steps left. A CUDA graph holds what `count` does."""
         if self.rows.config.adaptive:
             return max(self.steps_per_block - number, 1)
         return quota(self.rows.config.block_size, self.steps_per_block, number)
 
     def count(self, masked: Tensor, pace: int | Tensor) -> int | Tensor:
-        """How many positions are committed at least."""
+        """How many positions a step commits at least."""
         if self.rows.config.adaptive:  # share out the masks that are really left
             return (masked.sum(1, keepdim=True) / pace).ceil()  # [B, 1]
         return pace

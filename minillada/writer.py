@@ -15,12 +15,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .commit import row_generators
+from .commit import Tokens, row_generators
 from .config import SamplingConfig
 from .layout import Story, sides
 from .model import Backbone
 from .painting import BATCH_SIZE, load_painter, paint
-from .sampler import Generation, Recorder, Tokens, generate
+from .sampler import Generation, Recorder, generate
 from .settings import changed
 from .vocab import BOI, IMAGE, Vocabulary
 from .vq import ImageTokenizer
@@ -31,8 +31,8 @@ from .vq import ImageTokenizer
 DRAW = SamplingConfig(steps=8, temperature=1.0, threshold=1.0, guidance=1.5, fill_tail=False)
 DESCRIBE = SamplingConfig(steps=16, temperature=0.0, threshold=0.95, fill_tail=False)
 
-# What one answer is made from; a batch of the sampler has one row for each.
-Row = tuple[list[int], ...]  # a prompt, then the prompts that guidance compares it with
+# What one answer is made from: a prompt, then the prompts that guidance compares it with.
+Prompts = tuple[list[int], ...]
 
 
 class Traced(NamedTuple):
@@ -40,7 +40,7 @@ class Traced(NamedTuple):
 
     images: Tensor  # [B, C, H, W] in [0, 1], on the CPU
     codes: Tensor  # [B, h, w]
-    generation: Generation  # every step, of the rows that have prompts as long as the first one
+    generation: Generation  # every step of the first batch (`Writer.write`)
 
 
 class Writer(nn.Module):
@@ -65,9 +65,7 @@ class Writer(nn.Module):
                 f"the backbone has {ids} token ids but text and image codes make {vocab.size}; "
                 "load a tokenizer and a backbone that were trained together"
             )
-        self.backbone = backbone
-        self.tokenizer = tokenizer
-        self.vocab = vocab
+        self.backbone, self.tokenizer, self.vocab = backbone, tokenizer, vocab
         self.info = info or {}
         self.recorder: Recorder | None = None  # decodes faster on a GPU (`extras/graphs.py`)
 
@@ -78,9 +76,12 @@ class Writer(nn.Module):
 
     def sampling(self, base: SamplingConfig, **changes) -> SamplingConfig:
         """`base` with this backbone's block size and every change that is not None."""
-        # None means "not given": the value of `base` stays.
         given = {name: value for name, value in changes.items() if value is not None}
         return changed(base, **{"block_size": self.backbone.config.block_size, **given})
+
+    def own(self, base: SamplingConfig, task: str) -> SamplingConfig:
+        """`base` with the settings with which this model does a task best, if its JSON has some."""
+        return changed(base, **self.info.get(task, {}))
 
     def tokens(self, allowed: Tensor | None = None, stop: int | None = None) -> Tokens:
         """The special ids for `sampler.generate`, and which ids (bool `[V]`) may be written."""
@@ -88,23 +89,22 @@ class Writer(nn.Module):
 
     def write(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[Prompts],
         answer: int | Tensor,
         config: SamplingConfig,
         tokens: Tokens,
         generators: Sequence[torch.Generator] | None = None,  # one for each row
         cache: bool = True,  # False computes everything anew in each step, for comparison
     ) -> tuple[list[list[int]], Generation]:
-        """The ids after the prompt of each row, and the record of the first batch only.
+        """The ids after the prompt of each row, and the record of the first batch: for pictures.
 
         `answer` says how many ids. Or it is `[rows, length]` itself: ids that stay, and the mask's
-        id where one is to be found. The record serves pictures of the steps, so that of the first
-        batch is enough. Without `generators` row r uses seed r.
+        id where one is to be found. Without `generators` row r uses seed r.
         """
         if generators is None:
             generators = row_generators(0, len(rows))
         written: list[list[int]] = [[] for _ in rows]
-        records = []
+        record: Generation | None = None
         way = self.recorder if cache and self.recorder else cache
         for batch in equal_lengths(rows, BATCH_SIZE):
             # 1. `zip(*…)` turns tuples of rows into columns: all prompts, then each branch.
@@ -112,21 +112,19 @@ class Writer(nn.Module):
             # A column is a tensor [rows, length], because its prompts have equal lengths.
             prompt, *branches = [torch.tensor(column, device=self.device) for column in columns]
             # 2. each row takes its own generator along, and its ids go back to its place
-            source = [generators[i] for i in batch]
-            asked = answer if isinstance(answer, int) else answer[batch].to(self.device)
-            records.append(
-                generate(self.backbone, prompt, asked, config, tokens, branches, source, way)
-            )
-            for i, ids in zip(batch, records[-1].ids.tolist()):
+            theirs = [generators[i] for i in batch]
+            part = answer if isinstance(answer, int) else answer[batch].to(self.device)
+            made = generate(self.backbone, prompt, part, config, tokens, branches, theirs, way)
+            record = record or made
+            for i, ids in zip(batch, made.ids.tolist()):
                 written[i] = ids
         # Without any row there is no batch, and an empty record.
         length = answer if isinstance(answer, int) else answer.shape[1]
-        nothing = Generation(torch.zeros(0, length, dtype=torch.long), 0, [])
-        return written, records[0] if records else nothing
+        return written, record or Generation(torch.zeros(0, length, dtype=torch.long), [])
 
     def fill_images(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[Prompts],
         config: SamplingConfig,
         generators: Sequence[torch.Generator],  # they move on, so the next image differs
         cache: bool = True,
@@ -134,10 +132,10 @@ class Writer(nn.Module):
     ) -> tuple[Tensor, Generation]:
         """The codes `[B, h, w]` after prompts that end with an image's header, and the record."""
         # An image is exactly height · width codes, so no end has to be found.
-        (height, width), allowed = sides(self.tokenizer.grid), self.vocab.is_image()
-        tokens = self.tokens(allowed)
+        height, width = sides(self.tokenizer.grid)
+        allowed = self.vocab.is_image()
         answer = height * width if given is None else given
-        written, record = self.write(rows, answer, config, tokens, generators, cache)
+        written, record = self.write(rows, answer, config, self.tokens(allowed), generators, cache)
         ids = torch.tensor(written, dtype=torch.long).view(len(rows), height, width)  # [B, h, w]
         if not allowed[ids].all():
             # Forbidden tokens have logits of −inf. Only NaN logits let the sampler pick one.
@@ -148,39 +146,35 @@ class Writer(nn.Module):
         """A text of at most `length` tokens after each prompt, without image codes."""
         tokens = self.tokens(self.vocab.is_text())
         written, _ = self.write([(prompt,) for prompt in prompts], length, config, tokens)
-        texts = []
-        for row in written:
-            # The sampler fills everything after the end with eos.
-            texts.append(self.vocab.decode(i for i in row if i != self.vocab.eos_id))
-        return texts
+        eos = self.vocab.eos_id  # the sampler fills everything after the end with it
+        return [self.vocab.decode(i for i in ids if i != eos) for ids in written]
 
     def write_until_image(
         self, prompts: list[list[int]], length: int, config: SamplingConfig
     ) -> tuple[list[list[int]], list[list[int]]]:
         """At most `length` ids of text after each prompt, and the header of the image that begins.
 
-        The header is empty if no image begins. No token is forbidden here: if the text ends inside
-        a block, the rest of the block already belongs to the image. What belongs to it is cut off,
-        and `fill_images` draws the image anew, with guidance.
+        The header is empty if no image begins. The block size is that of the backbone, not that of
+        `config`. No token is forbidden here: if the text ends inside a block, the rest of the block
+        already belongs to the image. It is cut off, and `fill_images` draws the image anew, with
+        guidance.
         """
-        begin, image = (self.vocab.markup(token)[0] for token in (BOI, IMAGE))
+        begin = self.vocab.markup(BOI)[0]
+        image = self.vocab.markup(IMAGE)[0]
         # The first of these, or the first code, ends the text, whichever the model wrote.
         ends = {begin, image, self.vocab.eos_id}
-        rows, _ = self.write(
-            [(prompt,) for prompt in prompts],
-            length,
-            self.sampling(config),
-            self.tokens(stop=begin),  # a row also ends where an image begins
-        )
+        rows = [(prompt,) for prompt in prompts]
+        tokens = self.tokens(stop=begin)  # a row also ends where an image begins
+        written, _ = self.write(rows, length, self.sampling(config), tokens)
         texts, headers = [], []
-        for row in rows:
-            text = []  # the ids before the end
-            for token in row:
+        for ids in written:
+            text = []  # those before the end
+            for token in ids:
                 if token in ends or token >= self.vocab.image_token_offset:
                     break
                 text.append(token)
             texts.append(text)
-            headers.append(row[len(text) : row.index(begin) + 1] if begin in row else [])
+            headers.append(ids[len(text) : ids.index(begin) + 1] if begin in ids else [])
         return texts, headers
 
     def continue_stories(
@@ -196,7 +190,6 @@ class Writer(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Codes `[B, h, w]` of images `[B, C, H, W]`, in batches."""
-        # Batches bound the memory that the encoder needs.
         parts = [self.tokenizer.encode(part.to(self.device)) for part in images.split(BATCH_SIZE)]
         return torch.cat(parts)
 
@@ -227,8 +220,8 @@ class Writer(nn.Module):
         return paint(network, codes, sketch, steps, seed).cpu()
 
 
-def equal_lengths(rows: Sequence[Row], batch_size: int) -> list[list[int]]:
-    """Indices of rows, in batches: all prompts of one have the same length, and so each branch."""
+def equal_lengths(rows: Sequence[Prompts], batch_size: int) -> list[list[int]]:
+    """Batches of row numbers. In one, all prompts are equally long; so are all first branches, …"""
     # 1. Rows with the same lengths are a group. The group of row 0 stays the first one.
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, row in enumerate(rows):

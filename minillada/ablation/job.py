@@ -40,7 +40,7 @@ from ..training.run import WEIGHTS, Run
 from ..training.state import STATE, saved_step
 from ..training.train import train
 from ..uni import Uni, load
-from ..writer import BATCH_SIZE, Row, equal_lengths
+from ..writer import BATCH_SIZE, Prompts, equal_lengths
 from .plan import Measurement, Plan, Trial, read_plan
 
 MEASURES, FAILED = "measures.json", "failed.json"
@@ -87,7 +87,7 @@ class Decoder(Uni):
 
     def fill_images(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[Prompts],
         config: SamplingConfig,
         generators: Sequence[torch.Generator],
         cache: bool = True,

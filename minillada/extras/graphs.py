@@ -107,11 +107,11 @@ class FixedBranches:
     """Logits of a block like those of `Branches`, at all its positions and at fixed addresses."""
 
     def __init__(self, branches: Branches, room: int):
-        self.backbone, self.block, self.count = branches.backbone, branches.block, branches.count
+        self.backbone, self.padded = branches.backbone, branches.padded
+        self.block_size, self.count = branches.block_size, branches.count
         device = branches.prefix.device
         self.index = torch.arange(room, device=device)
         self.padding = branches.padding.clone()  # [R, 1]
-        self.padded = branches.padded
         self.prefix = torch.zeros(len(branches.prefix), room, dtype=torch.long, device=device)
         self.in_prefix = torch.zeros(room, dtype=torch.bool, device=device)
         self.cache = FullRoom(self.backbone.config.num_hidden_layers, room)
@@ -129,7 +129,7 @@ class FixedBranches:
         """
         # 1. What each branch reads: its own prompt, and the common answer.
         places = rows.here[0] + torch.arange(
-            self.block - width, self.block, device=rows.here.device
+            self.block_size - width, self.block_size, device=rows.here.device
         )
         ids = rows.ids[:, places].repeat(self.count, 1)  # [R, width]
         if self.count > 1:
@@ -138,12 +138,12 @@ class FixedBranches:
         # 2. Keys of later blocks are hidden, and with them all that was not written yet.
         positions = (places - self.padding).clamp_min(0)  # [R, width]
         padding = self.padding if self.padded else None
-        mask = visible(places, self.index, self.block, padding)  # [R or 1, width, room]
+        mask = visible(places, self.index, self.block_size, padding)  # [R or 1, width, room]
 
         # 3. One forward pass, and the logits of the block.
         self.cache.places = places
         hidden = self.backbone.hidden_states(ids, mask, positions, self.cache)
-        logits = self.backbone.logits(hidden[:, -self.block :])  # [R, block, V]
+        logits = self.backbone.logits(hidden[:, -self.block_size :])  # [R, block, V]
         return list(logits.flatten(0, 1).chunk(self.count))
 
 
@@ -178,7 +178,7 @@ class FixedLoop(Loop):
     def width(self) -> int:
         """Of the next pass: the block, and the final tokens in front of it that are not known."""
         known, self.known = self.known, self.first
-        return self.first + self.fixed.block - known
+        return self.first + self.fixed.block_size - known
 
     def step(self, number: int) -> Step | None:
         if not self.greedy:
@@ -215,7 +215,7 @@ class FixedLoop(Loop):
     def play(self, work: Callable[[int], Any]) -> Any:
         """The result of `work(width)`, recorded for the two widths that return."""
         width = self.width()
-        if self.device.type != "cuda" or width > 2 * self.fixed.block:
+        if self.device.type != "cuda" or width > 2 * self.fixed.block_size:
             return work(width)
         return self.tape.play(width, lambda: work(width))
 

@@ -31,7 +31,7 @@ from ..layout import Grid, Story, sides
 from ..model import Backbone
 from ..uni import Uni, best_device
 from ..vocab import size_token
-from ..writer import Row
+from ..writer import Prompts
 from . import prompts
 from .backbone import as_dtype, check_mode, load_backbone
 from .hub import local_folder
@@ -72,7 +72,7 @@ class Call(Uni):
         self.tokenizer.prepare()
         return super().write(*given, **more)
 
-    def fill_images(self, rows: Sequence[Row], *others: Any, **more: Any) -> Any:
+    def fill_images(self, rows: Sequence[Prompts], *others: Any, **more: Any) -> Any:
         """As in `Writer`; `ValueError` for an image that does not fit the context."""
         height, width = sides(self.tokenizer.grid)
         prompt = max(len(row[0]) for row in rows)

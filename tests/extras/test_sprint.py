@@ -152,9 +152,13 @@ def test_settings_that_cannot_prune(changes, sentence):
         Sprint(IS_IMAGE, **changes)
 
 
-def test_sprint_takes_at_most_two_branches():
-    config = SamplingConfig(block_size=4, guidance=2.0, guidance_image=1.0)
-    branches = (random_ids(1, 4), random_ids(1, 4))
-    with pytest.raises(ValueError, match="at most two branches"):
-        backbone, prompt = tiny_backbone(), random_ids(1, 4)
-        generate(backbone, prompt, 4, config, Tokens(MASK), branches, cache=Sprint(IS_IMAGE))
+def test_three_branches_can_be_pruned_too():
+    config = SamplingConfig(block_size=4, steps=4, guidance=2.0, guidance_image=1.5)
+    backbone, prompts = tiny_backbone(), random_ids(2, 9)
+    others = random_ids(1, 7, seed=1), random_ids(1, 4, seed=2)
+    plain = generate(backbone, prompts, 10, config, Tokens(MASK), others)
+    whole, few = Sprint(IS_IMAGE, 1.0, 1.0), Sprint(IS_IMAGE, 0.2, 0.2)
+    kept = generate(backbone, prompts, 10, config, Tokens(MASK), others, cache=whole)
+    assert torch.equal(plain.ids, kept.ids)
+    pruned = generate(backbone, prompts, 10, config, Tokens(MASK), others, cache=few)
+    assert all(step.confidence.isfinite().all() for step in pruned.steps)
