@@ -62,9 +62,8 @@ class Uni(Filler):
         """`draw`, with codes and all steps; `use_cache=False` is slow, but draws the same."""
         texts = asking.read_texts(captions, self.vocab)
         rows = [layout.draw_branches(self.vocab, text, self.tokenizer.grid) for text in texts]
-        # A model whose JSON names other settings draws best with those.
-        base = changed(DRAW, **self.info.get("drawing", {}))
-        config, generators = self.sampling(base, **sampling), row_generators(seed, len(rows))
+        config = self.sampling(self.own(DRAW, "drawing"), **sampling)
+        generators = row_generators(seed, len(rows))
         codes, generation = self.fill_images(rows, config, generators, use_cache)
         return Traced(self.decode(codes), codes, generation)
 
@@ -117,8 +116,7 @@ class Uni(Filler):
         rows = []
         for grids, text in zip(shown, texts):
             rows.append(self.edit_branches(self.vocab, grids, text, self.tokenizer.grid))
-        base = changed(EDIT, **self.info.get("editing", {}))  # as in `draw_traced`
-        config = self.sampling(base, guidance=guidance_text, **sampling)
+        config = self.sampling(self.own(EDIT, "editing"), guidance=guidance_text, **sampling)
         codes, generation = self.fill_images(rows, config, row_generators(seed, len(rows)))
         return Traced(self.decode(codes), codes, generation)
 
@@ -129,7 +127,7 @@ class Uni(Filler):
 
         `sampling` is that of the images.
         """
-        config = self.sampling(DRAW, **sampling)
+        config = self.sampling(self.own(DRAW, "drawing"), **sampling)
         stories = self.stories("think", prompts)  # a thought becomes the first part of its story
         self.continue_stories(stories, *self.thinking)
         # The image follows, even if the model did not begin one by itself.
@@ -138,7 +136,7 @@ class Uni(Filler):
         return [self.vocab.decode(story.parts[0]) for story in stories], self.decode(codes)
 
     def interleave(self, prompt: str, *, seed: int = 0, **sampling) -> list[str | Tensor]:
-        """Texts and images `[C, H, W]` in turn, at most `max_images` images, sampled as asked."""
+        """Texts and images `[C, H, W]` in turn; at most `max_images` images, with `sampling`."""
         return self.interleave_all([prompt], seed=seed, **sampling)[0]
 
     def interleave_all(

@@ -458,6 +458,20 @@ def test_a_model_draws_with_the_settings_that_its_json_names(monkeypatch):
     assert first.temperature == DRAW.temperature and second == changed(first, steps=5)
 
 
+def test_the_image_after_a_thought_is_drawn_with_these_settings_too(monkeypatch):
+    model, seen = tiny_uni(), []
+    model.info = {"drawing": {"steps": 3, "guidance": 4.0, "strategy": "random"}}
+    monkeypatch.setattr(model, "thinking", (8, THINK))
+
+    def fill(rows, config, *rest):
+        seen.append(config)
+        return torch.zeros(len(rows), 4, 4, dtype=torch.long), None
+
+    monkeypatch.setattr(model, "fill_images", fill)
+    model.think_and_draw(["a two"])
+    assert seen == [model.sampling(DRAW, steps=3, guidance=4.0, strategy="random")]
+
+
 def test_a_model_edits_with_the_settings_of_its_json(monkeypatch):
     uni, seen = tiny_uni(), []
     uni.info = {"editing": {"steps": 3, "temperature": 0.5, "strategy": "random"}}
