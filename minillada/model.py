@@ -65,26 +65,27 @@ def with_room(buffer: Tensor, like: Tensor, length: int, end: int) -> Tensor:
     return larger
 
 
-def turned(config: ModelConfig) -> int:
+def rotated_dims(config: ModelConfig) -> int:
     """How many numbers of a head turn with the position, in pairs."""
     return int(config.head_dim * config.partial_rotary_factor)
 
 
 def rotary(position_ids: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
     """Cosine and sine `[B or 1, 1, L, rotated dims]` for positions `[B or 1, L]`."""
-    dims = turned(config)
-    pair = torch.arange(0, dims, 2, device=position_ids.device, dtype=torch.float)
-    frequency = config.rope_theta ** (-pair / dims)  # [dims / 2]
+    dims = rotated_dims(config)
+    even = torch.arange(0, dims, 2, device=position_ids.device, dtype=torch.float)  # 2j for pair j
+    frequency = config.rope_theta ** (-even / dims)  # [dims / 2]
     angle = position_ids[:, None, :, None].float() * frequency.repeat(2)  # [B or 1, 1, L, dims]
     return angle.cos(), angle.sin()  # "rotate-half": i and i + dims/2 have the same angle
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the first dimensions of `x` `[B, heads, L, head_dim]`; the others stay."""
+    """Turn the first numbers of each head of `x` `[B, heads, L, head_dim]`; the others stay."""
     dims, cos, sin = cos.shape[-1], cos.to(x.dtype), sin.to(x.dtype)
-    turned, rest = x[..., :dims], x[..., dims:]  # only the first dims carry the position
-    first, second = turned.chunk(2, dim=-1)  # [B, heads, L, dims / 2], the two parts of each pair
-    return torch.cat([turned * cos + torch.cat([-second, first], dim=-1) * sin, rest], dim=-1)
+    turning, rest = x[..., :dims], x[..., dims:]  # the rest does not depend on the position
+    a, b = turning.chunk(2, dim=-1)  # [B, heads, L, dims / 2]; pair j is (a[j], b[j])
+    turned = turning * cos + torch.cat([-b, a], dim=-1) * sin  # (a cos − b sin, b cos + a sin)
+    return torch.cat([turned, rest], dim=-1)
 
 
 class Context(NamedTuple):
@@ -104,25 +105,26 @@ class Attention(nn.Module):
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
         if heads % kv_heads:
             raise ValueError(f"{heads} query heads cannot share {kv_heads} key-value heads evenly")
-        if turned(config) % 2:
+        if rotated_dims(config) % 2:
             raise ValueError(
-                f"{turned(config)} numbers of a head cannot turn in pairs; change head_dim or "
-                "partial_rotary_factor"
+                f"{rotated_dims(config)} numbers of a head cannot turn in pairs; change head_dim "
+                "or partial_rotary_factor"
             )
         self.layer, width = layer, config.head_dim
-        self.split = [heads, kv_heads, kv_heads]  # how many heads are queries, keys, values
-        self.query_key_value = nn.Linear(config.hidden_size, sum(self.split) * width, bias=False)
+        self.counts = [heads, kv_heads, kv_heads]  # how many heads are queries, keys, values
+        self.query_key_value = nn.Linear(config.hidden_size, sum(self.counts) * width, bias=False)
         self.query_layernorm = RMSNorm(width, config.rms_norm_eps)
         self.key_layernorm = RMSNorm(width, config.rms_norm_eps)
         self.dense = nn.Linear(heads * width, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        heads = rearrange(self.query_key_value(x), "b l (h d) -> b h l d", h=sum(self.split))
-        query, key, value = heads.split(self.split, dim=1)  # [B, heads or n_kv, L, head_dim]
+        parts = rearrange(self.query_key_value(x), "b l (h d) -> b h l d", h=sum(self.counts))
+        query, key, value = parts.split(self.counts, dim=1)  # [B, heads or n_kv, L, head_dim]
         query = apply_rotary(self.query_layernorm(query), *context.rotation)
         key = apply_rotary(self.key_layernorm(key), *context.rotation)
         if context.cache is not None:  # keys are stored with their positions
             key, value = context.cache.extend(self.layer, key, value, context.keep)
+        # Under autocast the norms return float32, but values are bfloat16: one type for all.
         mixed = attend(query, key.to(query.dtype), value.to(query.dtype), context.mask)
         return self.dense(rearrange(mixed, "b h l d -> b l (h d)"))
 
@@ -182,7 +184,7 @@ class Backbone(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)  # untied
         # Training only: backward computes the inside of each layer again, to save memory.
         self.activation_checkpointing = False
-        for module in self.modules():  # norms keep their weights of 1
+        for module in self.modules():  # norms keep their weights of 1; routers have drawn theirs
             if isinstance(module, Experts):
                 module.start(config.initializer_range)
             elif isinstance(module, nn.Linear | nn.Embedding):
@@ -200,9 +202,9 @@ class Backbone(nn.Module):
     def check_ids(self, ids: Tensor) -> None:
         """`ValueError` unless ids `[B, L]` lie in the vocabulary and fit the context."""
         check_numbers("token ids", ids, self.config.vocab_size)
-        context = self.config.max_position_embeddings
-        if ids.shape[1] > context:
-            raise ValueError(f"{ids.shape[1]} tokens exceed the context of {context}; use fewer")
+        longest = self.config.max_position_embeddings
+        if ids.shape[1] > longest:
+            raise ValueError(f"{ids.shape[1]} tokens exceed the context of {longest}; use fewer")
 
     def hidden_states(
         self,
@@ -215,7 +217,8 @@ class Backbone(nn.Module):
     ) -> Tensor:
         """Final hidden states `[B, L, H]`, or `[N, H]` at the N positions of `where` `[B, L]`.
 
-        `attention_mask`: a `Mask`; as a tensor bool `[B or 1, L, T + L]`, T tokens in the `cache`.
+        `attention_mask` is a `Mask`. If it is a tensor, it is bool `[B or 1, L, T + L]`, with T the
+        number of tokens in the `cache`.
         `position_ids` `[B or 1, L]`; None counts from 0. Inputs are not checked: `forward` does it.
         """
         if position_ids is None:
@@ -224,14 +227,13 @@ class Backbone(nn.Module):
         x = self.model.word_embeddings(input_ids)  # [B, L, H]
         last = self.model.layers[-1]
         for layer in self.model.layers:
-            asked = where if layer is last else None  # before it, tokens look at all others
+            # A later layer needs all tokens, as keys. Behind the last one only `where` is needed.
+            at = where if layer is last else None
             if self.activation_checkpointing and torch.is_grad_enabled():
                 # A layer draws no random numbers, so no state of a generator needs saving.
-                x = recompute(
-                    layer, x, context, asked, use_reentrant=False, preserve_rng_state=False
-                )
+                x = recompute(layer, x, context, at, use_reentrant=False, preserve_rng_state=False)
             else:
-                x = layer(x, context, asked)
+                x = layer(x, context, at)
         return self.model.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:  # [..., H] to [..., V]

@@ -61,7 +61,8 @@ class Router(nn.Module):
         weight = torch.empty(config.num_experts, config.hidden_size)
         self.weight = nn.Parameter(weight.normal_(std=config.initializer_range))
         self.register_buffer("expert_bias", torch.zeros(config.num_experts))
-        # Choices that each expert received since the last `balance`; not part of a checkpoint.
+        # Choices that each expert received since the last `balance`; not part of a checkpoint. With
+        # `activation_checkpointing` a layer runs and counts twice, but only the shares matter.
         self.register_buffer("received", torch.zeros(config.num_experts), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +111,7 @@ class MixtureOfExperts(nn.Module):
         self.shared_experts = SwiGLU(hidden, inner * config.num_shared_experts)  # all in one
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, L, H]` to `[B, L, H]`."""
+        """`[..., H]` to `[..., H]`: all tokens `[B, L, H]`, or only those asked about, `[N, H]`."""
         tokens = x.flatten(0, -2)  # [T, H]
         chosen, weights = self.gate(tokens)  # [T, k]
         return combine(self.experts, tokens, chosen, weights).view_as(x) + self.shared_experts(x)
