@@ -1,8 +1,8 @@
 """Block masked diffusion: masking, loss and likelihood bound (LLaDA2.0, arXiv 2512.15745, 2).
 
 Forward process, linear schedule: each response token is masked with the probability t of its block.
-Loss: E_t [ (1/t) Σ_blocks Σ_i 1[i masked] · −log p(x_i | x_t of its block, clean earlier blocks) ],
-which is at least −log p(x | prompt).
+Loss: E [ Σ_blocks (1/t) Σ_i −log p(x_i | x_t of the block, clean earlier blocks) ], where t is that
+of the block and i runs over its masked tokens. The loss is at least −log p(x | prompt).
 
 Notable choices
 - All blocks are trained in one forward pass on `[x_t ; x_0]`: noisy tokens, then clean context.
@@ -30,9 +30,10 @@ def sample_mask_rates(
 ) -> Tensor:
     """Mask rates t `[rows, blocks]`, uniform on [low, high] and spread evenly over the rows.
 
-    Each t is uniform, but in a column every row takes its t from another of `rows` equal parts
-    (stratified sampling). This costs nothing, but helps little (notebook 04): the weighted loss has
-    nearly the same mean at any t, and its noise comes from *which* tokens are masked.
+    Each t is uniform. For a column, [low, high] is cut into `rows` equal parts, and each row takes
+    its t from a part of its own (stratified sampling). This costs nothing, but helps little
+    (notebook 04): the weighted loss has nearly the same mean at any t, and its noise comes from
+    *which* tokens are masked.
     """
     offset = torch.rand(1, blocks, generator=generator)  # of a column, the same in each part
     order = torch.rand(rows, blocks, generator=generator).argsort(0)  # which row takes which part
@@ -79,13 +80,13 @@ def masked_logits(
     """
     rows, device = len(batch.ids), batch.ids.device
     copies = len(view.masked) // rows  # K
-    blocks = view.masked.any(0).nonzero().flatten() // block_size  # numbers of blocks with a mask
-    if len(blocks) == 0:  # nothing is masked: empty logits of block 0 still allow backward()
-        blocks = torch.zeros(1, dtype=torch.long)
+    # Positions that some copy masks. If there is none, empty logits at 0 still allow backward().
+    places = view.masked.any(0).nonzero().flatten().tolist() or [0]
 
     # 1. Noisy blocks from the first to the last with a mask; clean blocks before the last one.
-    start, last = int(blocks[0]) * block_size, int(blocks[-1]) * block_size
-    stop = min(last + block_size, batch.ids.shape[1])
+    start = places[0] // block_size * block_size
+    last = places[-1] // block_size * block_size  # where the last one begins
+    stop = last + block_size
     noisy = torch.arange(start, stop, device=device)
     clean = torch.arange(0, last, device=device)  # the context of the last noisy block
 
@@ -96,6 +97,7 @@ def masked_logits(
     if portion.of > 1:
         mine = portion.has(torch.arange(rows, device=device))  # [B]
         ids, masked = ids[mine], masked[mine]
+        # A mask by documents is put together from tiles, but without rows it would have none.
         documents = documents[mine] if documents is not None and len(ids) else None
     positions = torch.cat([noisy.repeat(copies), clean])[None]  # [1, K·(stop − start) + last]
     mask = training_mask(noisy, clean, block_size, copies, documents)
@@ -147,8 +149,8 @@ def sample_view(
     ids = batch.ids.repeat_interleave(config.views, dim=0)  # [B·K, L]
     targets = batch.targets.repeat_interleave(config.views, dim=0)
     blocks = ids.shape[1] // block_size  # in a row
-    per_row = blocks if config.mask_rate_per == "block" else 1  # rates
-    rates = sample_mask_rates(len(ids), per_row, *config.mask_rate, generator).to(ids.device)
+    columns = blocks if config.mask_rate_per == "block" else 1
+    rates = sample_mask_rates(len(ids), columns, *config.mask_rate, generator).to(ids.device)
     view = corrupt(ids, targets, rates.expand(-1, blocks), block_size, mask_id, generator)
     return with_inverses(view, ids, targets, mask_id) if config.complementary else view
 
@@ -180,10 +182,10 @@ def block_diffusion_loss(
         noisy = replace_tokens(view.noisy, targets & ~view.masked, share, offset, generator)
         view, scored = view._replace(noisy=noisy), targets  # visible targets count, too
 
-    # 2. One forward pass: −log p of the N scored tokens, which `asked` names in its field `masked`.
-    asked = view._replace(masked=scored)
-    logits = masked_logits(backbone, batch, asked, block_size, portion)  # [N, V]
-    nats = cross_entropy(logits, batch, asked, portion)  # [N]
+    # 2. One forward pass. It predicts what a view calls masked: here all N scored tokens.
+    to_predict = view._replace(masked=scored)
+    logits = masked_logits(backbone, batch, to_predict, block_size, portion)  # [N, V]
+    nats = cross_entropy(logits, batch, to_predict, portion)  # [N]
     is_masked = view.masked[scored]  # [N], False: a visible target, perhaps replaced
     masked_nats, visible_nats = nats[is_masked], nats[~is_masked]
     metrics = {"masked_nats": float(masked_nats.detach().mean()) if is_masked.any() else 0.0}
@@ -195,7 +197,7 @@ def block_diffusion_loss(
     loss = weigh(masked_nats, view, targets) if is_masked.any() else masked_nats.sum()
 
     # 4. Further terms.
-    if config.confidence_weight:
+    if config.confidence_weight:  # `training.distributed.check_shared`: only with a WHOLE batch
         entropy = right_entropy(logits[is_masked], answers[view.masked])
         loss = loss + config.confidence_weight * entropy
         metrics["right_entropy"] = float(entropy.detach())
@@ -216,10 +218,10 @@ def nll_bound(
 ) -> Tensor:
     """An unbiased estimate of the bound on −log p(targets | prompt) of every row, in nats `[B]`.
 
-    Let n of the m targets of a block be masked. Averaged over t, all masks of n tokens together
-    have the weight ∫ (1/t) C(m,n) tⁿ (1−t)^(m−n) dt = 1/n. So n is sampled uniformly from 1..m, and
-    the block's sum is weighted by m/n: the same mean, but a smaller variance. At block size 1 it is
-    exact, the autoregressive likelihood.
+    Let n of the m targets of a block be masked; there are C(m,n) such masks. Averaged over t, the
+    weight of all of them together is ∫ (1/t) C(m,n) tⁿ (1−t)^(m−n) dt = 1/n. Here n is sampled
+    uniformly from 1..m, that is with probability 1/m, and the block's sum is weighted by m/n: the
+    same mean, but a smaller variance. At block size 1 it is exact, the autoregressive likelihood.
 
     Sample s takes its n from the s-th of `samples` equal parts of 1..m (stratified sampling): every
     n stays as likely. `ValueError` for fewer than one sample.
@@ -234,9 +236,10 @@ def nll_bound(
         # 1. The number n of masks of every block.
         place = (sample + torch.rand(available.shape, generator=generator).to(device)) / samples
         count = torch.minimum(1 + (place * available).floor().long(), available)
-        # 2. The n targets with the lowest random scores, [B, L/L_B, L_B]; others get 2.0: the last.
+        # 2. The n targets with the lowest random scores, [B, L/L_B, L_B]. Others get 2.0, so they
+        # come last. `argsort` twice gives the ranks (`commit.choose_commits` says why).
         scores = torch.rand(targets.shape, generator=generator).to(device)
-        rank = scores.masked_fill(~targets, 2.0).argsort(-1).argsort(-1)  # argsort twice: rank
+        rank = scores.masked_fill(~targets, 2.0).argsort(-1).argsort(-1)
         masked = (targets & (rank < count[..., None])).flatten(1)
         # 3. Their nats, times m/n.
         view = hide(batch.ids, masked, block_size, mask_id)

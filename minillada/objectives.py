@@ -18,10 +18,10 @@ from torch import Tensor
 
 
 class View(NamedTuple):
-    """What the model is shown: K noisy copies of each of the B rows, next to each other.
+    """What the model is shown: K noisy copies of each of the B rows, a row's behind each other.
 
     One `View` holds all B·K copies. (In `masks`, a view is one of them: `Places.view` is the number
-    of a copy.) K is `views` in the configuration.
+    of a copy.) K is `views` in the configuration, or twice as many with `complementary`.
 
     `noisy` `[B·K, L]` holds ids of which some are masked, and `masked` `[B·K, L]` says which.
     `rates` `[B·K, L/L_B]` holds the probability t with which each block was masked.
@@ -53,11 +53,8 @@ def with_inverses(view: View, ids: Tensor, targets: Tensor, mask_id: int) -> Vie
     """
     masked = targets & ~view.masked
     inverse = View(ids.masked_fill(masked, mask_id), masked, 1 - view.rates)
-    return View(
-        noisy=in_turn(view.noisy, inverse.noisy),  # [2·B·K, L]
-        masked=in_turn(view.masked, inverse.masked),
-        rates=in_turn(view.rates, inverse.rates),  # [2·B·K, L/L_B]
-    )
+    # Each of the three fields in turn: `[2·B·K, L]`, rates `[2·B·K, L/L_B]`.
+    return View(*[in_turn(first, second) for first, second in zip(view, inverse)])
 
 
 def in_turn(first: Tensor, second: Tensor) -> Tensor:
@@ -71,7 +68,7 @@ def counts(flags: Tensor, view: View) -> Tensor:
 
 
 def at_masked(values: Tensor, view: View) -> Tensor:
-    """The value of its block for each of the N masked tokens, `[N]`.
+    """For each of the N masked tokens the value of the block, or of the row, that it is in: `[N]`.
 
     `values` holds one value a block, `[B·K, L/L_B]`, or one a row, `[B·K, 1]`.
     """
@@ -97,13 +94,12 @@ def weigh_bound(nats: Tensor, view: View, targets: Tensor) -> Tensor:
 
 
 def weigh_count(nats: Tensor, view: View, targets: Tensor) -> Tensor:
-    """Numerator: nats · (m + 1) / n, n of the m targets of a block being masked. Denominator: the
-    number of targets.
+    """Numerator: nats · (m + 1) / n, summed over masked tokens. Denominator: the number of targets.
 
-    Suppose that t was uniform on [0, 1] and that we see only the mask. Given that n of m tokens are
-    masked, t has the distribution Beta(n + 1, m − n + 1), and the mean of 1/t is (m + 1) / n. So
-    the loss has the mean of `weigh_bound`, and its variance is never larger. With another
-    interval of t, such as the default [0.05, 1], both hold only approximately.
+    A token's block has m targets, and n of them are masked. Suppose that t was uniform on [0, 1]
+    and that we see only the mask. Then t has the distribution Beta(n + 1, m − n + 1), and the mean
+    of 1/t is (m + 1) / n. So the loss has the mean of `weigh_bound`, and its variance is never
+    larger. With another interval of t, such as the default [0.05, 1], both hold only approximately.
     """
     # A block without a mask gives a division by 0, but no masked token reads its value.
     weights = (counts(targets, view) + 1) / counts(view.masked, view)  # [B·K, L/L_B]
@@ -125,9 +121,9 @@ def weigh_reweighted(nats: Tensor, view: View, targets: Tensor) -> Tensor:
     their nats, so a token has the weight β_j / n_j. The paper's formula does not say whether L_j is
     a mean or a sum.
     """
-    number = view.masked.sum(1, keepdim=True)  # n_j, [B·K, 1]
-    beta = number**-0.5  # infinite for a row without masks, which is left out below
-    return (nats * at_masked(beta / number, view)).sum() / beta[number > 0].sum()
+    n = view.masked.sum(1, keepdim=True)  # [B·K, 1]
+    beta = n**-0.5  # infinite for a row without masks, which is left out below
+    return (nats * at_masked(beta / n, view)).sum() / beta[n > 0].sum()
 
 
 OBJECTIVES: dict[str, Callable[[Tensor, View, Tensor], Tensor]] = {
