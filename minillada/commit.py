@@ -1,9 +1,9 @@
 """Which tokens a decoding step picks, and which of them it commits (LLaDA2.0, arXiv 2512.15745).
 
 Notable choices
-- Picking and committing are two decisions. `choose_tokens` picks a token for every position. Then
-  `choose_commits` says which of them are committed: written, and never masked again. A masked
-  position that is not committed stays masked, and its token is forgotten.
+- Picking and committing are two decisions. `choose_tokens` picks a token for every position that
+  may change. Then `choose_commits` says which of them are committed: written, and never masked
+  again. A masked position that is not committed stays masked, and its token is forgotten.
 - Logits are costly, so only the N positions that a step may change have them: `[N, V]`, row after
   row. `where` (bool `[B, n]`) is True there. What is found is spread out to `[B, n]` again.
 - The confidence of a position is the probability of its token. The threshold always looks at it.
@@ -68,7 +68,8 @@ class Tokens:
 
 def quota(block_size: int, steps: int, step: int) -> int:
     """How many positions step `step` commits at least."""
-    # 16 positions in 6 steps: 3, 3, 3, 3, 2, 2. The first steps take the remainder.
+    # 16 positions in 6 steps: 3, 3, 3, 3, 2, 2. The first steps take the remainder. A whole block
+    # is shared out, so an answer that has only a part of its block cannot take one token a step.
     extra = 1 if step < block_size % steps else 0
     return block_size // steps + extra
 
@@ -88,11 +89,11 @@ def choose_commits(
     """
     if score is None:
         score = confidence
-    # 1. who is more confident than the threshold; at threshold 1 nobody is
-    score = score.masked_fill(~eligible, -math.inf)
+    # 1. which positions are more confident than the threshold; at threshold 1 none is
     confident = (confidence > threshold) & eligible
-    # 2. The place of each position in the order by score, 0 for the best. The first `argsort` says
-    # which position has which place; the second turns this around. Others come last (−inf).
+    # 2. The rank of each position by score, 0 for the best. `argsort` lists the positions from best
+    # to worst, and `argsort` of this list gives each position its place in it. Others are last.
+    score = score.masked_fill(~eligible, -math.inf)
     rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     # 3. the official rule; `eligible` again, because fewer than `count` may be left
     enough = confident.sum(1, keepdim=True) >= count  # [B, 1]
@@ -119,8 +120,9 @@ def commit_score(
 ) -> Tensor:
     """The score `[B, n]` of positions; the quota takes the highest first.
 
-    Logits `[N, V]` and `confidence` `[B, n]` belong to the tokens chosen. The first four strategies
-    are those of SPRINT, the fast decoding of LLaDA2.0-Uni (arXiv 2604.20796).
+    `logits` `[N, V]` are those at `where`, `confidence` `[B, n]` is that of the tokens picked. All
+    strategies but `left_to_right` are those of SPRINT, the fast decoding of LLaDA2.0-Uni (arXiv
+    2604.20796).
     """
     # The official name says what stays masked: the positions of low confidence.
     if strategy == "low_confidence":
@@ -153,7 +155,8 @@ def filter_logits(logits: Tensor, top_k: int | None, top_p: float | None) -> Ten
         ordered, order = logits.sort(dim=-1, descending=True)
         # A token is dropped if the tokens better than it already hold `top_p`. Nothing is better
         # than the best token, so this one always stays.
-        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+        p = ordered.softmax(-1)
+        before = p.cumsum(-1) - p
         drop = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= top_p)
         logits = logits.masked_fill(drop, -math.inf)
     return logits
