@@ -24,11 +24,11 @@ from .vocab import Vocabulary
 from .vq import Tokenizer, check_image_codes
 
 Images = Tensor | numpy.ndarray | list  # a batch, or a list of images
-# Words that models learned after the pieces were made. `knows_a_word` finds no long piece in them.
+# Words that models learned later than the vocabulary, which splits them into short pieces.
 LATER_WORDS = {
-    *("change", "flip", "instead", "paint", "picture", "push", "reflect", "repeat", "replace"),
-    *("say", "slide", "write"),
-}
+    "change", "flip", "instead", "paint", "picture", "push", "reflect", "repeat", "replace", "say",
+    "slide", "write",
+}  # fmt: skip
 LUMA = (0.299, 0.587, 0.114)  # how bright red, green and blue look (ITU-R BT.601)
 
 # --- the model ---------------------------------------------------------------------------------
@@ -208,6 +208,7 @@ def read_mask(mask: Tensor | numpy.ndarray, rows: int, tokenizer: Tokenizer) -> 
             f"a mask of {rows} images is [{pixels[0]}, {pixels[1]}] pixels or [{grid[0]}, "
             f"{grid[1]}] codes, or has one of these for each image; got {list(mask.shape)}"
         )
+    # A mask of codes has this size already, and stays as it is.
     hidden = F.adaptive_max_pool2d(mask.view(-1, *size).float(), grid).bool()  # [1 or rows, h, w]
     return hidden.expand(rows, -1, -1)
 

@@ -55,7 +55,7 @@ def resolve(name: Name) -> Path:
     need_data()
     known = ", ".join(sorted(file.stem for file in WEIGHTS_DIR.glob("*.safetensors"))) or "none"
     problem = f"no weights called {str(name)!r}"
-    # A folder is named in full: it may be another one than the user meant. A Path is no name.
+    # For a folder or a Path the whole path is shown: it may be another one than the user meant.
     if isinstance(name, Path) or Path(name).is_dir():
         problem = f"no weights at {Path(name).absolute() / 'weights.safetensors'}"
     hint = "a run's folder or a .safetensors file works too"
@@ -180,7 +180,8 @@ def save_model(path: Path, module: nn.Module, info: dict) -> None:
     for name, tensor in module.state_dict().items():
         tensors[name] = tensor.half() if tensor.is_floating_point() else tensor
     check_finite(tensors, path)  # after rounding: float16 ends at 65,504
-    write_info(path, info | {"sha256": save_tensors(path, tensors)})
+    sha256 = save_tensors(path, tensors)
+    write_info(path, info | {"sha256": sha256})
 
 
 def build(cls: Stored[M], config: Any) -> M:
@@ -192,11 +193,11 @@ def build(cls: Stored[M], config: Any) -> M:
 
 
 class NoNumbers(TorchFunctionMode):
-    """Tensors on `meta` are not filled: to compute there loads torch's compiler, for a second."""
+    """On `meta` two calls return their input: to compute them loads torch's compiler, a second."""
 
     def __torch_function__(self, call, types, args=(), kwargs=None):  # whatever torch calls
         if call in (nn.init.normal_, nn.functional.normalize):
-            return args[0] if args else kwargs["tensor"]
+            return args[0] if args else kwargs["tensor"]  # torch names the tensor of `normal_`
         return call(*args, **kwargs or {})
 
 
@@ -205,7 +206,7 @@ def check_sizes(cls: Stored[M], config: Any, tensors: Tensors, path: Path) -> No
     made = []  # for each parameter so far: as how many tensors a file holds it
 
     # A wrong configuration may ask for 100,000 experts, and to build them takes minutes, even on
-    # `meta`. So torch calls `count` for each new parameter, and stops at more than the file has.
+    # `meta`. So torch calls `count` for each new parameter: it raises at more than the file has.
     def count(module: nn.Module, name: str, parameter: Any) -> None:
         made.append(len(parameter) if isinstance(module, Experts) else 1)  # a stack is many
         if sum(made) > len(tensors):

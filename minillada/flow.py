@@ -48,7 +48,7 @@ def jumps(velocity: Velocity, noise: Tensor, times: Tensor, fresh: Callable[[], 
     """
     x = noise
     for now, then in pairwise(times):
-        picture = x + (1 - now) * velocity(x, now)
+        picture = x + (1 - now) * velocity(x, now)  # exactly what our network says
         x = then * picture + (1 - then) * fresh()
     return x
 
@@ -60,7 +60,7 @@ def consistency_target(
 
     The teacher leads from x to the time `then` in `substeps` Euler steps, and the student speaks
     there. At `then = 1` the path has ended, and its point is the picture. So a student that says
-    the same along the whole path says its end. No gradient flows here.
+    the same at every point of a path says the picture at its end. No gradient flows here.
     """
     column = (-1, 1, 1, 1)
     point, t, step = x, now, (then - now) / substeps

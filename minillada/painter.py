@@ -6,9 +6,9 @@ pixels instead of a transformer of 6B weights on latents.
 Notable choices
 - The network says the picture, x̂_1, and not the velocity. A velocity also holds the noise; a small
   network that says it leaves noise in the picture (notebook 11).
-- The decoder's picture of the codes is a sketch that the painter starts from: it is one more input,
-  and the network says what has to be added to it. The official painter has no such sketch. Ours
-  paints the sketch before any training; the same training from nothing takes far longer.
+- The decoder's picture of the codes, the sketch, is one more input, and the network says what has
+  to be added to it. The official painter has no such sketch. Ours paints the sketch before any
+  training; the same training from nothing takes far longer.
 - Codes do not change while a picture is painted, so they are read once (`read`). Every block of the
   U-Net adds what was read to its own pixels.
 - A turbo painter has the same network, distilled to say where the path ends (`flow.jumps`).
@@ -40,11 +40,11 @@ class Block(nn.Module):
         self.last = nn.Conv2d(width, width, 3, padding=1)
         self.codes = nn.Conv2d(condition_width, width, 1)
         self.time = nn.Linear(condition_width, 2 * width)
-        # Adding nothing at first makes deep networks easy to train.
+        # At first a block adds only a constant, the bias: so deep networks are easy to train.
         nn.init.zeros_(self.last.weight)
 
     def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
-        """x `[B, W, h, w]`, time `[B, D]`, condition `[B, D, grid, grid]`."""
+        """x `[B, width, h, w]`, time `[B, D]`, condition `[B, D, grid, grid]`."""
         y = self.first(F.silu(self.norms[0](x)))
         # Each code is added to all pixels that it stands for.
         y = y + F.interpolate(self.codes(condition), x.shape[-2:])
@@ -71,7 +71,7 @@ class Painter(nn.Module):
         self.time = nn.Sequential(
             nn.Linear(16, condition), nn.SiLU(), nn.Linear(condition, condition), nn.SiLU()
         )
-        # 2 x 2 pixels are one place of the outer level; the inner level has half its side.
+        # 2 x 2 pixels, of x and of the sketch, are one place; the inner level has half its side.
         self.enter = nn.Conv2d(8 * config.channels, width, 3, padding=1)
         self.down = nn.ModuleList(Block(width, condition) for _ in range(config.blocks))
         self.shrink = nn.Conv2d(width, inner, 4, stride=2, padding=1)
@@ -84,7 +84,7 @@ class Painter(nn.Module):
             nn.init.zeros_(parameter)
 
     def read(self, codes: Tensor) -> Tensor:
-        """What codes `[B, grid, grid]` say, `[B, D, grid, grid]`; K stands for no code."""
+        """What codes `[B, grid, grid]` say, `[B, D, grid, grid]`; `codebook_size` is no code."""
         return self.reader(rearrange(self.embedding(codes), "b h w d -> b d h w"))
 
     def picture(self, x: Tensor, t: Tensor, sketch: Tensor, condition: Tensor) -> Tensor:
@@ -96,10 +96,10 @@ class Painter(nn.Module):
         # layers tell two times apart more easily by 16 numbers than by one.
         angles = t[:, None] * (math.pi / 2 * torch.arange(1, 9, device=t.device))  # [B, 8]
         time = self.time(torch.cat([angles.cos(), angles.sin()], dim=1))
-        outer = self.enter(F.pixel_unshuffle(torch.cat([x, sketch], 1), 2))  # [B, W, H/2, W/2]
+        outer = self.enter(F.pixel_unshuffle(torch.cat([x, sketch], 1), 2))  # [B, width, H/2, W/2]
         for block in self.down:
             outer = block(outer, time, condition)
-        inner = self.shrink(outer)  # [B, 2W, H/4, W/4]
+        inner = self.shrink(outer)  # [B, 2 · width, H/4, W/4]
         for block in self.middle:
             inner = block(inner, time, condition)
         outer = outer + self.grow(inner)

@@ -21,7 +21,7 @@ from .flow import Says, euler, jumps, shifted
 from .painter import Painter
 from .vq import check_image_codes, full_precision
 
-BATCH_SIZE = 250  # rows at once, so that memory does not grow with their number
+BATCH_SIZE = 250  # rows at once, here and in `writer`, so that memory does not grow with them
 
 
 @torch.no_grad()
@@ -51,9 +51,9 @@ def paint(
     painted = [sketch[:0].to(device)]  # empty: no codes give no pictures, and no error
     for first in range(0, len(codes), BATCH_SIZE):
         rows = slice(first, first + BATCH_SIZE)
-        start = 2 * sketch[rows].to(device) - 1  # the network's pixels are in [-1, 1]
-        says = painter.saying(codes[rows].to(device), start, guidance)
-        end = follow(painter.config, says, start, generators[rows], steps)
+        scaled = 2 * sketch[rows].to(device) - 1  # the network's pixels are in [-1, 1]
+        says = painter.saying(codes[rows].to(device), scaled, guidance)
+        end = follow(painter.config, says, scaled, generators[rows], steps)
         painted.append((end.clamp(-1, 1) + 1) / 2)
     return torch.cat(painted)
 
