@@ -5,8 +5,8 @@ Notable choices
   once, and no forward pass copies weights to stack them.
 - A state dict names every expert by itself, as the official checkpoint does: `3.up_proj.weight`.
   These matrices are views of the stacks.
-- Products are in the type of the weights. Their weighted sum is in float32, or in float64 if they
-  are, and then cast back, as in the official code.
+- Products are in the type of the matrices, or in that of autocast. The weighted sum is in float32,
+  or for float64 in float64, and then cast back, as in the official code.
 - `combine_dense` is the formula: every expert computes every token, with weight 0 where it was not
   chosen. `combine_grouped` computes only what was chosen; the result is the same up to rounding.
   `combine_at_once` replaces its loop over experts by grouped matrix products of a GPU.
@@ -36,7 +36,7 @@ class Expert(NamedTuple):
         return F.linear(inner, self.down_proj)
 
 
-class Stock(Protocol):
+class AnyExperts(Protocol):
     """What `combine` needs: `Experts`, or experts that are not in memory (`official/mapped.py`)."""
 
     def __len__(self) -> int: ...
@@ -52,7 +52,7 @@ class Experts(nn.Module):
         self.gate_proj = nn.Parameter(torch.empty(count, inner, hidden))
         self.up_proj = nn.Parameter(torch.empty(count, inner, hidden))
         self.down_proj = nn.Parameter(torch.empty(count, hidden, inner))
-        self.start()
+        self.initialise()
 
     def __len__(self) -> int:
         return len(self.gate_proj)
@@ -64,10 +64,10 @@ class Experts(nn.Module):
         return [Expert(*matrices) for matrices in zip(*stacks)]
 
     @torch.no_grad()
-    def start(self, std: float | None = None) -> None:
+    def initialise(self, std: float | None = None) -> None:
         """Random matrices: normally distributed, or without `std` those of a new `nn.Linear`."""
         if self.gate_proj.is_meta:
-            return  # no memory, no numbers
+            return  # a meta tensor has no values to set
         # Expert by expert: a seed gives the numbers that separate modules would get.
         for expert in self.apart():
             for matrix in expert:
@@ -76,24 +76,27 @@ class Experts(nn.Module):
                 else:
                     nn.init.normal_(matrix, std=std)
 
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        """Called by `state_dict`: one entry for each matrix of each expert."""
+    def by_name(self, prefix: str) -> dict[str, Tensor]:
+        """Every matrix of every expert by its name in a state dict; the values are views."""
+        found = {}
         for number, expert in enumerate(self.apart()):
             for name, matrix in expert._asdict().items():
-                key = f"{prefix}{number}.{name}.weight"
-                destination[key] = matrix if keep_vars else matrix.detach()
+                found[f"{prefix}{number}.{name}.weight"] = matrix
+        return found
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        """Called by `state_dict`."""
+        for key, matrix in self.by_name(prefix).items():
+            destination[key] = matrix if keep_vars else matrix.detach()
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *others: Any) -> None:
         """Called by `load_state_dict`: faults are appended to the last three lists."""
-        _, strict, missing, unexpected, errors = others
-        known = {}
-        for number, expert in enumerate(self.apart()):
-            for name, matrix in expert._asdict().items():
-                known[f"{prefix}{number}.{name}.weight"] = matrix
+        _local_metadata, strict, missing, unexpected, errors = others
+        known = self.by_name(prefix)
         missing += [key for key in known if key not in state_dict]
         if strict:
-            ours = (key for key in state_dict if key.startswith(prefix))
-            unexpected += [key for key in ours if key not in known]
+            under_prefix = (key for key in state_dict if key.startswith(prefix))
+            unexpected += [key for key in under_prefix if key not in known]
         for key in known.keys() & state_dict.keys():
             found, matrix = state_dict[key], known[key]
             if found.shape != matrix.shape:
@@ -109,26 +112,26 @@ class Experts(nn.Module):
 # The three ways to combine take experts, tokens x [T, H], and `chosen` and `weights` [T, k].
 
 
-def combine_dense(experts: Stock, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+def combine_dense(experts: AnyExperts, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
     """Σ_e w_e · expert_e(x) `[T, H]` as it is written, over all experts."""
-    all_weights = torch.zeros(len(x), len(experts), device=x.device).scatter(1, chosen, weights)
-    out = torch.zeros_like(x, dtype=torch.float)
+    all_weights = weights.new_zeros(len(x), len(experts)).scatter(1, chosen, weights)  # [T, E]
+    out = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float))
     for number, expert in enumerate(experts.apart()):
         out = out + all_weights[:, number, None] * expert(x)
     return out.to(x.dtype)
 
 
-def sort_by_expert(chosen: Tensor, experts: int) -> tuple[Tensor, Tensor]:
+def sort_by_expert(chosen: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The T · k choices in the order of their experts `[T·k]`, and how many each expert has `[E]`.
 
-    Choice i is one of token i // k.
+    Choices are numbered token by token, k of token 0 first: choice i is one of token i // k.
     """
     flat = chosen.flatten()
     order = flat.argsort(stable=True)  # equal experts stay in the order of their tokens
-    return order, torch.bincount(flat, minlength=experts)
+    return order, torch.bincount(flat, minlength=count)
 
 
-def combine_grouped(experts: Stock, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+def combine_grouped(experts: AnyExperts, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
     """The same sum over the chosen experts alone: each takes its slice of the sorted choices."""
     order, counts = sort_by_expert(chosen, len(experts))
     tokens, sorted_weights = order // chosen.shape[1], weights.flatten()[order, None]
@@ -165,7 +168,7 @@ def combine_at_once(experts: Experts, x: Tensor, chosen: Tensor, weights: Tensor
     return (weights[..., None] * outputs).sum(1).to(x.dtype)
 
 
-def combine(experts: Stock, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+def combine(experts: AnyExperts, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
     """The fastest way that works here.
 
     Grouped products need bfloat16, a GPU of compute capability 8, and widths in multiples of 8.

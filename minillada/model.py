@@ -186,7 +186,7 @@ class Backbone(nn.Module):
         self.activation_checkpointing = False
         for module in self.modules():  # norms keep their weights of 1; routers have drawn theirs
             if isinstance(module, Experts):
-                module.start(config.initializer_range)
+                module.initialise(config.initializer_range)
             elif isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=config.initializer_range)
 

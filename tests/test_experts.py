@@ -132,6 +132,17 @@ def test_a_model_of_float64_runs():
     torch.testing.assert_close(exact.float(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [9, 0])
+def test_weights_of_float64_are_summed_in_float64(rows):
+    stacks = experts.Experts(8, hidden=16, inner=12).double()
+    x = torch.randn(rows, 16, dtype=torch.double, generator=generator())
+    chosen = torch.rand(rows, 8, generator=generator()).topk(2).indices
+    weights = torch.rand(rows, 2, dtype=torch.double, generator=generator())
+    dense = experts.combine_dense(stacks, x, chosen, weights)
+    assert dense.dtype == torch.double
+    torch.testing.assert_close(dense, experts.combine_grouped(stacks, x, chosen, weights))
+
+
 def test_experts_on_meta_need_no_memory():
     with torch.device("meta"):
         backbone = Backbone(tiny_config(**SPARSE | dict(num_experts=4096)))
