@@ -4,8 +4,8 @@ It has the place of the diffusion decoder of LLaDA2.0-Uni (arXiv 2604.20796): a 
 pixels instead of a transformer of 6B weights on latents.
 
 Notable choices
-- The network says the picture, x̂_1, and not the velocity. A velocity also holds the noise; a small
-  network that says it leaves noise in the picture (notebook 11).
+- The network says the picture, x̂_1, and not the velocity. A velocity also holds the noise,
+  pixel by pixel, and a network that says it has to repeat all of it.
 - The decoder's picture of the codes, the sketch, is one more input, and the network says what has
   to be added to it. The official painter has no such sketch. Ours paints the sketch before any
   training; the same training from nothing takes far longer.

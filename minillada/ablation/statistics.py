@@ -1,8 +1,8 @@
 """From the numbers of all runs to what may be said: means, intervals, paired differences.
 
 Notable choices
-- Over seeds: Student's interval of the mean (`measure/intervals.py`). It says how much another
-  training would differ. Within a seed: the interval of the samples of one run.
+- Over seeds: Student's interval (`measure/intervals.py`) for the mean of many trainings; a single
+  new training scatters more. Within a seed: the interval of the samples of one run.
 - Differences are paired: the two runs of a pair have the same seed and differ in one setting. They
   are averaged over the other settings first, so that each seed gives one difference.
 - p-values are those of the paired t-test, corrected by Holm's rule for all comparisons together.

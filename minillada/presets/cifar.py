@@ -66,8 +66,8 @@ BACKBONE = ModelConfig(
     num_attention_heads=8,
     num_key_value_heads=4,
     intermediate_size=768,
-    # An exact edit copies from a place 80 tokens before. At the released base of 600,000 only 3 of
-    # 8 pairs of a head turn enough to tell such places apart (notebook 18).
+    # An exact edit copies from a place 65 to 79 tokens before. At the released base of 600,000 only
+    # 3 of 8 pairs of a head turn enough to tell such places apart (notebook 18).
     rope_theta=100.0,
     partial_rotary_factor=1.0,
     block_size=96,
