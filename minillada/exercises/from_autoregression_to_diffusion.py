@@ -69,7 +69,7 @@ def check_merge_best(chance: Chance) -> Cases:
     yield Case((weights, bits, 3), best.mean(0), mistakes)
 
 
-@exercise("correct: a mean of checkpoints is a learning rate that falls")
+@exercise("correct: late updates count less, as with a learning rate that falls")
 def check_shares(chance: Chance) -> Cases:
     """`function(steps, saved: list) -> [steps]`: how much of each update is left in the mean.
 
