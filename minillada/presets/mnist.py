@@ -1,6 +1,6 @@
 """Presets that learn to draw and to describe digits, and the models around them.
 
-The widths were chosen so that the live notebook run (`mnist-cpu`) takes about a minute on two
+The widths were chosen so that the live notebook run (`mnist-cpu`) takes about two minutes on two
 laptop cores, and each round of the shipped one (`mnist`) about an hour.
 """
 

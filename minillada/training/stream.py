@@ -34,7 +34,7 @@ AT_ONCE = 1000  # images whose codes are computed together
 def shift(images: Tensor, generator: torch.Generator, most: int = 2) -> Tensor:
     """Each image `[B, C, H, W]` moved by up to `most` px in both directions.
 
-    Captions stay true, which rotation or scaling would not grant.
+    Captions hardly ever change; after a rotation or another scale they often would.
     """
     size = images.shape[-1]
     # What enters at the edge mirrors what is there: black for digits, more of the same for photos.
