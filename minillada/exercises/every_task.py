@@ -132,9 +132,9 @@ def check_right_parts(chance: Chance) -> Cases:
 def check_step_errors(chance: Chance) -> Cases:
     """`function(right [N], parts [N]) -> list`: the chance of a mistake in each step.
 
-    Thought i has `parts[i]` parts, the first `right[i]` of them are right. Entry k: of the thoughts
-    that have a part k and are right before it, the share that is wrong there. As many entries as
-    the longest thought has parts.
+    Thought i should have `parts[i]` parts, as the right one has, and its first `right[i]` are
+    right. Entry k: of the thoughts that should have a part k and are right before it, the share
+    that is wrong there. As many entries as the longest right thought has parts.
     """
     generator = chance.generator(10)
     for count, longest in ((40, 4), (200, 6)):
