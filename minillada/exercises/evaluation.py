@@ -81,8 +81,8 @@ def newcombe(a: tuple[float, float, float], b: tuple[float, float, float]) -> li
 def check_difference(chance: Chance) -> Cases:
     """`function(successes_a, successes_b, n) -> (low, high)`: 95 % interval of p_b − p_a.
 
-    Newcombe: with Wilson's interval (l, u) of each fraction, the interval reaches from the
-    difference down by √((p_b − l_b)² + (u_a − p_a)²) and up by √((u_b − p_b)² + (p_a − l_a)²).
+    Newcombe: with the observed share p̂ and Wilson's interval (l, u) of each, it reaches from
+    p̂_b − p̂_a down by √((p̂_b − l_b)² + (u_a − p̂_a)²) and up by √((u_b − p̂_b)² + (p̂_a − l_a)²).
     """
     size = chance.whole(100, 900)
     random = size - 40, size - chance.whole(5, 30), size
