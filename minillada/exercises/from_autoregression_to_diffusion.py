@@ -49,7 +49,7 @@ def check_noisy_masks(chance: Chance) -> Cases:
     yield Case((embedded, ids, mask_id, noise, 0.1), embedded + scaled * masked, mistakes)
 
 
-@exercise("correct: chosen by validation, averaged without weights")
+@exercise("correct: chosen by validation, and each counts the same")
 def check_merge_best(chance: Chance) -> Cases:
     """`function(weights [N, P], bits [N], k) -> [P]`: mean of the k rows with fewest bits."""
     generator = chance.generator(16)
