@@ -96,21 +96,24 @@ def evaluate_drawing(
 def evaluate_variety(
     uni: Uni, judge: Judge, test: Images, n: int, seed: int, data: DataSet = MNIST, **sampling
 ) -> dict:
-    """Fréchet distances to the whole test set.
+    """Fréchet distances to the test images that were not chosen.
 
-    One is that of drawings from `n` test captions. Another is that of `n` reconstructions: the
-    floor, because no drawing of the decoder can hold more detail than the tokenizer keeps.
+    One is that of drawings from the captions of `n` chosen images, at most half of all. Another is
+    that of their reconstructions: the floor, because no drawing of the decoder can hold more detail
+    than the tokenizer keeps. Compared with their own originals, too, these would come out too near.
     """
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(test.labels), generator=generator)[:n]
+    order = torch.randperm(len(test.labels), generator=generator)
+    n = min(n, len(order) // 2)
+    chosen, others = order[:n], order[n:]
     images = test.floats(chosen)
     classes = data.classes(images, test.labels[chosen])
     texts = [data.grammar.caption(*row) for row in classes.tolist()]
     drawn = uni.draw_traced(texts, seed=seed + 1, **sampling)
     # Distances to the same set are comparable only at the same number of samples.
-    everything = judge.features(test.floats())
-    distance = frechet_distance(judge.features(drawn.images), everything)
-    floor = frechet_distance(judge.features(uni.decode(uni.encode(images))), everything)
+    reference = judge.features(test.floats(others))
+    distance = frechet_distance(judge.features(drawn.images), reference)
+    floor = frechet_distance(judge.features(uni.decode(uni.encode(images))), reference)
     ratio = distance / floor
     report = {
         "frechet_distance": distance, "frechet_floor": floor, "frechet_ratio": ratio, "frechet_n": n
@@ -119,7 +122,7 @@ def evaluate_variety(
     name = f"{uni.info.get('tokenizer', '').removesuffix('-tokenizer')}-painter-turbo"
     if checkpoint.shipped(name):
         painted = uni.paint(drawn.codes, "turbo", seed=seed + 1, sketch=drawn.images)
-        distance = frechet_distance(judge.features(painted), everything)
+        distance = frechet_distance(judge.features(painted), reference)
         report |= {"frechet_painted": distance, "frechet_ratio_painted": distance / floor}
     return report
 

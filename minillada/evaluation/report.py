@@ -52,7 +52,7 @@ MODEL_BARS = {
     "draw_thickness_accuracy": Bar("thickness as asked", 0.9),
     "draw_slant_accuracy": Bar("slant as asked", 0.9),
     "frechet_ratio": Bar(
-        "Fréchet distance of drawings to the test set, over that of reconstructions",
+        "Fréchet distance of drawings to other test images, over that of reconstructions",
         most=3,
         unit="",
     ),
@@ -74,7 +74,7 @@ PHOTO_BARS = {
     "draw_brightness_accuracy": Bar("brightness as asked", 0.96),
     "draw_colour_accuracy": Bar("colour as asked", 0.92),
     "frechet_ratio": Bar(
-        "Fréchet distance of drawings to the test set, over that of reconstructions",
+        "Fréchet distance of drawings to other test images, over that of reconstructions",
         most=2,
         unit="",
     ),

@@ -138,7 +138,7 @@ def test_tokenizer_scores_by_hand():
     assert report["tokens_per_image"] == 16
 
 
-def test_variety_compares_drawings_and_reconstructions_with_the_test_set():
+def test_variety_compares_drawings_and_reconstructions_with_other_test_images():
     test = Images(
         # dark on the whole, as digits are
         torch.randint(180, (80, 1, 8, 8), generator=generator(), dtype=torch.uint8),
@@ -153,12 +153,14 @@ def test_variety_compares_drawings_and_reconstructions_with_the_test_set():
         decode=lambda x: x,
         info={},  # no tokenizer, so no painter of it
     )
-    report = evaluate.evaluate_variety(uni, judge, test, 40, 3)
-    chosen = torch.randperm(80, generator=generator(3))[:40]
+    report = evaluate.evaluate_variety(uni, judge, test, 60, 3)
+    order = torch.randperm(80, generator=generator(3))
+    chosen, others = order[:40], order[40:]  # at most half: the others are compared with
+    assert report["frechet_n"] == 40
     assert seen[0] == captions.describe_pixels(test.floats(chosen), test.labels[chosen])
-    everything = judge.features(test.floats())
-    distance = frechet_distance(judge.features(drawn), everything)
-    floor = frechet_distance(judge.features(test.floats(chosen)), everything)
+    reference = judge.features(test.floats(others))
+    distance = frechet_distance(judge.features(drawn), reference)
+    floor = frechet_distance(judge.features(test.floats(chosen)), reference)
     assert report["frechet_distance"] == pytest.approx(distance)
     assert report["frechet_floor"] == pytest.approx(floor)
     assert report["frechet_ratio"] == pytest.approx(distance / floor)
