@@ -84,7 +84,7 @@ def check_holm(chance: Chance) -> Cases:
         yield Case((given,), right, named)
 
 
-@exercise("correct: from [0, 1] every number of masks counts alike; clipping counts few masks less")
+@exercise("correct: from [0, 1] all numbers of masks count alike; high rates count few masks less")
 def check_counted(chance: Chance) -> Cases:
     """`function(m, rates [T]) -> [m]`: how much blocks with 1, 2, …, m masks count.
 
