@@ -85,7 +85,7 @@ class Uni(Filler):
 
     def answer(self, images: Images, questions: str | list[str], **sampling) -> list[str]:
         """Answers to questions, or to one question for all; a row is an image or a tuple."""
-        asking.check_learned(self.info)
+        asking.check_learned(self.info, "answer questions")
         groups = self.shown(images)  # the grids of codes that each question is about
         texts = asking.read_each(questions, len(groups), self.vocab)
         prompts = []
@@ -109,7 +109,7 @@ class Uni(Filler):
         **sampling,
     ) -> Traced:
         """`edit` of images that are codes already; returns the new codes and all steps, too."""
-        asking.check_learned(self.info)
+        asking.check_learned(self.info, "edit")
         if "guidance" in sampling:
             raise ValueError("an edit has two scales; give guidance_text or guidance_image")
         texts = asking.read_each(instructions, len(shown), self.vocab)
@@ -171,7 +171,7 @@ class Uni(Filler):
 
     def stories(self, task: str, prompts: list[str]) -> list[Story]:
         """A story, still empty, for each prompt."""
-        asking.check_learned(self.info)
+        asking.check_learned(self.info, "write before it draws")
         return [Story(self.vocab, task, text) for text in asking.read_texts(prompts, self.vocab)]
 
     def told(self, story: Story) -> list[str | Tensor]:

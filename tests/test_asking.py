@@ -12,6 +12,7 @@ from PIL import Image
 
 import minillada
 from minillada.asking import (
+    TEACHING,
     check_learned,
     knows_a_word,
     read_codes,
@@ -24,7 +25,7 @@ from minillada.datasets.colour import luma
 from minillada.datasets.pool import mnist_pool
 from minillada.layout import DESCRIBE_QUESTION
 from minillada.tasks.base import Source
-from minillada.tasks.table import TASKS, TRAINED
+from minillada.tasks.table import TASKS, TRAINED, trained
 from minillada.vocab import load_vocabulary
 
 VOCAB, TOKENIZER = load_vocabulary(16), tiny_tokenizer()
@@ -204,23 +205,47 @@ def test_codes_that_cannot_be_read(codes, sentence):
 # --- what a model has learned --------------------------------------------------------------------
 
 
+def kinds_of(training: dict, **info) -> set[str]:
+    """What a model with this training is not refused."""
+    kinds = set()
+    for kind in TEACHING:
+        try:
+            check_learned({"training": training} | info, kind)
+        except ValueError as error:
+            assert f"has not learned to {kind}; load 'mnist-uni'" in str(error)
+        else:
+            kinds.add(kind)
+    return kinds
+
+
 @pytest.mark.parametrize(
-    ("training", "refused"),
+    ("training", "kinds"),
     [
-        ({"steps": 9}, True),
-        ({"mixture": []}, True),
-        ({"mixture": [["draw", 1.0], ["describe", 1.0]]}, True),
-        ({"data": {"mixture": [["draw", 1.0]]}}, True),
-        ({"mixture": [["draw", 1.0], ["digit", 1.0]]}, False),
-        ({"data": {"mixture": [["edit_turn", 1.0]]}}, False),
+        ({"steps": 9}, set()),
+        ({"mixture": []}, set()),
+        ({"mixture": [["draw", 1.0], ["describe", 1.0]]}, set()),
+        ({"data": {"mixture": [["draw", 1.0]]}}, set()),
+        ({"mixture": [["draw", 1.0], ["digit", 1.0]]}, {"answer questions"}),
+        ({"data": {"mixture": [["edit_turn", 1.0]]}}, {"edit"}),
+        ({"mixture": [["sum_thinking", 1.0], ["label", 1.0]]}, {*TEACHING} - {"edit"}),
+        ({"mixture": [["a task of mine", 1.0]]}, {*TEACHING}),
     ],
 )
-def test_a_model_of_captions_alone_is_refused(training, refused):
-    before = {"training": {"mixture": [["parity", 1.0]]}}
-    check_learned({})  # nothing is said about it
-    check_learned({"training": training, "start": before})  # an earlier stage counts as well
-    if refused:
-        with pytest.raises(ValueError, match="to draw and to describe, nothing else"):
-            check_learned({"training": training})
-    else:
-        check_learned({"training": training})
+def test_a_model_is_refused_what_it_never_learned(training, kinds):
+    always = {"draw and describe"}
+    assert kinds_of(training) - always == kinds - always
+    before = {"training": {"mixture": [["parity", 1.0]]}}  # an earlier stage counts as well
+    assert kinds_of(training, start=before) - always == (kinds | {"answer questions"}) - always
+    for kind in TEACHING:
+        check_learned({}, kind)  # nothing is said about it
+
+
+def test_what_a_task_teaches_is_how_it_is_asked(pool):
+    """A digit's tasks; those of photos are told from them by their names."""
+    prompts = {"edit": {"edit"}, "write before it draws": {"think", "interleave"}}
+    for name in TRAINED:
+        example = TASKS[name].make(Source(pool, Random(0)))
+        [kind] = [kind for kind, names in TEACHING.items() if name in names]
+        assert example.system in prompts.get(kind, {"draw", "describe"})
+    for name in trained("cifar10"):
+        assert sum(name in names for names in TEACHING.values()) == 1

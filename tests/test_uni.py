@@ -431,14 +431,16 @@ def test_the_shipped_model_draws_and_describes():
 
 
 @pytest.mark.skipif(not checkpoint.shipped("mnist"), reason="the shipped weights are not there")
-def test_the_shipped_model_of_captions_refuses_other_tasks():
+def test_shipped_models_refuse_what_they_never_learned():
     shipped, image = minillada.load("mnist"), real_images(1).floats()
-    for task in (shipped.answer, shipped.edit):
-        with pytest.raises(ValueError, match="to draw and to describe, nothing else"):
+    for task, named in ((shipped.answer, "answer questions"), (shipped.edit, "edit")):
+        with pytest.raises(ValueError, match=f"not learned to {named}; load 'mnist-uni'"):
             task(image, "what digit is this?")
-    for task in (shipped.think_and_draw, shipped.interleave_all):
-        with pytest.raises(ValueError, match="to draw and to describe, nothing else"):
-            task(["count from one"])
+    for name in ("mnist", "cifar"):  # `cifar` answers and edits
+        model = minillada.load(name)
+        for task in (model.think_and_draw, model.interleave_all):
+            with pytest.raises(ValueError, match="not learned to write before it draws"):
+                task(["count from one"])
 
 
 def test_a_model_draws_with_the_settings_that_its_json_names(monkeypatch):
