@@ -248,7 +248,11 @@ def inpaint(
     pictures: PictureFiles,
     hide: Annotated[str, option(f"What to fill in: {', '.join(HOLES)}.")] = HOLES[1],
     mask: Annotated[
-        Path | None, option("A picture in place of --hide: white where to fill in.")
+        Path | None,
+        option(
+            "A picture in place of --hide: white where to fill in. As large as the photo, or for "
+            "digits 32 x 32."
+        ),
     ] = None,
     caption: Annotated[
         str | None, option("What the whole picture shows; default: the model decides.")
@@ -261,12 +265,14 @@ def inpaint(
 ) -> None:
     """Fill in a part of each picture. The upper row shows what is left, the lower row the result.
 
-    Pictures, and the mask, are brought to 32 x 32 pixels first.
+    Pictures are brought to 32 x 32 pixels first. So is the mask of a photo. A digit is also moved
+    and scaled, so its mask is drawn over the digit as it is read (`describe --show-steps`).
     """
     check_range("the number of pictures", len(pictures), 1, MOST_PICTURES)
     check_texts([hide, caption or ""])
     images = torch.stack(read_files(pictures, model))
-    hidden = hole(hide, *images.shape[2:]) if mask is None else read_mask(mask)
+    channels, *size = images.shape[1:]
+    hidden = hole(hide, *size) if mask is None else read_mask(mask, channels)
     uni = load_finished(model, device)
     with picture_file(out) as file:
         filled = uni.inpaint(images, hidden, caption, guidance=guidance, seed=seed)

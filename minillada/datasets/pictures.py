@@ -30,6 +30,7 @@ MEGAPIXELS = 50
 WORK = 256  # pixels of the longer side while the ink is looked for
 NO_DIGIT = "{path} shows no digit; write one with dark ink on light paper"
 BOX, MNIST_SIZE, SIZE = 20, 28, 32
+MNIST_SIZES = (MNIST_SIZE, MNIST_SIZE), (SIZE, SIZE)
 BLACK = 0.1  # a border as dark as this is that of an MNIST image
 # Paper differs from a smooth surface by at most so much of what ink differs from it. Scanned digits
 # reach 0.06, and four of five photos are above 0.08 (docs/log.md).
@@ -56,20 +57,42 @@ def read_photo(picture: Image.Image, path: str | Path) -> Tensor:
     colours = torch.stack([to_tensor(channel) for channel in rgb.split()])  # [3, H, W]
     if torch.equal(colours[0], colours[1]) and torch.equal(colours[1], colours[2]):
         warnings.warn(f"{path} is grey; this model reads colour, so it may be unsure", stacklevel=3)
-    height, width = colours.shape[-2:]
+    return middle(colours)
+
+
+def middle(channels: Tensor) -> Tensor:
+    """The largest square in the middle of `[C, H, W]`, brought to `[C, 32, 32]`."""
+    height, width = channels.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = colours[:, top : top + side, left : left + side]
+    square = channels[:, top : top + side, left : left + side]
     if side == SIZE:
         return square.clone()  # every pixel of a CIFAR-10 image is kept
     mode = "area" if side > SIZE else "bilinear"
     return F.interpolate(square[None], (SIZE, SIZE), mode=mode)[0]
 
 
-def read_mask(path: str | Path) -> Tensor:
-    """A picture file as a mask, bool `[32, 32]`: True where it is white. Errors as in `read`."""
-    grey = to_grey(open_picture(Path(path)))
-    return F.interpolate(grey[None, None], (SIZE, SIZE), mode="area")[0, 0] > 0.5
+def read_mask(path: str | Path, channels: int = 1) -> Tensor:
+    """A picture file as a mask, bool `[32, 32]`: True where it is white. Errors as in `read`.
+
+    For photos it may have any size and is cut as they are. A digit is moved and scaled by its ink,
+    so its mask is one of the digit as it is read: 28 x 28 or 32 x 32 pixels, else `ValueError`.
+    """
+    grey = to_grey(open_picture(Path(path)))  # [H, W]
+    if channels == 3:
+        return middle(grey[None])[0] > 0.5
+    if tuple(grey.shape) not in MNIST_SIZES:
+        height, width = grey.shape
+        raise ValueError(
+            f"{path} has {width} x {height} pixels; draw the mask of a digit in {SIZE} x {SIZE}, "
+            "over the digit as it is read (`minillada describe --show-steps` shows it)"
+        )
+    return pad(grey) > 0.5
+
+
+def pad(grey: Tensor) -> Tensor:
+    """The border around 28 x 28 px that makes them `[32, 32]`."""
+    return F.pad(grey, ((SIZE - grey.shape[0]) // 2,) * 4)
 
 
 def colourfulness(picture: Image.Image) -> float:
@@ -129,8 +152,7 @@ def digit_steps(picture: Image.Image, path: str | Path) -> dict[str, Tensor]:
             raise ValueError(NO_DIGIT.format(path=path))
         done |= {"paper": paper(shrink(grey)), "ink": ink, "in its box": fit_into_box(ink)}
         grey = centre(done["in its box"])
-    margin = (SIZE - grey.shape[0]) // 2
-    done["what is read"] = F.pad(grey, (margin,) * 4)
+    done["what is read"] = pad(grey)
     return {name: image[None] for name, image in done.items()}
 
 
@@ -214,7 +236,7 @@ def white_of(largest: float) -> float:
 
 def looks_like_mnist(grey: Tensor) -> bool:
     """Whether the picture has the size of an MNIST image, and its black border."""
-    if tuple(grey.shape) not in ((MNIST_SIZE, MNIST_SIZE), (SIZE, SIZE)):
+    if tuple(grey.shape) not in MNIST_SIZES:
         return False
     return bool((border(grey) <= BLACK).float().mean() >= 0.9 and grey.max() > BLACK)
 

@@ -309,9 +309,9 @@ def test_inpainting(call, run, picture, tmp_path):
     filled = uni.inpaint(images, hidden, "a seven", guidance=3.0, seed=2)
     both = torch.cat([images.masked_fill(hidden, 0.5), filled])
     assert saved(tmp_path / "outputs" / "inpaint.png") == expected(both, 2)
-    # The same hole, drawn: white on black, in another size.
-    mask = Image.new("L", (64, 64))
-    mask.paste(255, (0, 0, 32, 64))
+    # The same hole, drawn: white on black.
+    mask = Image.new("L", (32, 32))
+    mask.paste(255, (0, 0, 16, 32))
     mask.save(tmp_path / "mask.png")
     call("inpaint", names[0], "--mask", "mask.png", "--out", "other.png", "--model", run)
     both = torch.cat([images[:1].masked_fill(hidden, 0.5), uni.inpaint(images[:1], hidden)])

@@ -304,6 +304,36 @@ def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
         pictures.read(tmp_path / "pipe")
 
 
+# --- masks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(96, 64), (40, 200), (33, 33), (32, 32), (20, 24), (28, 28)])
+def test_the_mask_of_a_photo_is_cut_as_the_photo(tmp_path, size):
+    """So a mask that is the photo in black and white hides what is white in the photo."""
+    page = Image.new("L", size)
+    page.paste(255, (size[0] // 3, size[1] // 4, size[0] // 2, size[1]))
+    page.save(tmp_path / "mask.png")
+    with pytest.warns(UserWarning, match="is grey"):
+        photo = pictures.read(tmp_path / "mask.png", channels=3)
+    assert torch.equal(pictures.read_mask(tmp_path / "mask.png", 3), photo[0] > 0.5)
+
+
+@pytest.mark.parametrize("size", [28, 32])
+def test_the_mask_of_a_digit_covers_the_pixels_that_are_white(tmp_path, size):
+    page = Image.new("L", (size, size))
+    page.paste(255, (3, 5, 20, 21))
+    page.save(tmp_path / "mask.png")
+    read = pictures.read(tmp_path / "mask.png")[0]  # it looks like MNIST, so it is not moved
+    assert torch.equal(pictures.read_mask(tmp_path / "mask.png"), read > 0.5)
+
+
+def test_a_mask_that_is_no_mask_of_a_digit_as_it_is_read_is_refused(tmp_path):
+    for size in ((300, 300), (64, 64), (32, 28)):
+        Image.new("L", size).save(tmp_path / "mask.png")
+        with pytest.raises(ValueError, match=rf"has {size[0]} x {size[1]} pixels; draw the mask"):
+            pictures.read_mask(tmp_path / "mask.png")
+
+
 # --- photos --------------------------------------------------------------------------------------
 
 
