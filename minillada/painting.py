@@ -82,13 +82,18 @@ def load_painter(
 ) -> tuple[Painter, dict]:
     """The painter called `name` for a model whose JSON is `info`, and the painter's own JSON.
 
-    `flow` and `turbo` stand for the shipped painters of the model's tokenizer. `ValueError` for a
-    painter of other codes.
+    `flow` and `turbo` stand for the shipped painters of the model's tokenizer. `ValueError` if it
+    has none, and for a painter of other codes.
     """
     tokenizer = info["tokenizer"]
     stem = tokenizer.removesuffix("-tokenizer")
     shipped = {"flow": f"{stem}-painter", "turbo": f"{stem}-painter-turbo"}
     full = shipped.get(str(name), name)
+    if str(name) in shipped and not checkpoint.shipped(full):
+        raise ValueError(
+            f"there is no shipped painter for the codes of {tokenizer}; take painter='conv', or "
+            "train a painter for it"
+        )
     painter, about = checkpoint.load_model(full, Painter, device)
     if about.get("tokenizer_sha256") != info["tokenizer_sha256"]:
         raise ValueError(

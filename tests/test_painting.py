@@ -34,3 +34,22 @@ def test_a_painter_that_does_not_fit_is_refused_in_one_sentence(uni):
     other = {"tokenizer": "mnist-uni-tokenizer", "tokenizer_sha256": "0" * 64}
     with pytest.raises(ValueError, match="paints the codes of mnist-tokenizer"):
         load_painter("mnist-painter", other)
+
+
+def test_a_painter_that_cannot_be_used_is_refused_before_the_work(uni, monkeypatch):
+    monkeypatch.setattr(uni, "draw_traced", lambda *_, **__: pytest.fail("something was drawn"))
+    for wrong, sentence in (
+        (dict(painter="turbo", painter_steps=0), "at least 1 step, got 0"),
+        (dict(painter_steps=3), "the convolutional decoder has no steps"),
+        (dict(painter="nosuch"), "no weights called 'nosuch'"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+            uni.draw(["a two"], **wrong)
+
+
+@pytest.mark.parametrize("tokenizer", ["mnist-uni-tokenizer", "/somewhere/run/tokenizer"])
+def test_a_tokenizer_without_a_shipped_painter_is_told_so(tokenizer):
+    info = {"tokenizer": tokenizer, "tokenizer_sha256": "0" * 64}
+    for name in ("flow", "turbo"):
+        with pytest.raises(ValueError, match=f"no shipped painter for the codes of {tokenizer};"):
+            load_painter(name, info)

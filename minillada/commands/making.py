@@ -131,7 +131,6 @@ def draw(
     wishes |= {"painter": painter, "painter_steps": painter_steps}
     uni = load_finished(model, device)
     with picture_file(out) as file:
-        uni.draw([], **wishes)  # a painter or steps that are wrong are refused before the work
         save_images(uni.draw(asked, seed=seed, **wishes), count, file)
     print(f"saved {out}")
 
