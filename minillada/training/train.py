@@ -260,7 +260,9 @@ def start_from(
     checkpoint.load_tensors(module, tensors, checkpoint.resolve(start))
     # The history is nested: the start may itself have started from another run.
     history = {key: info[key] for key in ("command", "training", "start", "merged") if key in info}
-    return {"start": history, "start_sha256": info["sha256"]}
+    # With the same ids a model goes on drawing and editing with its own settings (`Writer.own`).
+    own = {key: info[key] for key in ("drawing", "editing") if key in info and not different}
+    return {"start": history, "start_sha256": info["sha256"], **own}
 
 
 def make_loss(module: Any, preset: Preset, materials: Materials) -> Loss:

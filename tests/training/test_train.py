@@ -429,6 +429,20 @@ def test_a_run_can_start_from_other_weights(preset, tmp_path):
         train.train(preset, Run(tmp_path / "first", overwrite=True), start=start)
 
 
+@pytest.mark.parametrize("text", ["mnist-text", "mnist-uni-text"])
+def test_a_run_draws_and_edits_with_the_settings_of_its_start(preset, tmp_path, text):
+    """Unless its ids are others: then nobody knows what is best."""
+    train.train(preset, tmp_path / "first")
+    path = tmp_path / "first" / "weights.safetensors"
+    own = {"drawing": {"steps": 3, "guidance": 4.0}, "editing": {"steps": 5}}
+    checkpoint.write_info(path, checkpoint.read_info(path) | own)
+    other = changed(preset, text=text, vocab_size=load_vocabulary(16, text).size)
+    train.train(other, tmp_path / "second", start=str(tmp_path / "first"))
+    info = minillada.load(tmp_path / "second").info
+    kept = {key: info[key] for key in own if key in info}
+    assert kept == (own if text == preset.text else {})
+
+
 def train_tokenizer(folder, seed=0, **changes):
     """A tokenizer in a folder, as if it had been trained there; returns the folder."""
     module = tiny_tokenizer(seed, **changes)
