@@ -90,7 +90,7 @@ class Filler(Writer):
             streams = [generators[i] for i in places]
             part = given[places].flatten(1)
             filled[places], record = self.fill_images(theirs, config, streams, given=part)
-            records.append(record)
+            records.append(record._replace(rows=[places[i] for i in record.rows]))
         return Traced(self.decode(filled), filled, records[0])
 
     def infill(self, texts: str | list[str], images: Images, **sampling) -> list[str]:

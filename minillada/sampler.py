@@ -35,6 +35,14 @@ class Generation(NamedTuple):
 
     ids: Tensor
     steps: list[Step]
+    start: int = 0  # position of the first of these ids; `Step.start` counts alike
+    rows: Sequence[int] = ()  # which rows of a call these are, where it was cut into batches
+
+    def place(self, row: int) -> int:
+        """Where a row of the call stands in `ids`; `ValueError` for one of another batch."""
+        if row not in self.rows:
+            raise ValueError(f"row {row} is not in the batch whose steps are kept; trace it alone")
+        return self.rows.index(row)
 
     @property
     def forwards(self) -> int:
@@ -135,7 +143,7 @@ def generate(
         # 3. Rows that are at their end need no further block.
         if loop.rows.done.all():
             break
-    return Generation(loop.rows.answers(), history)
+    return Generation(loop.rows.answers(), history, moved.shape[1], range(len(prompt)))
 
 
 @dataclass

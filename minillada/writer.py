@@ -115,7 +115,7 @@ class Writer(nn.Module):
             theirs = [generators[i] for i in batch]
             part = answer if isinstance(answer, int) else answer[batch].to(self.device)
             made = generate(self.backbone, prompt, part, config, tokens, branches, theirs, way)
-            record = record or made
+            record = record or made._replace(rows=batch)
             for i, ids in zip(batch, made.ids.tolist()):
                 written[i] = ids
         # Without any row there is no batch, and an empty record.

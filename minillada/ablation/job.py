@@ -117,7 +117,7 @@ class Decoder(Uni):
                 codes[i] = one
             self.images += len(batch)
             self.image_passes += record.forwards * len(batch)
-            records.append(record)
+            records.append(record._replace(rows=batch))
         if not records:
             return super().fill_images(rows, config, generators, cache, given)
         return torch.stack(codes), records[0]

@@ -274,8 +274,10 @@ def heatmap(
 
 
 def confidence_map(steps: list[Step], row: int = 0) -> Figure:
-    """How sure the model was of every masked position at every step of one row; rings are the
-    positions that were committed, grey are those that were not asked."""
+    """How sure the model was of every masked position at every step of one row of the `steps`;
+    rings are the positions that were committed, grey are those that were not asked."""
+    if not steps:
+        raise ValueError("there is no step to be shown: nothing was hidden")
     first = steps[0].start
     shape = (len(steps), steps[-1].start + steps[-1].ids.shape[1] - first)
     confidence, committed = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)

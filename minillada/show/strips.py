@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..sampler import Step
 from ..uni import Traced, Uni
-from ..vocab import BOI, SPECIAL_TOKENS, UNCONDITION, Vocabulary
+from ..vocab import SPECIAL_TOKENS, UNCONDITION, Vocabulary
 from .charts import heatmap, label
 from .grids import show_image
 from .page import RED, SMALL, panels
@@ -18,18 +18,26 @@ KIND_COLOURS = {"text": "#dbe9f6", "special": "#f6e3c5", "image": "#d5ecd4", "ma
 
 
 def film_frames(uni: Uni, traced: Traced, row: int = 0) -> Tensor:
-    """What is known of drawing `row` after each step, `[steps, C, H, W]`; the rest is grey."""
+    """What is known of drawing `row` after each step, `[steps, C, H, W]`; the rest is grey.
+
+    `ValueError` if there was no step, or none that was kept (`Traced.generation`).
+    """
     grid = uni.tokenizer.grid
     patch = uni.tokenizer.image_shape[1] // grid
-    steps = traced.generation.steps
-    first, block = steps[0].start, steps[0].ids.shape[1]
-    begin = prompt_end(steps, uni.vocab) - first  # of the image's codes in `canvas`
-    length = max(step.start for step in steps) + block - first
-    canvas = torch.full((length,), uni.vocab.mask_id)  # all blocks, as known so far
+    record = traced.generation
+    place = record.place(row)
+    if not record.steps:
+        raise ValueError("there is no step to be shown: no code was hidden")
+    # 1. At the beginning all that a step will commit is masked; what was given is known.
+    ids = record.ids[place].cpu().clone()  # [h * w]
+    for step in record.steps:
+        here, inside = overlap(step, record.start, len(ids))
+        ids[here][step.committed[place].cpu()[inside]] = uni.vocab.mask_id
+    # 2. a frame after each step
     frames = []
-    for step in steps:
-        canvas[step.start - first : step.start - first + block] = step.ids[row].cpu()
-        ids = canvas[begin : begin + grid * grid]
+    for step in record.steps:
+        here, inside = overlap(step, record.start, len(ids))
+        ids[here] = step.ids[place].cpu()[inside]
         known = ids >= uni.vocab.image_token_offset
         codes = torch.where(known, ids - uni.vocab.image_token_offset, 0).view(1, grid, grid)
         seen = known.view(1, 1, grid, grid)
@@ -38,10 +46,15 @@ def film_frames(uni: Uni, traced: Traced, row: int = 0) -> Tensor:
     return torch.cat(frames)
 
 
-def prompt_end(steps: list[Step], vocab: Vocabulary) -> int:
-    """Absolute position of the first generated token of a drawing: the one after `<boi>`."""
-    boi = (steps[0].ids[0] == vocab.markup(BOI)[0]).nonzero()
-    return steps[0].start + (int(boi[-1]) + 1 if len(boi) else 0)
+def overlap(step: Step, start: int, length: int) -> tuple[slice, slice]:
+    """The part of an answer that stands in the block of a step: its place in each of the two.
+
+    The first block may begin with the end of the prompt, and the last may be longer than the
+    answer, which begins at position `start`.
+    """
+    first = step.start - start  # negative in the prompt
+    begin, end = max(first, 0), min(first + step.ids.shape[1], length)
+    return slice(begin, end), slice(begin - first, end - first)
 
 
 def filmstrip(uni: Uni, traced: Traced, row: int = 0) -> Figure:

@@ -1,10 +1,11 @@
 """Films are grey where nothing is known; strips name, place and frame tokens."""
 
+import pytest
 import torch
 from helpers import tiny_uni
 from matplotlib.colors import to_hex
 
-from minillada.show import page, strips
+from minillada.show import charts, page, strips
 from minillada.vocab import BOI, UNCONDITION
 
 
@@ -12,7 +13,7 @@ def test_film_frames_are_grey_exactly_where_codes_are_masked():
     uni = tiny_uni(block_size=4)
     traced = uni.draw_traced(["a thin two"], steps=2)
     steps, patch = traced.generation.steps, uni.tokenizer.config.patch_size
-    begin = strips.prompt_end(steps, uni.vocab)
+    begin = traced.generation.start
     frames = strips.film_frames(uni, traced)
     assert len(frames) == len(steps)
 
@@ -28,6 +29,50 @@ def test_film_frames_are_grey_exactly_where_codes_are_masked():
             assert bool(grey.all()) != bool(known[place])
     assert not torch.equal(frames[0], frames[-1])
     assert torch.equal(frames[-1], traced.images[0])
+
+
+def test_a_film_is_that_of_its_row():
+    """Rows of one length run together, and the steps of the first such rows alone are kept."""
+    uni = tiny_uni()
+    traced = uni.draw_traced(["a two", "a thin two", "a six", "a thick six"], steps=3)
+    for row in (0, 2):
+        torch.testing.assert_close(strips.film_frames(uni, traced, row)[-1], traced.images[row])
+    for row in (1, 3, 4):
+        with pytest.raises(ValueError, match=f"row {row} is not in the batch .*; trace it alone"):
+            strips.film_frames(uni, traced, row)
+    with pytest.raises(ValueError, match="row 0 is not in"):
+        strips.filmstrip(uni, uni.draw_traced([]))
+
+
+@pytest.mark.parametrize("block_size", [1, 4, 8, 16, 32])
+@pytest.mark.parametrize("part", [slice(0, 2), slice(2, 4), slice(1, 2)])
+def test_a_film_of_inpainting_shows_what_was_given_from_the_beginning(block_size, part):
+    uni = tiny_uni()
+    codes = torch.arange(32).view(2, 4, 4) % 16
+    mask = torch.zeros(2, 4, 4, dtype=torch.bool)
+    mask[0] = True  # the first image is drawn whole, in a batch of its own
+    mask[1, part] = True
+    both = uni.inpaint_traced(codes, mask, "a two", block_size=block_size)
+    torch.testing.assert_close(strips.film_frames(uni, both)[-1], both.images[0])
+    alone = uni.inpaint_traced(codes[1:], mask[1:], "a two", block_size=block_size)
+    frames = strips.film_frames(uni, alone)
+    torch.testing.assert_close(frames[-1], alone.images[0])
+    rows = torch.ones(32, dtype=torch.bool)  # of pixels
+    rows[8 * part.start : 8 * part.stop] = False
+    assert not (frames[0, :, rows] == 0.5).all(2).any()
+    assert len(frames) == 1 or (frames[0, :, ~rows] == 0.5).any()
+
+
+def test_a_film_without_a_step_is_refused():
+    uni = tiny_uni()
+    nothing = torch.zeros(4, 4, dtype=torch.bool)
+    traced = uni.inpaint_traced(torch.zeros(1, 4, 4, dtype=torch.long), nothing)
+    for figure in (
+        lambda: strips.filmstrip(uni, traced),
+        lambda: charts.confidence_map(traced.generation.steps),
+    ):
+        with pytest.raises(ValueError, match="no step to be shown"):
+            figure()
 
 
 def test_kinds_and_names_of_tokens():
