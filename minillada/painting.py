@@ -19,6 +19,7 @@ from .commit import row_generators
 from .config import PainterConfig
 from .flow import Says, euler, jumps, shifted
 from .painter import Painter
+from .settings import as_python
 from .vq import check_image_codes, full_precision
 
 BATCH_SIZE = 250  # rows at once, here and in `writer`, so that memory does not grow with them
@@ -40,8 +41,8 @@ def paint(
     `steps` evaluations of the network; without it those of its configuration. `ValueError` for less
     than 1, and for codes that are not of this painter's tokenizer.
     """
-    steps = painter.config.painting_steps if steps is None else steps
-    if not isinstance(steps, int):
+    steps = painter.config.painting_steps if steps is None else as_python(steps)
+    if isinstance(steps, bool) or not isinstance(steps, int):
         raise ValueError(f"painting needs a whole number of steps, got {steps!r}")
     if steps < 1:
         raise ValueError(f"painting needs at least 1 step, got {steps}")

@@ -21,11 +21,18 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     def __init__(self, **values: Any) -> None:
+        values = {name: as_python(value) for name, value in values.items()}
         try:
             super().__init__(**values)
         except ValidationError as error:
             # `from None` hides pydantic's report of many lines.
             raise ValueError(sentence(error)) from None
+
+
+def as_python(value: Any) -> Any:
+    """A number of NumPy or torch as one of Python; anything else as it is."""
+    # They alone have dimensions, and a number has none.
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 # type of pydantic's error -> (our words, key of the limit in the error's `ctx`)

@@ -1,5 +1,6 @@
 """A model draws with the painter of its tokenizer, and with no other."""
 
+import numpy
 import pytest
 import torch
 
@@ -26,9 +27,11 @@ def test_a_painter_that_does_not_fit_is_refused_in_one_sentence(uni):
         uni.paint(codes, "conv", steps=4)
     with pytest.raises(ValueError, match="at least 1 step, got 0"):
         uni.paint(codes, "flow", steps=0)
-    for steps in (1.5, "4"):
+    for steps in (1.5, "4", True):
         with pytest.raises(ValueError, match=f"needs a whole number of steps, got {steps!r}"):
             uni.paint(codes, "flow", steps=steps)
+    two = uni.paint(codes, "flow", steps=numpy.int64(2))
+    assert torch.equal(two, uni.paint(codes, "flow", steps=2))
     with pytest.raises(FileNotFoundError, match="no weights called 'nobody'"):
         uni.paint(codes, "nobody")
     other = {"tokenizer": "mnist-uni-tokenizer", "tokenizer_sha256": "0" * 64}

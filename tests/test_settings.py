@@ -2,7 +2,9 @@
 
 import json
 
+import numpy
 import pytest
+import torch
 from pydantic import Field
 
 from minillada.config import (
@@ -32,6 +34,16 @@ class Outer(Config):
 
 
 # --- checking ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [numpy.int64(4), numpy.uint8(4), torch.tensor(4)])
+def test_numbers_of_numpy_and_torch_are_numbers(number):
+    made = changed(SamplingConfig(), steps=number, temperature=numpy.float32(0.5))
+    assert made == changed(SamplingConfig(), steps=4, temperature=0.5)
+    assert json.dumps(to_dict(made)) and type(made.steps) is int
+    for wrong in (numpy.float32(4), torch.tensor(True), torch.tensor([4]), numpy.array([4, 4])):
+        with pytest.raises(ValueError, match="steps must be a valid integer, got"):
+            changed(SamplingConfig(), steps=wrong)
 
 
 @pytest.mark.parametrize(
