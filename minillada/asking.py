@@ -1,8 +1,8 @@
 """What users ask of a model, checked and brought into one form: texts, images and codes.
 
 Notable choices
-- Texts are lower-cased and trimmed, because our models have read lower-case texts only. The
-  vocabulary says so (`small_letters`); the official model reads every text as it is.
+- Texts are lower-cased, with single spaces, because our models have read no others. The vocabulary
+  says so (`small_letters`); the official model reads every text as it is.
 - A text without any known word is used as it is, with a warning.
 - "Reading" means here: a value in memory is checked and converted. Picture files are read by
   `datasets.pictures.read`.
@@ -11,6 +11,7 @@ Notable choices
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
 
@@ -86,15 +87,13 @@ def read_texts(texts: list[str], vocab: Vocabulary) -> list[str]:
         if any("\ud800" <= letter <= "\udfff" for letter in text):
             raise ValueError(f"a text holds half a character: {text!r}; type it again")
         if vocab.small_letters:
-            text = text.strip().lower()
+            text = " ".join(text.lower().split())
             # The official question is the one text with a capital that our models have learned.
             text = DESCRIBE_QUESTION if text == DESCRIBE_QUESTION.lower() else text
         read.append(text)
     strange = [text for text in read if vocab.small_letters and not knows_a_word(vocab, text)]
     if strange:
-        message = f"this model knows no word of {strange[0]!r}: its answer will be meaningless"
-        # The warning names a line near the user's call instead of this one.
-        warnings.warn(message, stacklevel=3)
+        warn(f"this model knows no word of {strange[0]!r}: its answer will be meaningless")
     return read
 
 
@@ -108,6 +107,17 @@ def read_each(texts: str | list[str], rows: int, vocab: Vocabulary) -> list[str]
             f"{len(read)} texts for {rows} images; give one for each, or a single string for all"
         )
     return read
+
+
+def warn(message: str) -> None:
+    """A warning that names the user's line: the first on the way here that is not of this package.
+
+    How many lines lie between depends on the task, so they are counted.
+    """
+    level, frame = 1, inspect.currentframe()
+    while frame and frame.f_globals["__name__"].startswith(f"{__package__}."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
 
 
 def knows_a_word(vocab: Vocabulary, text: str) -> bool:
@@ -156,11 +166,9 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
     if images.ndim != 4 or {images.shape[1], channels} != {1, 3}:
         return images
     if channels == 3:
-        warnings.warn(
-            "this model reads colour: red, green and blue of a grey image are alike", stacklevel=4
-        )
+        warn("this model reads colour: red, green and blue of a grey image are alike")
         return images.expand(-1, 3, -1, -1)
-    warnings.warn("this model reads grey images: the colour of yours is left out", stacklevel=4)
+    warn("this model reads grey images: the colour of yours is left out")
     red, green, blue = images.split(1, dim=1)
     # The weights add up to 1. Written like this, white stays exactly 1.
     return blue + LUMA[0] * (red - blue) + LUMA[1] * (green - blue)

@@ -7,7 +7,7 @@ from random import Random
 import numpy
 import pytest
 import torch
-from helpers import mnist_test_images, real_images, tiny_tokenizer
+from helpers import mnist_test_images, real_images, tiny_tokenizer, tiny_uni
 from PIL import Image
 
 import minillada
@@ -38,7 +38,8 @@ def test_texts_are_lower_cased_and_trimmed_but_never_replaced():
     assert read_texts([" A THICK seven\n"], VOCAB) == ["a thick seven"]
     assert read_texts(["the thicc sevn"], VOCAB) == ["the thicc sevn"]
     assert read_texts([], VOCAB) == []
-    assert read_texts(["describe THE image. "], VOCAB) == [DESCRIBE_QUESTION]
+    assert read_texts(["describe THE  image. "], VOCAB) == [DESCRIBE_QUESTION]
+    assert read_texts(["a  thick\tseven\n standing"], VOCAB) == ["a thick seven standing"]
 
 
 def test_a_single_text_serves_all_rows():
@@ -55,6 +56,22 @@ def test_one_warning_a_call_where_no_word_is_known():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read_texts(["a seven, please", DESCRIBE_QUESTION], VOCAB)
+
+
+def test_a_warning_names_the_line_of_the_user():
+    """Whether a task asks for itself or through others."""
+    uni, coloured = tiny_uni(), torch.rand(1, 3, 32, 32)
+    for ask in (
+        lambda: uni.draw(["xyzzy"], steps=1),
+        lambda: uni.draw_traced(["xyzzy"], steps=1),
+        lambda: uni.describe(PIXELS, question="xyzzy"),
+        lambda: uni.edit(PIXELS, "xyzzy", steps=1),
+        lambda: uni.describe(coloured),
+        lambda: uni.answer(list(coloured), "which digit is this?"),
+    ):
+        with pytest.warns(UserWarning, match="knows no word|the colour of yours") as seen:
+            ask()
+        assert {warning.filename for warning in seen} == {__file__}
 
 
 def test_words_are_letters_and_at_least_three():
