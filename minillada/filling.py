@@ -25,6 +25,7 @@ from .batching import padded_length
 from .commit import Tokens, row_generators
 from .config import SamplingConfig
 from .guidance import open_branches, padding_of
+from .painting import BATCH_SIZE
 from .settings import changed
 from .vocab import Vocabulary
 from .writer import DESCRIBE, DRAW, Prompts, Traced, Writer
@@ -122,8 +123,12 @@ class Filler(Writer):
         rows = [(prompt,) for prompt in prompts]
         filled, _ = self.write(rows, given, config, self.tokens(allowed))
         # 3. of the sentences about one image, the likeliest
-        prompt = torch.tensor(prompts, device=self.device)
-        scores = log_likelihood(self, prompt, torch.tensor(filled, device=self.device), config)
+        scores: list[float] = []
+        for first in range(0, len(filled), BATCH_SIZE):
+            part = slice(first, first + BATCH_SIZE)
+            prompt = torch.tensor(prompts[part], device=self.device)
+            answer = torch.tensor(filled[part], device=self.device)
+            scores += log_likelihood(self, prompt, answer, config).tolist()
         best: dict[int, int] = {}  # image -> the row of its best sentence
         for row, owner in enumerate(owners):
             if owner not in best or scores[row] > scores[best[owner]]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minillada
-from minillada import layout
+from minillada import filling, layout
 from minillada.commit import row_generators
 from minillada.config import SamplingConfig
 from minillada.filling import LONGEST, between_blanks, candidates, log_likelihood
@@ -306,6 +306,20 @@ def test_the_likeliest_length_wins():
     best = filled[scores.index(max(scores))]
     text = uni.vocab.decode(i for i in best if i != uni.vocab.eos_id)
     assert uni.infill("a thick ___ leaning right", image) == [text]
+
+
+def test_memory_does_not_grow_with_the_sentences_that_are_compared(monkeypatch):
+    images, sizes = real_images(3).floats(), []
+    text = "a ___ seven leaning ___"  # 16 sentences an image
+    whole = uni.infill(text, images)
+
+    def scored(model, prompt, *rest):
+        sizes.append(len(prompt))
+        return log_likelihood(model, prompt, *rest)
+
+    monkeypatch.setattr(filling, "BATCH_SIZE", 20)
+    monkeypatch.setattr(filling, "log_likelihood", scored)
+    assert uni.infill(text, images) == whole and sizes == [20, 20, 8]
 
 
 def test_probabilities_of_all_answers_sum_to_one():
