@@ -36,13 +36,13 @@ LONG = changed(TrainingConfig(data=BOTH_WAYS), steps=6000, batch_size=64, learni
 # make as many predictions as one round of `mnist`.
 AUTOREGRESSIVE = changed(LONG, steps=3150, mask_rate=(1.0, 1.0))
 # Warm-up, stable, decay of the block size, from an autoregressive model. No sequence is longer than
-# 512 tokens, so that entry is one block of length L. Half the steps of a round of `mnist` are
-# enough, since it does not start from nothing.
+# 512 tokens, so that entry is one block of length L. It takes half the steps of a round of `mnist`,
+# since it does not start from nothing.
 SCHEDULE = ((0.0, 4), (0.1, 8), (0.2, 16), (0.3, 512), (0.6, 24), (0.7, 16))
 CONVERSION = changed(LONG, steps=3000, block_schedule=SCHEDULE)
 # A minute on two cores is enough to learn one of the two tasks well. Nearly empty blocks decide
-# which digit it becomes. A run this short leaves out the nearly full ones, whose 1/t weights are
-# mostly noise.
+# which digit it becomes. A run this short leaves out the nearly full ones: with their large 1/t
+# weights, the loss of a few masked tokens is noisy.
 LIVE = changed(
     LONG,
     steps=360,

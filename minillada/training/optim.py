@@ -2,9 +2,9 @@
 
 Notable choices
 - AdamW decays matrices only. Norms, biases and scales have no reason to shrink.
-- Muon (arXiv 2502.16982) makes the singular values of an update alike. As its authors advise, it
-  gets the matrices of the layers; embedding and head are tables of rows and stay with AdamW. Its
-  steps are scaled to the size of AdamW's, so that one learning rate fits both.
+- Muon (arXiv 2502.16982) makes the singular values of an update more alike. As its authors advise,
+  it gets the matrices of the layers; embedding and head are tables of rows and stay with AdamW.
+  Its steps are scaled to the size of AdamW's, so that one learning rate fits both.
 - The experts of a layer are stacked into one parameter. Muon treats each of them by itself.
 """
 
