@@ -145,7 +145,8 @@ def read_image(image: Tensor | numpy.ndarray) -> Tensor:
     """Pixels of any float type, or bytes (0 to 255), as float32."""
     # 1. NumPy's unsigned and signed integers and floats become tensors: kinds u, i and f
     if isinstance(image, numpy.ndarray) and image.dtype.kind in "uif":
-        image = torch.from_numpy(numpy.ascontiguousarray(image))
+        dtype = "float32" if image.dtype.kind == "f" else None  # torch knows some floats only
+        image = torch.from_numpy(numpy.ascontiguousarray(image, dtype))
     # 2. bytes count from 0 to 255; other integers are refused, since their range is unknown
     if isinstance(image, Tensor) and image.dtype == torch.uint8:
         return image.float() / 255

@@ -92,13 +92,13 @@ def needed_branches(others: Sequence[Tensor], config: SamplingConfig) -> list[Te
     two_way = config.guidance != 1
     if two_way and not others:
         raise ValueError(
-            f"guidance {config.guidance:g} has nothing to compare with; give the prompt without "
-            "its condition as others=(unconditional,), or leave guidance at 1"
+            f"guidance {config.guidance:g} has nothing to compare with: there is no prompt without "
+            "its condition (`others`); leave guidance at 1"
         )
     if three_way and len(others) != 2:
         raise ValueError(
             f"guidance_image {config.guidance_image:g} compares a prompt without text with one "
-            "without image; give both as others, or leave guidance_image at 0"
+            "without image, as edits and stories have them; leave guidance_image at 0"
         )
     if three_way:
         return list(others)

@@ -114,6 +114,8 @@ class Uni(Filler):
         asking.check_learned(self.info, "edit")
         if "guidance" in sampling:
             raise ValueError("an edit has two scales; give guidance_text or guidance_image")
+        if isinstance(shown, Tensor) or not all(shown):
+            raise ValueError("a row is a list of one or more grids of codes; see `Uni.shown`")
         texts = asking.read_each(instructions, len(shown), self.vocab)
         rows = []
         for grids, text in zip(shown, texts):
@@ -225,6 +227,8 @@ def load(
     A shipped name is a string; a `Path` is a folder or a file. The device `auto` is `best_device`.
     `FileNotFoundError` or `ValueError` for weights that are missing or do not belong together.
     """
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"dtype is a float type, such as torch.bfloat16, got {dtype!r}")
     device = best_device() if device == "auto" else device
     backbone, info = checkpoint.load_model(name, Backbone, device)
     tokenizer, vocab = trained_on(name, info, device)

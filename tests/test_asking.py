@@ -124,6 +124,8 @@ def test_strange_texts_are_found(text):
         PIXELS.double(),
         PIXELS.numpy(),
         PIXELS.numpy().astype(numpy.float64),
+        PIXELS.numpy().astype(numpy.longdouble),
+        PIXELS.numpy().astype(">f4"),
         list(PIXELS),
         [image.numpy() for image in PIXELS],
         tuple(PIXELS.double()),

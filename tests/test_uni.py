@@ -294,6 +294,12 @@ def test_scales_that_a_task_does_not_have():
         uni.describe(image, guidance=2.0)
 
 
+def test_rows_of_an_edit_that_show_nothing_are_refused():
+    for shown in (uni.encode(real_images(1).floats()), [[]]):
+        with pytest.raises(ValueError, match="a row is a list of one or more grids of codes"):
+            uni.edit_traced(shown, "mirror it")
+
+
 @pytest.mark.parametrize("task", [uni.draw, uni.think_and_draw, uni.interleave_all])
 @pytest.mark.parametrize(
     ("texts", "sentence"),
@@ -402,6 +408,12 @@ def test_weights_that_do_not_name_their_tokenizer(run):
     path.write_text(json.dumps(info))
     with pytest.raises(ValueError, match="tokenizer"):
         minillada.load(run)
+
+
+def test_a_type_that_holds_no_numbers_of_a_model_is_refused(run):
+    for dtype in ("bfloat16", torch.long):
+        with pytest.raises(ValueError, match="dtype is a float type, such as torch.bfloat16"):
+            minillada.load(run, dtype=dtype)
 
 
 def test_loading_what_is_not_there(run):
