@@ -8,7 +8,7 @@ Notable choices
   pixel by pixel, and a network that says it has to repeat all of it.
 - The decoder's picture of the codes, the sketch, is one more input, and the network says what has
   to be added to it. The official painter has no such sketch. Ours paints the sketch before any
-  training; the same training from nothing takes far longer.
+  training; a larger network without it did worse after the same time (docs/log).
 - Codes do not change while a picture is painted, so they are read once (`read`). Every block of the
   U-Net adds what was read to its own pixels.
 - A turbo painter has the same network, distilled to say where the path ends (`flow.jumps`).

@@ -46,7 +46,7 @@ def bpe_corpus(every_task: bool = False, data: DataSet = MNIST) -> list[str]:
     systems = layout.SYSTEM_PROMPTS if every_task else ("draw", "describe")
     prompts = [layout.SYSTEM_PROMPTS[name] for name in systems]
     prompts.append(layout.DESCRIBE_QUESTION)
-    # Five times, so that they are as frequent as common words of captions.
+    # Five times, so that their words are about as frequent as the name of a digit.
     texts = data.grammar.all_captions() + partial + prompts * 5
     return texts + all_texts(data) if every_task else texts
 
