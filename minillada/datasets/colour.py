@@ -4,7 +4,7 @@ Notable choices
 - Brightness is the mean luma of the whole picture, cut at the median of the training set. Colour is
   the mean colour of the outermost 4 px, where the background is.
 - The colour is left unsaid for 46 % of the training images: those near to grey, and those between
-  two colours (yellow-green, turquoise). Of all, 26 % are brown, 15 % blue and 13 % green. Between
+  two colours (turquoise, purple). Of all, 26 % are brown, 15 % blue and 13 % green. Between
   two words lies a gap, so a small change of the picture does not turn one into the other.
 - Means survive the blur of a tokenizer; contrast or texture would not.
 - Colour goes with class: of the ships 51 % are blue, of the deer 30 % green.
@@ -24,7 +24,7 @@ BRIGHTNESS_EDGE = 0.475  # of the mean luma: the median of the training set
 
 COLOUR_WORDS = ("blue", "green", "brown", "")  # the last is left unsaid
 UNSAID = 3
-# Hues in degrees: red is 0, green 120, blue 240. Brown is dark orange, with red at its edge.
+# Hues in degrees: red is 0, green 120, blue 240. Brown reaches from pink over red to dark orange.
 HUES = ((175.0, 260.0), (65.0, 165.0), (-40.0, 55.0))
 COLOURFUL = 0.06  # distance from grey at which a colour is seen
 BORDER = 4  # px: the frame in which colour is measured
