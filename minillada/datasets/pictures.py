@@ -47,6 +47,8 @@ def read(path: str | Path, channels: int = 1) -> Tensor:
     Raises `FileNotFoundError` if there is no file, and `ValueError` if it is no picture, is too
     large, or shows no digit.
     """
+    if channels not in (1, 3):
+        raise ValueError(f"a picture is read with 1 channel or with 3, got {channels!r}")
     picture = open_picture(Path(path))
     return read_photo(picture, path) if channels == 3 else read_digit(picture, path)
 

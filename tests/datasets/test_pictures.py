@@ -285,6 +285,8 @@ def test_what_is_no_picture_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is not a file; give a picture"):
         pictures.read(tmp_path)
     enlarged(0).save(tmp_path / "whole.png")
+    with pytest.raises(ValueError, match="read with 1 channel or with 3, got 2"):
+        pictures.read(tmp_path / "whole.png", channels=2)
     whole = (tmp_path / "whole.png").read_bytes()
     page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 28\n"  # would start another program
     for content in (b"", b"I am a picture", whole[: len(whole) // 2], whole[:20], page):
