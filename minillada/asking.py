@@ -48,8 +48,12 @@ TEACHING = {
 }  # fmt: skip
 
 
+class NotLearned(ValueError):
+    """A model is asked for something that no task of its training teaches."""
+
+
 def check_learned(info: dict, wanted: str) -> None:
-    """`ValueError` if the JSON of a model says that it learned nothing of what is `wanted`."""
+    """`NotLearned` if the JSON of a model says that it learned nothing of what is `wanted`."""
     learned: set[str] = set()
     # Tasks that the model learned in an earlier run count, too.
     while isinstance(info, dict) and "training" in info:
@@ -62,7 +66,7 @@ def check_learned(info: dict, wanted: str) -> None:
     other = {name for kind, names in TEACHING.items() if kind != wanted for name in names}
     # A file that says nothing about training is trusted.
     if learned and learned <= other:
-        raise ValueError(
+        raise NotLearned(
             f"this model has not learned to {wanted}; load 'mnist-uni', or a model whose mixture "
             "holds a task for it"
         )

@@ -7,8 +7,11 @@ Notable choices
 
 from __future__ import annotations
 
+import sys
+
 from tqdm.auto import tqdm
 
+from ..asking import NotLearned
 from ..datasets.pool import Pool, stored_pool
 from ..datasets.table import DATASETS
 from ..measure.intervals import share
@@ -39,9 +42,10 @@ def run(
 ) -> dict[str, Marked]:
     """Every task of the pool's data set, or the named `tasks`, on `samples` examples each.
 
-    Sums count as unseen only for models that hold out all of `HELD_OUT`; other models are not asked
-    for them. A `marked` that is given is filled on the way: if a task fails, those before it are
-    not lost. `ValueError` for an unknown task, no samples, or unseen sums that were trained.
+    If none are named, tasks that the model never learned are left out. Sums count as unseen only
+    for models that hold out all of `HELD_OUT`; other models are not asked for them. A `marked` that
+    is given is filled on the way: if a task fails, those before it are not lost. `ValueError` for
+    an unknown task, no samples, unseen sums that were trained, or a named task that was not.
     """
     suite = SUITES[pool.data.name]
     if samples < 1:
@@ -60,8 +64,14 @@ def run(
         progress.set_description(name)
         # The number of a task makes its examples, so they stay the same if others are left out.
         examples = make_examples(task.make, pool, samples, seed * 1000 + number)
-        with counted(uni) as passes:
-            result = task.mark(uni, judge, pool, examples, seed)
+        try:
+            with counted(uni) as passes:
+                result = task.mark(uni, judge, pool, examples, seed)
+        except NotLearned as error:
+            if tasks is not None:
+                raise
+            progress.write(f"{name} is left out: {error}", file=sys.stderr)
+            continue
         marked[name] = result._replace(passes=passes.rows / samples)
     return marked
 

@@ -217,6 +217,16 @@ def test_tasks_before_one_that_fails_are_kept(monkeypatch):
     assert list(marked) == ["sum_direct"]
 
 
+def test_tasks_that_were_never_learned_are_left_out(monkeypatch):
+    names = ["draw", "sum_thinking"]
+    monkeypatch.setitem(suite.SUITES, "mnist", {name: suite.SUITE[name] for name in names})
+    uni = tiny_uni()
+    uni.info = {"training": {"data": {"mixture": [["draw", 1.0], ["edit_turn", 1.0]]}}}
+    assert list(suite.run(uni, judge(), pool(), 2)) == ["draw"]
+    with pytest.raises(ValueError, match="has not learned to write before it draws"):
+        suite.run(uni, judge(), pool(), 2, 0, names)
+
+
 def test_what_cannot_be_run():
     with pytest.raises(ValueError, match="no task is called 'sing'; choose from digit"):
         suite.run(None, None, pool(), 1, 0, ["sing"])
