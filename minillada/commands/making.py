@@ -137,8 +137,7 @@ def draw(
 
 def describe(
     pictures: Annotated[
-        list[Path] | None,
-        argument("Picture files, of any size: PNG, JPEG, …"),
+        list[Path] | None, argument("Picture files, of any size: PNG, JPEG, …")
     ] = None,
     test: Annotated[int, option("Describe this many random test images, too.")] = 0,
     question: Annotated[str, option("What to ask.")] = layout.DESCRIBE_QUESTION,
@@ -217,8 +216,7 @@ def answer(
 def edit(
     pictures: PictureFiles,
     instruction: Annotated[
-        str,
-        option("For example 'make it thicker', 'mirror it' or 'turn it into a four'."),
+        str, option("For example 'make it thicker', 'mirror it' or 'turn it into a four'.")
     ],
     together: Together = False,
     show_steps: ShowSteps = None,
@@ -298,8 +296,7 @@ def infill(
 
 def think(
     prompt: Annotated[
-        list[str],
-        argument("What to draw, for example 'draw the sum of two and five'."),
+        list[str], argument("What to draw, for example 'draw the sum of two and five'.")
     ],
     out: Out = Path("outputs/think.png"),
     model: Model = "mnist-uni",

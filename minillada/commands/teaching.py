@@ -9,15 +9,7 @@ from typing import Annotated
 from ..course import editions as course_editions
 from ..course import grading
 from ..course.pages import notebook_of
-from .common import (
-    LARGEST_SEED,
-    argument,
-    check_range,
-    check_seed,
-    check_writable,
-    escaped,
-    option,
-)
+from .common import LARGEST_SEED, argument, check_range, check_seed, check_writable, escaped, option
 
 
 def grade(

@@ -110,8 +110,7 @@ def encode(
 
 def merge(
     weights: Annotated[
-        list[str],
-        argument("Runs' folders (all their snapshots), .safetensors files or names."),
+        list[str], argument("Runs' folders (all their snapshots), .safetensors files or names.")
     ],
     top: Annotated[int, option("How many of the best to average.", min=2)] = 3,
     samples: Annotated[int, option("Validation images that choose them.", min=2, max=1000)] = 500,

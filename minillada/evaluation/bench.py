@@ -120,10 +120,7 @@ class Decoding:
 
     def decode(self, cache: bool | Recorder) -> Generation:
         config = SamplingConfig(
-            block_size=self.block_size,
-            steps=self.steps,
-            threshold=self.threshold,
-            temperature=0.0,
+            block_size=self.block_size, steps=self.steps, threshold=self.threshold, temperature=0.0
         )
         tokens = Tokens(self.mask_id)
         return generate(self.backbone, self.ids, self.length, config, tokens, cache=cache)

@@ -7,14 +7,7 @@ smaller batches of stored codes:
 
 from __future__ import annotations
 
-from ..config import (
-    JudgeConfig,
-    ModelConfig,
-    Preset,
-    TextConfig,
-    TokenizerConfig,
-    TrainingConfig,
-)
+from ..config import JudgeConfig, ModelConfig, Preset, TextConfig, TokenizerConfig, TrainingConfig
 from ..settings import changed
 
 JUDGE = JudgeConfig(

@@ -93,10 +93,7 @@ def tokenizer(name: str, alignment_weight: float) -> Preset:
 MNIST = (
     Preset(name="mnist-text", kind="text", model=TextConfig()),
     Preset(
-        name="mnist-judge",
-        kind="judge",
-        model=JudgeConfig(),
-        training=TrainingConfig(steps=4000),
+        name="mnist-judge", kind="judge", model=JudgeConfig(), training=TrainingConfig(steps=4000)
     ),
     tokenizer("mnist-tokenizer", TOKENIZER.alignment_weight),
     tokenizer("mnist-tokenizer-pixels", 0.0),

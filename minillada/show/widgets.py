@@ -20,15 +20,7 @@ COMMON = {
 WHOLE, REAL = ipywidgets.IntSlider, ipywidgets.FloatSlider
 # kind, name, first value, lowest, highest, step, hint
 SLIDERS = [
-    (
-        WHOLE,
-        "steps",
-        DRAW.steps,
-        1,
-        16,
-        1,
-        "forward passes a block; each decides its share of codes",
-    ),
+    (WHOLE, "steps", DRAW.steps, 1, 16, 1, "forward passes a block; each decides a share of codes"),
     (REAL, "guidance", DRAW.guidance, 0, 8, 0.5, "0 ignores the caption, 1 is no guidance"),
     (REAL, "temperature", DRAW.temperature, 0, 2, 0.1, "0 takes the likeliest code"),
     (REAL, "threshold", DRAW.threshold, 0, 1, 0.05, "codes surer than this need not wait"),

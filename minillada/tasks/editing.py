@@ -57,15 +57,7 @@ EDIT_DIGIT = Wordings(
 EDIT_LABEL = Wordings(EDIT_DIGIT.plain)  # photos have no digit
 IT = Wordings(
     ("it",),
-    more=(
-        "this",
-        "that",
-        "the digit",
-        "this digit",
-        "the image",
-        "this image",
-        "the picture",
-    ),
+    more=("this", "that", "the digit", "this digit", "the image", "this image", "the picture"),
     new=("this picture", "the number"),
 )
 
@@ -318,7 +310,5 @@ def mark_drawn(judge: Judge, pool: Pool, asked: list[Example], drawn: Tensor) ->
         parts[f"_{name}"] = same.tolist()
     right = (labels == wanted(pool, asked)).tolist()
     return Marked(
-        asked,
-        [[image] for image in drawn],
-        {"": right, "_attributes": style.tolist(), **parts},
+        asked, [[image] for image in drawn], {"": right, "_attributes": style.tolist(), **parts}
     )

@@ -117,22 +117,12 @@ def progress(steps: range, description: str, total: int, shown: bool) -> tqdm:
     # If it is shown, the environment variable TQDM_DISABLE may still hide it.
     hidden = {} if shown else {"disable": True}
     return tqdm(
-        steps,
-        description,
-        total,
-        mininterval=1.0,
-        file=sys.stderr,
-        initial=steps.start,
-        **hidden,
+        steps, description, total, mininterval=1.0, file=sys.stderr, initial=steps.start, **hidden
     )
 
 
 def train_step(
-    learner: Learner,
-    loss: Loss,
-    config: TrainingConfig,
-    step: int,
-    processes: Processes,
+    learner: Learner, loss: Loss, config: TrainingConfig, step: int, processes: Processes
 ) -> dict:
     """One step: loss, gradient, clipping, update. Returns its record."""
     module = learner.module

@@ -59,9 +59,7 @@ class Run:
     folder: Path
     resume: bool = False  # go on with the run in the folder; an empty folder starts one
     overwrite: bool = False  # replace the run in the folder
-    save_every: int | None = (
-        None  # steps from state to state; None: a tenth of the run, at most 500
-    )
+    save_every: int | None = None  # steps from state to state; None: a tenth of all, at most 500
     snapshot_every: int | None = None  # steps from snapshot to snapshot of the weights; None: none
     info: dict[str, Any] = field(default_factory=dict)  # what the JSON beside the weights says
     tensorboard: bool = False  # write the metrics for TensorBoard, too
