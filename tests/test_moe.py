@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from minillada import experts, moe
 from minillada.config import SamplingConfig, TrainingConfig
-from minillada.extras import transfer
 from minillada.model import Backbone
 from minillada.presets.official import LLADA2_UNI
 from minillada.sampler import Tokens, generate
@@ -170,23 +169,6 @@ def test_only_training_counts():
     assert gate.received.sum() == 0
     gate.train()(torch.randn(4, 16))
     assert gate.received.sum() == 12 and "received" not in gate.state_dict()
-
-
-def test_layouts_convert_into_each_other():
-    tensors = tiny_backbone(**EXPERTS).state_dict()
-    fused = transfer.fuse_experts(tensors)
-    assert fused["model.layers.1.mlp.experts.gate_proj"].shape == (8, 12, 16)
-    assert fused["model.layers.1.mlp.experts.down_proj"].shape == (8, 16, 12)
-    assert len(fused) == len(tensors) - 8 * 3 + 3
-    again = transfer.unfuse_experts(fused)
-    assert again.keys() == tensors.keys() and all(
-        torch.equal(again[k], tensors[k]) for k in tensors
-    )
-    del tensors["model.layers.1.mlp.experts.3.up_proj.weight"]
-    with pytest.raises(
-        ValueError, match=r"expert 3 is missing in model.layers.1.mlp.experts.up_proj"
-    ):
-        transfer.fuse_experts(tensors)
 
 
 def test_first_layer_stays_dense_and_cached_decoding_is_exact():

@@ -6,8 +6,6 @@ new rows start at random. Here the image codes may change as well.
 
 from __future__ import annotations
 
-import re
-
 import torch
 from torch import Tensor
 
@@ -86,38 +84,3 @@ def translated(
         rows[target.image_token_offset :] = old[key][nearest]
         moved[key] = rows
     return old | moved
-
-
-def fuse_experts(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The layout of the official trainer: all experts of a projection in one tensor `[E, out, in]`.
-
-    Other tensors stay. `ValueError` if an expert is missing.
-    """
-    fused: dict[str, Tensor] = {}
-    stacks: dict[str, dict[int, Tensor]] = {}
-    for key, value in tensors.items():
-        found = re.fullmatch(r"(.*\.mlp\.experts)\.(\d+)\.(\w+)\.weight", key)
-        if found is None:
-            fused[key] = value
-        else:
-            # Projection -> number of an expert -> its matrix.
-            stacks.setdefault(f"{found[1]}.{found[3]}", {})[int(found[2])] = value
-    for key, parts in stacks.items():
-        for number in range(max(parts)):  # a missing last one cannot be noticed
-            if number not in parts:
-                raise ValueError(f"expert {number} is missing in {key}; is a file missing?")
-        fused[key] = torch.stack([parts[number] for number in sorted(parts)])
-    return fused
-
-
-def unfuse_experts(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `fuse_experts`: one tensor an expert, as in the release and here."""
-    unfused: dict[str, Tensor] = {}
-    for key, value in tensors.items():
-        found = re.fullmatch(r"(.*\.mlp\.experts)\.(\w+_proj)", key)
-        if found is None:
-            unfused[key] = value
-            continue
-        for number, part in enumerate(value):
-            unfused[f"{found[1]}.{number}.{found[2]}.weight"] = part
-    return unfused
