@@ -12,6 +12,7 @@ Notable choices
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -61,20 +62,8 @@ def move(images: Tensor, down: int, right: int) -> Tensor:
     return canvas[..., top : top + height, left : left + width]
 
 
-def shift_left(images: Tensor) -> Tensor:
-    return move(images, 0, -SHIFT)
-
-
-def shift_right(images: Tensor) -> Tensor:
-    return move(images, 0, SHIFT)
-
-
-def shift_up(images: Tensor) -> Tensor:
-    return move(images, -SHIFT, 0)
-
-
-def shift_down(images: Tensor) -> Tensor:
-    return move(images, SHIFT, 0)
+shift_left, shift_right = partial(move, down=0, right=-SHIFT), partial(move, down=0, right=SHIFT)
+shift_up, shift_down = partial(move, down=-SHIFT, right=0), partial(move, down=SHIFT, right=0)
 
 
 def grey(images: Tensor) -> Tensor:

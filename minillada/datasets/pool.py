@@ -14,7 +14,7 @@ Notable choices
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from random import Random
 
@@ -189,11 +189,8 @@ def stored_pool(data: DataSet, split: str, path: Path | None = None) -> Pool:
             f"{path} is damaged or of another version; restore it with `git checkout -- data`, or "
             f"make it again with `minillada encode {data.name}`"
         )
-
-    def load_images() -> Images:
-        return data.load(split)
-
-    return from_tensors(data, load_images, tensors, about.get("tokenizer_sha256", ""))
+    images = partial(data.load, split)  # read when somebody asks for them
+    return from_tensors(data, images, tensors, about.get("tokenizer_sha256", ""))
 
 
 def store_pools(
