@@ -101,17 +101,21 @@ def plain_body(config: JudgeConfig) -> nn.Sequential:
 
 
 def flip_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Half of the images mirrored, and the whole batch moved by up to `SHIFT` px.
-
-    What enters at the border is what lies inside of it, mirrored.
-    """
+    """Half of the images mirrored, and the whole batch moved by up to `SHIFT` px."""
     mirrored = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
     images = torch.where(mirrored.to(images.device), images.flip(-1), images)
-    down, right = torch.randint(0, 2 * SHIFT + 1, (2,), generator=generator).tolist()
-    padded = F.pad(images, (SHIFT,) * 4, mode="reflect")
-    height, width = images.shape[-2:]
-    moved = padded[..., down : down + height, right : right + width]
-    return moved.contiguous(memory_format=torch.channels_last)
+    return moved(images, generator, SHIFT).contiguous(memory_format=torch.channels_last)
+
+
+def moved(pictures: Tensor, generator: torch.Generator, most: int = 3) -> Tensor:
+    """Pictures `[B, C, H, W]`, all moved by the same random pixels; what enters mirrors the border.
+
+    A painter that pleases the classifier with a pattern pleases it at one position only.
+    """
+    down, right = torch.randint(0, 2 * most + 1, (2,), generator=generator).tolist()
+    height, width = pictures.shape[-2:]
+    padded = F.pad(pictures, (most,) * 4, mode="reflect")
+    return padded[..., down : down + height, right : right + width]
 
 
 def augment(

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..config import PainterConfig, Preset
 from ..datasets.mnist import Images
 from ..flow import consistency_target, mix
-from ..measure.judge import Judge
+from ..measure.judge import Judge, moved
 from ..painter import Painter
 from ..vq import ImageTokenizer
 from .distributed import Loss
@@ -101,17 +101,6 @@ def quarters(features: Tensor) -> Tensor:
     """The means of features `[B, C, h, w]` over the quarters of a picture, `[B, F]`."""
     height, width = features.shape[-2:]
     return F.adaptive_avg_pool2d(features, (min(height, 2), min(width, 2))).flatten(1)
-
-
-def moved(pictures: Tensor, generator: torch.Generator, most: int = 3) -> Tensor:
-    """Pictures `[B, C, H, W]`, all moved by the same random pixels; what enters mirrors the border.
-
-    A painter that pleases the classifier with a pattern pleases it at one position only.
-    """
-    down, right = torch.randint(0, 2 * most + 1, (2,), generator=generator).tolist()
-    height, width = pictures.shape[-2:]
-    padded = F.pad(pictures, (most,) * 4, mode="reflect")
-    return padded[..., down : down + height, right : right + width]
 
 
 def energy_distance(a: Tensor, b: Tensor) -> Tensor:
