@@ -35,7 +35,7 @@ from ..config import Preset, TrainingConfig
 from ..model import Backbone
 from ..moe import Router
 from .optim import make_optimizers
-from .state import Learner
+from .state import Learner, averages_of, put_averages
 
 Sharding = Literal["none", "ddp", "fsdp"]
 SHARDS = ".shards"  # folder beside a state, only while it is written; nobody else has its name
@@ -156,7 +156,7 @@ def sharded(
 
     module = learner.module
     assert isinstance(module, Backbone)
-    before = [optimizer.state_dict()["state"] for optimizer in learner.optimizers]
+    averages = averages_of(learner.optimizers)
     mesh = init_device_mesh(torch.device(processes.device).type, (processes.count,))
     # 1. Each layer is gathered and freed by itself; embedding, norm and head stay for a whole step.
     for layer in module.model.layers:
@@ -165,13 +165,11 @@ def sharded(
     fully_shard(lesson, mesh=mesh)
     # 2. The parameters are new objects, so the optimisers are made again, with their old averages.
     optimizers = make_optimizers(module, config)
-    for optimizer, state in zip(optimizers, before):
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        for index, moments in state.items():
-            state[index] = {
-                key: as_shard(value, parameters[index]) for key, value in moments.items()
-            }
-        set_moments(optimizer, state)
+    parameters = [[p for group in one.param_groups for p in group["params"]] for one in optimizers]
+    for key, value in averages.items():  # optimizer.NUMBER.PARAMETER.NAME
+        _, number, index, _ = key.split(".")
+        averages[key] = as_shard(value, parameters[int(number)][int(index)])
+    put_averages(optimizers, averages)
     return Learner(module, optimizers), lesson
 
 
@@ -187,21 +185,10 @@ def as_shard(value: Tensor, parameter: Any) -> Tensor:
     )
 
 
-def set_moments(optimizer: torch.optim.Optimizer, state: dict[int, dict[str, Tensor]]) -> None:
-    """Give an optimiser its averages; learning rate and decay stay as they are."""
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
 def tensors_of(learner: Learner) -> dict[str, Tensor]:
     """Every tensor of a learner that training changes, by name."""
     tensors: dict[str, Tensor] = dict(learner.module.named_parameters())
-    tensors |= dict(learner.module.named_buffers())
-    for number, optimizer in enumerate(learner.optimizers):
-        for index, moments in optimizer.state_dict()["state"].items():
-            for key, value in moments.items():
-                tensors[f"optimizer.{number}.{index}.{key}"] = value
-    return tensors
+    return tensors | dict(learner.module.named_buffers()) | averages_of(learner.optimizers)
 
 
 def read_shards(folder: Path, module: nn.Module, config: TrainingConfig) -> Learner:
@@ -222,12 +209,7 @@ def read_shards(folder: Path, module: nn.Module, config: TrainingConfig) -> Lear
     for name, tensor in [*whole.named_parameters(), *whole.named_buffers()]:
         tensor.data.copy_(tensors.pop(name))
     optimizers = make_optimizers(whole, config)
-    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
-    for name, tensor in tensors.items():  # what is left: optimizer.NUMBER.PARAMETER.NAME
-        _, number, index, key = name.split(".")
-        states[int(number)].setdefault(int(index), {})[key] = tensor
-    for optimizer, state in zip(optimizers, states):
-        set_moments(optimizer, state)
+    put_averages(optimizers, tensors)  # what is left
     return Learner(whole, optimizers)
 
 

@@ -31,6 +31,27 @@ class Learner:
     optimizers: list[torch.optim.Optimizer]
 
 
+def averages_of(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """The averages of optimisers, called optimizer.NUMBER.PARAMETER.NAME."""
+    tensors = {}
+    for number, optimizer in enumerate(optimizers):
+        for index, moments in optimizer.state_dict()["state"].items():
+            for name, value in moments.items():
+                tensors[f"optimizer.{number}.{index}.{name}"] = value
+    return tensors
+
+
+def put_averages(optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
+    """Give optimisers what `averages_of` took; learning rate and decay stay as they are."""
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
+    for key, value in tensors.items():
+        _, number, index, name = key.split(".")
+        states[int(number)].setdefault(int(index), {})[name] = value
+    for optimizer, state in zip(optimizers, states):
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
     """What differs between two stories, as `block_size: 4 before, 16 now`."""
     if isinstance(before, dict) and isinstance(now, dict):
@@ -58,10 +79,7 @@ def save_state(
 ) -> None:
     """Write the state after `step` steps. `ValueError` if a number in it is not finite."""
     tensors = {f"model.{key}": value for key, value in learner.module.state_dict().items()}
-    for number, optimizer in enumerate(learner.optimizers):
-        for index, moments in optimizer.state_dict()["state"].items():
-            for key, value in moments.items():
-                tensors[f"optimizer.{number}.{index}.{key}"] = value
+    tensors |= averages_of(learner.optimizers)
     checkpoint.check_finite(tensors, folder / STATE)
     settings = {
         "step": str(step),
@@ -85,20 +103,14 @@ class State:
 
     def restore(self, learner: Learner) -> None:
         """Put weights and averages back. `ValueError` if they are those of another model."""
-        model = {}
-        moments: list[dict[int, dict[str, Tensor]]] = [{} for _ in learner.optimizers]
-        # A key is model.NAME, or optimizer.NUMBER.PARAMETER.NAME.
+        model, averages = {}, {}
         for key, value in self.tensors.items():
             if key.startswith("model."):
                 model[key.removeprefix("model.")] = value
             else:
-                _, number, index, name = key.split(".")
-                moments[int(number)].setdefault(int(index), {})[name] = value
+                averages[key] = value
         checkpoint.load_tensors(learner.module, model, self.path)
-        # Averages alone are put back: learning rate and decay are those of the settings.
-        for optimizer, state in zip(learner.optimizers, moments):
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": state, "param_groups": groups})
+        put_averages(learner.optimizers, averages)
 
 
 def read_state(folder: Path, story: dict[str, Any]) -> State:

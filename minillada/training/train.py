@@ -26,29 +26,14 @@ from ..settings import plain_fields, to_dict
 from ..uni import trained_on
 from ..vocab import Vocabulary, load_vocabulary, text_info, train_bpe
 from ..vq import ImageTokenizer
-from .checks import (
-    check_captions,
-    check_classes,
-    check_codes,
-    check_context,
-    check_painter,
-    check_pixels,
-    check_settings,
-    check_source,
-    check_tokens,
-)
+from . import checks
 from .distributed import Loss, check_shared
 from .loop import fit
 from .painters import Lesson, painter_loss, turbo_loss
 from .recipes import backbone_loss, bpe_corpus, judge_loss, tokenizer_loss
 from .run import TEXT, WEIGHTS, Run
 
-MODULES: dict[str, Any] = {
-    "judge": Judge,
-    "tokenizer": ImageTokenizer,
-    "backbone": Backbone,
-    "painter": Painter,
-}
+MODULES: dict[str, Any] = {cls.kind: cls for cls in (Judge, ImageTokenizer, Backbone, Painter)}
 IDS = ("tokenizer_sha256", "text_sha256")  # what gives the ids of a vocabulary their meaning
 OWN_FLAGS = ("steps", "learning_rate", "seed", "tokenizer")  # the other settings go through --set
 
@@ -85,7 +70,7 @@ def train(
     """
     run = run if isinstance(run, Run) else Run(run)
     # 1. everything is checked that can be checked without computing
-    check_settings(preset, start)
+    checks.check_settings(preset, start)
     check_shared(preset, run.processes)
     run.check_folder()
     # Overwriting would delete the weights that the run says it started from.
@@ -148,60 +133,57 @@ def read_materials(preset: Preset, device: str) -> Materials:
     # 1. judge and tokenizer read pixels and captions
     if preset.kind != "backbone":
         images = data.load("train")
-        check_pixels(preset.model, images)
-        check_classes(preset, images)
+        checks.check_pixels(preset.model, images)
+        checks.check_classes(preset, images)
         if preset.kind == "painter":
             return painter_materials(preset, images, device)
         vocab = load_vocabulary(getattr(preset.model, "codebook_size", 0))  # a judge has no codes
-        check_captions(preset, vocab)
+        checks.check_captions(preset, vocab)
         if not preset.teacher:
             return Materials(images, vocab)
         teacher, about = load_teacher(preset.teacher, images, device)
         return Materials(images, vocab, about, teacher)
     # 2. a backbone reads the codes of a tokenizer
+    tokenizer, info, about = load_tokenizer(preset, device)
+    vocab = load_vocabulary(len(tokenizer.embedding), preset.text)
+    checks.check_tokens(preset, vocab)
+    pool = stored_pool(data, "train")
+    if not (preset.training.data.fresh_codes or preset.training.data.moves):
+        checks.check_codes(pool, info)  # they are read
+    checks.check_context(preset, vocab, pool, tokenizer.grid)
+    about |= text_info(preset.text)
+    return Materials(None, vocab, about, tokenizer=tokenizer, pool=pool)
+
+
+def load_tokenizer(preset: Preset, device: str) -> tuple[ImageTokenizer, dict, dict[str, Any]]:
+    """The image tokenizer of a preset, its own JSON, and what `weights.json` says about it."""
     if not preset.tokenizer:
         raise ValueError(f"{preset.name} needs an image tokenizer; name one with --tokenizer")
     tokenizer, info = checkpoint.load_model(preset.tokenizer, ImageTokenizer, device)
-    vocab = load_vocabulary(len(tokenizer.embedding), preset.text)
-    check_tokens(preset, vocab)
-    pool = stored_pool(data, "train")
-    if not (preset.training.data.fresh_codes or preset.training.data.moves):
-        check_codes(pool, info)  # they are read
-    check_context(preset, vocab, pool, tokenizer.grid)
-    about = {
-        "tokenizer": checkpoint.full_name(preset.tokenizer),
-        "tokenizer_sha256": info["sha256"],
-        **text_info(preset.text),
-    }
-    return Materials(None, vocab, about, tokenizer=tokenizer, pool=pool)
+    name = checkpoint.full_name(preset.tokenizer)
+    return tokenizer, info, {"tokenizer": name, "tokenizer_sha256": info["sha256"]}
 
 
 def load_teacher(name: str, images: Images, device: str) -> tuple[Judge, dict[str, Any]]:
     """A classifier of these images that stays as it is, and what `weights.json` says about it."""
     teacher, info = checkpoint.load_model(name, Judge, device)
-    check_pixels(teacher.config, images, f" of {name}")
+    checks.check_pixels(teacher.config, images, f" of {name}")
     teacher = teacher.requires_grad_(False).to(memory_format=torch.channels_last)
     return teacher, {"teacher": checkpoint.full_name(name), "teacher_sha256": info["sha256"]}
 
 
 def painter_materials(preset: Preset, images: Images, device: str) -> Materials:
     """Images, tokenizer, classifier and, for a turbo painter, the painter it is distilled from."""
-    if not preset.tokenizer:
-        raise ValueError(f"{preset.name} needs an image tokenizer; name one with --tokenizer")
-    tokenizer, info = checkpoint.load_model(preset.tokenizer, ImageTokenizer, device)
-    about = {
-        "tokenizer": checkpoint.full_name(preset.tokenizer),
-        "tokenizer_sha256": info["sha256"],
-    }
+    tokenizer, _, about = load_tokenizer(preset, device)
     teacher = source = None
     if preset.teacher:
         teacher, more = load_teacher(preset.teacher, images, device)
         about |= more
-    check_painter(preset, tokenizer)
+    checks.check_painter(preset, tokenizer)
     if preset.source:
         source, info = checkpoint.load_model(preset.source, Painter, device)
         same_codes = info.get("tokenizer_sha256") == about["tokenizer_sha256"]
-        check_source(preset, source, same_codes)
+        checks.check_source(preset, source, same_codes)
         about |= {"source": checkpoint.full_name(preset.source), "source_sha256": info["sha256"]}
     vocab = load_vocabulary(len(tokenizer.embedding))  # not read
     return Materials(images, vocab, about, teacher, tokenizer, source=source)
