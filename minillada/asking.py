@@ -107,9 +107,7 @@ def read_each(texts: str | list[str], rows: int, vocab: Vocabulary) -> list[str]
         return read_texts([texts], vocab) * rows
     read = read_texts(texts, vocab)
     if len(read) != rows:
-        raise ValueError(
-            f"{len(read)} texts for {rows} images; give one for each, or a single string for all"
-        )
+        raise ValueError(f"{len(read)} texts for {rows} images; give one each, or a single string")
     return read
 
 

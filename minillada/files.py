@@ -64,9 +64,7 @@ def check_replaceable(path: Path) -> None:
     """`ValueError` if `path` is something else than a file: a link, a folder, a pipe, a device."""
     # Renaming would replace the link itself, or the device, and not what is behind it.
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise ValueError(
-            f"{path} is not a regular file, so it is not replaced; choose another name"
-        )
+        raise ValueError(f"{path} is not a regular file, so it stays; choose another name")
 
 
 @contextmanager

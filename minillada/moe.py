@@ -122,8 +122,7 @@ def check_experts(config: ModelConfig) -> None:
     experts, groups, kept = config.num_experts, config.n_group, config.topk_group
     if experts % groups:
         raise ValueError(
-            f"{experts} experts cannot be split into {groups} equal groups; "
-            "choose n_group so that it divides num_experts"
+            f"{experts} experts cannot be split into {groups} equal groups; change n_group"
         )
     if kept > groups:
         raise ValueError(f"topk_group must lie between 1 and n_group = {groups}, got {kept}")

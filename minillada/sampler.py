@@ -91,8 +91,7 @@ def plan(
     steps = min(config.steps, length // config.minimal_topk)  # a step commits so many or more
     if length and steps < 1:
         raise ValueError(
-            f"minimal_topk {config.minimal_topk} leaves no step for {length} tokens; "
-            "it must not be larger than the length"
+            f"minimal_topk {config.minimal_topk} leaves no step for {length} tokens; lower it"
         )
     return total, steps
 

@@ -208,9 +208,7 @@ def load_vocabulary(
         )
     # Other pieces would load without an error, but every id would mean something else.
     if sha256 is not None and checksum(path) != sha256:
-        raise ValueError(
-            f"{path} holds other text pieces than those the model was trained on; restore them"
-        )
+        raise ValueError(f"{path} holds other text pieces than those of the model; restore them")
     try:
         pieces = TextTokenizer.from_file(str(path))
         # Without these, ids would mean two things at once.
