@@ -87,13 +87,11 @@ def choose_commits(
     are more confident than `threshold`, these are committed. Otherwise the `count` best by `score`
     are committed; without `score`, by the confidence.
     """
-    if score is None:
-        score = confidence
     # 1. which positions are more confident than the threshold; at threshold 1 none is
     confident = (confidence > threshold) & eligible
     # 2. The rank of each position by score, 0 for the best. `argsort` lists the positions from best
     # to worst, and `argsort` of this list gives each position its place in it. Others are last.
-    score = score.masked_fill(~eligible, -math.inf)
+    score = (confidence if score is None else score).masked_fill(~eligible, -math.inf)
     rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     # 3. the official rule; `eligible` again, because fewer than `count` may be left
     enough = confident.sum(1, keepdim=True) >= count  # [B, 1]

@@ -30,9 +30,7 @@ from .model import Backbone, KVCache
 class Pruner(Protocol):
     """What `Branches` needs of an object that shortens the prefix cache, for R = G · B rows."""
 
-    @property
-    def warmup(self) -> int:
-        """How many steps of a block, at least one, see the whole prefix."""
+    warmup: int  # how many steps of a block, at least one, see the whole prefix
 
     def begin(self, rows: int, device: torch.device) -> None:
         """Forget the last generation."""

@@ -182,7 +182,7 @@ def training_mask(
     return dense_mask(places)
 
 
-@functools.cache
+@functools.cache  # so that it is compiled once
 def flex_kernel(cuda: bool) -> Any:
     """FlexAttention: compiled on a GPU; on a CPU its slow reference, which has no gradients.
 

@@ -53,13 +53,8 @@ def with_inverses(view: View, ids: Tensor, targets: Tensor, mask_id: int) -> Vie
     """
     masked = targets & ~view.masked
     inverse = View(ids.masked_fill(masked, mask_id), masked, 1 - view.rates)
-    # Each of the three fields in turn: `[2·B·K, L]`, rates `[2·B·K, L/L_B]`.
-    return View(*[in_turn(first, second) for first, second in zip(view, inverse)])
-
-
-def in_turn(first: Tensor, second: Tensor) -> Tensor:
-    """Rows of both, in turn: first[0], second[0], first[1], second[1], ..."""
-    return torch.stack([first, second], dim=1).flatten(0, 1)
+    # Of each of the three fields the rows in turn: copy 0, its inverse, copy 1, its inverse, …
+    return View(*[torch.stack(pair, dim=1).flatten(0, 1) for pair in zip(view, inverse)])
 
 
 def counts(flags: Tensor, view: View) -> Tensor:

@@ -80,8 +80,7 @@ def plain_fields(config: Config) -> dict[str, Any]:
     A configuration inside is replaced by its own fields and is no entry itself.
     """
     found: dict[str, Any] = {}
-    for name in type(config).model_fields:
-        value = getattr(config, name)
+    for name, value in config:
         if isinstance(value, Config):
             found |= plain_fields(value)
         else:

@@ -82,8 +82,7 @@ class Vocabulary:
         # Two copies of the pieces: one reads special tokens as such, the other as plain text.
         self._markup = tokenizer
         self._plain = TextTokenizer.from_str(tokenizer.to_str())
-        # In the library, this flag means: special strings are encoded as ordinary text.
-        self._plain.encode_special_tokens = True
+        self._plain.encode_special_tokens = True  # the library's name for "as plain text"
         self.image_token_offset = tokenizer.get_vocab_size()
         self.codebook_size = codebook_size
         self.size = self.image_token_offset + codebook_size
