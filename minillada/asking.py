@@ -3,9 +3,7 @@
 Notable choices
 - Texts are lower-cased, with single spaces, because our models have read no others. The vocabulary
   says so (`small_letters`); the official model reads every text as it is.
-- A text without any known word is used as it is, with a warning.
-- "Reading" means here: a value in memory is checked and converted. Picture files are read by
-  `datasets.pictures.read`.
+- To read is here to check and convert a value in memory. `datasets.pictures.read` reads files.
 - A row is one question: a text, with the image or the images that it is about.
 """
 

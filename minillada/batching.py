@@ -3,8 +3,7 @@
 Notable choices
 - A sequence is filled up with end-of-text to whole blocks. The model is trained to predict this
   padding, too, as in the official training: it must know that nothing follows the end.
-- A batch may be computed in portions (`Portion`), by several processes or in several passes. A
-  portion may have no row at all: a batch of one shape can be small.
+- A portion of a batch (`Portion`) may have no row at all: a batch of one shape can be small.
 - Packing puts several sequences into one row, so that less of a batch is padding. There, each
   sequence is called a document. Attention does not cross from one document to another.
 """
@@ -62,10 +61,7 @@ def padded_length(length: int, multiple: int) -> int:
 
 
 def collate(sequences: list[TokenSequence], vocab: Vocabulary, multiple: int) -> Batch:
-    """Pad to one length, the next multiple of `multiple`.
-
-    It holds whole blocks of every size that training uses (`extras.conversion.padding_multiple`).
-    """
+    """Pad to one length, the next multiple of `multiple` (`extras.conversion.padding_multiple`)."""
     # The tensors begin as padding, and each sequence is written into its row.
     length = padded_length(max(len(s.ids) for s in sequences), multiple)
     ids = torch.full((len(sequences), length), vocab.eos_id)
@@ -74,7 +70,6 @@ def collate(sequences: list[TokenSequence], vocab: Vocabulary, multiple: int) ->
     for row, sequence in enumerate(sequences):
         end = len(sequence.ids)
         ids[row, :end] = torch.tensor(sequence.ids)
-        # Targets go on behind the end: the padding is learned, too.
         targets[row, sequence.prompt_length :] = True
         real[row, sequence.prompt_length : end] = True
     return Batch(ids, targets, real)
@@ -99,9 +94,8 @@ def by_shape(sequences: list[TokenSequence], vocab: Vocabulary, multiple: int) -
 def pack(sequences: list[TokenSequence], vocab: Vocabulary, length: int, block_size: int) -> Batch:
     """Sequences of any lengths in few rows of `length` tokens.
 
-    Padding at the end of a sequence, to whole blocks, is a target, as in `collate`. Padding at the
-    end of a row is not. `ValueError` for a sequence longer than a row, or rows that are not whole
-    blocks.
+    Padding behind a sequence, to whole blocks, is a target, as in `collate`; at the end of a row it
+    is not. `ValueError` for a sequence longer than a row, or rows that are not whole blocks.
     """
     if length % block_size:
         raise ValueError(

@@ -3,8 +3,7 @@
 Notable choices
 - The JSON holds the module's configuration, the SHA-256 (a checksum) of the weights file and one of
   its own content, the `digest`. So a damaged, altered or exchanged file is noticed.
-- Shapes are compared before memory is taken: the module is built on torch's `meta` device first,
-  where tensors have shapes but no numbers.
+- Shapes are compared before memory is taken: on torch's `meta` device, tensors have no numbers.
 - Floats are stored as float16: half the bytes of float32, and 11 significant bits (3 digits).
 """
 

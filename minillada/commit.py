@@ -57,9 +57,8 @@ class Tokens:
     def restrict(self, logits: Tensor) -> Tensor:
         """Logits `[..., V]` with −inf for the mask and for every id that is not allowed.
 
-        The argument changes, too; use the result only.
+        The argument changes, too, because a copy costs memory; use the result only.
         """
-        # In place: a copy of all logits costs memory, and nobody needs the old values.
         logits[..., self.mask] = -math.inf
         if self.allowed is not None:
             logits = logits.masked_fill(~self.allowed.to(logits.device), -math.inf)
@@ -119,8 +118,7 @@ def commit_score(
     """The score `[B, n]` of positions; the quota takes the highest first.
 
     `logits` `[N, V]` are those at `where`, `confidence` `[B, n]` is that of the tokens picked. All
-    strategies but `left_to_right` are those of SPRINT, the fast decoding of LLaDA2.0-Uni (arXiv
-    2604.20796).
+    strategies but `left_to_right` are those of SPRINT (LLaDA2.0-Uni, arXiv 2604.20796).
     """
     # The official name says what stays masked: the positions of low confidence.
     if strategy == "low_confidence":

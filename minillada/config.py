@@ -4,7 +4,6 @@ Notable choices
 - A value of a wrong type or outside its limits is refused when a configuration is made, wherever
   it came from. What depends on several fields is mostly checked where it is used.
 - `TrainingConfig` is made of an optimiser, an objective and the data, each a class of its own.
-  `changed(preset, steps=10, mask_rate=(0.1, 1.0))` finds the class that holds a field.
 - Fields have their official names where there are some. Official: of the released LLaDA2.0-Uni.
 """
 

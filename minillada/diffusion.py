@@ -6,8 +6,7 @@ of the block and i runs over its masked tokens. The loss is at least −log p(x 
 
 Notable choices
 - All blocks are trained in one forward pass on `[x_t ; x_0]`: noisy tokens, then clean context.
-- What influences no loss is left out: noisy blocks before the first and after the last mask, and
-  clean blocks from the last noisy block on. Logits are computed only at masked positions.
+- Blocks that influence no loss are left out, and logits are computed only at masked positions.
 - Masking (`corrupt`), predicting (`masked_logits`) and weighting (`objectives`) are separate.
 """
 

@@ -4,12 +4,10 @@ Notable choices
 - All experts of a projection are one parameter `[E, out, in]`. A GPU multiplies all of them at
   once, and no forward pass copies weights to stack them.
 - A state dict names every expert by itself, as the official checkpoint does: `3.up_proj.weight`.
-  These matrices are views of the stacks.
 - Products are in the type of the matrices, or in that of autocast. The weighted sum is in float32,
   or for float64 in float64, and then cast back, as in the official code.
-- `combine_dense` is the formula: every expert computes every token, with weight 0 where it was not
-  chosen. `combine_grouped` computes only what was chosen; the result is the same up to rounding.
-  `combine_at_once` replaces its loop over experts by grouped matrix products of a GPU.
+- `combine_dense` is the formula. The other two ways compute only what was chosen, with the same
+  result up to rounding.
 """
 
 from __future__ import annotations
@@ -113,7 +111,7 @@ class Experts(nn.Module):
 
 
 def combine_dense(experts: AnyExperts, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-    """Σ_e w_e · expert_e(x) `[T, H]` as it is written, over all experts."""
+    """Σ_e w_e · expert_e(x) `[T, H]` over all experts, with w_e = 0 for those not chosen."""
     all_weights = weights.new_zeros(len(x), len(experts)).scatter(1, chosen, weights)  # [T, E]
     out = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float))
     for number, expert in enumerate(experts.apart()):

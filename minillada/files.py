@@ -1,9 +1,4 @@
-"""Where files live, and how to write a file so that no reader ever sees it half written.
-
-Notable choices
-- A file is written under a temporary name and renamed when it is complete.
-- Its permissions are the usual ones of a new file, whichever library wrote it.
-"""
+"""Where files live, and how to write a file so that no reader ever sees it half written."""
 
 from __future__ import annotations
 

@@ -152,10 +152,7 @@ def between_blanks(text: str) -> list[str]:
 
 
 def candidates(vocab: Vocabulary, text: str, length: int) -> list[list[int]]:
-    """Ids of a text for every length of its blanks, which are masks; all are `length` tokens long.
-
-    The end stands behind the text, as often as there is space.
-    """
+    """Ids of a text for every length of its blanks (masks); ends fill them up to `length`."""
     parts = [vocab.encode(part) for part in between_blanks(text)]
     found = []
     for sizes in itertools.product(range(1, LONGEST + 1), repeat=len(parts) - 1):
@@ -175,8 +172,7 @@ def log_likelihood(
 ) -> Tensor:
     """log p `[B]` of answers `[B, L]` after prompts `[B, P]`, token by token from left to right.
 
-    Each token is predicted from those before it; those behind it are masked. The product of these
-    probabilities is the probability of the whole answer (chain rule).
+    Each token is predicted from those before it (chain rule); those behind it are masked.
     """
     size, length = config.block_size, answer.shape[1]
     tokens = Tokens(writer.vocab.mask_id, allowed=writer.vocab.is_text())

@@ -5,11 +5,11 @@ image. Where the logits of two branches differ, the part left out is the reason.
 difference larger (Ho & Salimans, arXiv 2207.12598; for edits: InstructPix2Pix, arXiv 2211.09800).
 
 Notable choices
-- All branches run as one batch over one prefix cache (keys and values of finished tokens).
 - As in the official code, shorter branches are padded on the left and longer ones are cut from the
   left. Attention does not see the padding, and real tokens count their positions from 0. Blocks
   are counted with the padding: after 2 of padding, the first block of 4 has only 2 real tokens.
-- The cache may be pruned by any object with the methods of `Pruner` (`extras/sprint.py` is one).
+- The prefix cache (keys and values of finished tokens) may be pruned by any object with the methods
+  of `Pruner` (`extras/sprint.py` is one).
 """
 
 from __future__ import annotations

@@ -6,11 +6,9 @@ Notable choices
 - An image is written as `<|image|> <|reserved_token_H|> <|reserved_token_W|> <boi>`, its H·W codes
   in raster order, and `<|/image|>`. The tokens before the codes are its header.
 - A prompt that asks for an image ends with the header, so a model has only codes to fill in.
-- Each text is tokenised by itself, as in the official code: no piece spans a text and its
-  neighbour.
+- Each text is tokenised by itself, as in the official code: no piece spans two texts.
 - Guidance (`guidance.py`) runs the model on a prompt and on the same prompt without its words or
   without its images, and strengthens the difference. These prompts are called branches.
-- Official means: as in the released LLaDA2.0-Uni.
 """
 
 from __future__ import annotations
@@ -178,10 +176,7 @@ class Story:
     def so_far(
         self, words: bool = True, images: bool = True, grid: Grid | None = None
     ) -> list[int]:
-        """Ids of everything so far; without `words` or without `images`, the rest of it.
-
-        With `grid`, the header of the next image follows, as in `prompt`.
-        """
+        """Ids of everything so far, or without its words or images; with `grid` as in `prompt`."""
         # The request becomes <uncondition>; the words and images of the answer leave no mark.
         ids = prompt(self.vocab, self.task, [self.asked if words else None])
         shown = [part for part in self.parts if (images if isinstance(part, Tensor) else words)]
@@ -191,11 +186,10 @@ class Story:
     def branches(self, grid: Grid) -> tuple[list[int], ...]:
         """Prompts for the next image: (full, no words, no images).
 
-        The first image of a story has only the first two, because no image stands before it.
+        The first image of a story has only the first two; the third would be the full one again.
         """
         full = self.so_far(grid=grid)
         no_words = self.so_far(words=False, grid=grid)
-        # Before the first image, a prompt without images would be equal to the full one.
         if not any(isinstance(part, Tensor) for part in self.parts):
             return full, no_words
         return full, no_words, self.so_far(images=False, grid=grid)

@@ -75,8 +75,7 @@ def training_places(
     """Places of the input `[x_t¹ ; … ; x_tᴷ ; x_0]`: x_t is noisy, x_0 clean, N = K · P + M.
 
     It holds K `views`, which are noisy copies of the positions `noisy` `[P]`, and one clean copy of
-    the positions `clean` `[M]`. `documents` `[B, L]` numbers the texts of packed rows (several
-    short texts in one row).
+    the positions `clean` `[M]`. `documents` `[B, L]` numbers the texts of packed rows.
     """
     check_block_size(block_size)
     position = torch.cat([noisy.repeat(views), clean])  # [N]
@@ -184,10 +183,7 @@ def training_mask(
 
 @functools.cache  # so that it is compiled once
 def flex_kernel(cuda: bool) -> Any:
-    """FlexAttention: compiled on a GPU; on a CPU its slow reference, which has no gradients.
-
-    Cached, so that it is compiled once.
-    """
+    """FlexAttention: compiled on a GPU; on a CPU its slow reference, which has no gradients."""
     from torch.nn.attention.flex_attention import flex_attention
 
     return torch.compile(flex_attention) if cuda else flex_attention

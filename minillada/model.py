@@ -217,8 +217,7 @@ class Backbone(nn.Module):
     ) -> Tensor:
         """Final hidden states `[B, L, H]`, or `[N, H]` at the N positions of `where` `[B, L]`.
 
-        `attention_mask` is a `Mask`. If it is a tensor, it is bool `[B or 1, L, T + L]`, with T the
-        number of tokens in the `cache`.
+        `attention_mask`, if a tensor, is bool `[B or 1, L, T + L]`, with T tokens in the `cache`.
         `position_ids` `[B or 1, L]`; None counts from 0. Inputs are not checked: `forward` does it.
         """
         if position_ids is None:

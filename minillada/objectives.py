@@ -112,9 +112,8 @@ def weigh_uniform(nats: Tensor, view: View, targets: Tensor) -> Tensor:
 def weigh_reweighted(nats: Tensor, view: View, targets: Tensor) -> Tensor:
     """Numerator: Σ_j β_j L_j over the rows j. Denominator: Σ_j β_j, β_j = 1/√n_j (LLaDA2.0-Uni).
 
-    n_j is the number of masked tokens of row j, and L_j is its loss. We read L_j as the *mean* of
-    their nats, so a token has the weight β_j / n_j. The paper's formula does not say whether L_j is
-    a mean or a sum.
+    n_j is the number of masked tokens of row j, and L_j the *mean* of their nats: a token has the
+    weight β_j / n_j. The paper's formula does not say whether L_j is a mean or a sum.
     """
     n = view.masked.sum(1, keepdim=True)  # [B·K, 1]
     beta = n**-0.5  # infinite for a row without masks, which is left out below

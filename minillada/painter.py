@@ -9,9 +9,7 @@ Notable choices
 - The decoder's picture of the codes, the sketch, is one more input, and the network says what has
   to be added to it. The official painter has no such sketch. Ours paints the sketch before any
   training; a larger network without it did worse after the same time (docs/log).
-- Codes do not change while a picture is painted, so they are read once (`read`). Every block of the
-  U-Net adds what was read to its own pixels.
-- A turbo painter has the same network, distilled to say where the path ends (`flow.jumps`).
+- Codes do not change while a picture is painted, so they are read once (`read`).
 """
 
 from __future__ import annotations
@@ -88,10 +86,7 @@ class Painter(nn.Module):
         return self.reader(rearrange(self.embedding(codes), "b h w d -> b d h w"))
 
     def picture(self, x: Tensor, t: Tensor, sketch: Tensor, condition: Tensor) -> Tensor:
-        """The picture x̂_1 that x at times t `[B]` becomes.
-
-        x, sketch and picture are `[B, C, H, W]` with pixels in [-1, 1].
-        """
+        """Picture x̂_1 from x at times t `[B]`; it, x and sketch are `[B, C, H, W]` in [-1, 1]."""
         # Cosine and sine of eight multiples of the time, up to a quarter turn for the slowest:
         # layers tell two times apart more easily by 16 numbers than by one.
         angles = t[:, None] * (math.pi / 2 * torch.arange(1, 9, device=t.device))  # [B, 8]

@@ -3,8 +3,6 @@
 Notable choices
 - The times of the many small steps can be shifted towards the noise, as officially (by 6). Our
   pictures are small and the codes say much, so ours are not.
-- Row r of a call with seed s uses seed s + r, as in `uni`. So a picture does not depend on what is
-  painted beside it.
 """
 
 from __future__ import annotations

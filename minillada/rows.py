@@ -1,11 +1,8 @@
 """The rows that are being decoded, and what one step does to them.
 
 Notable choices
-- Each step commits the most confident positions: as many as the quota says, or all above the
-  threshold if those are at least as many. A committed position is never masked again.
 - With an edit threshold below 1 (LLaDA2.1, arXiv 2602.08676) every pass may also rewrite tokens of
   the block. When no mask is left, passes go on until nothing changes.
-- Each row has its own random generator and stops by itself, so no row depends on the others.
 - On a GPU, to ask whether a tensor holds a True is to wait for it. So it is asked only where the
   settings do not tell already.
 """

@@ -2,9 +2,8 @@
 
 Notable choices
 - Attention is block-causal: a token sees its own block and earlier ones. So keys and values of a
-  finished block cannot change, and the prefix cache that keeps them is exact. The released code
-  computes them again in every step and gets the same tokens. The first step of a block also runs
-  the block before it (now final), so that its keys enter the cache; later steps run it alone.
+  finished block cannot change, and the prefix cache that keeps them is exact. The first step of a
+  block also runs the block before it, now final, whose keys enter the cache; later steps do not.
 - Some tokens of the answer may be given. They are never masked, picked or rewritten: the others are
   filled in around them. A masked token sees those given in its own block and in earlier blocks, so
   `gather` moves the borders until as few blocks as possible hold the answer.

@@ -15,9 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Config(BaseModel):
-    """What all configurations share: no unknown fields, no silent conversion, no changes later."""
+    """All configurations: no unknown fields, no changes later, no conversion ("3" is not 3)."""
 
-    # frozen: no changes later. strict: no conversion, so "3" is not taken for 3.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     def __init__(self, **values: Any) -> None:
@@ -75,10 +74,7 @@ C = TypeVar("C", bound=Config)
 
 
 def plain_fields(config: Config) -> dict[str, Any]:
-    """All plain fields as one flat dict, name -> value.
-
-    A configuration inside is replaced by its own fields and is no entry itself.
-    """
+    """Name -> value of all plain fields, also of those in parts; a part is no entry itself."""
     found: dict[str, Any] = {}
     for name, value in config:
         if isinstance(value, Config):

@@ -127,10 +127,7 @@ class Uni(Filler):
     def think_and_draw(
         self, prompts: list[str], *, seed: int = 0, **sampling
     ) -> tuple[list[str], Tensor]:
-        """A thought for each prompt, and an image drawn with the thought in its prompt.
-
-        `sampling` is that of the images.
-        """
+        """A thought for each prompt, and an image drawn with the thought in its prompt."""
         config = self.sampling(self.own(DRAW, "drawing"), **sampling)
         stories = self.stories("think", prompts)  # a thought becomes the first part of its story
         self.continue_stories(stories, *self.thinking)

@@ -23,8 +23,7 @@ from .files import Name, checksum, find, is_shipped, need_data
 
 # The end of a text is the padding token, too, as in the official model.
 EOS, MASK = "<|endoftext|>", "<|mask|>"
-# An image begins with IMAGE, then come its height and width. BOI ("begin of image") stands directly
-# before its codes, END_IMAGE behind them (`layout.image_block`).
+# Around the codes of an image (`layout.image_block`); BOI, "begin of image", directly before them.
 IMAGE, END_IMAGE, BOI = "<|image|>", "<|/image|>", "<boi>"
 UNCONDITION = "<uncondition>"  # in the place of words that are left out
 # Who speaks: the system prompt, the user, the model.
@@ -182,10 +181,7 @@ def text_path(text: Name = "mnist-text") -> Path:
 
 
 def text_info(text: str) -> dict[str, str]:
-    """The two fields of a backbone's JSON that say which text pieces it uses.
-
-    `text` is a shipped name or a path, `text_sha256` the checksum of the file.
-    """
+    """The two fields of a backbone's JSON that say which text pieces it uses."""
     path = text_path(text)
     # An absolute path is right from every working folder.
     name = text if is_shipped(text, ".json") else str(path.absolute())

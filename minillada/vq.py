@@ -47,10 +47,7 @@ class Tokenizer(Protocol):
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Inside, float32 convolutions of a GPU keep all bits of float32; also a decorator.
-
-    PyTorch's default there is TF32: 10 bits behind the point instead of 23.
-    """
+    """Inside, and as a decorator: a GPU's float32 convolutions keep all 23 bits, not TF32's 10."""
     convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = convolutions.fp32_precision
     convolutions.fp32_precision = "ieee"

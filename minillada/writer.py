@@ -3,7 +3,6 @@
 Notable choices
 - Prompts of equal lengths run together, with their guidance branches (the same prompts with
   something left out). Blocks are counted from position 0, so padding would move their borders.
-- Every row has its own random generator, so results do not depend on how rows are grouped.
 """
 
 from __future__ import annotations
