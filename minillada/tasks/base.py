@@ -99,6 +99,11 @@ class Source:
             return [str(n) for n in values]
         return [NUMBERS[n] for n in values]
 
+    def with_numbers(self, wordings: Wordings, a: int, b: int) -> str:
+        """One of several ways to say the same about two numbers."""
+        first, second = self.numbers(a, b)
+        return self.wording(wordings).format(a=first, b=second)
+
     def some_label(self) -> int:
         """A class of the label's column, such as a digit; each is as likely as any other."""
         return self.rng.randrange(len(self.pool.data.grammar.words[self.pool.label]))

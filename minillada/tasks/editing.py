@@ -98,44 +98,36 @@ def shifted(where: str) -> Wordings:
     )
 
 
+def stroked(verb: str, word: str, other: str) -> Wordings:
+    """Ways to ask for other strokes: `thicken`, `thicker` and `bolder`, or the opposites."""
+    return Wordings(
+        (f"make it {word}",),
+        more=(
+            f"make {{it}} {word}",
+            f"make {{it}} {other}",
+            f"draw {{it}} {word}",
+            f"show {{it}} {word}",
+            f"{verb} {{it}}",
+            f"{verb} the lines of {{it}}",
+            f"make the strokes of {{it}} {word}",
+            f"make the strokes of {{it}} {other}",
+            f"give {{it}} {word} lines",
+            f"give {{it}} a {word} line",
+            f"draw {{it}} with {word} strokes",
+            f"write {{it}} with a {word} pen",
+        ),
+        new=(
+            f"make the lines of {{it}} {word}",
+            f"give {{it}} {word} strokes",
+            f"write {{it}} {word}",
+        ),
+    )
+
+
 # Digits are edited in many wordings; the name of an operation is the first.
 OPERATION_WORDINGS = {
-    "make it thicker": Wordings(
-        ("make it thicker",),
-        more=(
-            "make {it} thicker",
-            "make {it} bolder",
-            "draw {it} thicker",
-            "show {it} thicker",
-            "thicken {it}",
-            "thicken the lines of {it}",
-            "make the strokes of {it} thicker",
-            "make the strokes of {it} bolder",
-            "give {it} thicker lines",
-            "give {it} a thicker line",
-            "draw {it} with thicker strokes",
-            "write {it} with a thicker pen",
-        ),
-        new=("make the lines of {it} thicker", "give {it} thicker strokes", "write {it} thicker"),
-    ),
-    "make it thinner": Wordings(
-        ("make it thinner",),
-        more=(
-            "make {it} thinner",
-            "make {it} finer",
-            "draw {it} thinner",
-            "show {it} thinner",
-            "thin {it}",
-            "thin the lines of {it}",
-            "make the strokes of {it} thinner",
-            "make the strokes of {it} finer",
-            "give {it} thinner lines",
-            "give {it} a thinner line",
-            "draw {it} with thinner strokes",
-            "write {it} with a thinner pen",
-        ),
-        new=("make the lines of {it} thinner", "give {it} thinner strokes", "write {it} thinner"),
-    ),
+    "make it thicker": stroked("thicken", "thicker", "bolder"),
+    "make it thinner": stroked("thin", "thinner", "finer"),
     "mirror it": Wordings(
         ("mirror it",),
         more=(

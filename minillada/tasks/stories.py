@@ -38,9 +38,7 @@ def make_story(source: Source) -> Example:
     response: list[str | Picture] = []
     for n in range(a, b + 1):
         response += [NUMBERS[n], Picture(source.pool.pick(source.rng, digit=n))]
-    first, last = source.numbers(a, b)
-    prompt = source.wording(COUNT).format(a=first, b=last)
-    return Example("interleave", [prompt], response)
+    return Example("interleave", [source.with_numbers(COUNT, a, b)], response)
 
 
 def mark_stories(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:

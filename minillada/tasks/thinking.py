@@ -83,16 +83,14 @@ REPEAT = Wordings(
 def make_sum_direct(source: Source, pairs: Pairs | None = None) -> Example:
     """`draw the sum of … and …` and the result; `pairs` are those of the source if None."""
     a, b = source.rng.choice(pairs or trained_pairs(SUMS, source.held_out))
-    first, second = source.numbers(a, b)
-    prompt = source.wording(SUM).format(a=first, b=second)
+    prompt = source.with_numbers(SUM, a, b)
     return Example("draw", [prompt], [Picture(source.pool.pick(source.rng, digit=a + b))])
 
 
 def make_sum_thinking(source: Source, pairs: Pairs | None = None) -> Example:
     """The same, with a thought before the image."""
     a, b = source.rng.choice(pairs or trained_pairs(SUMS, source.held_out))
-    first, second = source.numbers(a, b)
-    prompt = source.wording(SUM).format(a=first, b=second)
+    prompt = source.with_numbers(SUM, a, b)
     # The thought is part of the response: the model learns to write it, then to draw from it.
     result = Picture(source.pool.pick(source.rng, digit=a + b))
     return Example("think", [prompt], [counting_trace(a, b), result])
@@ -105,16 +103,13 @@ def make_count_on(source: Source) -> Example:
     of digits it would remember how each begins.
     """
     a, b = source.rng.choice(trained_pairs(COUNTED, source.held_out))
-    first, second = source.numbers(a, b)
-    prompt = source.wording(COUNT_ON).format(a=first, b=second)
-    return Example("think", [prompt], [counting_trace(a, b)])
+    return Example("think", [source.with_numbers(COUNT_ON, a, b)], [counting_trace(a, b)])
 
 
 def make_repeat(source: Source) -> Example:
     """Two numbers said again, as a thought begins with them. Any two: no sum is asked for."""
     a, b = source.rng.choices(range(len(NUMBERS)), k=2)
-    first, second = source.numbers(a, b)
-    prompt = source.wording(REPEAT).format(a=first, b=second)
+    prompt = source.with_numbers(REPEAT, a, b)
     return Example("think", [prompt], [f"{NUMBERS[a]}, {NUMBERS[b]}"])
 
 
@@ -138,8 +133,7 @@ def make_go_on(source: Source) -> Example:
     response: list[str | Picture] = ["; ".join(written), "; " + "; ".join(rest)]
     if a + b < 10:
         response.append(Picture(pool.pick(rng, digit=a + b)))
-    first, second = source.numbers(*asked)
-    prompt = source.wording(SUM_OR_COUNT_ON).format(a=first, b=second)
+    prompt = source.with_numbers(SUM_OR_COUNT_ON, *asked)
     return Example("think", [prompt], response, given=1)
 
 
