@@ -168,10 +168,8 @@ def info(
     """What is installed, which presets exist, which weights are shipped, how they were made."""
     if name is not None:
         check_finished(name)
-        weights = checkpoint.shipped(name) or name not in PRESETS
-        found = (
-            checkpoint.read_info(checkpoint.resolve(name)) if weights else to_dict(PRESETS[name])
-        )
+        preset = name in PRESETS and not checkpoint.shipped(name)
+        found = to_dict(PRESETS[name]) if preset else checkpoint.read_info(checkpoint.resolve(name))
         print_report(found, as_json)
         return
     shipped = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -305,19 +306,13 @@ class ExpertLayer:
         self.x = torch.randn(tokens, self.config.hidden_size, device=setting.device)
         with torch.no_grad():
             self.chosen, self.weights = self.layer.gate(self.x)  # each [tokens, 8]
+        self.ours = partial(self.run, combine_grouped)
+        self.formula = partial(self.run, combine_dense)
+        self.loop = partial(self.run, sparse_loop)
 
     @torch.no_grad()
     def run(self, combine: Callable) -> Tensor:
         return combine(self.layer.experts, self.x, self.chosen, self.weights)
-
-    def ours(self) -> Tensor:
-        return self.run(combine_grouped)
-
-    def formula(self) -> Tensor:
-        return self.run(combine_dense)
-
-    def loop(self) -> Tensor:
-        return self.run(sparse_loop)
 
 
 def bench_moe(setting: Setting, tokens: int = 2048) -> dict:

@@ -43,6 +43,7 @@ class Bar:
         return (low is None or value >= low) and (high is None or value <= high)
 
 
+FRECHET = "Fréchet distance of drawings to other test images, over that of reconstructions"
 # A number of `evaluate` -> its bar
 MODEL_BARS = {
     "judge_accuracy": Bar("judge right on real test images", 0.993),
@@ -51,11 +52,7 @@ MODEL_BARS = {
     "draw_digit_accuracy": Bar("drawn digit is the asked one", 0.99),
     "draw_thickness_accuracy": Bar("thickness as asked", 0.9),
     "draw_slant_accuracy": Bar("slant as asked", 0.9),
-    "frechet_ratio": Bar(
-        "Fréchet distance of drawings to other test images, over that of reconstructions",
-        most=3,
-        unit="",
-    ),
+    "frechet_ratio": Bar(FRECHET, most=3, unit=""),
     "caption_digit_accuracy": Bar("caption names the right digit", 0.985),
     "caption_exact_accuracy": Bar("whole caption right, word for word", 0.85),
     "bits_per_token": Bar("bits per token, block diffusion (upper bound)"),
@@ -73,11 +70,7 @@ PHOTO_BARS = {
     "draw_class_accuracy": Bar("drawn class is the asked one", 0.88),
     "draw_brightness_accuracy": Bar("brightness as asked", 0.96),
     "draw_colour_accuracy": Bar("colour as asked", 0.92),
-    "frechet_ratio": Bar(
-        "Fréchet distance of drawings to other test images, over that of reconstructions",
-        most=2,
-        unit="",
-    ),
+    "frechet_ratio": Bar(FRECHET, most=2, unit=""),
     "edit_operation_accuracy": Bar("exact edit: right operation done and class kept", 0.85),
     "edit_class_accuracy": Bar("turned into a class that is named, one time in ten its own", 0.75),
 }
