@@ -188,8 +188,10 @@ class Run:
                 folder = str(self.folder / "tensorboard")
                 self.board = self.board_class(folder, purge_step=self.first_step)
         self.log.write(json.dumps(record) + "\n")
-        if self.board:
-            write_scalars(self.board, record)
+        if self.board:  # every number is a curve of its name
+            for name, value in record.items():
+                if name != "step":
+                    self.board.add_scalar(name, value, record["step"])
 
     def whole_learner(self) -> Learner:
         """The learner, with all weights in the first process."""
@@ -268,13 +270,6 @@ def board_class() -> Any:
     """The class that writes for TensorBoard. `ValueError` if TensorBoard is not installed."""
     load_package("tensorboard", "ablate")
     return load_package("torch.utils.tensorboard", "ablate").SummaryWriter
-
-
-def write_scalars(board: Any, record: dict[str, Any]) -> None:
-    """The numbers of one step, as curves of their names."""
-    for name, value in record.items():
-        if name != "step":
-            board.add_scalar(name, value, record["step"])
 
 
 def step_of(line: str) -> int | None:
