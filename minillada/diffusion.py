@@ -2,7 +2,7 @@
 
 Forward process, linear schedule: each response token is masked with the probability t of its block.
 Loss: E [ Σ_blocks (1/t) Σ_i −log p(x_i | x_t of the block, clean earlier blocks) ], where t is that
-of the block and i runs over its masked tokens. The loss is at least −log p(x | prompt).
+of the block and i runs over its masked tokens. With t from [0, 1] it is ≥ −log p(x | prompt).
 
 Notable choices
 - All blocks are trained in one forward pass on `[x_t ; x_0]`: noisy tokens, then clean context.
