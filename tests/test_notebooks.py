@@ -77,6 +77,13 @@ def test_cells_are_short(path):
 
 
 @every_notebook
+def test_a_notebook_is_no_longer_than_a_session(path):
+    notebook, _ = read(path)
+    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert sum(len(text.split()) for text in prose) <= 3500, "delete what is said twice"
+
+
+@every_notebook
 def test_header_and_cells_have_the_new_form(path):
     """As CONTRIBUTING.md says: what a reader needs to know first, and cells that a slide holds."""
     notebook, code = read(path)
