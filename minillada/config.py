@@ -40,6 +40,7 @@ class TokenizerConfig(Config):
     codebook_size: int = Field(512, ge=2, le=1_000_000)
     code_dim: int = Field(32, ge=1, le=65_536)  # numbers in the vector of a code
     width: Width = 24  # channels after the first convolution
+    depth: int = Field(1, ge=1, le=64)  # of every residual block (`vq.ResidualBlock`)
     caption_vocab_size: int = Field(MNIST_TEXT_VOCAB_SIZE, ge=1)  # ids that `vq.CaptionTower` reads
     alignment_weight: float = Field(0.015, ge=0)  # of the caption loss; 0: learn pixels only
     edge_weight: float = Field(0.3, ge=0)  # of an extra loss on image edges; keeps strokes sharp

@@ -17,6 +17,7 @@ Notable choices
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -132,18 +133,30 @@ class Codebook(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions whose result is added to the input."""
+    """Two convolutions whose result is added to the input; with a depth of 2, twice, and so on.
 
-    def __init__(self, channels: int):
+    What comes after the first two adds 0 at first. So weights of depth 1 can go on deeper
+    (`--start`): nothing changes before the first step.
+    """
+
+    def __init__(self, channels: int, depth: int = 1):
         super().__init__()
-        layers: list[nn.Module] = []
-        for _ in range(2):
-            convolution = nn.Conv2d(channels, channels, 3, padding=1)
-            layers += [nn.GroupNorm(8, channels), nn.SiLU(), convolution]
-        self.net = nn.Sequential(*layers)
+        pairs = []
+        for number in range(depth):
+            layers: list[nn.Module] = []
+            for _ in range(2):
+                convolution = nn.Conv2d(channels, channels, 3, padding=1)
+                layers += [nn.GroupNorm(8, channels), nn.SiLU(), convolution]
+            if number > 0:
+                for parameter in convolution.parameters():
+                    nn.init.zeros_(parameter)
+            pairs.append(nn.Sequential(*layers))
+        self.net, self.more = pairs[0], nn.ModuleList(pairs[1:])
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.net(x)
+        for pair in (self.net, *self.more):
+            x = x + pair(x)
+        return x
 
 
 class CaptionTower(nn.Module):
@@ -192,19 +205,20 @@ class ImageTokenizer(nn.Module):
             raise ValueError(f"patch_size must be a power of 2 dividing image_size, not {patch}")
         # Each step of the encoder halves the image; the next one has twice the channels.
         widths = [config.width * 2**i for i in range(halvings)]
+        block = functools.partial(ResidualBlock, depth=config.depth)
         down: list[nn.Module] = []
         channels = config.channels
         for width in widths:
-            down += [nn.Conv2d(channels, width, 4, stride=2, padding=1), ResidualBlock(width)]
+            down += [nn.Conv2d(channels, width, 4, stride=2, padding=1), block(width)]
             channels = width
-        down += [ResidualBlock(channels), nn.Conv2d(channels, config.code_dim, 1)]
+        down += [block(channels), nn.Conv2d(channels, config.code_dim, 1)]
         self.encoder = nn.Sequential(*down)
         self.codebook = Codebook(config.codebook_size, config.code_dim)
         # The decoder is the mirror. PixelShuffle makes 2 x 2 pixels of 4 channels.
         up: list[nn.Module] = [nn.Conv2d(config.code_dim, channels, 3, padding=1)]
-        up += [ResidualBlock(channels)]
+        up += [block(channels)]
         for width in reversed([config.width, *widths[:-1]]):  # from 96 channels: 48, 24, 24
-            up += [ResidualBlock(channels), nn.Conv2d(channels, 4 * width, 1), nn.PixelShuffle(2)]
+            up += [block(channels), nn.Conv2d(channels, 4 * width, 1), nn.PixelShuffle(2)]
             channels = width
         up += [nn.SiLU(), nn.Conv2d(channels, config.channels, 3, padding=1), nn.Sigmoid()]
         self.decoder = nn.Sequential(*up)

@@ -30,17 +30,31 @@ def start_image_rows(backbone: Backbone, codebook: Tensor, offset: int) -> None:
 
 
 def grown(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`old` with codebooks enlarged to the size that they have in `new`.
+    """`old` with codebooks enlarged to the size, and residual blocks to the depth, of `new`.
 
     Old codes keep their numbers; further ones stay as they are in `new`. Codes of another length
-    stay as they are, and do not fit.
+    stay as they are, and do not fit. What is deeper in `new` (`vq.ResidualBlock.more`) stays, too.
     """
-    enlarged = dict(old)
+    deeper = {key: value for key, value in new.items() if ".more." in key}
+    enlarged = deeper | old
     for key, rows in old.items():
         fits = key in new and rows.shape[1:] == new[key].shape[1:]
         if key.startswith("codebook.") and fits:
             enlarged[key] = torch.cat([rows, new[key][len(rows) :]])
     return enlarged
+
+
+def nearest_codes(old: Tensor, new: Tensor) -> Tensor:
+    """The nearest code `[K]` of a codebook `[N, C]` to each of another one `[K, C]`.
+
+    `ValueError` if the codes have another length.
+    """
+    if old.shape[1] != new.shape[1]:
+        raise ValueError(
+            f"codes of {old.shape[1]} and of {new.shape[1]} numbers cannot be compared; leave "
+            "--start out, or give both tokenizers the same code_dim"
+        )
+    return (new @ old.T).argmax(dim=1)
 
 
 def translated(
@@ -57,12 +71,6 @@ def translated(
     `ValueError` if the codes have another length.
     """
     source, target = vocabs
-    old_codes, new_codes = codebooks
-    if old_codes.shape[1] != new_codes.shape[1]:
-        raise ValueError(
-            f"codes of {old_codes.shape[1]} and of {new_codes.shape[1]} numbers cannot be "
-            "compared; leave --start out, or give both tokenizers the same code_dim"
-        )
     # 1. Text pieces that both vocabularies have: their places in the old and in the new one.
     old_places, new_places = [], []
     for place in range(target.image_token_offset):
@@ -72,7 +80,7 @@ def translated(
             new_places.append(place)
 
     # 2. The nearest old code of every new one.
-    nearest = (new_codes @ old_codes.T).argmax(dim=1) + source.image_token_offset  # [K]
+    nearest = nearest_codes(*codebooks) + source.image_token_offset  # [K]
 
     # 3. The same move for the input rows and for the output rows.
     moved = {}

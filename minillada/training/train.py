@@ -219,7 +219,8 @@ def start_from(
     """Load weights called `start` into `module`, and say what they are.
 
     If the new codebook is larger, the old codes keep their rows. If the vocabulary is another one,
-    the rows of embedding and head move to where their pieces stand now (`extras/transfer.py`).
+    the rows of embedding and head move to where their pieces stand now, and each code starts at the
+    row of the nearest old one (`extras/transfer.py`); so do the codes of a painter.
     `ValueError` if the weights do not fit, or if their tokenizer was trained again.
     """
     other, info = checkpoint.load_model(start, MODULES[preset.kind])
@@ -230,15 +231,16 @@ def start_from(
         info |= text_info(info.get("text", "mnist-text"))
     # Codes mean something else under another tokenizer, and ids under other text pieces, too.
     different = [key for key in IDS if key in about and info.get(key) != about[key]]
-    if different and preset.kind == "painter":
-        raise ValueError(
-            f"{start} paints other codes than those of {preset.tokenizer}; leave --start out"
-        )
     if different and materials.tokenizer:
         old_tokenizer, old_vocab = trained_on(start, info)
-        vocabs = old_vocab, materials.vocab
         codebooks = old_tokenizer.embedding, materials.tokenizer.embedding.cpu()
-        tensors = transfer.translated(tensors, new, vocabs, codebooks)
+        if preset.kind == "painter":
+            key = "embedding.weight"  # the last row means: without codes
+            rows = [*transfer.nearest_codes(*codebooks).tolist(), -1]
+            tensors[key] = tensors[key][rows]
+        else:
+            vocabs = old_vocab, materials.vocab
+            tensors = transfer.translated(tensors, new, vocabs, codebooks)
     checkpoint.load_tensors(module, tensors, checkpoint.resolve(start))
     # The history is nested: the start may itself have started from another run.
     history = {key: info[key] for key in ("command", "training", "start", "merged") if key in info}

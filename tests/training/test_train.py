@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import (
     describe,
+    generator,
     real_images,
     save_tiny_uni,
     storable,
@@ -489,7 +490,38 @@ def test_a_start_that_does_not_fit_a_tokenizer(tmp_path):
         train.train(changed(TOKENIZER, code_dim=12), tmp_path / "second", start=start)
 
 
-def test_a_painter_does_not_start_from_one_of_other_codes(tmp_path):
-    preset = changed(get_preset("mnist-painter"), tokenizer="mnist-tokenizer-pixels")
-    with pytest.raises(ValueError, match="paints other codes than those of mnist-tokenizer-pixels"):
-        train.train(preset, tmp_path / "run", start="mnist-painter")
+def test_a_painter_of_other_codes_starts_at_the_nearest_ones(tmp_path):
+    """Codes `[K]` of a tokenizer that holds those of the start in another order."""
+    old = tiny_tokenizer(3)
+    order = torch.randperm(16, generator=generator(0))
+    new = tiny_tokenizer(3)
+    new.codebook.embedding.copy_(old.codebook.embedding[order])
+    for name, tokenizer in (("old", old), ("new", new)):
+        about = describe("tokenizer", tokenizer)
+        checkpoint.save_model(tmp_path / name / "weights.safetensors", tokenizer, about)
+    sizes = dict(codebook_size=16, code_dim=8, width=8, steps=2, batch_size=2)
+    preset = changed(get_preset("mnist-painter"), tokenizer=str(tmp_path / "old"), **sizes)
+    first, _ = train.train(preset, tmp_path / "first")
+    still = dict(learning_rate=1e-12, weight_decay=0.0)
+    other = changed(preset, tokenizer=str(tmp_path / "new"), **still)
+    second, _ = train.train(other, tmp_path / "second", start=str(tmp_path / "first"))
+    before, after = (painter.embedding.weight for painter in (storable(first), second))
+    assert torch.allclose(before[order], after[:16], atol=1e-5)
+    assert torch.allclose(before[16], after[16], atol=1e-5)  # without codes
+
+
+def test_a_tokenizer_goes_on_deeper(tmp_path):
+    """Before the first step nothing changes; then what was added learns, too."""
+    start = train_tokenizer(tmp_path / "first")
+    shallow, _ = checkpoint.load_model(start, ImageTokenizer)
+    preset = changed(TOKENIZER, depth=3, steps=2, learning_rate=1e-2)
+    grown, _ = train.train(preset, tmp_path / "still", start=start, stop_after=0)
+    images = real_images(8).floats(slice(None))
+    assert torch.equal(shallow.encode(images), grown.encode(images))
+    codes = shallow.encode(images)
+    torch.testing.assert_close(shallow.decode(codes), grown.decode(codes))
+    trained, _ = train.train(preset, tmp_path / "second", start=start)
+    further = [value for name, value in trained.named_parameters() if ".more.1.5." in name]
+    assert len(further) == 2 * 8 and all(value.any() for value in further)
+    with pytest.raises(ValueError, match="second.* does not fit its configuration"):
+        train.train(TOKENIZER, tmp_path / "third", start=str(tmp_path / "second"))
