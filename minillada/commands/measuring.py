@@ -79,6 +79,8 @@ def evaluate(
     if painter and (names or choice == "tasks"):
         raise ValueError(f"{model} is a painter, measured as a whole; leave --suite and --only out")
     way = {"seed": seed, "device": device}
+    if pictures is not None:
+        check_writable(pictures / "page.png", "choose another with --pictures")
     if record:
         check_writable(path.with_suffix(".json"), "copy it, or leave --record out")
         if names:
@@ -103,10 +105,10 @@ def evaluate(
         show = print_metrics if choice == "model" else print_scores
         if report:
             print_json(report) if as_json else show(report)
-    if pictures is not None:
-        save_pages(pictures, pool, marked)
     if record:
         store(path, choice, report, way, keep=bool(names))
+    if pictures is not None:
+        save_pages(pictures, pool, marked)
 
 
 def check_same(recorded: dict, way: dict) -> None:

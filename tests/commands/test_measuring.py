@@ -153,12 +153,23 @@ def test_tasks_are_marked_and_shown_on_pages(call, few_tasks, tmp_path):
     assert code == 0 and line.startswith("digit ") and "n = 5)" in line and "passes" in line
 
 
-def test_scores_are_printed_before_pages_are_saved(call, few_tasks, run, tmp_path):
-    (tmp_path / "pages").write_text("a file where a folder should be")
-    code, out, err = call(
-        "evaluate", run, "--suite", "tasks", "--samples", 2, "--pictures", "pages"
-    )
+def test_pages_that_cannot_be_saved_cost_no_scores(call, few_tasks, tmp_path, monkeypatch):
+    def full(*about):
+        raise OSError(28, "No space left on device", "pages/digit.png")
+
+    run = save_tiny_uni(tmp_path)
+    monkeypatch.setattr(measuring, "save_pages", full)
+    tasks = ["evaluate", run, "--suite", "tasks", "--samples", 2, "--only", "digit"]
+    code, out, err = call(*tasks, "--pictures", "pages", "--record")
     assert code == 2 and "n = 2)" in out and "Traceback" not in err
+    assert list(checkpoint.read_info(run / "weights.safetensors")["tasks"]) == ["digit"]
+
+
+def test_a_folder_of_pages_that_cannot_be_is_refused_before_the_work(refuse, run, tmp_path):
+    (tmp_path / "pages").write_text("a file where a folder should be")
+    for folder in ("pages", "pages/more"):
+        sentence = refuse("evaluate", run, "--suite", "tasks", "--pictures", folder)
+        assert f"cannot write to the folder {folder}; choose another" in sentence
 
 
 @pytest.mark.parametrize(
