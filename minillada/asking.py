@@ -36,7 +36,8 @@ LUMA = (0.299, 0.587, 0.114)  # how bright red, green and blue look (ITU-R BT.60
 # Which tasks of a mixture (`tasks.table`) teach what. A task that is not named here, because it is
 # new, may teach anything. Thoughts and stories are one: both write first, and then draw.
 TEACHING = {
-    "draw and describe": {"draw", "sum_direct", "describe"},
+    "draw": {"draw", "sum_direct"},
+    "describe": {"describe"},
     "answer questions": {
         "digit", "thickness", "slant", "parity", "arithmetic", "compare",
         "label", "brightness", "colour", "kind", "brighter",
@@ -47,13 +48,12 @@ TEACHING = {
 
 
 class NotLearned(ValueError):
-    """A model is asked for something that no task of its training teaches."""
+    """A model is asked for something that its training did not prepare it for."""
 
 
-def check_learned(info: dict, wanted: str) -> None:
-    """`NotLearned` if the JSON of a model says that it learned nothing of what is `wanted`."""
+def learned_tasks(info: dict) -> set[str]:
+    """The tasks that a model learned, also in earlier runs; none if its JSON says nothing."""
     learned: set[str] = set()
-    # Tasks that the model learned in an earlier run count, too.
     while isinstance(info, dict) and "training" in info:
         training = info["training"]
         # Older files keep the mixture beside the other settings. A run without a mixture learned
@@ -61,6 +61,12 @@ def check_learned(info: dict, wanted: str) -> None:
         mixture = training.get("data", training).get("mixture")
         learned |= {name for name, _ in mixture or [("draw", 1), ("describe", 1)]}
         info = info.get("start", {})  # the run before, from whose weights this one went on
+    return learned
+
+
+def check_learned(info: dict, wanted: str) -> None:
+    """`NotLearned` if the JSON of a model says that it learned nothing of what is `wanted`."""
+    learned = learned_tasks(info)
     other = {name for kind, names in TEACHING.items() if kind != wanted for name in names}
     # A file that says nothing about training is trusted.
     if learned and learned <= other:

@@ -240,21 +240,23 @@ def kinds_of(training: dict, **info) -> set[str]:
 @pytest.mark.parametrize(
     ("training", "kinds"),
     [
-        ({"steps": 9}, set()),
-        ({"mixture": []}, set()),
-        ({"mixture": [["draw", 1.0], ["describe", 1.0]]}, set()),
-        ({"data": {"mixture": [["draw", 1.0]]}}, set()),
-        ({"mixture": [["draw", 1.0], ["digit", 1.0]]}, {"answer questions"}),
+        ({"steps": 9}, {"draw", "describe"}),
+        ({"mixture": []}, {"draw", "describe"}),
+        ({"mixture": [["draw", 1.0], ["describe", 1.0]]}, {"draw", "describe"}),
+        ({"data": {"mixture": [["draw", 1.0]]}}, {"draw"}),
+        ({"mixture": [["draw", 1.0], ["digit", 1.0]]}, {"draw", "answer questions"}),
         ({"data": {"mixture": [["edit_turn", 1.0]]}}, {"edit"}),
-        ({"mixture": [["sum_thinking", 1.0], ["label", 1.0]]}, {*TEACHING} - {"edit"}),
+        (
+            {"mixture": [["sum_thinking", 1.0], ["label", 1.0]]},
+            {"answer questions", "write before it draws"},
+        ),
         ({"mixture": [["a task of mine", 1.0]]}, {*TEACHING}),
     ],
 )
 def test_a_model_is_refused_what_it_never_learned(training, kinds):
-    always = {"draw and describe"}
-    assert kinds_of(training) - always == kinds - always
+    assert kinds_of(training) == kinds
     before = {"training": {"mixture": [["parity", 1.0]]}}  # an earlier stage counts as well
-    assert kinds_of(training, start=before) - always == (kinds | {"answer questions"}) - always
+    assert kinds_of(training, start=before) == kinds | {"answer questions"}
     for kind in TEACHING:
         check_learned({}, kind)  # nothing is said about it
 

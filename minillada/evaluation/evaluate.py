@@ -13,6 +13,7 @@ Notable choices
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .. import checkpoint, vq
+from .. import asking, checkpoint, vq
 from ..datasets.images import Images
 from ..datasets.table import MNIST, DataSet, data_set_of
 from ..measure import timing
@@ -36,6 +37,7 @@ from . import suite
 from .likelihood import bits_per_image
 
 FEWEST_SAMPLES = 20
+EDITS = {"edit_operation": "edit_operation_accuracy", "edit_label": "edit_class_accuracy"}
 
 
 def balanced_prompts(n: int, data: DataSet = MNIST) -> list[tuple[int, ...]]:
@@ -174,22 +176,12 @@ def evaluate_editing(uni: Uni, judge: Judge, n: int, seed: int, data: DataSet) -
     """Exact edits done with the label kept, and photos turned into a class that is named.
 
     `n` of each. One time in ten the class that is named is the photo's own (`tasks/editing.py`).
-
-    Nothing, if the model has not learned both tasks.
     """
-    tasks = {"edit_operation": "edit_operation_accuracy", "edit_label": "edit_class_accuracy"}
-    if not tasks.keys() <= {task for task, _ in mixture_of(uni.info)}:
-        return {}
-    marked = suite.run(uni, judge, suite.unseen_pool(data.name), n, seed, list(tasks))
+    marked = suite.run(uni, judge, suite.unseen_pool(data.name), n, seed, list(EDITS))
     report: dict = {}
-    for task, name in tasks.items():
+    for task, name in EDITS.items():
         report |= fraction(name, torch.tensor(marked[task].right[""]))
     return report
-
-
-def mixture_of(info: dict) -> list:
-    """The tasks and shares of the last training of a model; of old files, nothing."""
-    return info.get("training", {}).get("data", {}).get("mixture", [])
 
 
 def evaluate_timing(uni: Uni, batch: int = 16, data: DataSet = MNIST, **sampling) -> dict:
@@ -264,6 +256,15 @@ def check_measures(names: Sequence[str]) -> None:
             raise ValueError(f"there is no measure {name!r}; choose from {', '.join(MEASURES)}")
 
 
+def check_learned(info: dict, measure: str) -> None:
+    """`NotLearned` for a measure of what the model with the JSON `info` never learned."""
+    if measure == "describing":
+        asking.check_learned(info, "describe")
+    if measure == "editing" and not EDITS.keys() <= asking.learned_tasks(info):
+        tasks = " and ".join(EDITS)
+        raise asking.NotLearned(f"editing needs a model that learned {tasks}, such as cifar")
+
+
 def evaluate(
     name: str | Path = "mnist",
     samples: int = 10_000,
@@ -275,15 +276,18 @@ def evaluate(
     """Measurements of one model on its test set as one flat dictionary, `timing` nested.
 
     All of `MEASURES`, or `only` the named ones. `samples` bounds how many test images are
-    described; drawings use at most 1,000, the likelihood at most 2,000. A `report` that is given is
-    filled on the way: if a measure fails, those before it are not lost. `ValueError` for less than
-    `FEWEST_SAMPLES` or an unknown measure.
+    described; drawings use at most 1,000, the likelihood at most 2,000. If none are named, measures
+    of what the model never learned are left out. A `report` that is given is filled on the way: if
+    a measure fails, those before it are not lost. `ValueError` for less than `FEWEST_SAMPLES`, an
+    unknown measure, or a named one of what was never learned.
     """
     if samples < FEWEST_SAMPLES:
         raise ValueError(f"{samples} samples say nothing; ask for at least {FEWEST_SAMPLES}")
     check_measures(only or ())
     # All that every measure needs is loaded once.
     uni = load(name, device)
+    for measure in only or ():
+        check_learned(uni.info, measure)
     data = data_set_of(uni.info)
     test = data.load("test")
     judge = load_judge(device, data.judge)
@@ -292,6 +296,11 @@ def evaluate(
     progress = tqdm([measure for measure in MEASURES if not only or measure in only])
     for measure in progress:
         progress.set_description(f"evaluating {measure}")
+        try:
+            check_learned(uni.info, measure)
+        except asking.NotLearned as error:
+            progress.write(f"{measure} is left out: {error}", file=sys.stderr)
+            continue
         found = MEASURES[measure](subject)
         report |= {"model": str(name), "seed": seed, "device": device} | found
     return report

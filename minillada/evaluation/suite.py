@@ -8,10 +8,11 @@ Notable choices
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from tqdm.auto import tqdm
 
-from ..asking import NotLearned
+from ..asking import NotLearned, check_learned
 from ..datasets.pool import Pool, stored_pool
 from ..datasets.table import DATASETS
 from ..measure.intervals import share
@@ -31,6 +32,19 @@ SUITE = SUITES["mnist"]
 UNSEEN = {"sum_direct_unseen", "sum_thinking_unseen"}
 
 
+def check_tasks(info: dict, dataset: str, names: Sequence[str]) -> None:
+    """`ValueError` for an unknown task, `NotLearned` for one that the model of `info` cannot do."""
+    suite = SUITES[dataset]
+    for name in names:
+        if name not in suite:
+            raise ValueError(f"no task is called {name!r}; choose from {', '.join(suite)}")
+        if name in UNSEEN and least_held_out(info) < len(HELD_OUT):
+            raise NotLearned(f"this model has trained sums of {name} (held_out); leave it out")
+        needs = suite[name].needs
+        if needs:
+            check_learned(info, needs)
+
+
 def run(
     uni: Uni,
     judge: Judge,
@@ -44,27 +58,23 @@ def run(
 
     If none are named, tasks that the model never learned are left out. Sums count as unseen only
     for models that hold out all of `HELD_OUT`; other models are not asked for them. A `marked` that
-    is given is filled on the way: if a task fails, those before it are not lost. `ValueError` for
-    an unknown task, no samples, unseen sums that were trained, or a named task that was not.
+    is given is filled on the way: if a task fails, those before it are not lost. `ValueError`,
+    before anything is asked, for no samples and for named tasks that `check_tasks` refuses.
     """
     suite = SUITES[pool.data.name]
     if samples < 1:
         raise ValueError(f"samples is {samples}; a task needs at least 1 example to be marked")
-    for name in tasks or ():
-        if name not in suite:
-            raise ValueError(f"no task is called {name!r}; choose from {', '.join(suite)}")
-    left_out = UNSEEN if least_held_out(uni.info) < len(HELD_OUT) else set()
-    for name in left_out & set(tasks or ()):
-        raise ValueError(f"this model has trained sums of {name} (held_out); leave it out")
+    check_tasks(uni.info, pool.data.name, tasks or ())
     marked = {} if marked is None else marked
     progress = tqdm(suite.items())
     for number, (name, task) in enumerate(progress):
-        if task.mark is None or name in left_out or (tasks is not None and name not in tasks):
+        if task.mark is None or (tasks is not None and name not in tasks):
             continue
         progress.set_description(name)
         # The number of a task makes its examples, so they stay the same if others are left out.
         examples = make_examples(task.make, pool, samples, seed * 1000 + number)
         try:
+            check_tasks(uni.info, pool.data.name, [name])
             with counted(uni) as passes:
                 result = task.mark(uni, judge, pool, examples, seed)
         except NotLearned as error:

@@ -122,6 +122,8 @@ class Task:
     make: Make
     mark: Mark | None = None  # None: a drill, which is trained but not marked
     trained: bool = True  # False: asked in an evaluation only
+    needs: str | None = None  # what a model must have learned for it, a key of `asking.TEACHING`
+    draws: bool = True  # False: all answers are texts
 
 
 def make_examples(make: Make, pool: Pool, count: int, seed: int) -> list[Example]:

@@ -197,8 +197,11 @@ def make_photo_question(kind: str, source: Source) -> Example:
 
 def mark_answers(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
     """Right is the right text, letter for letter."""
-    images, questions = inputs(pool, asked)
-    answers = uni.answer(images, questions)
+    return mark_texts(asked, uni.answer(*inputs(pool, asked)))
+
+
+def mark_texts(asked: list[Example], answers: list[str]) -> Marked:
+    """Marks of answers that are texts."""
     right = [answer == example.response[0] for answer, example in zip(answers, asked)]
     return Marked(asked, [[answer] for answer in answers], {"": right})
 
@@ -207,7 +210,9 @@ def mark_descriptions(
     uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int
 ) -> Marked:
     """Right is a caption with the right label; `_exact` asks for the whole caption."""
-    marked = mark_answers(uni, judge, pool, asked, seed)
+    images, questions = inputs(pool, asked)
+    [question] = set(questions)  # all examples of an evaluation have the first wording
+    marked = mark_texts(asked, uni.describe([image for (image,) in images], question=question))
     parse = pool.data.grammar.parse
     # The label can be right although the rest is not: both are read from the text.
     right_label = []

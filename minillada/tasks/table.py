@@ -11,33 +11,39 @@ from . import comparing, drawing, editing, filling, questions, references, stori
 from .base import Task, make_in_new_wording
 from .numbers import NUMBERS, SUMS, UNSEEN_SUMS, counting_trace
 
+# What many tasks share: how they are marked, and what a model must have learned for them.
+asked = partial(Task, mark=questions.mark_answers, needs="answer questions", draws=False)
+written = partial(Task, needs="write before it draws")
+edited = partial(Task, needs="edit")
+describe = Task(questions.make_describe, questions.mark_descriptions, needs="describe", draws=False)
+
 # What a masked model can do without having learned it.
 UNTRAINED: dict[str, Task] = {
     "inpaint": Task(filling.make_inpaint, filling.mark_inpainting, trained=False),
     "inpaint_captioned": Task(
         filling.make_inpaint_captioned, filling.mark_inpainting, trained=False
     ),
-    "infill": Task(filling.make_infill, filling.mark_infilling, trained=False),
+    "infill": Task(filling.make_infill, filling.mark_infilling, trained=False, draws=False),
 }
 
 # A new task goes to the end: the suite numbers its random examples by their place in this table.
 TASKS: dict[str, Task] = {
-    "digit": Task(partial(questions.make_question, "digit"), questions.mark_answers),
-    "thickness": Task(partial(questions.make_question, "thickness"), questions.mark_answers),
-    "slant": Task(partial(questions.make_question, "slant"), questions.mark_answers),
-    "parity": Task(partial(questions.make_question, "parity"), questions.mark_answers),
-    "arithmetic": Task(partial(questions.make_question, "arithmetic"), questions.mark_answers),
-    "compare": Task(comparing.make_compare, questions.mark_answers),
-    "edit_operation": Task(editing.make_edit_operation, editing.mark_operations),
+    "digit": asked(partial(questions.make_question, "digit")),
+    "thickness": asked(partial(questions.make_question, "thickness")),
+    "slant": asked(partial(questions.make_question, "slant")),
+    "parity": asked(partial(questions.make_question, "parity")),
+    "arithmetic": asked(partial(questions.make_question, "arithmetic")),
+    "compare": asked(comparing.make_compare),
+    "edit_operation": edited(editing.make_edit_operation, editing.mark_operations),
     "edit_turn": Task(editing.make_edit_turn),
-    "edit_digit": Task(editing.make_edit_digit, editing.mark_edits),
-    "multi_reference": Task(references.make_multi_reference, references.mark_references),
+    "edit_digit": edited(editing.make_edit_digit, editing.mark_edits),
+    "multi_reference": edited(references.make_multi_reference, references.mark_references),
     "sum_direct": Task(thinking.make_sum_direct, drawing.mark_drawings),
     "sum_direct_unseen": Task(
         partial(thinking.make_sum_direct, pairs=UNSEEN_SUMS), drawing.mark_drawings, trained=False
     ),
-    "sum_thinking": Task(thinking.make_sum_thinking, thinking.mark_thinking),
-    "sum_thinking_unseen": Task(
+    "sum_thinking": written(thinking.make_sum_thinking, thinking.mark_thinking),
+    "sum_thinking_unseen": written(
         partial(thinking.make_sum_thinking, pairs=UNSEEN_SUMS),
         thinking.mark_thinking,
         trained=False,
@@ -45,22 +51,21 @@ TASKS: dict[str, Task] = {
     "count_on": Task(thinking.make_count_on),
     "repeat": Task(thinking.make_repeat),
     "go_on": Task(thinking.make_go_on),
-    "interleave": Task(stories.make_story, stories.mark_stories),
+    "interleave": written(stories.make_story, stories.mark_stories),
     "draw": Task(drawing.make_draw, drawing.mark_drawings),
-    "describe": Task(questions.make_describe, questions.mark_descriptions),
+    "describe": describe,
     **UNTRAINED,
     # the same as above, in wordings that are never trained
-    "digit_new_wording": Task(
+    "digit_new_wording": asked(
         partial(make_in_new_wording, partial(questions.make_question, "digit")),
-        questions.mark_answers,
         trained=False,
     ),
-    "edit_operation_new_wording": Task(
+    "edit_operation_new_wording": edited(
         partial(make_in_new_wording, editing.make_edit_operation),
         editing.mark_operations,
         trained=False,
     ),
-    "sum_thinking_new_wording": Task(
+    "sum_thinking_new_wording": written(
         partial(make_in_new_wording, thinking.make_sum_thinking),
         thinking.mark_thinking,
         trained=False,
@@ -69,17 +74,15 @@ TASKS: dict[str, Task] = {
 
 # The tasks of colour photos.
 PHOTO_TASKS: dict[str, Task] = {
-    "label": Task(partial(questions.make_photo_question, "label"), questions.mark_answers),
-    "brightness": Task(
-        partial(questions.make_photo_question, "brightness"), questions.mark_answers
-    ),
-    "colour": Task(partial(questions.make_photo_question, "colour"), questions.mark_answers),
-    "kind": Task(partial(questions.make_photo_question, "kind"), questions.mark_answers),
-    "brighter": Task(comparing.make_brighter, questions.mark_answers),
-    "edit_operation": Task(editing.make_edit_operation, editing.mark_operations),
-    "edit_label": Task(editing.make_edit_label, editing.mark_edits),
+    "label": asked(partial(questions.make_photo_question, "label")),
+    "brightness": asked(partial(questions.make_photo_question, "brightness")),
+    "colour": asked(partial(questions.make_photo_question, "colour")),
+    "kind": asked(partial(questions.make_photo_question, "kind")),
+    "brighter": asked(comparing.make_brighter),
+    "edit_operation": edited(editing.make_edit_operation, editing.mark_operations),
+    "edit_label": edited(editing.make_edit_label, editing.mark_edits),
     "draw": Task(drawing.make_draw, drawing.mark_drawings),
-    "describe": Task(questions.make_describe, questions.mark_descriptions),
+    "describe": describe,
     **UNTRAINED,
 }
 

@@ -8,6 +8,7 @@ import torch
 from helpers import generator, real_images, tiny_backbone, tiny_judge, tiny_uni
 
 from minillada import checkpoint
+from minillada.asking import NotLearned
 from minillada.datasets import captions, cifar10, colour, mnist
 from minillada.datasets.mnist import Images
 from minillada.datasets.table import CIFAR10
@@ -320,4 +321,30 @@ def test_edits_are_measured_where_they_were_learned(monkeypatch):
     info = {"training": {"data": {"mixture": [["edit_operation", 1], ["edit_label", 1]]}}}
     report = evaluate.evaluate_editing(SimpleNamespace(info=info), None, 2, 0, CIFAR10)
     assert report["edit_operation_accuracy"] == 0.5 and report["edit_class_accuracy"] == 1
-    assert not evaluate.evaluate_editing(SimpleNamespace(info={}), None, 2, 0, CIFAR10)
+
+
+def learned(*tasks, **more):
+    return {"training": {"data": {"mixture": [[task, 1.0] for task in tasks]}}} | more
+
+
+def test_a_named_measure_of_what_was_never_learned_is_refused_and_others_are_left_out(
+    tiny_world, monkeypatch, capsys
+):
+    uni = tiny_uni()
+    monkeypatch.setattr(evaluate, "load", lambda name, device: uni)
+    uni.info = learned("draw")
+    for name, sentence in (
+        ("editing", "needs a model that learned edit_operation and edit_label, such as cifar"),
+        ("describing", "has not learned to describe; load"),
+    ):
+        with pytest.raises(NotLearned, match=sentence):
+            evaluate.evaluate("mnist", samples=25, only=["tokenizer", name])
+    names = ("tokenizer", "describing", "editing")
+    monkeypatch.setattr(evaluate, "MEASURES", {name: evaluate.MEASURES[name] for name in names})
+    report = evaluate.evaluate("mnist", samples=25)
+    assert "judge_accuracy" in report and "caption_exact_accuracy" not in report
+    assert "describing is left out: this model" in capsys.readouterr().err
+    # What an earlier run taught counts as well.
+    both = learned("edit_operation", start=learned("edit_label"))
+    evaluate.check_learned(both, "editing")
+    evaluate.check_learned(learned("draw", start=learned("describe")), "describing")

@@ -7,6 +7,7 @@ import torch
 from helpers import real_images, tiny_backbone, tiny_uni
 
 from minillada import checkpoint
+from minillada.asking import TEACHING, NotLearned
 from minillada.datasets import captions, edits
 from minillada.datasets.pool import Pool, mnist_pool
 from minillada.evaluation import suite
@@ -64,6 +65,9 @@ class Oracle:
 
     def inpaint(self, images, masks, captions, seed):
         return self.draw(captions, seed)
+
+    def describe(self, images, question):
+        return self.answer(images, question)
 
     def infill(self, texts, images):
         return self.answer(images, texts)
@@ -227,8 +231,42 @@ def test_tasks_that_were_never_learned_are_left_out(monkeypatch):
         suite.run(uni, judge(), pool(), 2, 0, names)
 
 
+def learned(*tasks: str) -> dict:
+    return {"training": {"data": {"mixture": [[task, 1.0] for task in tasks]}}}
+
+
+def test_a_model_that_describes_is_asked_to_describe():
+    """Its captions are those of `Uni.describe`, whatever questions it never learned."""
+    uni = tiny_uni()
+    uni.info = learned("draw", "describe")
+    marked = suite.run(uni, judge(), pool(), 3, 0, ["describe"])["describe"]
+    shown = torch.stack([pixels(pool(), example.user[0]) for example in marked.examples])
+    assert [answer for (answer,) in marked.answers] == uni.describe(shown)
+    uni.info = learned("draw", "digit")
+    with pytest.raises(NotLearned, match="has not learned to describe"):
+        suite.run(uni, judge(), pool(), 3, 0, ["describe"])
+
+
+@pytest.mark.parametrize("name", sorted(suite.SUITE))
+def test_what_a_task_needs_is_what_its_marking_asks_for(name, monkeypatch):
+    """And whether it draws is whether the right response ends in a picture."""
+    task = suite.SUITE[name]
+    asked = asked_of(name, 1)
+    assert task.draws == isinstance(asked[0].response[-1], Picture)
+    if task.needs in (None, "describe"):  # every model can be asked to draw and to describe
+        return
+    uni = tiny_uni()
+    uni.info = learned(*(task for kind in {*TEACHING} - {task.needs} for task in TEACHING[kind]))
+    with pytest.raises(NotLearned, match=f"has not learned to {task.needs}"):
+        task.mark(uni, judge(), pool(), asked, 0)
+    # Named beside others it is refused before anything is asked.
+    monkeypatch.setattr(suite, "make_examples", None)
+    with pytest.raises(NotLearned, match=f"has not learned to {task.needs}"):
+        suite.run(uni, judge(), pool(), 2, 0, ["draw", name])
+
+
 def test_what_cannot_be_run():
     with pytest.raises(ValueError, match="no task is called 'sing'; choose from digit"):
-        suite.run(None, None, pool(), 1, 0, ["sing"])
+        suite.run(tiny_uni(), None, pool(), 1, 0, ["sing"])
     with pytest.raises(ValueError, match="samples is 0; a task needs at least 1 example"):
         suite.run(None, None, pool(), 0)

@@ -161,6 +161,9 @@ class Perfect:
     def answer(self, images, questions):
         return [example.response[0] for example in self.asked]
 
+    def describe(self, images, question):
+        return self.answer(images, question)
+
     def edit(self, images, instructions, seed):
         return torch.stack([pixels(pool(), example.response[0]) for example in self.asked])
 
