@@ -209,7 +209,7 @@ def marked_solution(solutions: list[str], function: str) -> str:
 def needed(node: ast.stmt) -> bool:
     """Whether a function may need a statement beside it: a helper, an import or a constant."""
     if isinstance(node, ast.Assign):
-        return is_constant(node.value)
+        return is_constant(node.value, {})
     return isinstance(node, ast.FunctionDef | ast.Import | ast.ImportFrom)
 
 

@@ -186,7 +186,9 @@ def graded(submission: Submission, page: Page, limits: Limits) -> Grade:
     lost = False
     while len(outcomes) < len(page.exercises):
         first = len(outcomes)
-        got, notes, end = attempt(submission, page, first, limits)
+        got, more, end = attempt(submission, page, first, limits)
+        # A fresh process says again what it could not read, but nothing about exercises before.
+        notes += [note for note in more if note not in notes]
         lost = lost or LOST in end
         if not got:  # not even the definitions could be read: no exercise can be answered
             failure = Outcome(failure=f"reading your definitions {end}")

@@ -1,7 +1,8 @@
 """The process that runs a student's functions: it knows the inputs, and not the right answers.
 
 Notable choices
-- Of a notebook only imports, functions, classes and constants are taken. No cell is run.
+- Of a notebook only imports, functions, classes and constants are taken. No cell is run. Where an
+  answer needs a name that another statement binds, a note says so.
 - Answers leave the process as files of plain data (JSON and safetensors), which cannot carry code.
   The grader compares them in its own process, where no student's code ever runs. So it does not
   help to redefine a check, `torch.equal`, or what a comparison means.
@@ -12,13 +13,19 @@ Notable choices
 from __future__ import annotations
 
 import ast
+import builtins
+import dis
 import faulthandler
 import json
 import linecache
+import math
 import os
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 import safetensors.torch
@@ -32,12 +39,18 @@ LATE = 3.0  # seconds after which a call that cannot be stopped ends its process
 LONGEST_TEXT = 1_000  # characters of a failure, and of a note
 MOST_NUMBERS = 1_000_000  # in an answer
 MOST_PARTS = 10_000  # of a list or dictionary
-# A constant is made of these parts of Python, and of calls such as `set()` or `float("inf")`.
+TAKEN = "only imports, functions, classes and constants are"
+TAKEN_WHOLE = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
+# A constant is made of these parts of Python, of names that are known, and of harmless calls.
 CONSTANT = (
-    *(ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp, ast.Call),
-    *(ast.unaryop, ast.operator, ast.expr_context),
+    *(ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp, ast.Attribute),
+    *(ast.keyword, ast.unaryop, ast.operator, ast.expr_context),
 )
-CALLED = ("set", "dict", "list", "float")
+# None of these calls what it is given, so no function of a student runs.
+CALLED: tuple[Any, ...] = (
+    *(set, frozenset, dict, list, tuple, range, int, float, partial, torch.tensor),
+    *(value for value in vars(math).values() if callable(value)),
+)
 
 
 class Task(NamedTuple):
@@ -127,9 +140,34 @@ def build(job: Job) -> tuple[dict[str, Any], list[str]]:
     """The names that the student defined, and what could not be read or run."""
     namespace: dict[str, Any] = {"__name__": "submission"}
     notes: list[str] = []
+    reads: dict[str, set[str]] = {}  # name -> names that its statement reads
+    left_out: dict[str, str] = {}  # name -> note about the statement that would bind it
     for statement in job.imports:
-        run(statement, "<imports>", namespace, [])
-    for number, source in enumerate(job.cells, start=1):
+        run(compile(statement, "<imports>", "exec"), namespace)
+    for node, code in statements(job.cells, notes):
+        if isinstance(node, ast.FunctionDef) and node.name in namespace and is_unfinished(node):
+            continue  # an unfinished copy below an answer does not take its place
+        bound = names_in([code], "STORE_NAME")
+        # What a name held before a statement that is left out is not what the student means by it.
+        known = {name: value for name, value in namespace.items() if name not in left_out}
+        problem = run(code, namespace) if is_taken(node, known) else TAKEN
+        if problem is None:
+            reads |= dict.fromkeys(bound, names_in(with_parts(code), "LOAD_NAME", "LOAD_GLOBAL"))
+            left_out = {name: note for name, note in left_out.items() if name not in bound}
+        elif isinstance(node, TAKEN_WHOLE):
+            notes.append(problem)
+        else:
+            words = linecache.getline(code.co_filename, node.lineno).strip()[:80]
+            note = f"code {code.co_filename.strip('<>')}: `{words}` was not run ({problem})"
+            left_out |= dict.fromkeys(bound, note)
+    needed = needed_by([task.function for task in job.tasks], reads)
+    missed = [note for name, note in left_out.items() if name in needed]
+    return namespace, [*dict.fromkeys(missed), *notes]
+
+
+def statements(cells: list[str], notes: list[str]) -> Iterator[tuple[ast.stmt, CodeType]]:
+    """Every statement of the cells that can be read; the others become notes."""
+    for number, source in enumerate(cells, start=1):
         name = f"<cell {number}>"
         try:
             source = python_of(source)
@@ -140,37 +178,89 @@ def build(job: Job) -> tuple[dict[str, Any], list[str]]:
             continue
         linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
         for node in body:
-            if is_taken(node, namespace):
-                run(ast.Module([node], []), name, namespace, notes)
-    return namespace, notes
+            try:
+                # Some errors, such as `break` outside a loop, are found only here.
+                code = compile(ast.Module([node], []), name, "exec")
+            except Exception as error:
+                notes.append(in_words(error))
+            else:
+                yield node, code
 
 
-def run(code: str | ast.Module, name: str, namespace: dict[str, Any], notes: list[str]) -> None:
-    """One statement of the cell called `name`; what it raises becomes a note."""
+def run(code: CodeType, namespace: dict[str, Any]) -> str | None:
+    """Run one statement; what it raises, in words."""
     try:
-        # Some errors, such as `break` outside a loop, are found only here, not by `ast.parse`.
-        exec(compile(code, name, "exec"), namespace)
+        exec(code, namespace)
     except BaseException as error:
-        notes.append(f"{type(error).__name__}: {error}"[:LONGEST_TEXT])
+        return in_words(error)
+    return None
 
 
-def is_taken(node: ast.stmt, namespace: dict[str, Any]) -> bool:
-    """Whether a statement is an import, a function, a class or a constant."""
-    if isinstance(node, ast.FunctionDef):
-        # An unfinished copy below an answer does not take its place.
-        return not (node.name in namespace and is_unfinished(node))
-    if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
-        return isinstance(node.value, ast.Lambda) or is_constant(node.value)
-    return isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef)
+def in_words(error: BaseException) -> str:
+    """Type and text of what was raised."""
+    return f"{type(error).__name__}: {error}"[:LONGEST_TEXT]
 
 
-def is_constant(node: ast.expr) -> bool:
-    """Numbers, texts, lists of them, and arithmetic such as `1 / 3`."""
+def with_parts(code: CodeType) -> Iterator[CodeType]:
+    """Code, and that of the functions and classes in it."""
+    yield code
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            yield from with_parts(part)
+
+
+def names_in(codes: Iterable[CodeType], *operations: str) -> set[str]:
+    """Names of the notebook, and no local ones of functions, which these operations concern."""
+    steps = (step for code in codes for step in dis.get_instructions(code))
+    return {step.argval for step in steps if step.opname in operations}
+
+
+def needed_by(names: Iterable[str], reads: dict[str, set[str]]) -> set[str]:
+    """These names, and all that their definitions read, and so on."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += reads.get(name, ())
+    return found
+
+
+def is_taken(node: ast.stmt, known: dict[str, Any]) -> bool:
+    """Whether a statement is an import, a function, a class or a constant made of `known` names."""
+    if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+        return isinstance(node, TAKEN_WHOLE)
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    parts = [part for target in targets for part in ast.walk(target)]
+    if any(isinstance(part, ast.Call) for part in parts):  # `make()[0] = 1` runs a function
+        return False
+    return isinstance(node.value, ast.Lambda) or is_constant(node.value, known)
+
+
+def is_constant(node: ast.expr, known: dict[str, Any]) -> bool:
+    """Numbers, texts, lists of them, known names, and arithmetic such as `1 / 3` or `log(2)`."""
     for part in ast.walk(node):
-        known = isinstance(part, ast.Name) and part.id in CALLED
-        if not known and not isinstance(part, CONSTANT):
+        if isinstance(part, ast.Name):
+            good = part.id in known or hasattr(builtins, part.id)
+        elif isinstance(part, ast.Call):
+            function = value_of(part.func, known)
+            good = any(function is one for one in CALLED)
+        else:
+            good = isinstance(part, CONSTANT)
+        if not good:
             return False
     return True
+
+
+def value_of(node: ast.expr, known: dict[str, Any]) -> Any:
+    """What `name` or `module.name` stands for, found without running code; None if unknown."""
+    if isinstance(node, ast.Name):
+        return known.get(node.id, getattr(builtins, node.id, None))
+    if isinstance(node, ast.Attribute):
+        module = value_of(node.value, known)
+        return vars(module).get(node.attr) if isinstance(module, ModuleType) else None
+    return None
 
 
 def is_unfinished(node: ast.FunctionDef) -> bool:

@@ -255,9 +255,10 @@ def test_what_is_not_a_function_is_not_run(tmp_path):
     assert any("nothing_there" in note for note in one.notes)
 
 
-def built(*cells, folder="."):
+def built(*cells, asked=()):
     """The names that a process takes from these cells, and its notes."""
-    return worker.build(worker.Job([], list(cells), [], folder, 1.0, 10**9))
+    tasks = [worker.Task(name, []) for name in asked]
+    return worker.build(worker.Job([], list(cells), tasks, Path(), 1.0, 10**9))
 
 
 def test_a_line_that_begins_with_a_percent_sign_may_be_python():
@@ -294,6 +295,82 @@ def test_constants_may_have_a_type_and_arithmetic():
     names, notes = built(cell + "\ndef f(z=Z):\n    return z", "later: int\nx = print(1 / 0)")
     assert names["f"]() == 1.96 and names["THIRD"] == 1 / 3 and names["SEEN"] == set()
     assert names["INF"] < 0 and "x" not in names and not notes
+
+
+@pytest.mark.parametrize(
+    ("before", "two"),
+    [
+        ("import math\nTWO = int(math.log2(4))", "TWO"),
+        ("from math import log as ln\nLN2 = ln(2)", "int(1 + LN2 / LN2)"),
+        ("ONE: int = 1\nTWO = ONE + 1", "TWO"),
+        ("SIZES = {}\nSIZES['top'] = ONE = 1", "SIZES['top'] + ONE"),
+        ("class Size:\n    top = 2\nTWO = Size.top", "TWO"),
+        ("TWO = torch.tensor([1, 2], dtype=torch.int64)", "int(TWO[1])"),
+    ],
+)
+def test_constants_may_be_made_of_what_has_a_name(before, two):
+    names, notes = built("import torch", before, f"def f():\n    return {two}", asked=["f"])
+    assert names["f"]() == 2 and not notes
+
+
+def test_an_answer_may_be_another_function_under_its_name():
+    helper = "def helper(k, n):\n    return k * n"
+    names, notes = built(STUB.format("f", "n"), helper, "def g(n):\n    return 3 * n", "f = g")
+    assert names["f"](2) == 6 and not notes
+    names, notes = built("from functools import partial", helper, "f = partial(helper, k=3)")
+    assert names["f"](n=2) == 6 and not notes
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "f = helper(3)",
+        "sizes = max([1], key=helper)",
+        "helper(1)[0] = 1",
+        "x = list(map(helper, y))",
+    ],
+)
+def test_no_function_of_a_student_is_called_for_a_constant(cell):
+    helper = "y = [1]\nran = []\ndef helper(n):\n    ran.append(n)\n    return ran"
+    names, _ = built(helper, cell)
+    assert names["ran"] == []
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "scale = measured(3)",
+        "scale *= 2",
+        "if True:\n    def helper():\n        return 1",
+        "with open('x') as scale:\n    pass",
+        "for scale in found:\n    pass",
+        "scale = 1 / 0",
+    ],
+)
+def test_a_note_names_what_an_answer_needs_and_was_not_run(cell):
+    """But nothing else that was left out, and no local name that reads alike."""
+    cells = [
+        "def f(n):\n    return helper() * n",
+        "def helper():\n    return scale",
+        "n = print(7)\nother = print(8)\nf(1)",
+        "def free():\n    return other",
+    ]
+    _, notes = built(*cells, cell, asked=["f"])
+    line = cell.splitlines()[0]
+    why = "ZeroDivisionError: division by zero" if "/ 0" in cell else worker.TAKEN
+    assert notes == [f"code cell 5: `{line}` was not run ({why})"]
+    _, notes = built(*cells, cell, "scale = 1\ndef helper():\n    return scale", asked=["f"])
+    assert not notes, "what is bound again is not missed"
+
+
+def test_a_note_outlives_the_process_that_wrote_it(tmp_path):
+    """The exercise below it ends the process, and a fresh one does not need what was left out."""
+    margin = MARGIN.replace("best[..., 1]", "scale * best[..., 1]")
+    ends = "import os\ndef my_tokens_per_forward(committed):\n    os._exit(0)"
+    cells = [IMPORTS, "scale = torch.ones(1)", margin, ends, COUNT]
+    one = grading.grade(grading.Submission("ann", cells), page_of(tmp_path), grading.Limits())
+    assert "'scale' is not defined" in one.marks[0] and one.marks[2] == "right"
+    assert any("`scale = torch.ones(1)` was not run" in note for note in one.notes)
 
 
 def test_a_set_is_no_list_for_the_grader_either():
