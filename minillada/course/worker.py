@@ -315,8 +315,11 @@ def plain(value: Any, tensors: dict[str, Tensor]) -> Any:
         return ["object", type(value).__name__[:100]]
     if tensor.numel() > MOST_NUMBERS:
         raise ValueError("many numbers")
+    if tensor.is_complex():
+        tensor = tensor.to(torch.complex64)  # the one complex type that a file can hold
     name = str(len(tensors))
-    tensors[name] = tensor.clone().contiguous()
+    # A sparse answer is right in the notebook, too; it becomes dense once its size is known.
+    tensors[name] = tensor.to_dense().clone().contiguous()
     return ["tensor", name]
 
 

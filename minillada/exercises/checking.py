@@ -316,6 +316,8 @@ def number_difference(mine: Any, right: Tensor | int | float, at: str) -> str | 
         answer = torch.as_tensor(mine).detach().cpu().to_dense()  # `isclose` knows no sparse ones
     except Exception:  # a text, an object, a ragged list
         return f"{kind}, numbers were expected"
+    if answer.is_complex():
+        return f"{kind} with complex numbers, real ones were expected"
     expected = torch.as_tensor(right)
     shapes = list(expected.shape), list(answer.shape)
     if shapes[0] != shapes[1]:

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from minillada.commands import teaching
 from minillada.course import editions, grading, pages, worker
+from minillada.exercises.checking import Outcome, difference
 
 STUB = "def {}({}):\n    raise NotImplementedError"
 MARGIN = """
@@ -377,6 +379,25 @@ def test_a_set_is_no_list_for_the_grader_either():
     """As in the notebook, where a check says "of type set, a list was expected"."""
     answer = worker.restored(worker.plain({1, 2}, {}), {})
     assert type(answer).__name__ == "set" and not hasattr(answer, "__len__")
+
+
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        (".to_sparse()", None),
+        (".double()", None),
+        (".to(torch.complex64)", "with complex numbers, real ones were expected"),
+        (".to(torch.complex128) + 5j", "with complex numbers, real ones were expected"),
+    ],
+)
+def test_tensors_of_every_kind_are_marked_as_in_the_notebook(tmp_path, ending, words):
+    right = torch.eye(3)
+    answer = eval(f"right{ending}", {"torch": torch, "right": right})
+    worker.save(Outcome(answer), tmp_path, "0-0")
+    for outcome in (Outcome(answer), grading.outcome_of(tmp_path, "0-0")):
+        assert outcome.failure is None
+        found = difference(outcome.answer, right)
+        assert found is None if words is None else words in found
 
 
 def test_folders_of_students_and_files_that_are_no_notebooks(tmp_path):

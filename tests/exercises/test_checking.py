@@ -82,6 +82,8 @@ WRONG = [
     (frozenset({"a", "b"}), ["a", "b", ["c"]], "['c'] does not belong"),
     (frozenset({"a", "b"}), 7, "a list of 2 was expected"),
     (GRID, torch.zeros(2, 2).to_sparse(), "the first one at [0, 0]"),
+    (GRID, GRID.to(torch.complex128), "type Tensor with complex numbers, real ones were expected"),
+    (2.5, 2.5 + 0j, "type complex with complex numbers"),
 ]
 
 
