@@ -73,7 +73,7 @@ def fit(
     records: list[dict] = []
     module.train()
     try:
-        with StopSignals(listen=run is not None) as stop:
+        with StopSignals(run) as stop:
             for step in bar:
                 record = train_step(learner, loss, config, step, processes)
                 records.append(record)
@@ -91,7 +91,7 @@ def fit(
             # A signal may also have come after the last step was looked at.
             if processes.any(stop.received is not None):
                 done = start + len(records)
-                stop.leave(f"stopped after {done} of {config.steps} steps", processes)
+                stop.leave(f"stopped after {done} of {config.steps} steps")
     finally:
         bar.close()
         if run:

@@ -285,11 +285,13 @@ def step_of(line: str) -> int | None:
 class StopSignals:
     """Within, Ctrl-C and SIGTERM let the step be finished and saved. A second one stops at once.
 
-    Only the main thread may listen to signals; in any other thread nothing changes.
+    Without a run, nothing changes. Only the main thread may listen to signals, so neither does it
+    in any other thread.
     """
 
-    def __init__(self, listen: bool) -> None:
-        self.listen = listen and threading.current_thread() is threading.main_thread()
+    def __init__(self, run: Run | None) -> None:
+        self.run = run
+        self.listen = run is not None and threading.current_thread() is threading.main_thread()
         self.received: int | None = None
         self.before: dict[int, Any] = {}
 
@@ -309,13 +311,16 @@ class StopSignals:
             raise KeyboardInterrupt
         self.received = number
 
-    def leave(self, sentence: str, processes: Processes) -> NoReturn:
+    def leave(self, sentence: str) -> NoReturn:
         """Say how to go on, and raise what the signal stands for.
 
         A process that stops because another one got the signal ends as by SIGTERM.
         """
-        if processes.is_first:  # above the progress bar, not through it
-            tqdm.write(f"{sentence}, which are saved; go on with --resume", file=sys.stderr)
+        assert self.run is not None
+        if self.run.processes.is_first:  # above the progress bar, not through it
+            # A caller that resumes by itself, such as `ablate`, may have no option of that name.
+            way = "the same command goes on" if self.run.resume else "go on with --resume"
+            tqdm.write(f"{sentence}, which are saved; {way}", file=sys.stderr)
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + (self.received or signal.SIGTERM))

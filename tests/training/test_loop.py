@@ -273,9 +273,13 @@ def test_resuming_a_finished_run_changes_nothing(uninterrupted, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+    ("number", "error", "resume", "way"),
+    [
+        (signal.SIGINT, KeyboardInterrupt, False, "go on with --resume"),
+        (signal.SIGTERM, SystemExit, True, "the same command goes on"),
+    ],
 )
-def test_a_signal_saves_before_leaving(uninterrupted, tmp_path, capsys, number, error):
+def test_a_signal_saves_before_leaving(uninterrupted, tmp_path, capsys, number, error, resume, way):
     module, loss = judge_run(SHORT.seed)
 
     def interrupted(step):
@@ -285,10 +289,10 @@ def test_a_signal_saves_before_leaving(uninterrupted, tmp_path, capsys, number, 
 
     before = signal.getsignal(number)
     with pytest.raises(error):
-        fit(module, interrupted, SHORT, Run(tmp_path, save_every=500))
+        fit(module, interrupted, SHORT, Run(tmp_path, save_every=500, resume=resume))
     assert signal.getsignal(number) is before
     said = capsys.readouterr().err
-    assert "stopped after 4 of 7 steps, which are saved; go on with --resume" in said
+    assert f"stopped after 4 of 7 steps, which are saved; {way}" in said
     module, loss = judge_run(99)
     records = fit(module, loss, SHORT, Run(tmp_path, resume=True))
     assert [record["step"] for record in records] == [4, 5, 6]
