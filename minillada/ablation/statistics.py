@@ -235,12 +235,13 @@ def differences(plan: Plan, rows: DataFrame) -> DataFrame:
         for (score, target), group in rows.groupby(["score", "target"], sort=False):
             # one line for each seed and choice of the other settings, one column for each value
             wide = group.pivot(index=["seed", *others], columns=name, values="value")
-            work = group.groupby(name)[list(WORK)].mean()
             for value in later:
                 if first not in wide or value not in wide:
                     continue
                 pairs = (wide[value] - wide[first]).dropna()  # a failed run leaves no pair
                 by_seed = pairs.groupby(level="seed").mean().tolist()
+                used = group.merge(pairs.index.to_frame(index=False))  # the rows of these pairs
+                work = used.groupby(name)[list(WORK)].mean()
                 if by_seed:
                     interval, p = paired(by_seed)
                     found.append(

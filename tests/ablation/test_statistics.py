@@ -130,6 +130,17 @@ def test_unequal_work_is_marked():
         assert found["block_size"] == mark and found["objective"] == ""
 
 
+def test_work_is_compared_over_the_pairs_alone():
+    plan = changed(PLAN, varied=(("block_size", (4, 8)), ("steps", (100, 200))))
+    lines = rows().rename(columns={"objective": "steps"})
+    lines = lines.replace({"steps": {"bound": "100", "uniform": "200"}})
+    lines["steps_taken"] = lines["steps"].astype(int)
+    # Block size 8 has no run of 200 steps yet: its pairs are those of 100 steps, which are equal.
+    lines = lines.query("block_size == '4' or steps == '100'")
+    found = statistics.differences(plan, lines).set_index("setting")["unequal"]
+    assert (found["block_size"], found["steps"]) == ("", "steps")
+
+
 def test_no_setting_is_called_like_a_column_of_its_own_table():
     plan = changed(PLAN, varied=(), measures=(("drawing", 20),))
     [trial, *_] = plan.trials()
