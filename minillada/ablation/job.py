@@ -41,7 +41,7 @@ from ..training.state import STATE, saved_step
 from ..training.train import train
 from ..uni import Uni, load
 from ..writer import BATCH_SIZE, Prompts, equal_lengths
-from .plan import Measurement, Plan, Trial, read_plan
+from .plan import Measurement, Plan, Trial, check_sources, read_plan
 
 MEASURES, FAILED = "measures.json", "failed.json"
 WAIT_SECONDS = 10
@@ -187,6 +187,7 @@ class Job:
         try:
             wait_for_folder(run)
             (run / FAILED).unlink(missing_ok=True)
+            check_sources(plan)  # on a cluster, a job may begin long after the plan was stored
             train(
                 trial.preset,
                 Run(run, resume=True, tensorboard=self.tensorboard),

@@ -31,6 +31,7 @@ from ..training.checks import check_settings
 from ..training.state import differences
 from ..training.train import new_model, read_materials, start_from
 from ..uni import DRAW
+from ..vocab import text_info
 
 PLAN = "ablation.json"
 SAMPLING = "sampling."
@@ -88,6 +89,17 @@ class Plan(Config):
     measures: tuple[tuple[str, int], ...] = (("drawing", 600),)  # and how many samples each
     passes: tuple[int, ...] = ()  # of a drawing; empty: as many as the decoding settings lead to
     start: str | None = None  # weights that all runs start from
+    sources: tuple[tuple[str, str], ...] = ()  # `read_sources` when the first runs began
+
+    def read_sources(self) -> tuple[tuple[str, str], ...]:
+        """All that runs start from, such as `tokenizer=runs/codes`, with its SHA-256 now."""
+        presets = [trial.preset for trial in changed(self, seeds=self.seeds[:1]).trials()]
+        found = {f"text={p.text}": text_info(p.text)["text_sha256"] for p in presets}
+        weights = {("tokenizer", preset.tokenizer) for preset in presets} | {("start", self.start)}
+        for kind, name in weights:
+            if name:
+                found[f"{kind}={name}"] = checkpoint.read_info(checkpoint.resolve(name))["sha256"]
+        return tuple(sorted(found.items()))
 
     @property
     def trained(self) -> Values:
@@ -343,24 +355,43 @@ def grows(before: Plan, now: Plan) -> bool:
     return changed(now, **{name: getattr(before, name) for name in GROWING}) == before
 
 
-def check_same(plan: Plan, folder: Path) -> None:
-    """`ValueError` if the folder holds another ablation, or something else.
+def check_same(plan: Plan, folder: Path) -> Plan:
+    """The plan, as the folder writes it. `ValueError` for a folder with something else.
 
-    More seeds and more measures than those of the folder are allowed, and less are not.
+    More seeds and more measures than those of the folder are allowed, and less are not. Values are
+    compared as numbers: `0.0` goes on where `0` began, and takes its word, which names the runs.
     """
     if not (folder / PLAN).exists():
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file; choose another folder with --out")
         if folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
             raise ValueError(f"{folder} holds something else; choose another folder with --out")
-        return
+        return plan
     before = read_plan(folder)
+    plan = changed(plan, sources=before.sources)  # `check_sources` compares them
     if not grows(before, plan):
         different = differences(to_dict(before), to_dict(plan))
         raise ValueError(
             f"{folder} holds another ablation ({'; '.join(different[:3])}); go on with it as it "
             "was started, or with more seeds or measures, or choose another folder with --out"
         )
+    return changed(plan, fixed=before.fixed, varied=before.varied)
+
+
+def check_sources(plan: Plan) -> Plan:
+    """The plan with the sums of what its runs start from.
+
+    `ValueError` if they are not those of the first runs: seeds of different weights are no seeds of
+    one training.
+    """
+    now = plan.read_sources()
+    for name, before in plan.sources:
+        if dict(now).get(name) != before:
+            raise ValueError(
+                f"{name} was replaced after this ablation began; put the old one back, or start "
+                "again in another folder with --out"
+            )
+    return changed(plan, sources=now)
 
 
 def write_plan(plan: Plan, folder: Path, options: Sequence[str] = ()) -> None:

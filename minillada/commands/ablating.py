@@ -16,6 +16,7 @@ from ..ablation.plan import (
     backbone_preset,
     check_plan,
     check_same,
+    check_sources,
     read_measures,
     read_passes,
     read_plan,
@@ -98,10 +99,11 @@ def ablate(
         passes=read_passes(passes, [*fixed, *(name for name, _ in varied)], chosen),
         start=start,
     )
-    check_same(plan, out)
+    plan = check_same(plan, out)
     if report:
         return show(Report(out, plan), as_json)
     check_plan(plan)
+    plan = check_sources(plan)
     check_range("jobs", jobs, 1, 1000)
     check_range("minutes", minutes, 1, 100_000)
     if executor != "slurm":  # a cluster has devices that this machine may not have

@@ -90,6 +90,16 @@ def test_a_job_trains_measures_and_is_done(tmp_path, plan, few_images):
     assert jobs.read_measures(tmp_path / trial.name, sha256="0" * 64) == {}
 
 
+def test_a_job_that_begins_late_trains_nothing_from_other_weights(tmp_path, plan, few_images):
+    asked = plan(sources=(("tokenizer=mnist-tokenizer", "0" * 64),))
+    write_plan(asked, tmp_path)
+    [trial] = asked.trials()
+    Job(tmp_path, trial.name)()
+    failed = status(tmp_path, asked, trial)
+    assert failed.word == "failed" and "tokenizer=mnist-tokenizer was replaced" in failed.note
+    assert not (tmp_path / trial.name / "weights.safetensors").exists()
+
+
 def test_a_failing_run_is_written_down_and_tried_again(tmp_path, plan, few_images, monkeypatch):
     asked = plan(varied=(("learning_rate", (1e-3, 1e-2)),))
     write_plan(asked, tmp_path)

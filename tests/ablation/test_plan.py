@@ -183,6 +183,26 @@ def test_a_folder_takes_more_seeds_and_measures_and_keeps_what_it_has(tmp_path):
         plans.check_same(changed(more, seeds=(0, 1, 2, 3), passes=(16,)), tmp_path)
 
 
+def test_a_value_that_is_written_otherwise_keeps_the_names_of_the_folder(tmp_path):
+    first = Plan(
+        preset="mnist-cpu",
+        fixed=(("sampling.guidance", 3),),
+        varied=(("weight_decay", (0, 0.1)),),
+    )
+    plans.write_plan(first, tmp_path)
+    more = changed(
+        first,
+        fixed=(("sampling.guidance", 3.0),),
+        varied=(("weight_decay", (0.0, 0.1)),),
+        seeds=(0, 1),
+    )
+    taken = plans.check_same(more, tmp_path)
+    names = [trial.name for trial in first.trials()]
+    assert [trial.name for trial in taken.trials()][:2] == names
+    assert [m.key for m in taken.measurements()] == [m.key for m in first.measurements()]
+    assert taken.seeds == (0, 1)
+
+
 def test_a_plan_is_stored_and_other_plans_are_refused(tmp_path):
     plan = Plan(preset="mnist-cpu", varied=(("mask_rate", ((0.1, 1.0),)),), passes=(9,))
     assert from_dict(Plan, json.loads(json.dumps(to_dict(plan)))) == plan

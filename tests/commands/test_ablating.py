@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 
 import pytest
@@ -134,6 +135,19 @@ def test_the_folder_of_another_ablation_is_kept(call, refuse, monkeypatch):
     assert call(*COMMAND, "--seeds", 2)[0] == 1  # nothing ran
     sentence = refuse(*COMMAND, "--seeds", 1)
     assert "ab holds another ablation (seeds: [0, 1] before, [0] now)" in sentence
+
+
+def test_runs_of_other_weights_are_not_added(call, refuse, monkeypatch, tmp_path):
+    call(*COMMAND, "--seeds", 2)
+    grown = ["--out", "st", "--start", "ab/seed=0"]
+    monkeypatch.setattr(launch.Launch, "run", lambda self, trials: None)
+    for seeds in (1, 2):  # the weights are the same
+        assert call(*COMMAND, *grown, "--seeds", seeds)[0] == 1  # nothing ran
+    shutil.copytree(tmp_path / "ab" / "seed=1", tmp_path / "ab" / "seed=0", dirs_exist_ok=True)
+    sentence = refuse(*COMMAND, *grown, "--seeds", 3)
+    assert "start=ab/seed=0 was replaced after this ablation began; put the old one" in sentence
+    code, out, _ = call("ablate", "--out", "st", "--report")
+    assert code == 0 and "2 of 2 runs are not finished" in out
 
 
 def test_a_plan_that_cannot_run_is_not_written(refuse, call, monkeypatch, tmp_path):
