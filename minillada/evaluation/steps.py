@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import Preset
 from ..measure import timing
+from ..settings import changed
 from ..training.loop import fit
 from ..training.train import make_loss, new_model, read_materials
 from .bench import Setting
@@ -31,7 +32,9 @@ def bench_step(preset: Preset, setting: Setting, steps: int = 20) -> dict[str, A
     """
     if preset.kind == "text":
         raise ValueError("text pieces are learned without steps; name another preset")
-    device, training = setting.device, preset.training
+    device, count = setting.device, WARM_UP + steps
+    # `fit` stops at the last step of the preset, and all that are timed must be taken.
+    training = changed(preset.training, steps=max(preset.training.steps, count))
     materials = read_materials(preset, device)
     module = new_model(preset, device, materials.tokenizer, materials.source)
     loss = make_loss(module, preset, materials)
@@ -42,7 +45,7 @@ def bench_step(preset: Preset, setting: Setting, steps: int = 20) -> dict[str, A
         stamps.append(time.perf_counter())
 
     # 1. the time, 2. the operations of one more step
-    fit(module, loss, training, None, WARM_UP + steps, note)
+    fit(module, loss, training, None, count, note)
     taken = [after - before for before, after in zip(stamps[WARM_UP - 1 :], stamps[WARM_UP:])]
     with FlopCounterMode(display=False) as counter:
         fit(module, loss, training, None, 1)

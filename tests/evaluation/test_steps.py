@@ -27,6 +27,15 @@ def test_operations_of_a_step_are_those_of_its_layers(monkeypatch):
     assert report["times_the_limit"] == pytest.approx(ratio)
 
 
+def test_all_steps_are_timed_where_the_preset_has_fewer(monkeypatch):
+    monkeypatch.setattr(steps, "product_rate", lambda dtype, device: 1e9)
+    taken = []
+    monkeypatch.setattr(steps.timing, "quartiles", lambda values: taken.extend(values) or (1, 2, 3))
+    training = TrainingConfig(batch_size=2, steps=3)
+    preset = Preset(name="tiny", kind="judge", model=JudgeConfig(width=8), training=training)
+    assert steps.bench_step(preset, Setting(), 4)["steps"] == len(taken) == 4
+
+
 def test_text_pieces_have_no_steps():
     preset = Preset(name="pieces", kind="text", model=TextConfig())
     with pytest.raises(ValueError, match="learned without steps"):
