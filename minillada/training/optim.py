@@ -18,7 +18,7 @@ from torch import nn
 
 from ..config import TrainingConfig
 
-TABLES = ("embeddings", "head")  # parts of the names of tables, which Muon leaves alone
+HEADS = ("head", "lm_head")  # names of last layers: tables with one row for each class or token
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -36,14 +36,14 @@ def make_optimizers(module: nn.Module, config: TrainingConfig) -> list[torch.opt
     """AdamW for all parameters, or AdamW and Muon, each parameter in exactly one group."""
     optim = config.optim
     layer_matrices, other_matrices, vectors = [], [], []
+    tables = table_weights(module)
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
         # Weights of convolutions have four dimensions; Muon takes matrices and stacks of them.
-        is_table = any(part in name for part in TABLES)
         if parameter.ndim < 2:
             vectors.append(parameter)
-        elif optim.optimizer == "muon" and parameter.ndim in (2, 3) and not is_table:
+        elif optim.optimizer == "muon" and parameter.ndim in (2, 3) and name not in tables:
             layer_matrices.append(parameter)
         else:
             other_matrices.append(parameter)
@@ -57,6 +57,15 @@ def make_optimizers(module: nn.Module, config: TrainingConfig) -> list[torch.opt
     if layer_matrices:
         optimizers.append(Muon(layer_matrices, optim.learning_rate, optim.weight_decay))
     return optimizers
+
+
+def table_weights(module: nn.Module) -> set[str]:
+    """Names of the parameters that are tables of rows: embeddings, and the heads."""
+    found: set[str] = set()
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag) or name.split(".")[-1] in HEADS:
+            found |= {f"{name}.{own}" for own, _ in part.named_parameters()}
+    return found
 
 
 class Muon(torch.optim.Muon):

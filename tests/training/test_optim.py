@@ -6,10 +6,13 @@ from helpers import generator, tiny_backbone
 from tiny_runs import SHORT
 from torch import nn
 
-from minillada.config import TrainingConfig
+from minillada.config import JudgeConfig, PainterConfig, TokenizerConfig, TrainingConfig
 from minillada.experts import Experts
+from minillada.measure.judge import Judge
+from minillada.painter import Painter
 from minillada.settings import changed
 from minillada.training import optim
+from minillada.vq import ImageTokenizer
 
 
 def test_learning_rate_end_points():
@@ -54,6 +57,24 @@ def test_muon_takes_the_matrices_of_the_layers_and_adamw_the_rest():
     names = {name for name, p in backbone.named_parameters() if id(p) in layers}
     assert len(names) > 4
     assert all(name.startswith("model.layers.") and "norm" not in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("model", "tables"),
+    [
+        (tiny_backbone(), ["model.word_embeddings.weight", "lm_head.weight"]),
+        (Judge(JudgeConfig(width=4, features=6)), ["head.weight"]),
+        (Painter(PainterConfig()), ["embedding.weight"]),
+        (ImageTokenizer(TokenizerConfig()), ["tower.pieces.weight"]),
+    ],
+    ids=["backbone", "judge", "painter", "tokenizer"],
+)
+def test_muon_leaves_tables_of_rows_alone(model, tables):
+    adamw, muon = optim.make_optimizers(model, changed(SHORT, optimizer="muon"))
+    names = {id(p): name for name, p in model.named_parameters()}
+    left = {names[id(p)] for p in adamw.param_groups[0]["params"] if p.ndim in (2, 3)}
+    taken = {names[id(p)] for p in muon.param_groups[0]["params"] if id(p) in names}
+    assert left == set(tables) and not left & taken
 
 
 def test_muon_moves_all_directions_alike_as_far_as_adamw_does():
