@@ -48,7 +48,8 @@ def read_result(path: Path) -> dict[str, Any]:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError):
         stored = None
-    if not isinstance(stored, dict) or not {"weights", "points", "results"} <= stored.keys():
+    needed = {"experiment", "weights", "points", "results"}
+    if not isinstance(stored, dict) or not needed <= stored.keys():
         raise ValueError(f"{path} does not hold the results of an experiment; move it away")
     return stored
 

@@ -195,6 +195,11 @@ def run(experiment: Experiment, arguments: list[str]) -> None:
     check_place(options.out)
     if options.out.exists():
         stored = results.read_result(options.out)
+        if stored["experiment"] != experiment.name:
+            raise ValueError(
+                f"{options.out} holds results of the experiment {stored['experiment']}; "
+                "give another --out"
+            )
         done = stored_points(experiment, stored)
         # Points that were not named are kept.
         for point in chosen if options.overwrite else ():

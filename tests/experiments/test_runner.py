@@ -158,6 +158,16 @@ def test_overwriting_some_points_keeps_the_others(tmp_path):
         toy.run(toy.experiment(1, 2), *again)
 
 
+@pytest.mark.parametrize("words", [(), ("--overwrite",)])
+def test_results_of_another_experiment_are_kept(tmp_path, words):
+    toy = Toy(tmp_path)
+    before = toy.run(toy.experiment(1))
+    other = Experiment("other.py", "", [Point(("cubes",), toy.square, {"number": 3})])
+    with pytest.raises(ValueError, match="holds results of the experiment toy; give another --out"):
+        toy.run(other, *words)
+    assert json.loads(toy.out.read_text()) == before and toy.measured == [(1, 0)]
+
+
 @pytest.mark.parametrize("place", ["folder", "file/toy.json"])
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, place):
     (tmp_path / "folder").mkdir()
