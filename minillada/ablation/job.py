@@ -1,7 +1,7 @@
 """One job of an ablation: train a run, or go on with it, and measure what is not measured yet.
 
     weights.safetensors, …   the files of the run (`training/run.py`)
-    measures.json            what was measured on these weights
+    measures.json            what was measured on these weights, and what measured it
     failed.json              why the run failed, if it did; a new try removes it
 
 Notable choices
@@ -25,14 +25,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checkpoint import read_info
 from ..commit import quota
 from ..config import SamplingConfig
 from ..datasets.table import data_set_of
 from ..evaluation import evaluate, suite
+from ..experiments.results import current_commit
 from ..files import atomic
 from ..guidance import padding_of
 from ..layout import sides
 from ..measure.judge import load_judge
+from ..measure.timing import card
 from ..sampler import Generation
 from ..settings import changed
 from ..training.locking import lock
@@ -41,9 +44,11 @@ from ..training.state import STATE, saved_step
 from ..training.train import train
 from ..uni import Uni, load
 from ..writer import BATCH_SIZE, Prompts, equal_lengths
-from .plan import Measurement, Plan, Trial, check_sources, read_plan
+from .plan import Measurement, Plan, Trial, check_sources, read_json, read_plan
 
 MEASURES, FAILED = "measures.json", "failed.json"
+# What each measurement says besides its numbers: code, device and threads that measured it.
+MADE = ("commit", "device", "threads")
 WAIT_SECONDS = 10
 
 
@@ -204,10 +209,10 @@ class Job:
         run = self.folder / self.name
         uni = load(run, self.device)
         decoder = Decoder(uni.backbone, uni.tokenizer, uni.vocab, uni.info).eval()
-        done = read_measures(run, uni.info["sha256"])
+        done, made = read_measures(run), made_by(self.device)
         for asked in plan.measurements():
             if asked.key not in done:
-                done[asked.key] = measure(decoder, asked, trial.seed)
+                done[asked.key] = measure(decoder, asked, trial.seed) | made
                 write_json(run / MEASURES, {"sha256": uni.info["sha256"], "measures": done})
 
     def checkpoint(self) -> Any:
@@ -233,16 +238,21 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
-def read_measures(run: Path, sha256: str | None = None) -> dict[str, dict[str, Any]]:
-    """What was measured on a run: `{key of the measurement: numbers}`.
+def made_by(device: str) -> dict[str, Any]:
+    """The values of `MADE` in this process."""
+    return dict(zip(MADE, (current_commit(), card(device) or device, torch.get_num_threads())))
 
-    With `sha256`, only what was measured on weights with this sum.
+
+def read_measures(run: Path) -> dict[str, dict[str, Any]]:
+    """What was measured on the weights of a run: `{key of the measurement: numbers}`.
+
+    Nothing if they were trained again since, or if their JSON is missing: it has their sum.
+    `ValueError` for a damaged file.
     """
-    path = run / MEASURES
-    if not path.exists():
+    if not (run / MEASURES).exists() or not (run / WEIGHTS).with_suffix(".json").exists():
         return {}
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    return stored["measures"] if sha256 in (None, stored["sha256"]) else {}
+    stored = read_json(run / MEASURES, "sha256", "measures")
+    return stored["measures"] if stored["sha256"] == read_info(run / WEIGHTS).get("sha256") else {}
 
 
 @dataclass(frozen=True)
@@ -260,7 +270,7 @@ def status(folder: Path, plan: Plan, trial: Trial) -> Status:
     if all(asked.key in measured for asked in plan.measurements()):
         return Status("done")
     if (run / FAILED).exists():
-        return Status("failed", json.loads((run / FAILED).read_text(encoding="utf-8"))["error"])
+        return Status("failed", read_json(run / FAILED, "error")["error"])
     if (run / WEIGHTS).exists():
         return Status("stopped", "its measurements")
     if (run / STATE).exists():

@@ -338,13 +338,20 @@ def check_trial(trial: Trial, start: str | None) -> None:
 
 def read_plan(folder: Path) -> Plan:
     """The plan that a folder holds. `FileNotFoundError` without one, `ValueError` for no plan."""
-    path = folder / PLAN
-    if not path.exists():
+    if not (folder / PLAN).exists():
         raise FileNotFoundError(f"{folder} holds no ablation; start one with `minillada ablate`")
+    return from_dict(Plan, read_json(folder / PLAN, "preset"))
+
+
+def read_json(path: Path, *fields: str) -> dict[str, Any]:
+    """A file of an ablation. `ValueError` unless it is an object with these fields."""
     try:
-        return from_dict(Plan, json.loads(path.read_text(encoding="utf-8")))
-    except json.JSONDecodeError:
-        raise ValueError(f"{path} is no plan of an ablation; move it away") from None
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        stored = None
+    if not isinstance(stored, dict) or not stored.keys() >= {*fields}:
+        raise ValueError(f"{path} is damaged, or no file of an ablation; move it away")
+    return stored
 
 
 def grows(before: Plan, now: Plan) -> bool:

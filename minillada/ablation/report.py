@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from ..experiments.results import current_commit
 from ..extras.packages import load_package
 from ..files import atomic
 from ..show import charts
 from . import statistics
-from .job import Status, status, write_json
+from .job import MADE, Status, status, write_json
 from .plan import SAMPLING, Plan, Trial, combinations, word
 from .statistics import Record, is_share, words_of
 
@@ -139,7 +138,7 @@ class Report:
         """One object with `runs`, `table` and `differences`; missing numbers are null."""
         return {
             "command": self.plan.command(),
-            "commit": current_commit(),
+            **{name: self.all_that_made(name) for name in MADE},
             "work": self.work(),
             "runs": self.runs(),
             "table": self.entries(self.table),
@@ -149,6 +148,11 @@ class Report:
             },
             "unfinished": [trial.name for trial in self.trials_that_are("stopped", "new")],
         }
+
+    def all_that_made(self, name: str) -> list[Any]:
+        """Every commit, device or number of threads that something was measured with."""
+        reports = [report for record in self.records for report in record.measures.values()]
+        return sorted({report[name] for report in reports if name in report})
 
     def runs(self) -> list[dict[str, Any]]:
         """One entry for each run and way of decoding: settings, seed, passes, measures."""
@@ -169,8 +173,9 @@ class Report:
         for measure, count in self.plan.measures:
             asked = self.plan.measurement(measure, count, fixed | chosen, target)
             for name, value in record.measures.get(asked.key, {}).items():
-                # Every decoding measure has these two; the other names are different everywhere.
-                measures[f"{measure}_{name}" if name in ("passes", "rows") else name] = value
+                # Many measures have these; the other names are different everywhere.
+                shared = name in ("passes", "rows", *MADE)
+                measures[f"{measure}_{name}" if shared else name] = value
                 taken += [value] if name == "passes" else []
         return {
             "run": record.trial.name,

@@ -12,7 +12,7 @@ Notable choices
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +23,7 @@ from ..evaluation.report import MODEL_BARS, TASK_BARS
 from ..extras.packages import load_package
 from ..measure.intervals import Interval, interval_of, mean_interval
 from ..training.run import WEIGHTS
-from .job import read_measures
+from .job import MADE, read_measures
 from .plan import SAMPLING, Measurement, Plan, Trial, word
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ def score_rows(plan: Plan, records: Sequence[Record]) -> DataFrame:
     """One row for each trial, measurement and score.
 
     Columns: the varied settings as words, `seed`, `target` (passes that were asked for; 0: none),
-    `score`, `value`, `low`, `high`, `n`, `passes`, `rows`, `steps_taken`, `sequences`.
+    `score`, `value`, `low`, `high`, `n`, `passes`, `rows`, `steps_taken`, `sequences`, and those of
+    `MADE`, None where nobody noted them.
     """
     pandas = load_package("pandas", "ablate")
     rows = []
@@ -127,6 +128,7 @@ def score_rows(plan: Plan, records: Sequence[Record]) -> DataFrame:
                     | {"passes": report.get("passes", math.nan)}
                     | {"rows": report.get("rows", math.nan)}
                     | {"steps_taken": steps, "sequences": sequences}
+                    | {name: report.get(name) for name in MADE}
                 )
     return pandas.DataFrame(rows)
 
@@ -158,12 +160,13 @@ def table(plan: Plan, rows: DataFrame) -> DataFrame:
     """One row for each choice of settings, number of passes and score: means over seeds.
 
     `within_low` and `within_high` are the mean ends of the intervals within a seed. `unequal` says
-    which work differs from that of the first row with the same score and target.
+    which work differs from that of the first row with the same score and target, or what the runs
+    of both were not measured alike with: two devices, for example.
     """
     pandas = load_package("pandas", "ablate")
     names = [name for name, _ in plan.varied]
     found: list[dict[str, Any]] = []
-    first: dict[tuple, dict[str, Any]] = {}
+    first: dict[tuple, DataFrame] = {}
     # "score" stands first: the rows of one score belong together.
     for key, group in rows.groupby(["score", *names, "target"], sort=False):
         entry = dict(zip(["score", *names, "target"], key))
@@ -172,20 +175,27 @@ def table(plan: Plan, rows: DataFrame) -> DataFrame:
         ends = group[group["n"] > 0]  # a number without a count, such as a ratio, has no ends
         entry |= {"within_low": ends["low"].mean(), "within_high": ends["high"].mean()}
         entry |= group[list(WORK)].mean().to_dict()
-        base = first.setdefault((entry["score"], entry["target"]), entry)
-        entry["unequal"] = ", ".join(unequal(entry, base))
+        base = first.setdefault((entry["score"], entry["target"]), group)
+        entry["unequal"] = unequal(group, base)
         found.append(entry)
     return pandas.DataFrame(found)
 
 
-def unequal(entry: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
-    """Which parts of the work are not those of `base`; half a per cent is no difference."""
-    found: list[str] = []
+def unequal(rows: DataFrame, base: DataFrame) -> str:
+    """Which parts of the work are not those of `base`; half a per cent is no difference.
+
+    And which of `MADE` have several values in both together.
+    """
+    found: dict[str, None] = {}  # each name once
     for part, name in WORK.items():
-        known = not (math.isnan(entry[part]) or math.isnan(base[part]))
-        if known and not math.isclose(entry[part], base[part], rel_tol=5e-3) and name not in found:
-            found.append(name)
-    return found
+        mean, other = rows[part].mean(), base[part].mean()
+        known = not (math.isnan(mean) or math.isnan(other))
+        if known and not math.isclose(mean, other, rel_tol=5e-3):
+            found[name] = None
+    for name in MADE:
+        if len({*rows[name].dropna(), *base[name].dropna()}) > 1:
+            found[name] = None
+    return ", ".join(found)
 
 
 # --- differences ---------------------------------------------------------------------------------
@@ -225,7 +235,7 @@ def differences(plan: Plan, rows: DataFrame) -> DataFrame:
     """Each later value of a varied setting minus its first one, for each score and target.
 
     Columns: `score`, `target`, `setting`, `value`, `base`, `mean`, `low`, `high`, `seeds`, `p`
-    (not corrected), `unequal` (work that differs, too), `p_holm`.
+    (not corrected), `unequal` (as in `table`, over the pairs alone), `p_holm`.
     """
     pandas = load_package("pandas", "ablate")
     found = []
@@ -241,14 +251,14 @@ def differences(plan: Plan, rows: DataFrame) -> DataFrame:
                 pairs = (wide[value] - wide[first]).dropna()  # a failed run leaves no pair
                 by_seed = pairs.groupby(level="seed").mean().tolist()
                 used = group.merge(pairs.index.to_frame(index=False))  # the rows of these pairs
-                work = used.groupby(name)[list(WORK)].mean()
                 if by_seed:
                     interval, p = paired(by_seed)
+                    work = unequal(used[used[name] == value], used[used[name] == first])
                     found.append(
                         {"score": score, "target": target, "setting": name, "value": value}
                         | {"base": first, "mean": interval.value, "low": interval.low}
                         | {"high": interval.high, "seeds": interval.n, "p": p}
-                        | {"unequal": ", ".join(unequal(work.loc[value], work.loc[first]))}
+                        | {"unequal": work}
                     )
     result = pandas.DataFrame(found)
     if len(result):

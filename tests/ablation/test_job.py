@@ -7,8 +7,9 @@ import pytest
 import torch
 from helpers import tiny_uni
 
-from minillada import layout
+from minillada import checkpoint, layout
 from minillada.ablation import job as jobs
+from minillada.ablation import statistics
 from minillada.ablation.job import Decoder, Job, count_passes, status, steps_for
 from minillada.ablation.plan import Measurement, check_same, write_plan
 from minillada.files import checksum
@@ -86,8 +87,34 @@ def test_a_job_trains_measures_and_is_done(tmp_path, plan, few_images):
     assert "bits_per_token_ar" not in measured["likelihood:20"]
     task = measured["draw:20 passes=9"]
     assert task["draw_n"] == 20 and task["rows"] == 2 * task["passes"]
-    # New weights are measured anew.
-    assert jobs.read_measures(tmp_path / trial.name, sha256="0" * 64) == {}
+    for report in measured.values():
+        assert report["commit"] and report["device"] == "cpu"
+        assert report["threads"] == torch.get_num_threads()
+    # Other weights are measured anew, and a run without its JSON is not finished.
+    weights = tmp_path / trial.name / "weights.safetensors"
+    info = checkpoint.read_info(weights)
+    checkpoint.write_info(weights, info | {"sha256": "0" * 64})
+    assert status(tmp_path, asked, trial) == jobs.Status("stopped", "its measurements")
+    checkpoint.write_info(weights, info)
+    weights.unlink()  # to save room
+    assert status(tmp_path, asked, trial).word == "done"
+    weights.with_suffix(".json").unlink()
+    assert status(tmp_path, asked, trial).word == "stopped"
+    assert statistics.read_records(tmp_path, asked) == []
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"measures": {}}', "\xff"])
+def test_a_damaged_file_is_named(tmp_path, plan, text):
+    asked = plan()
+    [trial] = asked.trials()
+    (tmp_path / trial.name).mkdir()
+    checkpoint.write_info(tmp_path / trial.name / "weights.safetensors", {"sha256": "0"})
+    for name in (jobs.MEASURES, jobs.FAILED):
+        damaged = tmp_path / trial.name / name
+        damaged.write_text(text, encoding="latin-1")
+        with pytest.raises(ValueError, match=f"{name} is damaged, .* move it away"):
+            status(tmp_path, asked, trial)
+        damaged.unlink()
 
 
 def test_a_job_that_begins_late_trains_nothing_from_other_weights(tmp_path, plan, few_images):

@@ -35,6 +35,7 @@ def rows(shares=SHARES, **changes):
             row = {"block_size": block, "objective": objective, "seed": seed, "target": 9}
             row |= {"score": "draw_digit_accuracy", "value": value, "low": low, "high": high}
             row |= {"n": 100, "passes": 9.0, "rows": 18.0, "steps_taken": 60, "sequences": 48}
+            row |= {"commit": "c0", "device": "cpu", "threads": 1}
             found.append(row | changes.get(f"b{block}", {}))
     return pandas.DataFrame(found)
 
@@ -128,6 +129,23 @@ def test_unequal_work_is_marked():
         assert table["unequal"].tolist() == ["", "", mark, mark]
         found = statistics.differences(PLAN, changed).set_index("setting")["unequal"]
         assert found["block_size"] == mark and found["objective"] == ""
+
+
+def test_what_was_not_measured_alike_is_marked():
+    for made, mark in (
+        ({"device": "cuda"}, "device"),
+        ({"threads": 2, "commit": "c1"}, "commit, threads"),
+        ({"commit": None}, ""),  # not noted
+    ):
+        changed = rows(b8=made)
+        assert statistics.table(PLAN, changed)["unequal"].tolist() == ["", "", mark, mark]
+        found = statistics.differences(PLAN, changed).set_index("setting")["unequal"]
+        # The objectives are compared at both block sizes together.
+        assert found["block_size"] == found["objective"] == mark
+    # Seeds of two devices are one mean, which is marked, too.
+    lines = rows()
+    lines.loc[lines["seed"] == 2, "device"] = "cuda"
+    assert statistics.table(PLAN, lines)["unequal"].tolist() == ["device"] * 4
 
 
 def test_work_is_compared_over_the_pairs_alone():

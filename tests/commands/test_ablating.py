@@ -64,6 +64,7 @@ def test_an_ablation_goes_on_after_a_crash_and_reports(call, tmp_path, monkeypat
     assert len(report["runs"]) == 8 and len(report["table"]) == 4
     run = report["runs"][1]
     assert run["settings"] == {"block_size": 8, "sampling.guidance": 2.0} and run["seed"] == 0
+    assert report["commit"] == [run["measures"]["drawing_commit"]] and report["device"] == ["cpu"]
     assert run["passes"] == pytest.approx(9, abs=0.5) and run["measures"]["drawing_rows"] > 16
     assert report["table"][1]["settings"] == run["settings"]
     comparison = report["differences"][0]
