@@ -8,8 +8,7 @@ Notable choices
 - The codebook has no gradient. It is a moving average of the features assigned to it (van den Oord
   et al. 2017, appendix A). Codes that nobody uses restart: otherwise most would stay unused.
 - The codes are *semantic*: a sigmoid contrastive loss (SigLIP, Zhai et al. 2023) asks the tokens of
-  an image to match its caption and no other. Of two backbones, one training each, the one on such
-  codes drew what was asked more often than the one on codes for pixels alone (notebook 02).
+  an image to match its caption and no other. Notebook 02 compares them with codes for pixels alone.
 - `encode` runs encoder and lookup in float32 even under autocast (training: the lookup alone).
   Features rounded to bfloat16 give other codes in 7 to 11 % of the places. On a GPU, convolutions
   would round to TF32, so `full_precision` forbids it: codes are those of a CPU.
@@ -17,7 +16,6 @@ Notable choices
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -135,8 +133,7 @@ class Codebook(nn.Module):
 class ResidualBlock(nn.Module):
     """Two convolutions whose result is added to the input; with a depth of 2, twice, and so on.
 
-    What comes after the first two adds 0 at first. So weights of depth 1 can go on deeper
-    (`--start`): nothing changes before the first step.
+    All but the first two add 0 until they are trained, so weights of depth 1 can go on deeper.
     """
 
     def __init__(self, channels: int, depth: int = 1):
@@ -205,20 +202,21 @@ class ImageTokenizer(nn.Module):
             raise ValueError(f"patch_size must be a power of 2 dividing image_size, not {patch}")
         # Each step of the encoder halves the image; the next one has twice the channels.
         widths = [config.width * 2**i for i in range(halvings)]
-        block = functools.partial(ResidualBlock, depth=config.depth)
         down: list[nn.Module] = []
-        channels = config.channels
+        channels, depth = config.channels, config.depth
         for width in widths:
-            down += [nn.Conv2d(channels, width, 4, stride=2, padding=1), block(width)]
+            down += [nn.Conv2d(channels, width, 4, stride=2, padding=1)]
+            down += [ResidualBlock(width, depth)]
             channels = width
-        down += [block(channels), nn.Conv2d(channels, config.code_dim, 1)]
+        down += [ResidualBlock(channels, depth), nn.Conv2d(channels, config.code_dim, 1)]
         self.encoder = nn.Sequential(*down)
         self.codebook = Codebook(config.codebook_size, config.code_dim)
         # The decoder is the mirror. PixelShuffle makes 2 x 2 pixels of 4 channels.
         up: list[nn.Module] = [nn.Conv2d(config.code_dim, channels, 3, padding=1)]
-        up += [block(channels)]
+        up += [ResidualBlock(channels, depth)]
         for width in reversed([config.width, *widths[:-1]]):  # from 96 channels: 48, 24, 24
-            up += [block(channels), nn.Conv2d(channels, 4 * width, 1), nn.PixelShuffle(2)]
+            up += [ResidualBlock(channels, depth)]
+            up += [nn.Conv2d(channels, 4 * width, 1), nn.PixelShuffle(2)]
             channels = width
         up += [nn.SiLU(), nn.Conv2d(channels, config.channels, 3, padding=1), nn.Sigmoid()]
         self.decoder = nn.Sequential(*up)
@@ -254,10 +252,3 @@ class ImageTokenizer(nn.Module):
         """Pixels `[B, C, H, W]` in [0, 1] from codes `[B, h, w]`."""
         check_image_codes(codes, self.grid, self.grid, len(self.embedding))
         return self.decoder(rearrange(self.embedding[codes], "b h w d -> b d h w"))
-
-
-def codebook_usage(codes: Tensor, codebook_size: int) -> tuple[float, float]:
-    """Share of codes that occur, and perplexity exp(entropy) of their distribution (at most K)."""
-    share = torch.bincount(codes.flatten(), minlength=codebook_size).float() / codes.numel()
-    entropy = torch.special.entr(share).sum()  # −p log p, which is 0 at p = 0
-    return float((share > 0).float().mean()), float(entropy.exp())

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from minillada import checkpoint
 from minillada.config import TokenizerConfig
+from minillada.measure.codebook import codebook_usage
 from minillada.training.recipes import image_tokenizer_loss
-from minillada.vq import CaptionTower, Codebook, ImageTokenizer, Tokenizer, codebook_usage
+from minillada.vq import CaptionTower, Codebook, ImageTokenizer, Tokenizer
 
 
 def codebook(size: int = 6, dim: int = 4, seed: int = 0) -> Codebook:
@@ -287,17 +288,6 @@ def test_a_few_steps_of_training_help():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
-
-
-@pytest.mark.parametrize(
-    "codes", [[0, 0, 1, 2], [3, 3, 3, 3], [0, 1, 2, 3, 4, 5, 6, 7], [7, 1, 7, 7, 2]]
-)
-def test_codebook_usage_by_hand(codes):
-    used, perplexity = codebook_usage(torch.tensor(codes).view(1, -1, 1), 8)
-    _, counts = numpy.unique(codes, return_counts=True)
-    p = counts / counts.sum()
-    assert used == pytest.approx(len(counts) / 8)
-    assert perplexity == pytest.approx(float(numpy.exp(-(p * numpy.log(p)).sum())), rel=1e-5)
 
 
 # --- inputs --------------------------------------------------------------------------------------

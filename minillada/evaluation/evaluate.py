@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .. import asking, checkpoint, vq
+from .. import asking, checkpoint
 from ..datasets.images import Images
 from ..datasets.table import MNIST, DataSet, data_set_of
 from ..measure import timing
+from ..measure.codebook import codebook_usage
 from ..measure.frechet import frechet_distance
 from ..measure.intervals import fraction, mean_interval
 from ..measure.judge import Judge, load_judge
@@ -65,7 +66,7 @@ def evaluate_tokenizer(uni: Uni, judge: Judge, images: Tensor, labels: Tensor) -
     again = uni.decode(codes)
     # Peak signal-to-noise ratio: the peak of pixels in [0, 1] is 1.
     error = (again - images).square().mean()
-    share, perplexity = vq.codebook_usage(codes.cpu(), len(uni.tokenizer.embedding))
+    share, perplexity = codebook_usage(codes.cpu(), len(uni.tokenizer.embedding))
     return {
         **fraction("judge_accuracy", judge.classify(images) == labels),
         **fraction("reconstruction_accuracy", judge.classify(again) == labels),
