@@ -90,6 +90,17 @@ class Decoder(Uni):
         """The settings of the task, changed to those that are asked for."""
         return changed(super().sampling(base, **changes), **dict(self.asked.sampling))
 
+    def write(
+        self, rows: Sequence[Prompts], answer: Any, config: SamplingConfig, *rest: Any
+    ) -> Any:
+        """As ever, without a scale of guidance that the prompts of a row have no branches for."""
+        branches = min(map(len, rows), default=1)
+        if branches < 3:
+            config = changed(config, guidance_image=0.0)
+        if branches < 2:
+            config = changed(config, guidance=1.0)
+        return super().write(rows, answer, config, *rest)
+
     def fill_images(
         self,
         rows: Sequence[Prompts],
@@ -205,15 +216,26 @@ class Job:
             write_json(run / FAILED, {"error": f"{error}" or type(error).__name__})
 
     def measure_all(self, plan: Plan, trial: Trial) -> None:
-        """Measure what is not stored yet; each measurement is stored when it is done."""
+        """Measure what is not stored yet; each measurement is stored when it is done.
+
+        `RuntimeError` at the end, if some could not be.
+        """
         run = self.folder / self.name
         uni = load(run, self.device)
         decoder = Decoder(uni.backbone, uni.tokenizer, uni.vocab, uni.info).eval()
-        done, made = read_measures(run), made_by(self.device)
+        done, made, failed = read_measures(run), made_by(self.device), []
         for asked in plan.measurements():
-            if asked.key not in done:
+            if asked.key in done:
+                continue
+            try:
                 done[asked.key] = measure(decoder, asked, trial.seed) | made
-                write_json(run / MEASURES, {"sha256": uni.info["sha256"], "measures": done})
+            except Exception as error:  # whatever it is, the other measurements go on
+                traceback.print_exc(file=sys.stderr)
+                failed.append(f"{asked.key}: {error}")
+                continue
+            write_json(run / MEASURES, {"sha256": uni.info["sha256"], "measures": done})
+        if failed:
+            raise RuntimeError("; ".join(failed))
 
     def checkpoint(self) -> Any:
         """What submitit starts again when a cluster stops the job: the same, which then resumes."""

@@ -31,7 +31,7 @@ from ..settings import changed
 from ..training.loop import fit
 from ..training.train import Materials, make_loss, new_model, read_materials
 from .job import Decoder, Job, measure
-from .plan import Plan, Trial
+from .plan import Plan, Trial, lessons
 
 JOBS = "jobs"  # the folder of submitit
 EXECUTORS = ("local", "slurm")
@@ -249,7 +249,7 @@ def seconds_of_measuring(plan: Plan, trial: Trial, materials: Materials, device:
     """
     module = new_model(trial.preset, device, materials.tokenizer)
     assert isinstance(module, Backbone) and materials.tokenizer
-    about = {"dataset": trial.preset.dataset}
+    about = lessons(trial.preset, plan.start)
     decoder = Decoder(module, materials.tokenizer, materials.vocab, about).eval()
     decoder.prepare(plan.measurements()[0])
     total = 0.0

@@ -44,8 +44,9 @@ MOST_OF = {"drawing": 1000, "variety": 1000, "editing": 1000, "likelihood": 2000
 GROWING = ("seeds", "measures")  # parts of a plan to which more may be added later
 LONGEST_NAME = 60  # letters of a value in the name of a folder
 
-# What measures do not depend on: neither decodes pictures, and the first two decode nothing.
-NO_DECODING, NO_DRAWING = ("tokenizer", "likelihood"), ("describing",)
+# What measures do not depend on: some decode nothing, and guidance is for pictures.
+NO_DECODING = ("tokenizer", "likelihood")
+GUIDANCE = tuple(SAMPLING + name for name in ("guidance", "guidance_image", "rescale"))
 
 Values = tuple[tuple[str, tuple[Any, ...]], ...]  # (name, its values), …
 
@@ -144,9 +145,11 @@ class Plan(Config):
         self, measure: str, count: int, sampling: dict[str, Any], passes: int | None
     ) -> Measurement:
         """A measure without what it does not depend on."""
+        task = suite.SUITES[get_preset(self.preset).dataset].get(measure)
         if measure in NO_DECODING:
-            sampling = {}
-        if measure in (*NO_DECODING, *NO_DRAWING):
+            sampling, passes = {}, None
+        elif not (task.draws if task else measure != "describing"):
+            sampling = {name: value for name, value in sampling.items() if name not in GUIDANCE}
             passes = None
         pairs = [(name.removeprefix(SAMPLING), value) for name, value in sampling.items()]
         return Measurement(measure, count, tuple(pairs), passes)
@@ -318,12 +321,12 @@ def check_plan(plan: Plan) -> None:
         values = {**fixed, **chosen}
         changed(SamplingConfig(), **{k.removeprefix(SAMPLING): v for k, v in values.items()})
     for trial in changed(plan, seeds=plan.seeds[:1]).trials():
-        check_trial(trial, plan.start)
+        check_trial(trial, plan)
 
 
-def check_trial(trial: Trial, start: str | None) -> None:
+def check_trial(trial: Trial, plan: Plan) -> None:
     """`ValueError` or `FileNotFoundError` for a run that cannot be: all but its steps is done."""
-    preset = trial.preset
+    preset, start = trial.preset, plan.start
     check_settings(preset, start)
     if not preset.tokenizer:
         raise ValueError("a backbone needs an image tokenizer; tokenizer cannot be empty")
@@ -331,6 +334,25 @@ def check_trial(trial: Trial, start: str | None) -> None:
     module = new_model(preset, "cpu", materials.tokenizer)
     if start:
         start_from(start, module, preset, materials)
+    info = lessons(preset, start)
+    for measure, _ in plan.measures:
+        check_measure(measure, info, preset.dataset)
+
+
+def check_measure(measure: str, info: dict[str, Any], dataset: str) -> None:
+    """`NotLearned` for a measure that says nothing of a model with the JSON `info`."""
+    if measure in evaluate.MEASURES:
+        evaluate.check_learned(info, measure)
+    else:
+        suite.check_tasks(info, dataset, [measure])
+
+
+def lessons(preset: Preset, start: str | None) -> dict[str, Any]:
+    """What the JSON of a run will say about what it learned, in this run and before."""
+    info: dict[str, Any] = {"dataset": preset.dataset, "training": to_dict(preset.training)}
+    if start:
+        info["start"] = checkpoint.read_info(checkpoint.resolve(start))
+    return info
 
 
 # --- in the folder -------------------------------------------------------------------------------

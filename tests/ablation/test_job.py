@@ -5,18 +5,19 @@ from contextlib import ExitStack
 
 import pytest
 import torch
-from helpers import tiny_uni
+from helpers import real_images, tiny_uni
 
 from minillada import checkpoint, layout
 from minillada.ablation import job as jobs
 from minillada.ablation import statistics
 from minillada.ablation.job import Decoder, Job, count_passes, status, steps_for
-from minillada.ablation.plan import Measurement, check_same, write_plan
+from minillada.ablation.plan import Measurement, check_plan, check_same, write_plan
+from minillada.datasets.pool import mnist_pool
 from minillada.files import checksum
 from minillada.settings import changed
 from minillada.training.locking import lock
 from minillada.training.train import train
-from minillada.uni import DRAW
+from minillada.uni import DRAW, THINK
 
 
 def decoder(block_size=16, **asked):
@@ -68,6 +69,61 @@ def test_settings_of_decoding_reach_every_task():
         traced.codes, tiny_uni().draw_traced(["a seven"], steps=2, guidance=1.0).codes
     )
     assert steps_for(16, 16, 16, DRAW) == 16
+
+
+@pytest.mark.parametrize("scales", [(("guidance", 3.0),), (("guidance_image", 2.0),)])
+def test_guidance_is_left_out_where_a_prompt_has_nothing_to_compare_with(scales, monkeypatch):
+    """Texts, also those before drawings; holes without a caption; drawings without an image."""
+    model, plain = decoder(sampling=scales), tiny_uni()
+    for uni in (model, plain):
+        uni.thinking, uni.max_images = (16, THINK), 1
+    shown, hole = real_images(2).floats(), torch.ones(4, 4, dtype=torch.bool).triu()
+    assert model.describe(shown) == plain.describe(shown)
+    assert torch.equal(model.inpaint(shown, hole), plain.inpaint(shown, hole))
+    thoughts, drawn = model.think_and_draw(["a seven"])
+    assert thoughts == plain.think_and_draw(["a seven"])[0]
+    # Where there is something to compare with, it counts.
+    own = plain.draw(["a seven"], **{k: v for k, v in scales if k == "guidance"})
+    assert torch.equal(model.draw(["a seven"]), own)
+    edited = model.edit(shown, "mirror it")
+    named = {"guidance": "guidance_text", "guidance_image": "guidance_image"}
+    asked = {named[name]: value for name, value in scales}
+    assert torch.equal(edited, plain.edit(shown, "mirror it", **asked))
+    model.interleave("count from one to three")
+
+
+def test_guidance_of_drawings_is_compared_beside_measures_of_texts(
+    tmp_path, plan, few_images, monkeypatch
+):
+    monkeypatch.setattr(jobs.suite, "unseen_pool", lambda dataset: mnist_pool(real_images(40)))
+    asked = plan(
+        fixed=(("mixture", (("draw", 1.0), ("describe", 1.0))),),
+        varied=(("sampling.guidance", (1.0, 3.0)),),
+        measures=(("drawing", 20), ("describing", 20), ("describe", 20)),
+    )
+    check_plan(asked)
+    write_plan(asked, tmp_path)
+    [trial] = asked.trials()
+    Job(tmp_path, trial.name)()
+    assert status(tmp_path, asked, trial) == jobs.Status("done")
+    measured = jobs.read_measures(tmp_path / trial.name)
+    assert len(measured) == 2 + 1 + 1 and "describe_n" in measured["describe:20"]
+
+
+def test_a_measurement_that_fails_stops_no_other(tmp_path, plan, few_images, monkeypatch):
+    def broken(decoder, asked, seed):
+        if asked.measure == "drawing":
+            raise FloatingPointError("it does not fit")
+        return {"n": asked.count}
+
+    monkeypatch.setattr(jobs, "measure", broken)
+    asked = plan(measures=(("drawing", 20), ("likelihood", 20)))
+    write_plan(asked, tmp_path)
+    [trial] = asked.trials()
+    Job(tmp_path, trial.name)()
+    failed = jobs.Status("failed", "drawing:20 passes=9: it does not fit")
+    assert status(tmp_path, asked, trial) == failed
+    assert list(jobs.read_measures(tmp_path / trial.name)) == ["likelihood:20"]
 
 
 def test_a_job_trains_measures_and_is_done(tmp_path, plan, few_images):

@@ -10,6 +10,8 @@ from minillada.evaluation import evaluate
 from minillada.presets import get_preset
 from minillada.settings import changed, from_dict, to_dict
 
+UNSEEN = (("drawing", 20), ("sum_direct_unseen", 20))
+MIXTURES = (("mixture", ((("draw", 1.0), ("describe", 1.0)), (("draw", 1.0),))),)
 MANY = ("steps", "batch_size", "warmup_steps")  # settings with many values each
 
 
@@ -126,10 +128,24 @@ def test_a_sampling_setting_trains_once_and_only_decoding_measures_see_it():
         "drawing:20 sampling.guidance=1.0 passes=16",
         "drawing:20 sampling.guidance=2.0 passes=9",
         "drawing:20 sampling.guidance=2.0 passes=16",
-        "describing:20 sampling.guidance=1.0",
-        "describing:20 sampling.guidance=2.0",
+        "describing:20",
         "likelihood:20",
     ]
+
+
+def test_texts_depend_on_how_they_are_decoded_but_on_no_passes_of_a_drawing_and_no_guidance():
+    names = ("digit", "compare", "describe", "infill", "digit_new_wording")
+    plan = Plan(
+        preset="mnist-uni-multitask",
+        fixed=(("sampling.guidance_image", 2.0), ("sampling.rescale", 0.7)),
+        varied=(("sampling.guidance", (1.0, 2.0)), ("sampling.threshold", (0.8, 0.9))),
+        measures=tuple((name, 20) for name in names),
+        passes=(9, 16),
+    )
+    keys = [asked.key for asked in plan.measurements()]
+    assert keys == [f"{name}:20 sampling.threshold={t}" for name in names for t in (0.8, 0.9)]
+    drawn = changed(plan, measures=(("inpaint", 20), ("sum_thinking", 20), ("edit_digit", 20)))
+    assert len(drawn.measurements()) == 3 * 2 * 2 * 2
 
 
 @pytest.mark.parametrize(
@@ -150,11 +166,24 @@ def test_a_sampling_setting_trains_once_and_only_decoding_measures_see_it():
         ({"varied": tuple((name, tuple(range(1, 40))) for name in MANY)}, "more than 10,000 runs"),
         ({"preset": "mnist-judge"}, "mnist-judge is no backbone"),
         ({"varied": (("tokenizer", ("nowhere",)),)}, "no weights called 'nowhere'"),
+        ({"measures": (("drawing", 20), ("digit", 20))}, "not learned to answer questions"),
+        ({"measures": (("describing", 20),)}, "not learned to describe"),
+        ({"measures": (("editing", 20),)}, "editing needs a model that learned edit_operation"),
+        ({"measures": (("describe", 20),), "varied": MIXTURES}, "not learned to describe"),
+        ({"measures": UNSEEN, "fixed": (("held_out", 3),)}, "trained sums of sum_direct_unseen"),
     ],
 )
 def test_plans_that_no_run_can_have(values, sentence):
     with pytest.raises((ValueError, FileNotFoundError), match=sentence):
         plans.check_plan(Plan(**{"preset": "mnist-cpu"} | values))
+
+
+def test_measures_may_ask_for_what_the_weights_to_start_from_have_learned():
+    small = Plan(preset="mnist", fixed=(("mixture", (("draw", 1.0),)),))
+    asked = changed(small, measures=(("describing", 20), ("describe", 20), ("drawing", 20)))
+    with pytest.raises(ValueError, match="not learned to describe"):
+        plans.check_plan(asked)
+    plans.check_plan(changed(asked, start="mnist"))
 
 
 def test_settings_that_fit_only_together_are_no_mistake():

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import re
+import shlex
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from helpers import real_images, use_digits
@@ -15,6 +18,7 @@ from minillada.commands import ablating
 
 pytest.importorskip("pandas")
 pytest.importorskip("scipy")
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["hidden_size=16", "num_hidden_layers=1", "intermediate_size=16", "head_dim=8"]
 COMMAND = ["ablate", "mnist-cpu", "--steps", 3, "--measure", "drawing:20", "--out", "ab"]
 for text in [*SMALL, "batch_size=4"]:
@@ -129,6 +133,33 @@ def test_a_failing_run_stops_no_other(call, tmp_path, monkeypatch):
 )
 def test_bad_arguments(refuse, arguments, sentence):
     assert sentence in refuse("ablate", "mnist-cpu", "--out", "ab", *arguments)
+
+
+def documented() -> list[list[str]]:
+    """The words of every ablation that the guides name."""
+    lines = []
+    for guide in ("README.md", "docs/commands.md", "docs/TEACHING.md"):
+        text = (ROOT / guide).read_text(encoding="utf-8")
+        lines += re.findall(
+            r"^minillada (ablate mnist-.*)$|`minillada (ablate mnist-.*?)`", text, re.M
+        )
+    return [shlex.split(line or quoted, comments=True) for line, quoted in lines]
+
+
+def test_every_ablation_of_the_guides_can_be(call, monkeypatch):
+    monkeypatch.setattr(launch.Launch, "check", lambda self: None)
+    monkeypatch.setattr(launch.Launch, "run", lambda self, trials: None)
+    for number, words in enumerate(documented()):
+        code, _, err = call(*words, "--seeds", 1, "--out", f"documented-{number}")
+        assert code == 1, (words, err)  # nothing ran, and nothing was refused
+    assert number > 5
+
+
+def test_a_measure_of_what_no_run_learns_is_refused_before_anything_is_trained(refuse):
+    vary = ["--vary", "block_size=4,16", "--seeds", 1]
+    for measure in ("digit:20", "describing:20", "editing:20"):
+        sentence = refuse(*COMMAND, *vary, "--measure", measure)
+        assert "not learned to" in sentence or "needs a model that learned" in sentence
 
 
 def test_the_folder_of_another_ablation_is_kept(call, refuse, monkeypatch):
