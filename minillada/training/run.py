@@ -285,8 +285,8 @@ def step_of(line: str) -> int | None:
 class StopSignals:
     """Within, Ctrl-C and SIGTERM let the step be finished and saved. A second one stops at once.
 
-    Without a run, nothing changes. Only the main thread may listen to signals, so neither does it
-    in any other thread.
+    Nothing changes without a run. Nor does it in other threads than the main one: no other may
+    listen to signals.
     """
 
     def __init__(self, run: Run | None) -> None:
