@@ -24,7 +24,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import asking, checkpoint
+from ..datasets import edits
 from ..datasets.images import Images
+from ..datasets.pool import Pool
 from ..datasets.table import MNIST, DataSet, data_set_of
 from ..measure import timing
 from ..measure.codebook import codebook_usage
@@ -32,6 +34,8 @@ from ..measure.frechet import frechet_distance
 from ..measure.intervals import fraction, mean_interval
 from ..measure.judge import Judge, load_judge
 from ..model import Backbone
+from ..tasks import editing
+from ..tasks.base import Example, both, inputs
 from ..uni import Uni, load
 from ..writer import BATCH_SIZE
 from . import suite
@@ -178,10 +182,25 @@ def evaluate_editing(uni: Uni, judge: Judge, n: int, seed: int, data: DataSet) -
 
     `n` of each. One time in ten the class that is named is the photo's own (`tasks/editing.py`).
     """
-    marked = suite.run(uni, judge, suite.unseen_pool(data.name), n, seed, list(EDITS))
+    pool = suite.unseen_pool(data.name)
+    marked = suite.run(uni, judge, pool, n, seed, list(EDITS))
     report: dict = {}
     for task, name in EDITS.items():
         report |= fraction(name, torch.tensor(marked[task].right[""]))
+    return report | edit_ceilings(uni, judge, pool, marked["edit_operation"].examples)
+
+
+def edit_ceilings(uni: Uni, judge: Judge, pool: Pool, asked: list[Example]) -> dict:
+    """The same marks for the exact results of edits: as they are, and encoded and decoded.
+
+    A model that draws by codes can hardly do better than the second (`_codes`).
+    """
+    originals = torch.stack([image for (image,) in inputs(pool, asked)[0]])
+    exact = edits.apply(editing.operations(asked), originals)
+    report: dict = {}
+    for end, results in (("exact", exact), ("codes", uni.decode(uni.encode(exact)))):
+        right = both(*editing.judge_operations(judge, pool, asked, results))
+        report |= fraction(f"{EDITS['edit_operation']}_{end}", torch.tensor(right))
     return report
 
 

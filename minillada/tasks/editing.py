@@ -267,18 +267,29 @@ def nearest_operation(
     return True
 
 
-def mark_operations(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    """Right is an edit that was done (`_done`) and kept the label (such as `_digit_kept`)."""
-    images, instructions = inputs(pool, asked)
-    drawn = uni.edit(images, instructions, seed=seed)
-    # The wording of an instruction may be any; the right response has the name of the operation.
-    names = [str(pictures_of(example.response)[-1].operation) for example in asked]
+def judge_operations(
+    judge: Judge, pool: Pool, asked: list[Example], results: Tensor
+) -> tuple[list[bool], list[bool]]:
+    """Whether results `[N, C, H, W]` of exact edits were done, and whether they kept the label."""
+    images, _ = inputs(pool, asked)
+    names = operations(asked)
     done = []
-    for result, (original,), name in zip(drawn, images, names):  # one image a row
+    for result, (original,), name in zip(results, images, names):  # one image a row
         done.append(nearest_operation(result, original, name, pool.data))
     # The judge knows ordinary images only, so a mirrored digit is mirrored back first.
-    read = judge.classify(edits.undo(names, drawn))
-    kept = (read == wanted(pool, asked)).tolist()
+    read = judge.classify(edits.undo(names, results))
+    return done, (read == wanted(pool, asked)).tolist()
+
+
+def operations(asked: list[Example]) -> list[str]:
+    """The names of the exact edits that are asked for, in whatever words."""
+    return [str(pictures_of(example.response)[-1].operation) for example in asked]
+
+
+def mark_operations(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
+    """Right is an edit that was done (`_done`) and kept the label (such as `_digit_kept`)."""
+    drawn = uni.edit(*inputs(pool, asked), seed=seed)
+    done, kept = judge_operations(judge, pool, asked, drawn)
     # end of a score's name -> right or wrong for each example; "" is the task itself
     right = {"": both(done, kept), "_done": done, f"_{pool.label}_kept": kept}
     return Marked(asked, [[image] for image in drawn], right)

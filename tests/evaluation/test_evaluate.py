@@ -9,14 +9,19 @@ from helpers import generator, real_images, tiny_backbone, tiny_judge, tiny_uni
 
 from minillada import checkpoint
 from minillada.asking import NotLearned
-from minillada.datasets import captions, cifar10, colour, mnist
+from minillada.datasets import captions, cifar10, colour, edits, mnist
 from minillada.datasets.mnist import Images
+from minillada.datasets.pool import measured_pool
 from minillada.datasets.table import CIFAR10
 from minillada.evaluation import evaluate
 from minillada.evaluation.evaluate import balanced_prompts
 from minillada.measure.frechet import frechet_distance
 from minillada.measure.intervals import student_t, wilson
+from minillada.measure.judge import load_judge
 from minillada.measure.timing import Timing, counted
+from minillada.tasks import editing
+from minillada.tasks.base import inputs, make_examples, wanted
+from minillada.tasks.table import PHOTO_TASKS
 
 
 def test_prompts_are_balanced():
@@ -313,14 +318,35 @@ def test_the_shipped_model_of_photos_is_measured_by_its_own_names(monkeypatch):
 
 def test_edits_are_measured_where_they_were_learned(monkeypatch):
     marked = {
-        "edit_operation": SimpleNamespace(right={"": [True, False]}),
+        "edit_operation": SimpleNamespace(right={"": [True, False]}, examples=[]),
         "edit_label": SimpleNamespace(right={"": [True, True]}),
     }
     monkeypatch.setattr(evaluate.suite, "unseen_pool", lambda dataset: None)
     monkeypatch.setattr(evaluate.suite, "run", lambda *_: marked)
+    monkeypatch.setattr(evaluate, "edit_ceilings", lambda *_: {})
     info = {"training": {"data": {"mixture": [["edit_operation", 1], ["edit_label", 1]]}}}
     report = evaluate.evaluate_editing(SimpleNamespace(info=info), None, 2, 0, CIFAR10)
     assert report["edit_operation_accuracy"] == 0.5 and report["edit_class_accuracy"] == 1
+
+
+def test_exact_results_are_marked_with_and_without_the_codes():
+    sample = cifar10.load_cifar10_sample("test")
+    pool = measured_pool(CIFAR10, sample)
+    asked = make_examples(PHOTO_TASKS["edit_operation"].make, pool, 40, seed=0)
+    judge = load_judge(name="cifar-judge")
+    names = editing.operations(asked)
+    originals = torch.stack([image for (image,) in inputs(pool, asked)[0]])
+    # What the judge reads in each photo is all that can be lost, where an edit can be undone.
+    read = judge.classify(edits.undo(names, edits.apply(names, originals)))
+    share = float((read == wanted(pool, asked)).float().mean())
+    keeping = SimpleNamespace(encode=lambda images: images, decode=lambda codes: codes)
+    report = evaluate.edit_ceilings(keeping, judge, pool, asked)
+    assert report["edit_operation_accuracy_exact"] == pytest.approx(share) and share > 0.8
+    assert report["edit_operation_accuracy_codes"] == report["edit_operation_accuracy_exact"]
+    # Nothing is done where the unchanged photo comes back.
+    lazy = SimpleNamespace(encode=lambda images: images, decode=lambda codes: originals)
+    report = evaluate.edit_ceilings(lazy, judge, pool, asked)
+    assert report["edit_operation_accuracy_codes"] == 0
 
 
 def learned(*tasks, **more):
