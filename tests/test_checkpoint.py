@@ -404,7 +404,7 @@ def test_shipped_weights_load_and_fit_their_json():
         module, info = checkpoint.load_model(name, classes[checkpoint.read_info(path)["kind"]])
         assert info["parameters"] == sum(p.numel() for p in module.parameters())
         total += path.stat().st_size
-    assert total <= 50e6, "a clone stays small: weigh what another model is worth"
+    assert total <= 53e6, "a clone stays small: weigh what another model is worth"
 
 
 def test_the_digest_of_tensors_sees_names_types_shapes_values_and_settings():

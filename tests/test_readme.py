@@ -133,10 +133,7 @@ FEW = {
         *("bits_per_token", "bits_per_token_ar"),
     ),
     "mnist-uni": ("sum_direct_unseen", "sum_thinking_unseen"),
-    "cifar": (
-        *("draw_class_accuracy", "reconstruction_accuracy"),
-        *("reconstruction_psnr_db", "edit_operation_accuracy"),
-    ),
+    "cifar": ("draw_class_accuracy", "reconstruction_accuracy", "edit_operation_accuracy"),
 }
 
 

@@ -1,7 +1,8 @@
 """Presets that learn from colour photographs: CIFAR-10, 32 x 32 px in ten classes.
 
-They are made for a GPU, where each takes 18 seconds to 3 minutes (data/README.md). A CPU wants
-smaller batches of stored codes:
+They are made for a GPU, where each takes a few minutes. The shipped tokenizer, backbone and
+painters were made in two rounds with about as many steps (data/README.md). A CPU wants smaller
+batches of stored codes:
 `minillada train cifar --set batch_size=32 --set moves=0 --set workers=0`.
 """
 
@@ -28,7 +29,8 @@ CLASSIFYING = changed(
 FEATURES = changed(JUDGE, width=32, features=128)
 
 
-# 64 codes an image, 4 x 4 px each. A loss on edges keeps strokes sharp; photographs have none.
+# 64 codes an image, 4 x 4 px each. A loss on edges keeps strokes sharp; photographs have none. Ten
+# times as much of the caption loss cost 0.7 dB (docs/log.md).
 TOKENIZER = TokenizerConfig(
     channels=3,
     patch_size=4,
@@ -36,16 +38,17 @@ TOKENIZER = TokenizerConfig(
     width=64,
     edge_weight=0.0,
     colour_weight=1.0,
-    feature_weight=0.2,
-    alignment_weight=0.03,
+    depth=2,
+    feature_weight=0.12,
+    alignment_weight=0.003,
     unquantised_steps=300,
 )
 CODING = changed(
-    TrainingConfig(), steps=2000, learning_rate=2e-3, batch_size=512, operation_share=0.15,
+    TrainingConfig(), steps=4000, learning_rate=2e-3, batch_size=512, operation_share=0.4,
     bfloat16=True,
 )  # fmt: skip
 PIXELS = changed(
-    TOKENIZER, width=48, feature_weight=0.0, alignment_weight=0.0, unquantised_steps=150
+    TOKENIZER, width=48, depth=1, feature_weight=0.0, alignment_weight=0.0, unquantised_steps=150
 )
 
 
@@ -67,11 +70,11 @@ BACKBONE = ModelConfig(
 )
 EVERYTHING = (
     ("draw", 7.0), ("describe", 3.2), ("label", 1.0), ("brightness", 0.15), ("colour", 0.25),
-    ("kind", 0.15), ("brighter", 0.1), ("edit_operation", 2.0), ("edit_label", 1.1),
+    ("kind", 0.15), ("brighter", 0.1), ("edit_operation", 3.5), ("edit_label", 1.1),
 )  # fmt: skip
 SPEAKING = changed(
     TrainingConfig(),
-    steps=2000,
+    steps=3000,
     batch_size=512,
     learning_rate=3e-3,
     warmup_steps=100,
@@ -123,5 +126,9 @@ CIFAR = (
         tokenizer="cifar-tokenizer",
         text="cifar-text",
     ),
-    tokenizer("cifar-tokenizer-pixels", PIXELS, changed(CODING, steps=800, batch_size=64)),
+    tokenizer(
+        "cifar-tokenizer-pixels",
+        PIXELS,
+        changed(CODING, steps=800, batch_size=64, operation_share=0.15),
+    ),
 )
