@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .. import checkpoint
-from ..files import DATA_DIR, checksum
+from ..files import DATA_DIR
 from ..vq import Tokenizer
 from .images import Images
 from .table import MNIST, DataSet
@@ -164,8 +164,8 @@ def from_tensors(
 def stored_pool(data: DataSet, split: str, path: Path | None = None) -> Pool:
     """The pool of a split, from the shipped file; without a file, its images are measured.
 
-    `ValueError` if the file is damaged or belongs to another version of the data: a file holds a
-    digest of itself, or is the shipped one.
+    `ValueError` if the file is damaged or belongs to another version of the data: it holds a digest
+    of itself.
     """
     path = path or DATA_DIR / data.stored
     if not path.exists():
@@ -175,10 +175,7 @@ def stored_pool(data: DataSet, split: str, path: Path | None = None) -> Pool:
     except (ValueError, OSError):
         stored, about = {}, {}
     digest = about.pop("digest", None)
-    if digest is None:
-        whole = bool(stored) and checksum(path) == data.stored_sha256
-    else:
-        whole = digest == checkpoint.tensors_digest(stored, about)
+    whole = digest == checkpoint.tensors_digest(stored, about)
     tensors = {}
     for key, tensor in stored.items():
         if key.startswith(f"{split}_"):

@@ -35,7 +35,6 @@ class DataSet:
     judge: str  # the weights that mark what is drawn
     flips: bool  # whether a mirrored image shows the same
     stored: str  # file with the columns of both splits, and codes where there are some (`pool.py`)
-    stored_sha256: str  # of that file as shipped; one that `encode` makes holds its own digest
 
 
 def digit_classes(images: Tensor, labels: Tensor) -> Tensor:
@@ -66,7 +65,6 @@ MNIST = DataSet(
     judge="mnist-judge",
     flips=False,
     stored="mnist/columns.safetensors",
-    stored_sha256="1c930cb548aea02e8944388fc4cbd88e792b1dfe08f213e3535bb7c221a124cc",
 )
 CIFAR10 = DataSet(
     name="cifar10",
@@ -80,7 +78,6 @@ CIFAR10 = DataSet(
     judge="cifar-judge",
     flips=True,
     stored="cifar10/codes.safetensors",
-    stored_sha256="1fce440501763b48ed111faa58c6e775375c5e16811779d7a3b2762db3b19751",
 )
 DATASETS = {data.name: data for data in (MNIST, CIFAR10)}
 
