@@ -41,8 +41,8 @@ def check_ends(chance: Chance) -> Cases:
             return [mean - half, mean + half]
 
         mistakes = {
-            "a sample's variance divides by n − 1: one value was used for the mean": around(shrunk),
-            "that is where single runs lie; for their mean divide by √n": around(half * n**0.5),
+            "a sample's variance divides by n − 1: the mean is of the same values": around(shrunk),
+            "about where single runs lie; for their mean divide by √n": around(half * n**0.5),
             "divide the standard deviation by √n, not by n": around(half / n**0.5),
             "1.96 is for many values; with few, take `t`": around(half / t * 1.96),
             "the standard deviation is the root of the variance": around(t * variance / n**0.5),
