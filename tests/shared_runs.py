@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 from helpers import real_images, tiny_tokenizer
-from tiny_runs import BACKBONE
+from tiny_runs import BACKBONE, TOKENIZER
 
 from minillada.config import Preset
 from minillada.datasets.pool import mnist_pool
+from minillada.datasets.table import MNIST
 from minillada.settings import changed
 from minillada.training import recipes, train
 from minillada.training.distributed import Processes, joined
@@ -38,6 +39,11 @@ PRESETS = {
     ),
     "muon": changed(DENSE, optimizer="muon"),
 }
+# In the third step the codebook starts from features; from then on it moves.
+CODES = changed(
+    TOKENIZER, batch_size=8, unquantised_steps=2, operation_share=0.5, learning_rate=3e-4
+)
+TOKENIZERS = {"codes": CODES, "codes-alone": changed(CODES, alignment_weight=0.0)}
 
 
 def backbone_run(preset: Preset):
@@ -48,6 +54,13 @@ def backbone_run(preset: Preset):
     return module, recipes.backbone_loss(module, tokenizer, vocab, pool, preset)
 
 
+def tokenizer_run(preset: Preset):
+    """An image tokenizer with its first weights, and its loss."""
+    module = train.new_model(preset, "cpu")
+    text = load_vocabulary(16)
+    return module, recipes.tokenizer_loss(module, real_images(40), MNIST, text, preset.training)
+
+
 def trained(
     preset: Preset,
     folder: Path,
@@ -56,7 +69,7 @@ def trained(
     resume: bool = False,
 ) -> list[dict]:
     """Train a preset into a folder, from the first weights of its seed; the records."""
-    module, loss = backbone_run(preset)
+    module, loss = (tokenizer_run if preset.kind == "tokenizer" else backbone_run)(preset)
     run = Run(folder, resume=resume, save_every=3, processes=processes)
     return fit(module, loss, preset.training, run, stop_after)
 

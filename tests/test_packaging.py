@@ -144,7 +144,7 @@ def test_shipped_weights_say_how_they_were_made(path):
 def test_sizes():
     assert megabytes(ROOT / "data" / "mnist") <= 12
     # 20 for drawing and describing, 10 for every task, the rest for colour
-    assert megabytes(ROOT / "data" / "weights") <= 50
+    assert megabytes(ROOT / "data" / "weights") <= 53
     # Without git (an unpacked archive) there is no list of what is shipped, only of what lies here.
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False

@@ -8,6 +8,8 @@ Notable choices
 - A loss is divided by numbers of the whole batch (`diffusion.cross_entropy`). So the gradients of
   the processes are added up. Their mean, PyTorch's habit, would weigh each process alike, although
   one may have more masked tokens than another.
+- An image tokenizer is shared by ddp, too. Its codebook learns from the features of the whole
+  batch, so they are sent (`all_rows`): every process moves its own copy in the same way.
 - ddp: each process holds all weights and all averages of the optimiser (DistributedDataParallel).
   fsdp: each process holds 1/N of every parameter, gradient and average. A layer is gathered before
   it is used, and freed afterwards (FSDP2, `fully_shard`; ZeRO stage 3, arXiv 1910.02054).
@@ -20,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -104,11 +107,14 @@ class Processes:
         """The learner as this process holds it, and the loss that takes part in the exchange."""
         if self.sharding == "ddp":
             lesson = Lesson(learner.module, loss)
-            # Buffers change by rules that are the same in every process, so none is sent. The
+            # Buffers change by rules that are the same in every process, so none is sent. (New
+            # versions call the setting otherwise, old ones do not know the new name.) The
             # gradients lie in the buckets that are sent, and are not copied there.
-            return learner, nn.parallel.DistributedDataParallel(
-                lesson, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
+                return learner, nn.parallel.DistributedDataParallel(
+                    lesson, broadcast_buffers=False, gradient_as_bucket_view=True
+                )
         if self.sharding == "fsdp":
             return sharded(learner, loss, config, self)
         return learner, loss
@@ -219,6 +225,15 @@ def whole_number(norm: Tensor) -> Tensor:
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
+def all_rows(rows: Tensor) -> Tensor:
+    """The rows `[B, …]` of a whole batch; each process gives its portion, all equally many."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.stack(parts, dim=1).flatten(0, 1)  # they were dealt like cards
+
+
 # --- before the first step -----------------------------------------------------------------------
 
 
@@ -275,10 +290,22 @@ def check_shared(preset: Preset, processes: Processes) -> None:
     portions = processes.count * training.accumulate
     if portions == 1 and sharding == "none":
         return
+    if preset.kind == "tokenizer":
+        if sharding == "fsdp" or training.accumulate > 1:
+            raise ValueError(
+                "the codebook moves once a step, by all features of it; train an image tokenizer "
+                "with --sharding ddp and without accumulate"
+            )
+        if training.batch_size % processes.count:
+            raise ValueError(
+                f"{processes.count} processes cannot share {training.batch_size} images equally; "
+                "change batch_size"
+            )
+        return
     if preset.kind != "backbone":
         raise ValueError(
-            f"{preset.name} is no backbone, and only backbones are trained in portions; leave out "
-            "--sharding and accumulate"
+            f"{preset.name} is neither a backbone nor an image tokenizer, and only these are "
+            "trained in portions; leave out --sharding and accumulate"
         )
     if training.loss.confidence_weight and portions > 1:
         raise ValueError(

@@ -160,7 +160,7 @@ def add_gradients(
     for portion in portions:
         with attention_kernel(config, device), processes.exchange(loss, portion is portions[-1]):
             with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-                # Only backbones are trained in portions; other losses know of none.
+                # Judges and painters are not trained in portions; their losses know of none.
                 value, metrics = loss(step) if processes.alone(portion) else loss(step, portion)
             # DDP and FSDP divide the sum of gradients by the number of processes.
             (value * processes.count).backward()

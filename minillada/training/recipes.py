@@ -31,7 +31,7 @@ from ..tasks.table import all_texts
 from ..vocab import Vocabulary
 from ..vq import Codebook, ImageTokenizer
 from .ahead import Ahead
-from .distributed import Loss
+from .distributed import Loss, all_rows
 from .loop import batch_indices, step_generator
 from .stream import mixture_batches, moved_codes, shift
 
@@ -85,19 +85,19 @@ def image_tokenizer_loss(
     """Training loss of a batch, and its parts; in training mode the codebook moves as well.
 
     `caption_ids` `[N, T]` and `caption_index` `[B]` as in `vq.CaptionTower`. In the first
-    `unquantised_steps` the decoder reads features: a codebook that starts from trained features is
-    used in full, a random one is not.
+    `unquantised_steps` the decoder reads features: a codebook starts better from trained ones.
+    Of several processes, each has some rows of a batch; PSNR and codebook are those of all rows.
     """
     config = tokenizer.config
     features = tokenizer.encoder(images)
     if config.unquantised_steps and step == config.unquantised_steps and tokenizer.training:
-        start_codebook(tokenizer.codebook, features.detach(), generator)
+        start_codebook(tokenizer.codebook, all_rows(features.detach()), generator)
     quantised = tokenizer.codebook(features)
     free = step < config.unquantised_steps
     shown = quantised.features if free else quantised.vectors
     output = tokenizer.decoder(shown.contiguous(memory_format=torch.channels_last))
-    # 1. Squared error alone gives blurred strokes, and a blurred stroke looks thick. So the
-    # differences of neighbouring pixels, the edges, must match, too.
+    # 1. Squared error alone blurs strokes, and they look thick. So edges, the differences of
+    # neighbouring pixels, must match, too.
     squared = F.mse_loss(output, images)
     # 2. Commitment pulls each feature towards its code. The codes have no gradient.
     vectors = rearrange(tokenizer.embedding[quantised.codes], "b h w c -> b c h w")
@@ -105,8 +105,8 @@ def image_tokenizer_loss(
     total = squared + config.edge_weight * edge_distance(output, images)
     if not free:
         total = total + commitment
-    psnr = -10 * squared.detach().log10()
-    parts = {"psnr_db": float(psnr), "commit": float(commitment.detach())}
+    whole = all_rows(squared.detach()[None]).mean()
+    parts = {"psnr_db": float(-10 * whole.log10()), "commit": float(commitment.detach())}
     # 3. Alignment: caption and tokens agree.
     if config.alignment_weight > 0:
         alignment = tokenizer.tower(shown, caption_ids, caption_index)
@@ -120,8 +120,8 @@ def image_tokenizer_loss(
     if config.colour_weight > 0:
         total = total + config.colour_weight * colour_distance(output, images, config.patch_size)
     if tokenizer.training and not free:
-        unit = quantised.features.detach()
-        parts["revived"] = tokenizer.codebook.update(unit, quantised.codes, generator)
+        both = all_rows(quantised.features.detach()), all_rows(quantised.codes)
+        parts["revived"] = tokenizer.codebook.update(*both, generator)
     return total, parts
 
 
@@ -171,12 +171,15 @@ def tokenizer_loss(
     config: TrainingConfig,
     teacher: Judge | None = None,
 ) -> Loss:
-    """Reconstruction, and alignment of each image with its own caption among all captions."""
+    """Reconstruction, and alignment of each image with its own caption among all captions.
+
+    It takes a step and, if several processes share it, the portion whose share is wanted.
+    """
     device = next(module.parameters()).device
     images = images.to(device)
     table = caption_table(text, data.grammar).to(device)
 
-    def loss(step: int):
+    def loss(step: int, portion: Portion = WHOLE):
         generator = step_generator(config.seed, step)
         index = batch_indices(len(images.labels), config.batch_size, step, config.seed)
         shown = shift(images.floats(index), generator)  # [B, C, H, W]
@@ -186,8 +189,12 @@ def tokenizer_loss(
         # What a caption says beside the label is measured on what is shown.
         classes = data.classes(shown, images.labels[index])  # [B, columns]
         right = data.grammar.index(classes).to(device)
-        shown = shown.contiguous(memory_format=torch.channels_last)
-        return image_tokenizer_loss(module, shown, table, right, generator, step, teacher)
+        mine = portion.has(torch.arange(len(shown))).to(device)
+        shown = shown[mine].contiguous(memory_format=torch.channels_last)
+        value, parts = image_tokenizer_loss(
+            module, shown, table, right[mine], generator, step, teacher
+        )
+        return value / portion.of, {name: part / portion.of for name, part in parts.items()}
 
     return loss
 
