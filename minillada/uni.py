@@ -3,8 +3,8 @@
 Notable choices
 - Every task makes prompts with `layout`, and `sampler.generate` continues them, once or several
   times. The code never interprets a request: whatever the model writes is the answer.
-- Row r of a call with seed s uses seed s + r. So `draw(8 * [text], seed=0)[3]` is
-  `draw([text], seed=3)[0]`, and results do not depend on how rows are grouped.
+- Row r of a call with seed s uses seed s + r. So `draw(8 * [text], seed=0)[3]` has the codes of
+  `draw([text], seed=3)[0]`, and its pixels up to rounding. How rows are grouped does not matter.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ THICKNESS_WORDS = ("thin", "thick")
 THICKNESS_EDGE = 2.4  # pixels of mean stroke width; the training median is 2.39
 
 SLANT_WORDS = ("leaning left", "standing upright", "leaning right")
-SLANT_EDGES = (-5.0, 15.0)  # degrees right of vertical; handwriting leans right on average
+SLANT_EDGES = (-5.0, 15.0)  # degrees right of vertical; these digits lean right on average
 
 
 def stroke_width(images: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def check_ends(chance: Chance) -> Cases:
         yield Case((values, t), [low, high], mistakes)
 
 
-@exercise("correct: the smallest of m p-values pays for all m, the largest only for itself")
+@exercise("correct: the smallest of m p-values is multiplied by m, the next one by m - 1")
 def check_holm(chance: Chance) -> Cases:
     """`function(p_values: list) -> list`, corrected by Holm's rule, in the order they came."""
     some = [0.03, *(chance.whole(2, 60) / 1000 for _ in range(2)), 0.7, 0.9]

@@ -47,6 +47,7 @@ def grown(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
 def nearest_codes(old: Tensor, new: Tensor) -> Tensor:
     """The nearest code `[K]` of a codebook `[N, C]` to each of another one `[K, C]`.
 
+    It says something only if one tokenizer was trained on from the other, or from the same weights.
     `ValueError` if the codes have another length.
     """
     if old.shape[1] != new.shape[1]:

@@ -1,7 +1,7 @@
 """Presets that learn from colour photographs: CIFAR-10, 32 x 32 px in ten classes.
 
 They are made for a GPU, where each takes a few minutes. The shipped tokenizer, backbone and
-painters were made in two rounds with about as many steps (data/README.md). A CPU wants smaller
+painter were made in two rounds with about as many steps (data/README.md). A CPU wants smaller
 batches of stored codes:
 `minillada train cifar --set batch_size=32 --set moves=0 --set workers=0`.
 """
@@ -62,7 +62,7 @@ BACKBONE = ModelConfig(
     num_attention_heads=8,
     num_key_value_heads=4,
     intermediate_size=768,
-    # An exact edit copies from a place 65 to 79 tokens before. At the released base of 600,000 only
+    # An exact edit copies from a place 65 to 80 tokens before. At the released base of 600,000 only
     # 3 of 8 pairs of a head turn enough to tell such places apart (notebook 18).
     rope_theta=100.0,
     partial_rotary_factor=1.0,

@@ -97,7 +97,7 @@ def make_sum_thinking(source: Source, pairs: Pairs | None = None) -> Example:
 
 
 def make_count_on(source: Source) -> Example:
-    """The same thoughts about numbers too large to be drawn as one digit.
+    """The same thoughts about many more pairs of numbers, and nothing is drawn.
 
     From these many pairs a model learns to begin with the numbers it is given. From the few sums
     of digits it would remember how each begins.
