@@ -225,11 +225,11 @@ def whole_number(norm: Tensor) -> Tensor:
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
-def all_rows(rows: Tensor) -> Tensor:
+def all_rows(rows: Tensor, portion: Portion) -> Tensor:
     """The rows `[B, …]` of a whole batch; each process gives its portion, all equally many."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if portion.of == 1:
         return rows
-    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    parts = [torch.empty_like(rows) for _ in range(portion.of)]
     dist.all_gather(parts, rows.contiguous())
     return torch.stack(parts, dim=1).flatten(0, 1)  # they were dealt like cards
 

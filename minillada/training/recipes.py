@@ -29,7 +29,7 @@ from ..model import Backbone
 from ..settings import changed
 from ..tasks.table import all_texts
 from ..vocab import Vocabulary
-from ..vq import Codebook, ImageTokenizer
+from ..vq import Codebook, ImageTokenizer, Quantised
 from .ahead import Ahead
 from .distributed import Loss, all_rows
 from .loop import batch_indices, step_generator
@@ -81,17 +81,18 @@ def image_tokenizer_loss(
     generator: torch.Generator,
     step: int = 0,
     teacher: Judge | None = None,
+    portion: Portion = WHOLE,
 ) -> tuple[Tensor, dict[str, float]]:
     """Training loss of a batch, and its parts; in training mode the codebook moves as well.
 
     `caption_ids` `[N, T]` and `caption_index` `[B]` as in `vq.CaptionTower`. In the first
     `unquantised_steps` the decoder reads features: a codebook starts better from trained ones.
-    Of several processes, each has some rows of a batch; PSNR and codebook are those of all rows.
+    `images` may be one `portion` of a batch; PSNR and codebook are still those of all its rows.
     """
     config = tokenizer.config
     features = tokenizer.encoder(images)
     if config.unquantised_steps and step == config.unquantised_steps and tokenizer.training:
-        start_codebook(tokenizer.codebook, all_rows(features.detach()), generator)
+        start_codebook(tokenizer.codebook, all_rows(features.detach(), portion), generator)
     quantised = tokenizer.codebook(features)
     free = step < config.unquantised_steps
     shown = quantised.features if free else quantised.vectors
@@ -105,7 +106,7 @@ def image_tokenizer_loss(
     total = squared + config.edge_weight * edge_distance(output, images)
     if not free:
         total = total + commitment
-    whole = all_rows(squared.detach()[None]).mean()
+    whole = all_rows(squared.detach()[None], portion).mean()
     parts = {"psnr_db": float(-10 * whole.log10()), "commit": float(commitment.detach())}
     # 3. Alignment: caption and tokens agree.
     if config.alignment_weight > 0:
@@ -120,8 +121,7 @@ def image_tokenizer_loss(
     if config.colour_weight > 0:
         total = total + config.colour_weight * colour_distance(output, images, config.patch_size)
     if tokenizer.training and not free:
-        both = all_rows(quantised.features.detach()), all_rows(quantised.codes)
-        parts["revived"] = tokenizer.codebook.update(*both, generator)
+        parts["revived"] = move_codebook(tokenizer.codebook, quantised, portion, generator)
     return total, parts
 
 
@@ -134,6 +134,14 @@ def edge_distance(output: Tensor, images: Tensor) -> Tensor:
 def colour_distance(output: Tensor, images: Tensor, patch: int) -> Tensor:
     """Mean squared difference of the mean colours of patches."""
     return F.mse_loss(F.avg_pool2d(output, patch), F.avg_pool2d(images, patch))
+
+
+def move_codebook(
+    codebook: Codebook, quantised: Quantised, portion: Portion, generator: torch.Generator
+) -> int:
+    """Let a codebook learn from all rows of a batch; how many dead codes restart."""
+    features = all_rows(quantised.features.detach(), portion)
+    return codebook.update(features, all_rows(quantised.codes, portion), generator)
 
 
 @torch.no_grad()
@@ -192,7 +200,7 @@ def tokenizer_loss(
         mine = portion.has(torch.arange(len(shown))).to(device)
         shown = shown[mine].contiguous(memory_format=torch.channels_last)
         value, parts = image_tokenizer_loss(
-            module, shown, table, right[mine], generator, step, teacher
+            module, shown, table, right[mine], generator, step, teacher, portion
         )
         return value / portion.of, {name: part / portion.of for name, part in parts.items()}
 
