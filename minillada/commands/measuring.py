@@ -142,7 +142,7 @@ def print_scores(scores: dict[str, dict]) -> None:
     """One line a task: its share with both ends, and the passes an answer took."""
     for task, score in scores.items():
         share = interval_of(score, "accuracy").percent()
-        print(f"{task:32s}{share:40s}{score['passes']:6.1f} passes an answer")
+        print(f"{task:40s} {share:40s}{score['passes']:6.1f} passes an answer")
 
 
 def print_metrics(report: dict) -> None:
@@ -153,7 +153,7 @@ def print_metrics(report: dict) -> None:
         # Numbers without a count, such as a ratio of distances, have no interval.
         measured = interval_of(report, name)
         ends = f"   ({measured.low:.4f} to {measured.high:.4f})" if measured.n else ""
-        print(f"{name:32s}{value:10.4f}{ends}")
+        print(f"{name:40s}{value:11.4f}{ends}")
     if "timing" in report:
         speed = report["timing"]
         seconds = f"{speed['cached']['median']:.2f} s ({speed['cached']['clock']})"

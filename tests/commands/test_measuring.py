@@ -62,6 +62,13 @@ def test_evaluate_prints_one_object_and_records_it(call, measured, tmp_path):
     assert minillada.load(run).info["metrics"] == REPORT, "the weights still load"
 
 
+def test_the_longest_name_of_a_score_does_not_touch_its_number(capsys):
+    score = {"accuracy": 1.0, "accuracy_low": 0.3, "accuracy_high": 1.0, "accuracy_n": 2}
+    name = "edit_operation_new_wording_digit_kept"
+    measuring.print_scores({name: score | {"passes": 8.5}})
+    assert capsys.readouterr().out.split()[:2] == [name, "100.00"]
+
+
 def test_some_measures_are_added_to_the_recorded_ones(call, measured, tmp_path):
     run = save_tiny_uni(tmp_path)
     path = run / "weights.safetensors"
