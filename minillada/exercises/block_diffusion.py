@@ -149,8 +149,8 @@ def check_pairs(chance: Chance) -> Cases:
             "within a block a token sees all others, later ones too": sum(
                 n * (n + 1) for n in tokens
             ),
-            "both a noisy and a clean block see a block of their own": size**2
-            * sum(m * m for m in blocks),
+            "a noisy and a clean block both see a block of their own, and so does the last clean "
+            "block": size**2 * sum(m * m for m in blocks),
             "that counts pairs of blocks; a pair of blocks holds block_size² of tokens": 2 * half,
         }
         right = 2 * size**2 * half

@@ -30,7 +30,7 @@ def steady(x: torch.Tensor, t: float) -> torch.Tensor:
     return torch.sin(2 * x) + t
 
 
-@exercise("correct: this is one jump of flow.jumps")
+@exercise("correct: this is the way back of a jump in flow.jumps")
 def check_jump(chance: Chance) -> Cases:
     """`function(picture, fresh, then) -> x` at the time `then`, after a jump to `picture`."""
     picture, fresh = torch.randn(2, 6, generator=chance.generator(13))
