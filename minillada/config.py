@@ -134,7 +134,7 @@ class OptimizerConfig(Config):
 class ObjectiveConfig(Config):
     """What is masked, and how the nats (−log p, natural logarithm) of masked tokens count."""
 
-    # Weights (`objectives`). bound: 1/t at mask rate t. count (of masks): about that, less noise.
+    # Weights (`objectives`). bound: 1/t at mask rate t. count (of masks): nearly that.
     # uniform: all alike. reweighted: the fewer masks a row has, the more each of its tokens counts.
     objective: Literal["bound", "count", "uniform", "reweighted"] = "bound"
     # Mask rates are uniform on this interval. While a block of 16 is decoded, at least 1 token is
@@ -143,7 +143,7 @@ class ObjectiveConfig(Config):
     mask_rate_per: Literal["block", "sequence"] = "block"  # each of these has one rate
     views: int = Field(1, ge=1, le=1000)  # noisy copies of a row that share its clean copy
     complementary: bool = False  # add to every noisy copy its inverse
-    confidence_weight: float = Field(0.0, ge=0)  # of `objectives.right_entropy`; official 2
+    confidence_weight: float = Field(0.0, ge=0)  # of `objectives.right_entropy`; released advice: 2
     edit_noise: Share = 0.0  # share of visible tokens replaced, to be corrected (LLaDA2.1)
     planted_errors: Share = 0.0  # share of wrong tokens in drafts (`extras/levenshtein.py`)
     text_weight: float = Field(1.0, gt=0)  # weight of a text token; an image code has 1
@@ -222,7 +222,7 @@ class SamplingConfig(Config):
     guidance_image: float = Field(0.0, ge=-1e4, le=1e4)  # 0: none
     rescale: Share = 0.0  # 1: logits spread as widely as without guidance; official 0.7
     minimal_topk: int = Field(1, ge=1)  # official name; steps a block <= length of answer / this
-    edit_threshold: Share = 1.0  # rewrite a token if another is more probable than this; 1: off
+    edit_threshold: Share = 1.0  # rewrite a token if the likeliest is another, more probable than this; 1: off
     post_steps: int = Field(16, ge=0)  # most passes that only rewrite, after a block has no mask
     strategy: Strategy = "low_confidence"  # how the quota ranks positions (`commit.commit_score`)
     adaptive: bool = False  # quota = masks left / steps left (SPRINT, `extras/sprint.py`)

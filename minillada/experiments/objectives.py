@@ -108,7 +108,7 @@ def short_run(
 ) -> dict[str, Any]:
     """What `mnist-cpu` draws after a short run with an objective, and its bound on test images."""
     if objective.get("complementary"):
-        objective["batch_size"] = 24  # half the rows: equally many sequences are forwarded
+        objective["batch_size"] = 24  # half the rows: as many noisy copies
     uni = lab.load(lab.train(changed(get_preset("mnist-cpu"), steps=steps, **objective)))
     batch, codes, texts = drawings(uni, images)
     bits = likelihood.likelihood(uni.backbone, uni.vocab, codes, texts, 4, 0, spread=True)
