@@ -222,7 +222,7 @@ class SamplingConfig(Config):
     guidance_image: float = Field(0.0, ge=-1e4, le=1e4)  # 0: none
     rescale: Share = 0.0  # 1: logits spread as widely as without guidance; official 0.7
     minimal_topk: int = Field(1, ge=1)  # official name; steps a block <= length of answer / this
-    edit_threshold: Share = 1.0  # rewrite a token if the likeliest is another, more probable than this; 1: off
+    edit_threshold: Share = 1.0  # rewrite a token if the likeliest is another, above this; 1: off
     post_steps: int = Field(16, ge=0)  # most passes that only rewrite, after a block has no mask
     strategy: Strategy = "low_confidence"  # how the quota ranks positions (`commit.commit_score`)
     adaptive: bool = False  # quota = masks left / steps left (SPRINT, `extras/sprint.py`)
