@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import pickle
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -129,15 +128,17 @@ def renamed(keys: Iterable[str], rename: Callable[[str], str], path: Path) -> di
 def load_pickle(path: Path) -> dict[str, Tensor]:
     """The tensors of a `.pt` file by name.
 
-    `ValueError` for a pickle that wants to run code, and for types that need scales.
+    `ValueError` for a pickle that is damaged or wants to run code, for sparse tensors, and for
+    types that need scales.
     """
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+    except Exception as error:  # where a pickle is damaged, any kind
         first = str(error).split("\n")[0][:200]
         raise ValueError(f"{path} is not a plain file of tensors ({first})") from None
     plain = isinstance(tensors, dict) and all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()
+        isinstance(key, str) and isinstance(value, Tensor) and value.layout == torch.strided
+        for key, value in tensors.items()
     )
     if not plain:
         raise ValueError(f"{path} must hold tensors by name and nothing else; download it again")
