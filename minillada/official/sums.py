@@ -36,8 +36,8 @@ def known_sums(folder: Path) -> dict[str, str]:
     sums = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         digest, _, name = line.partition(" ")
-        # `sha256sum` puts a blank or an asterisk in front of the name.
-        name = name[1:].removeprefix("./")
+        # `sha256sum` puts another blank or an asterisk in front of the name.
+        name = name.lstrip(" *").removeprefix("./")
         if len(digest) != 64 or not name:
             raise ValueError(f"{path} has a line that is no checksum: {line[:100]!r}")
         sums[name] = digest.lower()

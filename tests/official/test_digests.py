@@ -50,6 +50,13 @@ def test_weights_without_a_checksum_are_found(folder):
     assert wrong_digests(folder) == ["SHA256SUMS does not name part/c.safetensors; make it again"]
 
 
+def test_one_blank_before_a_name_is_enough(folder):
+    """`sha256sum --check` reads such lines, too."""
+    lines = (folder / SUMS).read_text().replace("  ", " ")
+    (folder / SUMS).write_text(lines)
+    assert wrong_digests(folder) == []
+
+
 def test_missing_files_and_names_that_lead_out(folder):
     (folder / "a.json").unlink()
     assert wrong_digests(folder) == ["a.json is missing"]
