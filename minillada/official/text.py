@@ -123,8 +123,8 @@ def check_pieces(tokenizer: Tokenizer, offset: int, codebook_size: int, path: Pa
 
 
 def special_id(tokenizer: Tokenizer, token: str, offset: int, path: Path) -> int:
-    """The id of a special token that stands for its string alone."""
+    """The id of a special token. `ValueError` if its string does not become just this id."""
     i = tokenizer.token_to_id(token)
-    if i is None or i >= offset or tokenizer.encode(token, add_special_tokens=False).ids != [i]:
+    if i is None or i >= offset or tokenizer.encode(token).ids != [i]:
         raise ValueError(f"{path} has no special token {token}; is it the file of another model?")
     return i

@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from minillada import layout
 from minillada.official.text import load_vocabulary
@@ -105,6 +105,17 @@ def test_names_for_image_codes_do_no_harm(tmp_path):
     # The last ten special tokens stand where codes are.
     write(tmp_path, [*SPECIAL, *(f"<|code_{k}|>" for k in range(10))], image_token_offset=size)
     assert load_vocabulary(tmp_path).image_token_offset == size
+
+
+def test_a_file_that_puts_tokens_before_every_text_is_refused(tmp_path):
+    """The official one does not. All prompts would have that token in front, and within."""
+    i = write(tmp_path).token_to_id(BOI)
+    tokenizer = write(tmp_path, pad_token_id=i)  # as the end of text would then be read
+    before = [(BOI, i)]
+    tokenizer.post_processor = processors.TemplateProcessing(f"{BOI} $A", special_tokens=before)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match="has no special token"):
+        load_vocabulary(tmp_path)
 
 
 def test_missing_and_broken_files(tmp_path):
