@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -104,7 +105,7 @@ def fabricate(
 
     `layers` of the backbone, if not all; `layout` and `sibling` as in `names`; `parts` of the
     checkpoint, if not all. The same seed gives the same numbers in every layout.
-    `ValueError` for a folder that holds something.
+    `ValueError` for a folder that holds something, and for names that are none.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -112,6 +113,9 @@ def fabricate(
     for part in parts:
         if part not in PARTS:
             raise ValueError(f"there is no part {part!r}; choose from {', '.join(PARTS)}")
+    if layout not in get_args(Layout):
+        known = ", ".join(get_args(Layout))
+        raise ValueError(f"there is no layout {layout!r}; choose from {known}")
     if not {"decoder", "decoder-turbo", "vae"}.isdisjoint(parts):
         package("diffusers")  # its absence is said before anything is written
     sizes = sizes_of(size, layers)
