@@ -24,7 +24,7 @@ from .backbone import layout_of
 from .config import read_config
 from .free import Free
 from .names import backbone_entries, prefixed
-from .painter import FORCED, VAE_WEIGHTS, build, diffusers_name, load_sigvq
+from .painter import FORCED, VAE_WEIGHTS, build, build_vae, diffusers_name, load_sigvq
 from .reading import Shapes, configured, find, package, read_json, renamed
 from .shards import INDEX, SINGLE, read_header, read_index
 from .siglip import QuantiserConfig, SigLIPVQ, check_preprocessing
@@ -185,7 +185,7 @@ def inspect_normal(folder: Path) -> tuple[Shapes, list[str]]:
 
 def inspect_vae(folder: Path) -> tuple[Shapes, list[str]]:
     path = find(folder / "vae", "config.json")
-    wanted = shapes_of(build("AutoencoderKL", read_json(path), path))
+    wanted = shapes_of(build_vae(path))
     found = painter_shapes(folder, "vae")
     return found, differences(wanted, found)
 

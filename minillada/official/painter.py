@@ -93,7 +93,7 @@ class Painter:
         fixes the noise on every device. `guidance` 0 is none; turbo has none anyway.
         """
         self.check_codes(codes)
-        codes = codes.to(self.device)
+        codes = codes.to(self.device, torch.long)
         conditions = [self.sigvq(code) for code in codes]
         batch, height, width = codes.shape
         shape = (batch, self.transformer.in_channels, 4 * height, 4 * width)
@@ -203,7 +203,7 @@ def load_painter(
     transformer = build("ZImageTransformer2DModel", read_json(config) | forced, config)
     load_safetensors(transformer, weights, device, dtype, rename=diffusers_name)
 
-    vae = build("AutoencoderKL", read_json(vae_config), vae_config)
+    vae = build_vae(vae_config)
     load_safetensors(vae, vae_weights, device, dtype)
     return Painter(sigvq, transformer, vae, is_turbo)
 
@@ -224,6 +224,15 @@ def load_sigvq(path: Path, device: str | torch.device, dtype: torch.dtype) -> Si
 def diffusers_name(key: str) -> str:
     """The one official name that `diffusers` has another word for."""
     return key.replace("semantic_embedder.", "cap_embedder.")
+
+
+def build_vae(path: Path) -> Any:
+    """The VAE of a `config.json`, without memory. `ValueError` if a number for `pixels` is none."""
+    vae = build("AutoencoderKL", read_json(path), path)
+    for key in ("scaling_factor", "shift_factor"):
+        if not isinstance(vae.config[key], int | float):
+            raise ValueError(f"{path}: {key} must be a number, got {vae.config[key]!r}")
+    return vae
 
 
 def build(name: str, values: dict[str, Any], path: Path) -> Any:

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import warnings
+from random import Random
 
 import pytest
 import torch
@@ -182,6 +184,13 @@ def test_codes_that_cannot_be_painted(codes):
         glued(lambda x, t, condition: x).paint(codes)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_codes_may_be_whole_numbers_of_any_type(dtype):
+    painter = glued(lambda x, t, condition: condition.mean() + 0 * x)
+    wanted = painter.paint(CODES, 3, generator())
+    assert torch.equal(painter.paint(CODES.to(dtype), 3, generator()), wanted)
+
+
 # --- with diffusers ------------------------------------------------------------------------------
 
 
@@ -282,6 +291,8 @@ def test_the_older_name_of_the_weights(folder, tmp_path):
         ("decoder", "in_channels", 8, "misshapen"),
         ("vae", "latent_channels", 4, "misshapen"),
         ("vae", "norm_num_groups", 3, "does not describe a AutoencoderKL"),
+        ("vae", "shift_factor", None, "shift_factor must be a number, got None"),
+        ("vae", "scaling_factor", "0.3611", "scaling_factor must be a number, got '0.3611'"),
     ],
 )
 def test_contradictory_configurations(folder, tmp_path, name, key, value, words):
@@ -331,6 +342,7 @@ def test_pickles_that_run_code_are_refused(tmp_path, capsys):
     assert not capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse")
 def test_other_contents_of_the_pickle(tmp_path):
     path = tmp_path / "sigvq_embedding.pt"
     state = SigVQ(5, 4).state_dict()
@@ -349,10 +361,30 @@ def test_other_contents_of_the_pickle(tmp_path):
         # Types whose numbers mean something only with scales that the file does not have.
         (state | {"prior_projector.net.2.bias": torch.zeros(4, dtype=torch.int8)}, "torch.int8"),
         (state | {"prior_projector.net.2.bias": torch.zeros(4, dtype=torch.cfloat)}, "complex64"),
+        (state | {"prior_projector.net.2.bias": torch.zeros(4).to_sparse()}, "tensors by name"),
     ]:
         torch.save(wrong, path)
         with pytest.raises(ValueError, match=words):
             load_sigvq(path, "cpu", torch.float32)
+
+
+def test_every_damaged_pickle_is_refused_in_one_sentence(tmp_path):
+    """Readers of pickles fail in many ways: an empty stack, a missing key, a wrong type."""
+    path = tmp_path / "sigvq_embedding.pt"
+    random = Random(0)
+    for zipped in (False, True):
+        torch.save(SigVQ(5, 4).state_dict(), path, _use_new_zipfile_serialization=zipped)
+        whole = path.read_bytes()
+        for _ in range(300):
+            damaged = bytearray(whole)
+            damaged[random.randrange(len(whole))] = random.randrange(256)
+            path.write_bytes(damaged)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                try:
+                    load_sigvq(path, "cpu", torch.float32)
+                except ValueError as error:
+                    assert str(path) in str(error) and "\n" not in str(error)
 
 
 def test_the_missing_package_is_named(monkeypatch, tmp_path):
