@@ -25,7 +25,7 @@ from .config import read_config
 from .free import Free
 from .names import backbone_entries, prefixed
 from .painter import FORCED, VAE_WEIGHTS, build, build_vae, diffusers_name, load_sigvq
-from .reading import Shapes, configured, find, package, read_json, renamed
+from .reading import Shapes, configured, find, package, read_json, renamed, shapes_of
 from .shards import INDEX, SINGLE, read_header, read_index
 from .siglip import QuantiserConfig, SigLIPVQ, check_preprocessing
 from .sums import SUMS, known_sums
@@ -62,10 +62,6 @@ def differences(wanted: Shapes, found: Shapes) -> list[str]:
         if wanted[key] != found[key]:
             faults.append(f"{key} has shape {list(found[key])}, not {list(wanted[key])}")
     return faults
-
-
-def shapes_of(module: torch.nn.Module) -> Shapes:
-    return {key: tuple(value.shape) for key, value in module.state_dict().items()}
 
 
 def count(shapes: Shapes) -> int:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ class Painter:
 
         It is where the latents are, which may be another device than that of the networks.
         """
-        latents = x.to(self.dtype).to(self.device)  # the type first: see above
+        latents = x.to(self.dtype).to(self.device)  # the type first: some devices have no float64
         output = self.transformer(
             x=[latent[:, None] for latent in latents],  # N times [C, 1, H, W]
             t=t.float().to(self.device).expand(len(x)),
@@ -133,11 +134,7 @@ class Painter:
 
     def velocity(self, conditions: list[Tensor]) -> Velocity:
         """The velocity under a condition."""
-
-        def without_guidance(x: Tensor, t: Tensor) -> Tensor:
-            return self.evaluate(x, t, conditions)
-
-        return without_guidance
+        return partial(self.evaluate, conditions=conditions)
 
     def guided(self, conditions: list[Tensor], guidance: float) -> Velocity:
         """The velocity, led away from that under a condition of zeros."""

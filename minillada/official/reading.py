@@ -128,8 +128,7 @@ def renamed(keys: Iterable[str], rename: Callable[[str], str], path: Path) -> di
 def load_pickle(path: Path) -> dict[str, Tensor]:
     """The tensors of a `.pt` file by name.
 
-    `ValueError` for a pickle that is damaged or wants to run code, for sparse tensors, and for
-    types that need scales.
+    `ValueError` for a pickle that is damaged or runs code, and for tensors of unknown types.
     """
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
@@ -156,10 +155,14 @@ def check_type(found: str | torch.dtype, key: str, path: Path) -> None:
         )
 
 
+def shapes_of(module: nn.Module) -> Shapes:
+    """What a module stores."""
+    return {key: tuple(value.shape) for key, value in module.state_dict().items()}
+
+
 def check_shapes(module: nn.Module, found: Shapes, path: Path) -> None:
     """`compare_shapes` with what a module stores."""
-    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    compare_shapes(wanted, found, path)
+    compare_shapes(shapes_of(module), found, path)
 
 
 def compare_shapes(wanted: Shapes, found: Shapes, path: Path) -> None:
@@ -189,7 +192,7 @@ def take(
     device: str | torch.device,
     dtype: torch.dtype,
 ) -> None:
-    """Put tensors into a module in place of its own. `ValueError` for NaN or infinity."""
+    """Make tensors the weights of a module, and freeze it. `ValueError` for NaN or infinity."""
     taken = {}
     for name, tensor in tensors:
         taken[name] = tensor.to(device, dtype)
