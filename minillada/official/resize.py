@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
@@ -110,7 +109,7 @@ def edit_size(width: int, height: int) -> tuple[int, int]:
 def released_crop(image: Image.Image) -> Image.Image:
     """As the released script: the centre, not resized.
 
-    A photo that is too small keeps its upper left corner, and the rest becomes black.
+    A photo that is too small stands at the upper left, and the rest becomes black.
     """
     wide, high = edit_size(*image.size)
     return centre(image.convert("RGB"), wide, high)
@@ -145,8 +144,3 @@ def check_size(width: int, height: int) -> None:
         raise ValueError(
             f"a photo of {width} x {height} pixels cannot be read; crop it to a usual shape"
         )
-
-
-def stack(images: list[Image.Image]) -> Tensor:
-    """Photos of one size as `[B, 3, H, W]` in [0, 1]."""
-    return torch.stack([pixels(image) for image in images])

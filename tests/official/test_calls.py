@@ -159,7 +159,7 @@ def test_prompts_of_questions(model, asked, words):
 
     def read(image, images):
         ready = resize.for_understanding(image, images)
-        return words.block(tokenizer.encode(resize.stack([ready]))[0])
+        return words.block(tokenizer.encode(resize.pixels(ready)[None])[0])
 
     alone = read(one, 1)
     [first, both, bare] = [rows[0] for rows, *_ in asked.calls]
@@ -175,7 +175,7 @@ def test_prompts_of_questions(model, asked, words):
 def test_prompts_of_an_edit(model, asked, words, small_edits, crop):
     model.edit(photo(), "Make it red", crop=crop)
     ready = {"served": resize.served_crop, "released": resize.released_crop}[crop](photo())
-    codes = model.parts.tokenizer().encode(resize.stack([ready]))[0]
+    codes = model.parts.tokenizer().encode(resize.pixels(ready)[None])[0]
     assert codes.shape == (4, 4)
     header, text, mark = words.header(4, 4), words.text("Make it red"), words.piece("<uncondition>")
     [(rows, length, config, _)] = asked.calls
