@@ -26,6 +26,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .free import linux_memory
 from .reading import TYPES, check_type, find, read_json
 from .sums import SUMS, check_sum
 
@@ -142,13 +143,13 @@ def read_file(
     if sums and path.name not in sums:
         raise ValueError(f"{path.parent / SUMS} does not name {path.name}; make it again")
     digest = hashlib.sha256()
-    forgotten = 0  # so many bytes from the start
+    forgotten = 0  # bytes from the start that the system was told to forget
     buffer = torch.empty(PIECE, dtype=torch.uint8)
     with open(path, "rb", buffering=0) as file:
-        head = int.from_bytes(file.read(8), "little")
+        length = int.from_bytes(file.read(8), "little")  # of the header
         file.seek(0)
         if sums:
-            digest.update(file.read(8 + head))
+            digest.update(file.read(8 + length))
         for stored in tensors:
             file.seek(stored.begin)
             row = stored.shape[-1] * stored.dtype.itemsize
@@ -172,10 +173,10 @@ def read_file(
 
 def crowd_memory(tensors: Iterable[Stored]) -> bool:
     """Whether the files would fill more than half of the free memory if the system kept them."""
-    if not hasattr(os, "posix_fadvise"):
-        return False  # then the system cannot be told
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return sum(stored.end - stored.begin for stored in tensors) > free / 2
+    free = linux_memory("MemFree")
+    if free is None or not hasattr(os, "posix_fadvise"):
+        return False  # then it is not known, or the system cannot be told
+    return sum(stored.end - stored.begin for stored in tensors) / 1e9 > free / 2
 
 
 def check_finite(numbers: Tensor, stored: Stored) -> None:
