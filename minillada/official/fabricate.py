@@ -13,6 +13,7 @@ Notable choices
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -25,7 +26,7 @@ from ..files import atomic
 from ..vocab import BOI, END_IMAGE, EOS, IMAGE, MASK, size_token
 from .names import Layout, backbone_entries, prefixed, root_config
 from .painter import FORCED, VAE_WEIGHTS, SigVQ, build
-from .reading import package
+from .reading import package, shapes_of
 from .siglip import SigLIPVQ
 from .sizes import Size, Sizes, sizes_of
 from .sums import write_sums
@@ -52,7 +53,7 @@ def shards_of(entries: list[Entry], count: int) -> list[list[Entry]]:
 
 def entries_of(module: nn.Module, dtype: torch.dtype = torch.bfloat16) -> list[Entry]:
     """What a module stores."""
-    return [Entry(key, tuple(value.shape), dtype) for key, value in module.state_dict().items()]
+    return [Entry(key, shape, dtype) for key, shape in shapes_of(module).items()]
 
 
 def tokenizer_entries(sizes: Sizes) -> list[Entry]:
@@ -69,11 +70,10 @@ def sigvq_entries(sizes: Sizes) -> list[Entry]:
 def decoder_entries(sizes: Sizes) -> list[Entry]:
     values = sizes.decoder | FORCED | {"cap_feat_dim": sizes.condition}
     transformer = build("ZImageTransformer2DModel", values, Path("config.json"))
-    renamed = []
-    for entry in entries_of(transformer):
-        key = entry.key.replace("cap_embedder.", "semantic_embedder.")
-        renamed.append(Entry(key, entry.shape, entry.dtype))
-    return renamed
+    return [
+        replace(entry, key=entry.key.replace("cap_embedder.", "semantic_embedder."))
+        for entry in entries_of(transformer)
+    ]
 
 
 def vae_entries(sizes: Sizes) -> list[Entry]:
@@ -114,8 +114,7 @@ def fabricate(
         if part not in PARTS:
             raise ValueError(f"there is no part {part!r}; choose from {', '.join(PARTS)}")
     if layout not in get_args(Layout):
-        known = ", ".join(get_args(Layout))
-        raise ValueError(f"there is no layout {layout!r}; choose from {known}")
+        raise ValueError(f"a layout is 'released' or 'fused', not {layout!r}")
     if not {"decoder", "decoder-turbo", "vae"}.isdisjoint(parts):
         package("diffusers")  # its absence is said before anything is written
     sizes = sizes_of(size, layers)
@@ -154,8 +153,9 @@ def write_backbone(folder: Path, sizes: Sizes, seed: int, layout: Layout, siblin
     tokenizer = text_tokenizer()
     with atomic(folder / "tokenizer.json") as temporary:
         tokenizer.save(str(temporary))
-    eos_id = tokenizer.get_vocab()[EOS]
-    write_weights(folder, sizes.backbone, sizes.offset, eos_id, sizes.shards, seed, layout, sibling)
+    eos_id, config = tokenizer.get_vocab()[EOS], sizes.backbone
+    offset = config.vocab_size - sizes.quantiser.num_embeddings  # the codes are the last ids
+    write_weights(folder, config, offset, eos_id, sizes.shards, seed, layout, sibling)
 
 
 def write_weights(

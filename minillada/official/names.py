@@ -66,12 +66,11 @@ def expert_entries(config: ModelConfig, start: str, layout: Layout) -> list[Entr
         Entry(start + "gate.weight", (count, wide)),
         Entry(start + "gate.expert_bias", (count,), torch.float32),
     ]
-    one_expert = feed_forward_entries("", wide, inner)
     if layout == "released":
         for expert in range(count):
             entries += feed_forward_entries(f"{start}experts.{expert}.", wide, inner)
     else:
-        for entry in one_expert:
+        for entry in feed_forward_entries("", wide, inner):
             # The numbers are those of the released layout, one expert after the other.
             pieces = tuple(f"{start}experts.{expert}.{entry.key}" for expert in range(count))
             name = entry.key.removesuffix(".weight")
@@ -100,14 +99,12 @@ def root_config(
     config: ModelConfig, offset: int, eos_id: int, layout: Layout = "released"
 ) -> dict[str, Any]:
     """`config.json` with the official keys. There is no `tie_word_embeddings`, as released."""
-    fields = set(ModelConfig.model_fields) - {"block_size"}
-    values = {name: getattr(config, name) for name in sorted(fields)}
     rope = {
         "rope_theta": config.rope_theta,
         "rope_type": "default",
         "partial_rotary_factor": config.partial_rotary_factor,
     }
-    return values | {
+    return config.model_dump(exclude={"block_size"}) | {
         "architectures": ["LLaDA2MoeModelLM"],
         "model_type": "llada2_moe" if layout == "released" else "llada2_moe_veomni",
         "hidden_act": "silu",

@@ -23,7 +23,6 @@ class Sizes:
     """All sizes of a checkpoint."""
 
     backbone: ModelConfig
-    offset: int  # of the image codes among the ids
     shards: int  # files of the backbone
     vision: VisionConfig
     quantiser: QuantiserConfig
@@ -46,7 +45,6 @@ VAE = {
 
 FULL = Sizes(
     backbone=LLADA2_UNI,
-    offset=157_184,
     shards=13,
     vision=VisionConfig(),
     quantiser=QuantiserConfig(),
@@ -72,7 +70,6 @@ TINY = Sizes(
         topk_group=2,
         moe_intermediate_size=16,
     ),
-    offset=512,
     shards=3,
     vision=VisionConfig(depth=2, hidden_size=32, num_heads=2, intermediate_size=64, image_size=128),
     quantiser=QuantiserConfig(latent_channels=32, embed_dim=16, num_embeddings=64),
@@ -84,7 +81,7 @@ TINY = Sizes(
 
 
 def sizes_of(size: Size = "tiny", layers: int | None = None) -> Sizes:
-    """The sizes of a checkpoint; `layers` of the backbone, if not all."""
+    """The sizes by name; `layers` of the backbone, if not all. `ValueError` for a wrong one."""
     if size not in ("tiny", "full"):
         raise ValueError(f"a checkpoint is 'tiny' or 'full', not {size!r}")
     chosen = TINY if size == "tiny" else FULL

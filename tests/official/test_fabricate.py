@@ -187,7 +187,7 @@ def test_what_cannot_be_fabricated(tmp_path, monkeypatch):
         fabricate(tmp_path / "new", "medium")
     with pytest.raises(ValueError, match="no part 'vqvae'"):
         fabricate(tmp_path / "new", parts=("vqvae",))
-    with pytest.raises(ValueError, match="no layout 'fussed'; choose from released, fused"):
+    with pytest.raises(ValueError, match="'released' or 'fused', not 'fussed'"):
         fabricate(tmp_path / "new", layout="fussed", parts=("backbone",))
     assert not (tmp_path / "new").exists() and PARTS[0] == "backbone"
 
