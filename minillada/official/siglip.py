@@ -42,7 +42,7 @@ class Codebook(nn.Module):
         self.embedding = nn.Embedding(config.num_embeddings, config.embed_dim)
 
     def forward(self, features: Tensor) -> Tensor:
-        """The nearest vector's number for features `[N, C]`; all vectors have length 1."""
+        """Codes `[N]` of features `[N, C]`: the nearest vectors, once all have length 1."""
         features = F.normalize(features, dim=-1)
         codes = F.normalize(self.embedding.weight, dim=-1)
         # ‖f‖² + ‖c‖² − 2 f·c, although the lengths are 1: in bfloat16 they are so only about, and

@@ -1,11 +1,11 @@
 """Checksums beside a checkpoint's files: `SHA256SUMS`, as the program `sha256sum` writes it.
 
-Only so a flipped bit is noticed: one finite number is as good as another.
+Nothing else notices a flipped bit: the number that it makes is finite, too, as a rule.
 
 Notable choices
 - The hub knows the checksums of large files alone, so a small file may have none.
-- Weights of the backbone are compared while they are read (`shards.py`). All other files are read
-  once more for it, before they are used.
+- Weights of the backbone are compared while they are read (`shards.py`). Every other file is read
+  once more for its checksum, before it is used.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def write_sums(folder: Path) -> None:
 
 def check_sum(path: Path, wanted: str, found: str) -> None:
     """`ValueError` if two checksums differ."""
-    if wanted.lower() != found:
+    if wanted != found:
         raise ValueError(f"{path} is not the file that {SUMS} describes; download it again")
 
 

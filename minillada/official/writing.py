@@ -55,7 +55,7 @@ def numbers(entry: Entry, seed: int) -> Iterator[Tensor]:
         mean = 1.0 if is_norm else 0.0
         std = math.prod(shape[1:]) ** -0.5 if len(shape) > 1 else 0.02
         digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7]))
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7]))  # 8 may overflow
         left = math.prod(shape)
         while left:
             some = torch.randn(min(left, CHUNK), generator=generator)
