@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+from typing import Any
 
 import torch
 
+from ..batching import padded_length
 from ..config import ModelConfig, PainterConfig, Preset, TokenizerConfig
 from ..datasets.images import Images
 from ..datasets.pool import Pool
@@ -23,18 +25,30 @@ MOST_ROWS = 65_536  # of a batch; more is a slip of the finger
 TRIES = 100  # examples of each task that are measured
 # What a turbo painter has of its own; all else is that of its source.
 OF_TURBO = ("turbo", "painting_steps", "shift", "feature_weight", "spread_weight")
+# Settings that name other weights, and the kinds of model that are trained with them.
+READ_BY = {
+    "tokenizer": ("backbone", "painter"),
+    "teacher": ("tokenizer", "painter"),
+    "source": ("painter",),
+}
 
 
 def check_settings(preset: Preset, start: str | None) -> None:
     """`ValueError` for settings that no run can have, whatever it is trained on."""
     if start is not None and not start.strip():
         raise ValueError("--start is empty; name the weights to start from, or leave it out")
-    if preset.training.batch_size > MOST_ROWS:
-        raise ValueError(
-            f"batch_size must be at most {MOST_ROWS}, got {preset.training.batch_size}"
-        )
+    rows = preset.training.batch_size
+    if rows > MOST_ROWS:
+        raise ValueError(f"batch_size must be at most {MOST_ROWS}, got {rows}")
     if preset.training.workers and "fork" not in multiprocessing.get_all_start_methods():
         raise ValueError("workers are forks, which this system does not have; use --set workers=0")
+    for name, kinds in READ_BY.items():
+        if getattr(preset, name) is not None and preset.kind not in kinds:
+            raise ValueError(f"{preset.name} ({preset.kind}) reads no {name}; leave {name} out")
+    if getattr(preset.model, "feature_weight", 0) and not preset.teacher:
+        raise ValueError(
+            "feature_weight needs a classifier; name one with --set teacher=NAME, or set it to 0"
+        )
     check_block_schedule(preset)
     check_block_sizes(preset)
     if preset.kind == "text" and start:
@@ -46,7 +60,7 @@ def check_settings(preset: Preset, start: str | None) -> None:
 
 
 def check_codebook(preset: Preset, model: TokenizerConfig, start: str | None) -> None:
-    """`ValueError` for a codebook that stays random or is lost, and for a loss without teacher."""
+    """`ValueError` for a codebook that stays random or is lost."""
     first, steps = model.unquantised_steps, preset.training.steps
     if first >= steps:
         raise ValueError(
@@ -58,8 +72,6 @@ def check_codebook(preset: Preset, model: TokenizerConfig, start: str | None) ->
             "after unquantised_steps the codebook begins anew, so that of --start would be lost; "
             "set unquantised_steps to 0"
         )
-    if model.feature_weight and not preset.teacher:
-        raise ValueError("feature_weight needs a classifier; name one with --set teacher=NAME")
 
 
 def check_mixture(preset: Preset) -> None:
@@ -76,7 +88,7 @@ def check_mixture(preset: Preset) -> None:
 
 
 def check_pixels(model: Config, images: Images, of: str = "") -> None:
-    """`ValueError` unless a model that reads pixels reads pixels of this kind."""
+    """`ValueError` unless a model (whose name, if any, is in `of`) reads pixels of this kind."""
     size, channels = images.pixels.shape[-1], images.pixels.shape[1]
     for name, value in (("image_size", size), ("channels", channels)):
         wanted = getattr(model, name, value)
@@ -133,16 +145,8 @@ def check_painter(preset: Preset, tokenizer: ImageTokenizer) -> None:
     model = preset.model
     assert isinstance(model, PainterConfig)
     book, dim = tokenizer.embedding.shape
-    channels = tokenizer.image_shape[0]
-    expected = (
-        ("grid", tokenizer.grid), ("codebook_size", book), ("code_dim", dim), ("channels", channels)
-    )  # fmt: skip
-    for name, value in expected:
-        if getattr(model, name) != value:
-            raise ValueError(
-                f"{name} of the painter is {getattr(model, name)}, but {preset.tokenizer} has "
-                f"{value}; set {name} to {value}"
-            )
+    sizes = {"grid": tokenizer.grid, "codebook_size": book, "code_dim": dim}
+    check_equal(model, sizes | {"channels": tokenizer.image_shape[0]}, preset.tokenizer)
     if model.turbo and not preset.source:
         raise ValueError(f"{preset.name} is distilled; name its painter with --set source=NAME")
     if model.spread_weight and not model.turbo:
@@ -164,11 +168,17 @@ def check_source(preset: Preset, source: Painter, same_codes: bool) -> None:
             f"{preset.source} paints other codes than those of {preset.tokenizer}; name a painter "
             "of this tokenizer"
         )
-    for name, value in plain_fields(source.config).items():
-        if name not in OF_TURBO and getattr(model, name) != value:
+    sizes = plain_fields(source.config)
+    check_equal(model, {name: sizes[name] for name in sizes if name not in OF_TURBO}, preset.source)
+
+
+def check_equal(model: PainterConfig, wanted: dict[str, Any], other: str | None) -> None:
+    """`ValueError` unless a painter has the wanted values, which are those of `other` weights."""
+    for name, value in wanted.items():
+        if getattr(model, name) != value:
             raise ValueError(
-                f"{name} of the painter is {getattr(model, name)}, but {preset.source} has "
-                f"{value}; set {name} to {value}"
+                f"{name} of the painter is {getattr(model, name)}, but {other} has {value}; "
+                f"set {name} to {value}"
             )
 
 
@@ -201,5 +211,4 @@ def longest_sequence(preset: Preset, vocab: Vocabulary, pool: Pool, grid: int) -
             pictures = pictures_of(example.user) + pictures_of(example.response)
             sequence = write_example(vocab, example, dict.fromkeys(pictures, blank))
             longest = max(longest, len(sequence.ids))
-    multiple = padding_multiple(preset)
-    return -(-longest // multiple) * multiple
+    return padded_length(longest, padding_multiple(preset))

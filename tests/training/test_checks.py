@@ -71,6 +71,22 @@ def test_a_tokenizer_embeds_every_piece_of_the_captions(tmp_path):
         train.train(changed(TOKENIZER, caption_vocab_size=300), tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("preset", "names"),
+    [
+        (JUDGE, ("tokenizer", "teacher", "source")),
+        (TOKENIZER, ("tokenizer", "source")),
+        (BACKBONE, ("teacher", "source")),
+    ],
+    ids=["judge", "tokenizer", "backbone"],
+)
+def test_weights_that_a_model_does_not_read_are_refused(tmp_path, preset, names):
+    for name in names:
+        other = changed(preset, **{name: "nowhere"})
+        with pytest.raises(ValueError, match=f"{preset.kind}. reads no {name}; leave {name} out"):
+            train.train(other, tmp_path / "run")
+
+
 def test_text_pieces_start_from_nothing(tmp_path):
     preset = changed(get_preset("mnist-text"), model=TextConfig())
     with pytest.raises(ValueError, match="text pieces start from nothing"):

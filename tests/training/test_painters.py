@@ -168,6 +168,7 @@ def test_a_painter_starts_from_the_codebook_and_a_turbo_painter_from_its_source(
             {"turbo": True, "source": "mnist-painter", "tokenizer": "mnist-tokenizer-pixels"},
             "mnist-painter paints other codes than those of mnist-tokenizer-pixels",
         ),
+        ({"teacher": None}, "feature_weight needs a classifier; .* teacher=NAME, or set it to 0"),
         ({"teacher": "cifar-features"}, "channels of cifar-features is 3, but the images have 1"),
         ({"dataset": "cifar10"}, "channels is 1, but the images have 3"),
     ],
