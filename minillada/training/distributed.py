@@ -36,7 +36,6 @@ from torch import Tensor, nn
 from ..batching import Portion
 from ..config import Preset, TrainingConfig
 from ..model import Backbone
-from ..moe import Router
 from .optim import make_optimizers
 from .state import Learner, averages_of, put_averages
 
@@ -45,7 +44,7 @@ SHARDS = ".shards"  # folder beside a state, only while it is written; nobody el
 Loss = Callable[..., tuple[Tensor, dict]]  # step, or step and portion -> loss and numbers to log
 
 
-class Lesson(nn.Module):
+class LossModule(nn.Module):
     """A loss as a module, so that PyTorch sees when a step begins and which weights it uses."""
 
     def __init__(self, module: nn.Module, loss: Loss):
@@ -76,7 +75,7 @@ class Processes:
         return [Portion(number, of) for number in range(self.rank, of, self.count)]
 
     def alone(self, portion: Portion) -> bool:
-        """Whether a portion is the whole step of a process that shares it with no other."""
+        """Whether a portion is the whole step: one process computes it in one pass."""
         return portion.of == 1 and self.sharding == "none"
 
     def total(self, numbers: list[float]) -> list[float]:
@@ -84,7 +83,7 @@ class Processes:
         if self.count == 1:
             return numbers
         sums = torch.tensor(numbers, dtype=torch.float64, device=self.device)
-        dist.all_reduce(sums)
+        self.add_up(sums)
         return sums.tolist()
 
     def any(self, flag: bool) -> bool:
@@ -97,23 +96,22 @@ class Processes:
         number = int(hashlib.sha256(words.encode()).hexdigest()[:10], 16)
         return not self.any(self.total([number])[0] != self.count * number)
 
-    def total_loads(self, module: nn.Module) -> None:
-        """Choices that experts received, summed, so that all processes balance them alike."""
-        for part in module.modules() if self.count > 1 else []:
-            if isinstance(part, Router):
-                dist.all_reduce(part.received)
+    def add_up(self, numbers: Tensor) -> None:
+        """Replace numbers by their sums over all processes. Every process must call it."""
+        if self.count > 1:
+            dist.all_reduce(numbers)
 
     def share(self, learner: Learner, loss: Loss, config: TrainingConfig) -> tuple[Learner, Loss]:
         """The learner as this process holds it, and the loss that takes part in the exchange."""
         if self.sharding == "ddp":
-            lesson = Lesson(learner.module, loss)
-            # Buffers change by rules that are the same in every process, so none is sent. (New
-            # versions call the setting otherwise, old ones do not know the new name.) The
-            # gradients lie in the buckets that are sent, and are not copied there.
+            whole = LossModule(learner.module, loss)
+            # Buffers change by rules that are the same in every process, so none is sent. The
+            # gradients lie in the buckets that are sent, and are not copied there. New versions of
+            # PyTorch warn that the first setting has a new name, which old ones do not know.
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
                 return learner, nn.parallel.DistributedDataParallel(
-                    lesson, broadcast_buffers=False, gradient_as_bucket_view=True
+                    whole, broadcast_buffers=False, gradient_as_bucket_view=True
                 )
         if self.sharding == "fsdp":
             return sharded(learner, loss, config, self)
@@ -167,16 +165,18 @@ def sharded(
     # 1. Each layer is gathered and freed by itself; embedding, norm and head stay for a whole step.
     for layer in module.model.layers:
         fully_shard(layer, mesh=mesh)
-    lesson = Lesson(module, loss)
-    fully_shard(lesson, mesh=mesh)
+    whole = LossModule(module, loss)
+    fully_shard(whole, mesh=mesh)
     # 2. The parameters are new objects, so the optimisers are made again, with their old averages.
     optimizers = make_optimizers(module, config)
-    parameters = [[p for group in one.param_groups for p in group["params"]] for one in optimizers]
+    parameters: list[list[nn.Parameter]] = []  # of each optimiser
+    for optimizer in optimizers:
+        parameters.append([p for group in optimizer.param_groups for p in group["params"]])
     for key, value in averages.items():  # optimizer.NUMBER.PARAMETER.NAME
         _, number, index, _ = key.split(".")
         averages[key] = as_shard(value, parameters[int(number)][int(index)])
     put_averages(optimizers, averages)
-    return Learner(module, optimizers), lesson
+    return Learner(module, optimizers), whole
 
 
 def as_shard(value: Tensor, parameter: Any) -> Tensor:
@@ -219,7 +219,7 @@ def read_shards(folder: Path, module: nn.Module, config: TrainingConfig) -> Lear
     return Learner(whole, optimizers)
 
 
-def whole_number(norm: Tensor) -> Tensor:
+def whole_norm(norm: Tensor) -> Tensor:
     """A norm of sharded gradients as a plain tensor, the same in all processes."""
     # Only a DTensor, PyTorch's sharded tensor, has this method.
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm

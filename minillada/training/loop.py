@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from ..config import TrainingConfig
 from ..moe import Router
-from .distributed import Loss, Processes, whole_number
+from .distributed import Loss, Processes, whole_norm
 from .optim import learning_rate, make_optimizers
 from .run import Run, StopSignals
 from .state import Learner
@@ -131,21 +131,21 @@ def train_step(
         for group in optimizer.param_groups:
             group["lr"] = rate
     # 1. the loss, its gradient, and metrics, which are plain numbers
-    # With ddp gradients stay in its buckets; else passes would add up a second copy outside.
+    # ddp keeps gradients in memory of its own (buckets). A new gradient would be a second copy.
     module.zero_grad(set_to_none=processes.sharding != "ddp")
     numbers = add_gradients(learner, loss, config, step, processes)
     check_number("loss", numbers["loss"], step)
     # 2. a gradient longer than `grad_clip` is cut to that length
     length = nn.utils.clip_grad_norm_(module.parameters(), config.optim.grad_clip)
-    norm = float(whole_number(length))
+    norm = float(whole_norm(length))
     check_number("gradient norm", norm, step)
     # 3. the update
     for optimizer in learner.optimizers:
         optimizer.step()
     # The loads of experts are balanced by a rule, not by gradient. A dense model has no router.
-    processes.total_loads(module)
     for part in module.modules():
         if isinstance(part, Router):
+            processes.add_up(part.received)
             part.balance(config.optim.balance_rate)
     return {"step": step, **numbers, "grad_norm": norm, "lr": rate}
 
@@ -185,6 +185,6 @@ def check_number(name: str, value: float, step: int) -> None:
     """`FloatingPointError` unless the number is finite."""
     if not math.isfinite(value):
         raise FloatingPointError(
-            f"the {name} is {value} at step {step}; lower the learning rate or resume from an "
-            "earlier state"
+            f"the {name} is {value} at step {step}; lower the learning rate and begin a new run, "
+            "from nothing or, with --start, from a snapshot"
         )
