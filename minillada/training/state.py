@@ -62,18 +62,6 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
     return [] if before == now else [f"{name}: {before} before, {now} now"]
 
 
-def check_story(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """`ValueError` that names what differs, unless both stories are the same run."""
-    different = differences(before, now)
-    if different:
-        shown = "; ".join(different[:5])
-        more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
-        raise ValueError(
-            f"{path} belongs to another run ({shown}{more}); resume it as it was started, "
-            "or choose another folder"
-        )
-
-
 def save_state(
     folder: Path, learner: Learner, step: int, story: dict[str, Any], seconds: float
 ) -> None:
@@ -123,7 +111,14 @@ def read_state(folder: Path, story: dict[str, Any]) -> State:
             f"{path} is damaged, or another version wrote it (its digest differs); start again "
             "with --overwrite"
         )
-    check_story(path, json.loads(settings["story"]), story)
+    different = differences(json.loads(settings["story"]), story)
+    if different:
+        shown = "; ".join(different[:5])
+        more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
+        raise ValueError(
+            f"{path} belongs to another run ({shown}{more}); resume it as it was started, "
+            "or choose another folder"
+        )
     return State(path, tensors, int(settings["step"]), float(settings["seconds"]), stored)
 
 

@@ -139,8 +139,6 @@ def read_materials(preset: Preset, device: str) -> Materials:
             return painter_materials(preset, images, device)
         vocab = load_vocabulary(getattr(preset.model, "codebook_size", 0))  # a judge has no codes
         checks.check_captions(preset, vocab)
-        if not preset.teacher:
-            return Materials(images, vocab)
         teacher, about = load_teacher(preset.teacher, images, device)
         return Materials(images, vocab, about, teacher)
     # 2. a backbone reads the codes of a tokenizer
@@ -164,8 +162,12 @@ def load_tokenizer(preset: Preset, device: str) -> tuple[ImageTokenizer, dict, d
     return tokenizer, info, {"tokenizer": name, "tokenizer_sha256": info["sha256"]}
 
 
-def load_teacher(name: str, images: Images, device: str) -> tuple[Judge, dict[str, Any]]:
+def load_teacher(
+    name: str | None, images: Images, device: str
+) -> tuple[Judge | None, dict[str, Any]]:
     """A classifier of these images that stays as it is, and what `weights.json` says about it."""
+    if not name:
+        return None, {}
     teacher, info = checkpoint.load_model(name, Judge, device)
     checks.check_pixels(teacher.config, images, f" of {name}")
     teacher = teacher.requires_grad_(False).to(memory_format=torch.channels_last)
@@ -175,11 +177,10 @@ def load_teacher(name: str, images: Images, device: str) -> tuple[Judge, dict[st
 def painter_materials(preset: Preset, images: Images, device: str) -> Materials:
     """Images, tokenizer, classifier and, for a turbo painter, the painter it is distilled from."""
     tokenizer, _, about = load_tokenizer(preset, device)
-    teacher = source = None
-    if preset.teacher:
-        teacher, more = load_teacher(preset.teacher, images, device)
-        about |= more
+    teacher, more = load_teacher(preset.teacher, images, device)
+    about |= more
     checks.check_painter(preset, tokenizer)
+    source = None
     if preset.source:
         source, info = checkpoint.load_model(preset.source, Painter, device)
         same_codes = info.get("tokenizer_sha256") == about["tokenizer_sha256"]
@@ -241,7 +242,10 @@ def start_from(
         else:
             vocabs = old_vocab, materials.vocab
             tensors = transfer.translated(tensors, new, vocabs, codebooks)
-    checkpoint.load_tensors(module, tensors, checkpoint.resolve(start))
+    try:
+        checkpoint.load_tensors(module, tensors, checkpoint.resolve(start))
+    except ValueError as error:
+        raise ValueError(f"{preset.name} cannot start from other sizes: {error}") from None
     # The history is nested: the start may itself have started from another run.
     history = {key: info[key] for key in ("command", "training", "start", "merged") if key in info}
     # With the same ids a model goes on drawing and editing with its own settings (`Writer.own`).

@@ -475,7 +475,7 @@ def test_a_start_whose_tokenizer_was_trained_again_is_refused(preset, tmp_path):
 def test_a_start_that_does_not_fit_a_backbone(preset, tmp_path):
     train.train(preset, tmp_path / "first")
     for name, changes, sentence in (
-        ("near", dict(hidden_size=48), "first.* does not fit its configuration"),
+        ("near", dict(hidden_size=48), "^mnist cannot start from other sizes: .*first"),
         ("far", {}, "codes of 8 and of 12 numbers cannot be compared"),
     ):
         there = train_tokenizer(tmp_path / name, 9, code_dim=12 if name == "far" else 8)
