@@ -17,17 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
-
-
-class Steps(Dataset):
-    """A step's number -> what `make` makes for it."""
-
-    def __init__(self, make: Callable[[int], Any]):
-        self.make = make
-
-    def __getitem__(self, step: int) -> Any:
-        return self.make(step)
+from torch.utils.data import DataLoader
 
 
 class Ahead:
@@ -50,13 +40,15 @@ class Ahead:
         self.step = step
         return self.made
 
+    def packed(self, step: Any) -> bytes:
+        return pickle.dumps(self.make(step))
+
     def loader(self, steps: range) -> DataLoader:
         return DataLoader(
-            Steps(self.make),
-            batch_size=None,  # a step is a batch already
-            sampler=steps,
+            steps,  # type: ignore[arg-type]  # a range is enough
+            batch_size=None,  # one number at a time; its step is a batch already
             num_workers=self.workers,
-            collate_fn=pickle.dumps,
+            collate_fn=self.packed,  # what a worker makes of a number
             worker_init_fn=ignore_interrupts,
             multiprocessing_context="fork",
             generator=torch.Generator(),  # not the global one, whose numbers others count on

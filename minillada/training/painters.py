@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import PainterConfig, Preset
-from ..datasets.mnist import Images
+from ..datasets.images import Images
 from ..flow import consistency_target, mix
 from ..measure.judge import Judge, moved
 from ..painter import Painter
@@ -33,7 +33,7 @@ NEAREST = 0.1  # 1 - t is not taken smaller than this where the loss divides by 
 SUBSTEPS = 4  # of the painter, between two jumps of the turbo painter
 
 
-class Example(NamedTuple):
+class PictureBatch(NamedTuple):
     """A batch; pictures, noise and sketches are `[B, C, H, W]`, pixels in [-1, 1]."""
 
     picture: Tensor
@@ -54,7 +54,7 @@ class Lesson:
         self.device = tokenizer.embedding.device
         self.images = images.to(self.device)
 
-    def batch(self, painter: Painter, step: int, generator: torch.Generator) -> Example:
+    def batch(self, painter: Painter, step: int, generator: torch.Generator) -> PictureBatch:
         """Pictures of one step with noise, codes and sketches; some lack codes, for guidance."""
         config = self.training
         index = batch_indices(len(self.images.labels), config.batch_size, step, config.seed)
@@ -66,21 +66,21 @@ class Lesson:
         without = torch.rand(len(shown), generator=generator) < config.data.unconditional_rate
         codes = self.tokenizer.encode(shown)
         codes, sketch = painter.drop(codes, 2 * self.tokenizer.decode(codes) - 1, without)
-        return Example(2 * shown - 1, noise, codes, sketch)
+        return PictureBatch(2 * shown - 1, noise, codes, sketch)
 
     def features(self, pictures: Tensor) -> list[Tensor]:
         """What the classifier's stages make of pictures in [-1, 1], `[B, C, h, w]` each; or []."""
         if self.classifier is None:
             return []
-        stages = self.classifier.stages((pictures + 1) / 2)
-        # The last stage has no places.
-        return [stage.reshape(*stage.shape, *(1,) * (4 - stage.ndim)).float() for stage in stages]
+        *maps, last = self.classifier.stages((pictures + 1) / 2)
+        # The last stage, [B, C], has no places: it becomes [B, C, 1, 1].
+        return [stage.float() for stage in (*maps, last[:, :, None, None])]
 
     def errors(self, said: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         """How far features of pictures in [-1, 1] are apart: of each picture, and of all together.
 
-        The first is 1 for what is as far away as nothing at all. The second is 0 on average if both
-        are spread alike.
+        The first is 1 if all features of `said` are 0. The second is 0 on average if both are
+        spread alike.
         """
         error = spread = torch.zeros((), device=said.device)
         with torch.no_grad():

@@ -216,11 +216,7 @@ def edit_some(images: Tensor, names: list[str], share: float, generator: torch.G
 
 
 def backbone_loss(
-    backbone: Backbone,
-    tokenizer: ImageTokenizer,
-    vocab: Vocabulary,
-    pool: Pool,
-    preset: Preset,
+    backbone: Backbone, tokenizer: ImageTokenizer, vocab: Vocabulary, pool: Pool, preset: Preset
 ) -> Loss:
     """The block diffusion loss of the batches of a step, averaged by their shares of the rows.
 

@@ -169,8 +169,8 @@ class Run:
         if self.processes.is_first:
             self.write_line(record)
         done = record["step"] + 1
-        # A run that is killed behind the snapshot goes on before this step and writes it again;
-        # behind the state it would go on after this step, without the snapshot.
+        # The snapshot comes first. A run that is killed now goes on from an older state, and writes
+        # the snapshot again. After the state it would go on behind this step, without a snapshot.
         if self.snapshot_every and done % self.snapshot_every == 0:
             self.save_weights(merging.snapshot_path(self.folder, done), {"step": done})
         if last or done % self.state_every == 0:
@@ -258,7 +258,8 @@ def open_log(path: Path, steps: int) -> TextIO:
             if step is not None and step < steps:
                 kept.append(line + "\n")
             # A process that was killed leaves half a line at the end.
-            foreign += step is None and number < len(lines)
+            elif step is None and number < len(lines):
+                foreign += 1
     if foreign:
         warnings.warn(f"{path}: {foreign} lines that no step wrote were left out", stacklevel=2)
     with atomic(path) as temporary:

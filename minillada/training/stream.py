@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 
 from .. import batching, layout
 from ..config import Preset
-from ..datasets import edits, mnist
+from ..datasets import edits
+from ..datasets.images import Images
 from ..datasets.pool import Pool
 from ..extras.conversion import padding_multiple
 from ..tasks.base import Example, Picture, Source, pictures_of
@@ -55,7 +56,7 @@ def at_random(images: Tensor, generator: torch.Generator, flips: bool) -> Tensor
 
 def encode_pictures(
     tokenizer: ImageTokenizer,
-    images: mnist.Images,
+    images: Images,
     pictures: list[Picture],
     generator: torch.Generator | None,
     flips: bool = False,
