@@ -44,11 +44,11 @@ def block_size_at(preset: Preset, step: int) -> int:
     """
     size, training = model_of(preset).block_size, preset.training
     if training.block_sizes:
-        # A text is a seed that two neighbouring steps do not share.
+        # Each seed and step make a text of their own; two different pairs can have one sum.
         return random.Random(f"{training.seed} {step}").choice(training.block_sizes)
     # Entries are in order, so the last one that has begun wins.
-    for start, scheduled in preset.training.block_schedule:
-        if round(start * preset.training.steps) <= step:
+    for start, scheduled in training.block_schedule:
+        if round(start * training.steps) <= step:
             size = scheduled
     return size
 

@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..batching import padded_length
 from ..commit import is_random
 from ..guidance import Branches, guided_logits, visible
 from ..model import KVCache
@@ -225,13 +226,13 @@ class Tape:
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.known: set[int] = set()
+        self.warm: set[int] = set()
         self.recorded: dict[int, tuple[torch.cuda.CUDAGraph, Any]] = {}
 
     def play(self, number: int, work: Callable[[], Any]) -> Any:
         """What `work` returns; from the third time on always the same tensors, with new values."""
-        if number not in self.known:
-            self.known.add(number)
+        if number not in self.warm:
+            self.warm.add(number)
             return self.warm_up(work)
         if number not in self.recorded:
             graph = torch.cuda.CUDAGraph()
@@ -272,7 +273,7 @@ class Graphs:
                 "convert the model with .bfloat16() instead"
             )
         # Whatever is part of a graph: shapes, settings, and where the weights are.
-        room = -(-rows.ids.shape[1] // ROOM) * ROOM
+        room = padded_length(rows.ids.shape[1], ROOM)
         weight, tokens = backbone.lm_head.weight, rows.tokens
         special = tokens.mask, tokens.eos, tokens.stop, tokens.allowed is None
         shapes = len(rows.ids), branches.count, branches.padded, room

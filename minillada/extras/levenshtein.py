@@ -85,7 +85,8 @@ def apply_labels(
 ) -> Tensor:
     """One round: `ids` `[B, n]` after the operations `labels` `[B, n]`, padded or cut to n."""
     inserted, kept = labels == insert_id, labels != delete_id
-    # Every token becomes none, one or two; `end` counts those up to and including its own.
+    # Every token becomes none, one or two; `end` counts those up to and including its own. So it
+    # goes to place end - 1, and a mask before it to end - 2.
     end = (kept.long() + inserted.long()).cumsum(1)  # [B, n]
     out = torch.full((len(ids), ids.shape[1] + 1), pad_id, device=ids.device)
     put(out, end - 2, inserted, torch.full_like(ids, mask_id))
@@ -114,6 +115,7 @@ def plant_errors(
     chances = torch.rand(len(tokens), generator=generator).tolist()
     for token, chance in zip(tokens, chances):
         other = pool[int(torch.randint(len(pool), (), generator=generator))]
+        # Below the rate, the quarter in which the chance lies says which of the four errors it is.
         kind = math.floor(4 * chance / rate) if chance < rate else None
         if kind == 0:
             continue  # dropped
@@ -172,7 +174,7 @@ def plant(
         labels += align(draft, answer, *operations(vocab))
     planted = collate(drafts, vocab, batch.ids.shape[1])
     wanted = planted.ids.clone()  # padding keeps itself
-    wanted[planted.real] = torch.tensor(labels)
+    wanted[planted.real] = torch.tensor(labels)  # row after row, as they were collected
     return planted, wanted
 
 

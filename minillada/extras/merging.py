@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from ..checkpoint import M, Stored, load_model, load_tensors, read_info, resolve, shipped
+from ..settings import from_dict, to_dict
 
-SAME = ("tokenizer_sha256", "text_sha256")  # what checkpoints of one model share, besides sizes
+SAME = ("config", "tokenizer_sha256", "text_sha256")  # what checkpoints of one model share
 # What is true of one checkpoint, and not of a mean.
 ALONE = ("command", "step", "seconds", "metrics", "tasks")
 
@@ -33,8 +34,9 @@ def snapshots(name: str | Path) -> list[Path]:
 def distinct(names: list[str]) -> list[Path]:
     """The snapshots of all names; of files with equal weights one, which would count twice."""
     found: dict[str, Path] = {}
-    for path in [path for name in names for path in snapshots(name)]:
-        found.setdefault(read_info(path).get("sha256", str(path)), path)
+    for name in names:
+        for path in snapshots(name):
+            found.setdefault(read_info(path).get("sha256", str(path)), path)
     return list(found.values())
 
 
@@ -52,8 +54,9 @@ def merge(paths: list[Path], cls: Stored[M]) -> tuple[M, dict[str, Any]]:
     for path in paths:
         module, info = load_model(path, cls)
         modules.append(module)
-        infos.append(info)
-        check_same(paths[0], (modules[0].config, infos[0]), path, (module.config, info))
+        # The whole configuration: a JSON of an older version lacks newer fields.
+        infos.append(info | {"config": to_dict(from_dict(cls.config_class, info["config"]))})
+        check_same(paths[0], infos[0], path, infos[-1])
 
     mean = {}
     states = [module.state_dict() for module in modules]
@@ -68,18 +71,12 @@ def merge(paths: list[Path], cls: Stored[M]) -> tuple[M, dict[str, Any]]:
     return modules[0], about | {"merged": parts}
 
 
-def check_same(first: Path, model: tuple[Any, dict], path: Path, other: tuple[Any, dict]) -> None:
-    """`ValueError` unless two checkpoints, each a (configuration, info), are of one model.
-
-    Configurations are compared, not their JSONs: one of an older version lacks newer fields.
-    """
-    different = ["config"] if model[0] != other[0] else []
+def check_same(first: Path, model: dict, path: Path, other: dict) -> None:
+    """`ValueError` unless the infos of two checkpoints are of one model."""
     for key in SAME:
-        values = model[1].get(key), other[1].get(key)
+        values = model.get(key), other.get(key)
         if None not in values and values[0] != values[1]:
-            different.append(key)
-    if different:
-        raise ValueError(
-            f"{path} and {first} differ in {different[0]}; "
-            "only checkpoints of the same model can be merged"
-        )
+            raise ValueError(
+                f"{path} and {first} differ in {key}; "
+                "only checkpoints of the same model can be merged"
+            )

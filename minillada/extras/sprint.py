@@ -60,6 +60,7 @@ def keep_mask(
     kept = torch.zeros_like(real)
     for members, fraction in ((real & ~image, keep_text), (real & image, keep_image)):
         ordered = score.masked_fill(~members, -math.inf)
+        # `argsort` twice gives the ranks (`commit.choose_commits` says why).
         rank = ordered.argsort(dim=1, descending=True, stable=True).argsort(1)
         # Rounding may lift a whole product above itself, for example 0.1 · 30. Python's numbers
         # have 64 bits, so that it stays below the margin; not every device has such numbers.

@@ -48,14 +48,14 @@ def nearest_codes(old: Tensor, new: Tensor) -> Tensor:
     """The nearest code `[K]` of a codebook `[N, C]` to each of another one `[K, C]`.
 
     It says something only if one tokenizer was trained on from the other, or from the same weights.
-    `ValueError` if the codes have another length.
+    `ValueError` if the codes are of other many numbers.
     """
     if old.shape[1] != new.shape[1]:
         raise ValueError(
             f"codes of {old.shape[1]} and of {new.shape[1]} numbers cannot be compared; leave "
             "--start out, or give both tokenizers the same code_dim"
         )
-    return (new @ old.T).argmax(dim=1)
+    return (new @ old.T).argmax(dim=1)  # codes have length 1: the nearest has the largest product
 
 
 def translated(
