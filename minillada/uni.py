@@ -114,7 +114,7 @@ class Uni(Filler):
         asking.check_learned(self.info, "edit")
         if "guidance" in sampling:
             raise ValueError("an edit has two scales; give guidance_text or guidance_image")
-        if isinstance(shown, Tensor) or not all(shown):
+        if not all(isinstance(grids, list | tuple) and grids for grids in shown):
             raise ValueError("a row is a list of one or more grids of codes; see `Uni.shown`")
         texts = asking.read_each(instructions, len(shown), self.vocab)
         rows = []
