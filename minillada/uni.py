@@ -80,6 +80,7 @@ class Uni(Filler):
         self, codes: Tensor, *, question: str = layout.DESCRIBE_QUESTION, **sampling
     ) -> list[str]:
         """A caption for each grid of codes `[B, h, w]`."""
+        asking.check_learned(self.info, "describe")
         grids = asking.read_codes(codes, self.tokenizer).cpu()
         [text] = asking.read_texts([question], self.vocab)
         prompts = [layout.describe_prompt(self.vocab, grid, text) for grid in grids]

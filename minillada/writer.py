@@ -98,7 +98,7 @@ class Writer(nn.Module):
         """The ids after the prompt of each row, and the record of the first batch: for pictures.
 
         `answer` says how many ids. Or it is `[rows, length]` itself: ids that stay, and the mask's
-        id where one is to be found. Without `generators` row r uses seed r.
+        id where one is to be found. Without `generators` row r uses seed r. `ValueError` for NaN.
         """
         if generators is None:
             generators = row_generators(0, len(rows))
@@ -114,6 +114,9 @@ class Writer(nn.Module):
             theirs = [generators[i] for i in batch]
             part = answer if isinstance(answer, int) else answer[batch].to(self.device)
             made = generate(self.backbone, prompt, part, config, tokens, branches, theirs, way)
+            # Among NaN the largest is id 0, the end of a text: the answer would just be empty.
+            if any(step.confidence.isnan().any() for step in made.steps):
+                raise ValueError("the model predicts no numbers (NaN), so its weights are damaged")
             record = record or made._replace(rows=batch)
             for i, ids in zip(batch, made.ids.tolist()):
                 written[i] = ids
@@ -132,13 +135,10 @@ class Writer(nn.Module):
         """The codes `[B, h, w]` after prompts that end with an image's header, and the record."""
         # An image is exactly height · width codes, so no end has to be found.
         height, width = sides(self.tokenizer.grid)
-        allowed = self.vocab.is_image()
+        tokens = self.tokens(self.vocab.is_image())
         answer = height * width if given is None else given
-        written, record = self.write(rows, answer, config, self.tokens(allowed), generators, cache)
+        written, record = self.write(rows, answer, config, tokens, generators, cache)
         ids = torch.tensor(written, dtype=torch.long).view(len(rows), height, width)  # [B, h, w]
-        if not allowed[ids].all():
-            # Forbidden tokens have logits of −inf. Only NaN logits let the sampler pick one.
-            raise ValueError("the model predicts no numbers (NaN), so its weights are damaged")
         return self.vocab.codes(ids).to(self.device), record
 
     def reply(self, prompts: list[list[int]], length: int, config: SamplingConfig) -> list[str]:

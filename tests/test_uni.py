@@ -361,8 +361,15 @@ def test_a_model_that_predicts_no_numbers():
     broken = tiny_uni(1)
     with torch.no_grad():
         broken.backbone.lm_head.weight.fill_(math.nan)
-    with pytest.raises(ValueError, match="its weights are damaged"):
-        broken.draw(["a seven"], steps=1)
+    image = real_images(1).floats()
+    for task in (
+        lambda: broken.draw(["a seven"], steps=1),
+        lambda: broken.describe(image),
+        lambda: broken.infill("a ___ two", image),
+        lambda: broken.interleave("count from one"),
+    ):
+        with pytest.raises(ValueError, match="its weights are damaged"):
+            task()
 
 
 # --- loading -------------------------------------------------------------------------------------
@@ -454,6 +461,15 @@ def test_shipped_models_refuse_what_they_never_learned():
         for task in (model.think_and_draw, model.interleave_all):
             with pytest.raises(ValueError, match="not learned to write before it draws"):
                 task(["count from one"])
+
+
+def test_a_model_that_learned_to_draw_alone_describes_nothing():
+    """`minillada train mnist-cpu` makes such a model; its captions would be empty."""
+    model, image = tiny_uni(), real_images(1).floats()
+    model.info = {"training": {"data": {"mixture": [["draw", 1.0]]}}}
+    model.draw(["a seven"], steps=1)
+    with pytest.raises(ValueError, match="has not learned to describe; load 'mnist-uni'"):
+        model.describe(image)
 
 
 def test_a_model_draws_with_the_settings_that_its_json_names(monkeypatch):
