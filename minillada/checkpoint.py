@@ -155,7 +155,7 @@ def write_info(path: Path, info: dict) -> None:
 
 
 def read_info(path: Path) -> dict:
-    """The JSON beside a weights file. `ValueError` if it was damaged or changed by hand."""
+    """The JSON beside a weights file. `FileNotFoundError`; `ValueError` if it was changed."""
     path = path.with_suffix(".json")
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; weights need the JSON written beside them")
@@ -217,7 +217,7 @@ def check_sizes(cls: Stored[M], config: Any, tensors: Tensors, path: Path) -> No
 
 
 def load_model(name: Name, cls: Stored[M], device: str | torch.device = "cpu") -> tuple[M, dict]:
-    """The module in evaluation mode, and its info. `ValueError` if the files do not fit."""
+    """The module in evaluation mode, and its info. `FileNotFoundError`, `ValueError`: bad files."""
     # 1. both files are whole and belong together
     path = resolve(name)
     tensors, _ = read_tensors(path)

@@ -7,14 +7,13 @@ Notable choices
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from . import checkpoint
 from .commit import row_generators
 from .config import PainterConfig
+from .files import Name
 from .flow import Says, euler, jumps, shifted
 from .painter import Painter
 from .settings import as_python
@@ -77,24 +76,24 @@ def follow(
 
 
 def load_painter(
-    name: str | Path, info: dict, device: str | torch.device = "cpu"
+    name: Name, info: dict, device: str | torch.device = "cpu"
 ) -> tuple[Painter, dict]:
     """The painter called `name` for a model whose JSON is `info`, and the painter's own JSON.
 
-    `flow` and `turbo` stand for the shipped painters of the model's tokenizer. `ValueError` if it
-    has none, and for a painter of other codes.
+    The names `flow` and `turbo` stand for the shipped painters of the model's tokenizer.
+    `ValueError` if it has none, and for a painter of other codes; else as `checkpoint.load_model`.
     """
-    tokenizer = info["tokenizer"]
+    tokenizer = info.get("tokenizer", "an unknown tokenizer")
     stem = tokenizer.removesuffix("-tokenizer")
-    shipped = {"flow": f"{stem}-painter", "turbo": f"{stem}-painter-turbo"}
-    full = shipped.get(str(name), name)
-    if str(name) in shipped and not checkpoint.shipped(full):
+    shipped: dict[Name, str] = {"flow": f"{stem}-painter", "turbo": f"{stem}-painter-turbo"}
+    full = shipped.get(name, name)
+    if name in shipped and not checkpoint.shipped(full):
         raise ValueError(
             f"there is no shipped painter for the codes of {tokenizer}; take painter='conv', or "
             "train a painter for it"
         )
     painter, about = checkpoint.load_model(full, Painter, device)
-    if about.get("tokenizer_sha256") != info["tokenizer_sha256"]:
+    if about.get("tokenizer_sha256") != info.get("tokenizer_sha256"):
         raise ValueError(
             f"{full} paints the codes of {about.get('tokenizer')}, and this model writes those of "
             f"{tokenizer}; take painter='conv', or train a painter for it"

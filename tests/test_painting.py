@@ -1,5 +1,7 @@
 """A model draws with the painter of its tokenizer, and with no other."""
 
+from pathlib import Path
+
 import numpy
 import pytest
 import torch
@@ -56,3 +58,18 @@ def test_a_tokenizer_without_a_shipped_painter_is_told_so(tokenizer):
     for name in ("flow", "turbo"):
         with pytest.raises(ValueError, match=f"no shipped painter for the codes of {tokenizer};"):
             load_painter(name, info)
+
+
+def test_a_model_that_names_no_tokenizer_is_told_so(uni):
+    nameless = minillada.Uni(uni.backbone, uni.tokenizer, uni.vocab)
+    codes = torch.zeros(1, 4, 4, dtype=torch.long)
+    for painter in ("flow", "mnist-painter"):
+        with pytest.raises(ValueError, match="codes of an unknown tokenizer|those of an unknown"):
+            nameless.paint(codes, painter)
+
+
+def test_a_path_is_no_shipped_painter(uni, tmp_path, monkeypatch):
+    """As in `load`: a name is a string, and a `Path` is a folder or a file."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no weights at .*/flow/weights.safetensors"):
+        uni.paint(torch.zeros(1, 4, 4, dtype=torch.long), Path("flow"))
