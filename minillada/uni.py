@@ -65,9 +65,8 @@ class Uni(Filler):
         texts = asking.read_texts(captions, self.vocab)
         rows = [layout.draw_branches(self.vocab, text, self.tokenizer.grid) for text in texts]
         config = self.sampling(self.own(DRAW, "drawing"), **sampling)
-        generators = row_generators(seed, len(rows))
-        codes, generation = self.fill_images(rows, config, generators, use_cache)
-        return Traced(self.decode(codes), codes, generation)
+        codes, record = self.fill_images(rows, config, row_generators(seed, len(rows)), use_cache)
+        return Traced(self.decode(codes), codes, record)
 
     def describe(
         self, images: Images, *, question: str = layout.DESCRIBE_QUESTION, **sampling
@@ -122,8 +121,8 @@ class Uni(Filler):
         for grids, text in zip(shown, texts):
             rows.append(self.edit_branches(self.vocab, grids, text, self.tokenizer.grid))
         config = self.sampling(self.own(EDIT, "editing"), guidance=guidance_text, **sampling)
-        codes, generation = self.fill_images(rows, config, row_generators(seed, len(rows)))
-        return Traced(self.decode(codes), codes, generation)
+        codes, record = self.fill_images(rows, config, row_generators(seed, len(rows)))
+        return Traced(self.decode(codes), codes, record)
 
     def think_and_draw(
         self, prompts: list[str], *, seed: int = 0, **sampling
