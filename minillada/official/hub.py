@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import re
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -70,5 +71,6 @@ def write_known_sums(hub: ModuleType, name: str, folder: Path) -> None:
         if file.lfs and (folder / file.rfilename).is_file():
             lines.append(f"{file.lfs.sha256}  {file.rfilename}\n")
     if lines:
-        with atomic(folder / SUMS) as temporary:
+        # A cache that is shared may be read only; then, too, loading says what is not known.
+        with suppress(OSError), atomic(folder / SUMS) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")

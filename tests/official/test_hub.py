@@ -67,6 +67,19 @@ def test_what_the_hub_knows_stands_beside_the_files(tmp_path, monkeypatch):
     assert list(read_sums(tmp_path)) == ["config.json"]
 
 
+def test_a_download_that_may_only_be_read_is_used_as_it_is(tmp_path, monkeypatch):
+    """A cache that a course shares, for example. Loading says that nothing is known."""
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part/large.safetensors").write_text("")
+    fake(monkeypatch, tmp_path)
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(hub, "atomic", refuse)
+    assert local_folder("some/one") == tmp_path and not (tmp_path / SUMS).exists()
+
+
 @pytest.mark.parametrize(
     "place", ["no-such-folder", "./a/b", "/no/such", "a/b/c", "../a", "a b/c", "", "https://x/y"]
 )
