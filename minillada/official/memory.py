@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..measure.timing import clock, elapsed, is_cuda
 from ..model import Backbone
-from .backbone import check_mode, load_backbone
+from .backbone import as_dtype, check_mode, load_backbone
 from .config import read_config
 from .mapped import Recent, StoredExperts
 from .shards import PIECE, stored_tensors
@@ -33,8 +33,6 @@ from .shards import PIECE, stored_tensors
 
 def kernel(name: str) -> int:
     """Bytes that the kernel reports for this process, for example `VmHWM`; Linux only."""
-    if not Path("/proc/self/status").exists():
-        raise ValueError("memory is measured on Linux only: this system has no /proc/self/status")
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024
@@ -157,7 +155,8 @@ def check_measurable(
     """`ValueError` for what `measure` cannot do, from the small files alone."""
     if not sys.platform.startswith("linux"):
         raise ValueError("memory is measured on Linux only")
-    modes = {name: value for name, value in options.items() if name != "dtype"}
+    modes = dict(options)
+    as_dtype(modes.pop("dtype", "bfloat16"))
     check_mode(torch.device(device), **modes)
     context = read_config(folder).max_position_embeddings
     if not 1 <= tokens <= context:

@@ -37,11 +37,13 @@ def test_a_pass_on_a_gpu_is_timed_with_events_and_copies_no_experts(tmp_path, ho
 
 
 @linux
-@pytest.mark.parametrize("wrong", [{"bits": 5}, {"tokens": 100_000}, {"tokens": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"bits": 5}, {"tokens": 100_000}, {"tokens": 0}, {"dtype": "float16"}]
+)
 def test_what_cannot_be_measured_is_refused_before_files_are_read(tmp_path, monkeypatch, wrong):
     fabricate(tmp_path / "tiny", parts=("backbone",))
     monkeypatch.setattr(memory, "reading_numbers", lambda paths: pytest.fail("files were read"))
-    with pytest.raises(ValueError, match="not to 5|room for 1 to"):
+    with pytest.raises(ValueError, match="not to 5|room for 1 to|not 'float16'"):
         memory.measure(tmp_path / "tiny", **wrong)
 
 
