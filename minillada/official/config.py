@@ -10,23 +10,25 @@ Notable choices
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ..asking import warn
 from ..config import ModelConfig
-from ..moe import check_experts
+from ..model import DecoderLayer
 from ..presets.official import LLADA2_UNI
+from ..settings import changed
 from .reading import find, read_json, whole
 
-MODEL_TYPES = ("llada2_moe", "llada2_moe_veomni")
 NEEDED = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "intermediate_size", "num_experts", "num_experts_per_tok", "moe_intermediate_size",
 )  # fmt: skip
 # What our backbone computes; another value in the file would mean another model.
 FIXED: dict[str, tuple[Any, ...]] = {
-    "model_type": MODEL_TYPES,
+    "model_type": ("llada2_moe", "llada2_moe_veomni"),
     "hidden_act": ("silu",),
     "use_qk_norm": (True,),
     "use_bias": (False,),
@@ -95,24 +97,22 @@ def with_rope(fields: dict[str, Any], nested: Any, path: Path) -> dict[str, Any]
     if kind != "default":
         raise ValueError(f"{path}: rope_type is {kind!r}, and only plain RoPE can be computed")
     for key in ("rope_theta", "partial_rotary_factor"):
-        value = nested.get(key, fields.get(key))
-        if key in fields and fields[key] != value:
-            raise ValueError(f"{path}: {key} is both {fields[key]!r} and {value!r}")
-        if value is not None:
-            fields[key] = value
+        if key in nested:
+            if fields.get(key, nested[key]) != nested[key]:
+                raise ValueError(f"{path}: {key} is both {fields[key]!r} and {nested[key]!r}")
+            fields[key] = nested[key]
     return fields
 
 
 def build(fields: dict[str, Any], path: Path) -> ModelConfig:
     """A `ModelConfig`, completed from the released model."""
-    complete = {name: getattr(LLADA2_UNI, name) for name in ModelConfig.model_fields} | fields
     if "head_dim" not in fields:
         heads = whole(fields, "num_attention_heads", path)
-        complete["head_dim"] = whole(fields, "hidden_size", path) // heads
+        fields = fields | {"head_dim": whole(fields, "hidden_size", path) // heads}
     try:
-        config = ModelConfig(**complete)
-        if config.num_experts:
-            check_experts(config)
+        config = changed(LLADA2_UNI, **fields)
+        with torch.device("meta"):  # refuses heads or experts that do not fit together
+            DecoderLayer(config, config.first_k_dense_replace)
         return config
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -123,4 +123,4 @@ def warn_unknown(values: dict[str, Any], path: Path) -> None:
     known = ModelConfig.model_fields.keys() | FIXED.keys() | set(SILENT)
     unknown = sorted(values.keys() - known)
     if unknown:
-        warnings.warn(f"{path}: unknown settings {', '.join(unknown)} are left out", stacklevel=4)
+        warn(f"{path}: unknown settings {', '.join(unknown)} are left out")

@@ -3,8 +3,8 @@
 Notable choices
 - Only headers are read, so 60 GB take seconds. `wrong_digests` reads every byte.
 - Every fault of every file is listed, not the first one alone.
-- Memory counts weights, in the type they are loaded in. What a forward pass needs besides depends
-  on the picture's size: leave a tenth of the memory free.
+- Memory counts weights in bfloat16. What a forward pass needs besides depends on the picture's
+  size: leave a tenth of the memory free.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Part(NamedTuple):
     name: str
     parameters: int
     faults: list[str]
-    note: str = ""
+    note: str = ""  # why it was counted and not checked
 
 
 # --- headers -------------------------------------------------------------------------------------
@@ -72,9 +72,10 @@ def count(shapes: Shapes) -> int:
 # --- parts ---------------------------------------------------------------------------------------
 
 
-def inspected(
-    name: str, inspect: Callable[[Path], tuple[Shapes, list[str]]], folder: Path
-) -> tuple[Part, Shapes]:
+Inspection = Callable[[Path], tuple[Shapes, list[str]]]  # of a folder: tensors, and faults
+
+
+def inspected(name: str, inspect: Inspection, folder: Path) -> tuple[Part, Shapes]:
     """A part as `inspect` finds it; what makes it unreadable becomes its one fault."""
     try:
         shapes, faults = inspect(folder)
@@ -171,14 +172,6 @@ def inspect_decoder(folder: Path, name: str) -> tuple[Shapes, list[str]]:
     return found, differences(wanted, found)
 
 
-def inspect_turbo(folder: Path) -> tuple[Shapes, list[str]]:
-    return inspect_decoder(folder, "decoder-turbo")
-
-
-def inspect_normal(folder: Path) -> tuple[Shapes, list[str]]:
-    return inspect_decoder(folder, "decoder")
-
-
 def inspect_vae(folder: Path) -> tuple[Shapes, list[str]]:
     path = find(folder / "vae", "config.json")
     wanted = shapes_of(build_vae(path))
@@ -186,20 +179,22 @@ def inspect_vae(folder: Path) -> tuple[Shapes, list[str]]:
     return found, differences(wanted, found)
 
 
-# The tensors that tell how many codes a part has, and which condition a decoder reads.
+# The tensors that tell how many codes a part has, which condition a decoder reads, and the latents
+# that it makes and the VAE reads.
 CODES = {
     "image tokenizer": "model.vqmodel.quantize.embedding.weight",
     "painter's embedding": "prior_token_embedding.weight",
 }
 CONDITION = "cap_embedder.1.weight"
+PATCHES, LATENT = "all_x_embedder.2-1.weight", "decoder.conv_in.weight"
 
-INSPECTIONS = {
+INSPECTIONS: dict[str, Inspection] = {
     "backbone": inspect_backbone,
     "text tokenizer": inspect_text,
     "image tokenizer": inspect_tokenizer,
     "painter's embedding": inspect_sigvq,
-    "decoder-turbo": inspect_turbo,
-    "decoder": inspect_normal,
+    "decoder-turbo": partial(inspect_decoder, name="decoder-turbo"),
+    "decoder": partial(inspect_decoder, name="decoder"),
     "vae": inspect_vae,
 }
 # The files with the weights of a part, one of which is there; the part's folder has its name.
@@ -216,12 +211,10 @@ def inspect(folder: Path) -> list[Part]:
         note = f"not checked: {error}"
     found: dict[str, Shapes] = {}
     for name, inspection in INSPECTIONS.items():
-        if note and name in NEED_DIFFUSERS:
-            part, found[name] = inspected(name, partial(counted, name=name), folder)
-            parts.append(part if part.faults else part._replace(note=note))
-        else:
-            part, found[name] = inspected(name, inspection, folder)
-            parts.append(part)
+        unchecked = note and name in NEED_DIFFUSERS
+        way: Inspection = partial(counted, name=name) if unchecked else inspection
+        part, found[name] = inspected(name, way, folder)
+        parts.append(part._replace(note=note) if unchecked and not part.faults else part)
     compare_parts(parts, found, folder)
     return parts
 
@@ -235,15 +228,21 @@ def compare_parts(parts: list[Part], found: dict[str, Shapes], folder: Path) -> 
                 check_codebook(name, found[name][key][0], folder)
             except ValueError as error:
                 whole[name].faults.append(str(error))
-    if "painter's embedding" not in whole:
-        return
-    width = found["painter's embedding"][CODES["painter's embedding"]][-1]
+    embedding = found["painter's embedding"].get(CODES["painter's embedding"], ())
     for name in ("decoder-turbo", "decoder"):
-        if name in whole and found[name][CONDITION][-1] != width:
-            reads = found[name][CONDITION][-1]
+        if name not in whole:
+            continue
+        reads = found[name][CONDITION][-1]
+        if "painter's embedding" in whole and embedding[-1] != reads:
             whole[name].faults.append(
                 f"it reads conditions of {reads} features, and the painter's embedding makes "
-                f"{width}; they belong to different models"
+                f"{embedding[-1]}; they belong to different models"
+            )
+        channels = found[name][PATCHES][-1] // 4  # a patch has 2 x 2 places
+        if "vae" in whole and found["vae"][LATENT][1] != channels:
+            whole[name].faults.append(
+                f"it makes latents of {channels} channels, and the VAE reads "
+                f"{found['vae'][LATENT][1]}; they belong to different models"
             )
 
 
@@ -288,7 +287,7 @@ GIB = 2**30 / 1e9
 
 
 class Weights(NamedTuple):
-    """Gigabytes (10⁹ bytes) of a checkpoint's parts, in one type."""
+    """Gigabytes (10⁹ bytes) of a checkpoint's parts, in bfloat16."""
 
     dense: float  # the backbone without its routed experts
     experts: float  # all of them
@@ -306,15 +305,15 @@ class Need(NamedTuple):
     ram: float
 
 
-def weights_of(config: ModelConfig, parameters: dict[str, int], itemsize: int = 2) -> Weights:
+def weights_of(config: ModelConfig, parameters: dict[str, int]) -> Weights:
     """Sizes of the parts; `parameters` by the names of `INSPECTIONS`."""
     sparse = max(config.num_hidden_layers - config.first_k_dense_replace, 0)
     expert = 3 * config.hidden_size * config.moe_intermediate_size
     experts = sparse * config.num_experts * expert
-    painter = sum(parameters.get(name, 0) for name in RELEASED)
+    painter = sum(parameters.get(name, 0) for name in RELEASED)  # one decoder, embedding and VAE
     dense, tokenizer = parameters["backbone"] - experts, parameters.get("image tokenizer", 0)
     numbers = (dense, experts, expert, tokenizer, painter)
-    return Weights(*(number * itemsize / 1e9 for number in numbers))
+    return Weights(*(number * torch.bfloat16.itemsize / 1e9 for number in numbers))
 
 
 def released_weights() -> Weights:

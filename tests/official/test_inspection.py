@@ -1,5 +1,6 @@
 """Headers against configurations: faults by name, and memory by arithmetic."""
 
+import dataclasses
 import importlib.util
 import json
 import shutil
@@ -21,9 +22,10 @@ from minillada.official.inspection import (
     rounded_needs,
     weights_of,
 )
-from minillada.official.painter import SigVQ, load_painter
+from minillada.official.painter import VAE_WEIGHTS, SigVQ, load_painter
 from minillada.official.shards import INDEX
 from minillada.official.sizes import FULL, TINY
+from minillada.official.writing import write_json, write_safetensors
 
 needs_diffusers = pytest.mark.skipif(
     importlib.util.find_spec("diffusers") is None,
@@ -107,6 +109,16 @@ def test_a_configuration_that_asks_for_millions_of_tensors(copy):
     assert "do they belong together?" in fault
 
 
+def test_what_loading_refuses_is_a_fault(copy):
+    """Sizes of which no layer can be built, although all shapes are as the configuration says."""
+    path = copy / "config.json"
+    values = json.loads(path.read_text()) | {"partial_rotary_factor": 0.4}
+    del values["rope_parameters"]["partial_rotary_factor"]
+    path.write_text(json.dumps(values))
+    [fault] = faults(copy, "backbone")
+    assert fault.startswith(f"{path}: 3 numbers of a head cannot turn in pairs")
+
+
 def test_an_index_of_another_size(copy):
     path = copy / INDEX
     values = json.loads(path.read_text())
@@ -144,6 +156,17 @@ def test_parts_of_different_models_are_named(copy):
     config.write_text(json.dumps(values | {"image_token_offset": 536}))
     assert "has 64 image codes, and" in faults(copy, "image tokenizer")[0]
     assert faults(copy, "painter's embedding") == []
+
+
+@needs_diffusers
+def test_a_vae_of_another_model_is_named(copy):
+    vae = TINY.vae | {"latent_channels": 8}
+    write_json(copy / "vae" / "config.json", vae)
+    entries = vae_entries(dataclasses.replace(TINY, vae=vae))
+    write_safetensors(copy / "vae" / VAE_WEIGHTS, entries, seed=0)
+    for name in ("decoder", "decoder-turbo"):
+        [fault] = faults(copy, name)
+        assert "makes latents of 16 channels, and the VAE reads 8" in fault
 
 
 @needs_diffusers
