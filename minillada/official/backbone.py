@@ -159,8 +159,8 @@ def layout_of(config: ModelConfig, names: Collection[str], folder: Path) -> Layo
     least = config.num_hidden_layers + sparse * (3 if fused else 3 * config.num_experts)
     if least > len(names) or config.num_experts > MOST_EXPERTS:
         raise ValueError(
-            f"{folder} holds {len(names)} tensors, and its config.json asks for more than {least};"
-            " do they belong together?"
+            f"{folder} holds {len(names)} tensors, and its config.json asks for more than {least}, "
+            f"with {config.num_experts} experts a layer; do they belong together?"
         )
     return "fused" if fused else "released"
 

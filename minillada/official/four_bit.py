@@ -44,7 +44,6 @@ def library() -> Any:
             del sys.modules["kernels"]
             if kernels is not None:
                 sys.modules["kernels"] = kernels
-    load_package("bitsandbytes", "four-bit")
     return load_package("bitsandbytes.functional", "four-bit")
 
 
@@ -91,8 +90,12 @@ class FourBitExperts(nn.Module):
 
     def put(self, name: str, first: int, rows: Tensor) -> None:
         """Round rows `[n, in]` and write them from row `first` of a stack on, all experts' rows
-        counted one after the other.
+        counted one after the other. `ValueError` for rows that are not whole blocks.
         """
+        if rows.numel() % BLOCK:
+            raise ValueError(
+                f"rows of {rows.shape[1]} numbers are no whole blocks of {BLOCK}; give bits=8"
+            )
         functional = library()
         numbers, scales = self.get_buffer(name), self.get_buffer(name + "_scales")
         source = rows.to(numbers.device).reshape(-1, BLOCK)

@@ -181,6 +181,13 @@ def test_four_bits_need_a_package_and_whole_blocks(folders, monkeypatch):
         four_bit.FourBitExperts(2, 6, 5)
 
 
+def test_pieces_that_are_no_whole_blocks_are_refused():
+    """A piece of a file is whole rows, and those of 96 numbers may end inside a block."""
+    experts = four_bit.FourBitExperts(2, 96, 64)
+    with pytest.raises(ValueError, match="rows of 96 numbers .* no whole blocks of 64"):
+        experts.put("gate_proj", 0, torch.zeros(3, 96))
+
+
 def test_four_bits_download_no_compiled_code(tmp_path):
     pytest.importorskip("bitsandbytes")
     (tmp_path / "kernels.py").write_text("print('the package of downloaded code was imported')")
@@ -395,6 +402,13 @@ def test_fp8_is_refused_by_name(folder, quiet):
 def test_more_experts_than_files_hold(folder, quiet):
     change(folder / "config.json", num_experts=8_000)
     refused(folder, "holds 82 tensors, and its config.json asks for more than 48003")
+
+
+def test_more_experts_than_a_stack_holds(tmp_path, quiet):
+    fabricate(tmp_path / "own", layout="fused", parts=("backbone",))
+    (tmp_path / "own" / SUMS).unlink()
+    change(tmp_path / "own" / "config.json", num_experts=20_000)
+    refused(tmp_path / "own", "more than 9, with 20000 experts a layer; do they belong together")
 
 
 @pytest.mark.parametrize("how", [{}, {"mapped": True}])
