@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from PIL import Image
 
+from ..datasets.pictures import open_picture
 from .common import (
     Device,
     Json,
@@ -27,6 +27,7 @@ from .common import (
     argument,
     check_device,
     check_texts,
+    check_writable,
     escaped,
     option,
     paragraphs,
@@ -36,13 +37,16 @@ from .common import (
 )
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ..official.calls import OfficialModel
+    from ..official.parts import PainterName
 
 Place = Annotated[str, argument("Folder of the checkpoint, or its name on the Hugging Face hub.")]
-Text = Annotated[str, argument("What to draw, to change or to tell.")]
+Text = Annotated[str, argument("What to draw or to tell.")]
 Photo = Annotated[Path, argument("A picture file.")]
 Painter = Annotated[Literal["turbo", "normal"], option("turbo: 8 steps; normal: 50.")]
-PainterSteps = Annotated[int | None, option("Steps of the painter, if not those.", min=1)]
+PainterSteps = Annotated[int | None, option("Steps of the painter, if not 8 or 50.", min=1)]
 Side = Annotated[int, option("Side of the picture in pixels, a multiple of 32.")]
 Steps = Annotated[int, option("Steps for a block of 32 tokens.", min=1)]
 Length = Annotated[int, option("Tokens at most.", min=1)]
@@ -72,10 +76,17 @@ class Opening(Reading):
 
     offload: Annotated[bool, option("Tokenizer and painter wait in memory.", "--offload")] = False
 
-    def load(self, place: str, painter_steps: int | None = None) -> OfficialModel:
-        """The model; its painters take `painter_steps`, if not as many as usual."""
-        from ..official import load
+    def load(
+        self, place: str, painter: PainterName = "turbo", painter_steps: int | None = None
+    ) -> OfficialModel:
+        """The model; its painters take `painter_steps`, if not as many as usual.
 
+        `ValueError` before anything is read if they are too few for `painter`.
+        """
+        from ..official import load
+        from ..official.parts import check_painter
+
+        check_painter(painter, painter_steps)
         model = load(place, **self.options())
         if painter_steps:
             model.painter_steps = dict.fromkeys(model.painter_steps, painter_steps)
@@ -113,24 +124,6 @@ def check_side(size: int) -> None:
     """`ValueError` for a side that no picture has. The vocabulary knows the largest one."""
     if size < 32 or size % 32:
         raise ValueError(f"the side of a picture is a multiple of 32 pixels, not {size}")
-
-
-def check_folder(out: Path) -> None:
-    """`ValueError` for a path that is something else than a folder."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is not a folder; choose another name")
-
-
-def open_photo(path: Path) -> Image.Image:
-    """A picture file; `ValueError` if it is none."""
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except FileNotFoundError:
-        raise ValueError(f"there is no picture {path}") from None
-    except Exception as error:  # every format has its own
-        raise ValueError(f"{path} is not a picture that can be read ({error})") from None
 
 
 def info(place: Place, as_json: Json = False) -> None:
@@ -187,7 +180,7 @@ def check(
 def print_parts(parts: list) -> None:
     """A line for each part, then its first faults."""
     for part in parts:
-        count = f"{len(part.faults)} fault{'s' if len(part.faults) > 1 else ''}"
+        count = "1 fault" if len(part.faults) == 1 else f"{len(part.faults)} faults"
         state = part.note or (count if part.faults else "complete")
         print(f"{part.name + ':':22s}{part.parameters:>15,} parameters, {escaped(state)}")
         for fault in part.faults[:5]:
@@ -220,7 +213,7 @@ def draw(
     check_side(size)
     wishes: dict[str, Any] = {"steps": steps, "guidance": guidance, "painter": painter}
     with picture_file(out) as (path, kind):
-        model = opening.load(place, painter_steps)
+        model = opening.load(place, painter, painter_steps)
         model.draw(prompt, size=size, seed=seed, **wishes).save(path, kind)
     print(f"saved {out}")
 
@@ -228,7 +221,7 @@ def draw(
 @opens
 def describe(place: Place, photo: Photo, *, length: Length = 2048, opening: Opening) -> None:
     """Describe a photo."""
-    read = open_photo(photo)
+    read = open_picture(photo)
     print(paragraphs(opening.load(place).describe(read, length=length)))
 
 
@@ -243,7 +236,7 @@ def answer(
 ) -> None:
     """Answer a question about one photo or several."""
     check_asked(question)
-    read = [open_photo(photo) for photo in photos]
+    read = [open_picture(photo) for photo in photos]
     print(paragraphs(opening.load(place).answer(read, question, length=length)))
 
 
@@ -267,11 +260,11 @@ def edit(
 ) -> None:
     """Edit a photo."""
     check_asked(instruction)
-    read = open_photo(photo)
+    read = open_picture(photo)
     wishes: dict[str, Any] = {"guidance_text": guidance_text, "guidance_image": guidance_image}
     wishes |= {"steps": steps, "crop": crop, "painter": painter, "seed": seed}
     with picture_file(out) as (path, kind):
-        model = opening.load(place, painter_steps)
+        model = opening.load(place, painter, painter_steps)
         model.edit(read, instruction, **wishes).save(path, kind)
     print(f"saved {out}")
 
@@ -296,7 +289,7 @@ def think(
     check_side(size)
     wishes: dict[str, Any] = {"steps": steps, "guidance": guidance, "painter": painter}
     with picture_file(out) as (path, kind):
-        model = opening.load(place, painter_steps)
+        model = opening.load(place, painter, painter_steps)
         text, picture = model.think_and_draw(prompt, size=size, length=length, seed=seed, **wishes)
         picture.save(path, kind)
     print(paragraphs(text))
@@ -323,20 +316,27 @@ def interleave(
     """Texts and pictures in turn."""
     check_asked(prompt)
     check_side(size)
-    check_folder(out)
-    model = opening.load(place, painter_steps)
+    check_writable(out / "1.png", "it is not a folder, or you may not write there")
+    model = opening.load(place, painter, painter_steps)
     wishes: dict[str, Any] = {"steps": steps, "guidance": guidance, "painter": painter}
     wishes |= {"guidance_image": guidance_image, "images": images, "length": length}
     story = model.interleave(prompt, size=size, seed=seed, **wishes)
-    number = 0
+    lines: list[str] = []
+    pictures: dict[Path, Image.Image] = {}
     for part in story:
         if isinstance(part, str):
-            print(paragraphs(part))
+            lines.append(paragraphs(part))
             continue
-        number += 1
-        with picture_file(out / f"{number}.png") as (path, kind):
-            part.save(path, kind)
-        print(f"[{out / f'{number}.png'}]")
+        file = out / f"{len(pictures) + 1}.png"
+        pictures[file] = part
+        lines.append(f"[{file}]")
+    try:
+        for file, picture in pictures.items():
+            with picture_file(file) as (path, kind):
+                picture.save(path, kind)
+    finally:  # no full disk can cost the texts
+        for line in lines:
+            print(line)
 
 
 def fabricate(

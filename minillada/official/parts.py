@@ -32,12 +32,12 @@ LEAST_STEPS = {"turbo": 1, "normal": 2}
 P = TypeVar("P", SigLIPVQ, Painter)
 
 
-def check_painter(name: PainterName, steps: int = 50) -> None:
-    """`ValueError` for a name that is none, and for too few steps."""
+def check_painter(name: PainterName, steps: int | None = None) -> None:
+    """`ValueError` for a name that is none, and for too few steps; None: as many as usual."""
     if name not in PAINTERS:
         raise ValueError(f"there is no painter {name!r}; choose {' or '.join(PAINTERS)}")
     least = LEAST_STEPS[name]
-    if steps < least:
+    if steps is not None and steps < least:
         raise ValueError(f"steps of the {name} painter must be at least {least}, got {steps}")
 
 

@@ -1,8 +1,10 @@
 """The commands for the official checkpoint, on a tiny random one."""
 
+import errno
 import importlib.util
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -97,6 +99,19 @@ def test_edit_think_and_interleave(call, folder, photo, tmp_path, monkeypatch):
         assert max(one.size) == 128 and other.size == (32, 32)
 
 
+def test_a_full_disk_costs_no_text_of_a_story(call, folder, monkeypatch):
+    class Full:
+        def save(self, path, kind):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    story = ["First.", Full(), "Then.", Full()]
+    monkeypatch.setattr(OfficialModel, "interleave", lambda *given, **named: story)
+    code, out, err = call("official", "interleave", folder, "tell", "--out", "story")
+    assert code == 2 and "No space left" in err
+    first, second = (f"[{Path('story') / name}]" for name in ("1.png", "2.png"))
+    assert out.split() == ["First.", first, "Then.", second]
+
+
 def test_describe_and_answer(call, folder, photo):
     code, out, _ = call("official", "describe", folder, photo, "--length", 2)
     assert code == 0 and out.endswith("\n")
@@ -165,10 +180,16 @@ def test_what_is_refused_before_a_checkpoint_is_read(refuse, photo, tmp_path, mo
     for command in ("draw", "think"):
         refuse("official", command, "some/place", "x", "--out", "x.gif")
     assert "is not a folder" in refuse("official", "interleave", "some/place", "x", "--out", "file")
+    for command in ("draw", "think", "interleave"):
+        few = ["some/place", "x", "--painter", "normal", "--painter-steps", 1]
+        assert "normal painter must be at least 2" in refuse("official", command, *few)
     empty = ["--instruction", ""]
     assert "the text is empty" in refuse("official", "edit", "some/place", photo, *empty)
     empty = ["--question", ""]
     assert "the text is empty" in refuse("official", "answer", "some/place", photo, *empty)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    closed = refuse("official", "interleave", "some/place", "x", "--out", "story")
+    assert "cannot write to the folder story" in closed
 
 
 def test_the_bench_reads_as_the_other_commands(call, folder):
