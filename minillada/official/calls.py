@@ -137,8 +137,8 @@ def check_space(tokens: int, space: int) -> None:
     """`ValueError` for a prompt that leaves no space behind it."""
     if space < 1:
         raise ValueError(
-            f"the prompt has {tokens:,} tokens, which fill the context of the model; shorten the "
-            "text or show fewer photos"
+            f"the prompt of {tokens:,} tokens and what it asks for fill the context of the model; "
+            "shorten the text, show fewer photos or ask for a smaller picture"
         )
 
 
@@ -292,10 +292,10 @@ class OfficialModel:
 
 
 def check_counts(**counts: int) -> None:
-    """`ValueError` for a number of tokens or images below 1."""
+    """`ValueError` for a number of tokens or images below 1, or not whole."""
     for name, number in counts.items():
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}")
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number!r}; give a whole number")
 
 
 def read_photos(photos: Photos) -> list[Image.Image]:
@@ -308,12 +308,15 @@ def read_photos(photos: Photos) -> list[Image.Image]:
 
 
 def as_device(device: str | torch.device) -> torch.device:
-    """A device by its name; `ValueError` for a name that is none."""
+    """A device by its name; `ValueError` for a name that is none, or if it is not there."""
     try:
-        return torch.device(best_device() if device == "auto" else device)
-    except RuntimeError:
+        found = torch.device(best_device() if device == "auto" else device)
+        torch.zeros(1, device=found)
+        return found
+    except Exception:  # each kind of device has its own way to say no
         raise ValueError(
-            f"there is no kind of device {device!r}; choose auto, cpu, cuda, xpu or mps"
+            f"there is no kind of device {device!r}, or this machine has none; choose auto, cpu, "
+            "cuda, xpu or mps"
         ) from None
 
 

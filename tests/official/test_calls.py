@@ -217,7 +217,7 @@ def test_a_thought_leaves_room_for_its_image(model, asked, words):
     [(first, length, *_), (second, codes, *_)] = asked.calls
     assert codes == 64 * 64 and len(first[0][0]) + length + 4 + codes <= room
     assert len(second[0][0]) + codes <= room
-    with pytest.raises(ValueError, match="fill the context"):
+    with pytest.raises(ValueError, match="fill the context.* ask for a smaller picture"):
         model.think_and_draw("a cat " * 1500, size=2048)
 
 
@@ -457,6 +457,9 @@ def test_numbers_below_one_are_refused(model):
             call("a fox", length=-1)
     with pytest.raises(ValueError, match="length must be at least 1, got 0"):
         model.describe(photo(), length=0)
+    for number in (2.5, "5", None):
+        with pytest.raises(ValueError, match=f"got {number!r}; give a whole number"):
+            model.describe(photo(), length=number)
     with pytest.raises(ValueError, match="half a character"):
         model.draw("a \ud800", size=32)
 
@@ -466,6 +469,14 @@ def test_devices_by_name(checkpoint, monkeypatch):
     assert calls.as_device("auto") == torch.device("meta")
     with pytest.raises(ValueError, match="no kind of device 'gpu'"):
         load(checkpoint, "gpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is such a device")
+def test_a_device_that_is_not_there():
+    """It is refused before anything is looked for, or downloaded."""
+    with pytest.raises(ValueError, match="'cuda', or this machine has none") as raised:
+        load("no-such-folder", "cuda")
+    assert "\n" not in str(raised.value)
 
 
 def test_photos_are_turned_upright():
