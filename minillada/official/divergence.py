@@ -6,6 +6,8 @@ not, the first module that differs is the place to look at: all later ones diffe
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -19,21 +21,19 @@ def outputs(backbone: Backbone, ids: Tensor) -> Outputs:
     """What every module puts out for ids `[B, L]`, by its name and in the order of computation."""
     found: Outputs = {}
 
-    def remember(name: str, out: object) -> None:
-        # A router puts out numbers of experts and their weights.
-        for part in out if isinstance(out, tuple) else (out,):
+    def remember(name: str, module: nn.Module, inputs: object, out: object) -> None:
+        # A router puts out numbers of experts, which are whole, and their weights.
+        parts = out if isinstance(out, tuple) else (out,)
+        for part in parts:
             if isinstance(part, Tensor) and part.is_floating_point():
                 found[name] = part.float().cpu()
-
-    def hook_of(name: str):
-        return lambda module, inputs, out: remember(name, out)
 
     hooks = []
     for name, module in backbone.named_modules():
         if name and not isinstance(module, nn.ModuleList):
-            hooks.append(module.register_forward_hook(hook_of(name)))
+            hooks.append(module.register_forward_hook(partial(remember, name)))
     try:
-        backbone(ids)
+        backbone(ids.to(backbone.lm_head.weight.device))
     finally:
         for hook in hooks:
             hook.remove()
@@ -43,10 +43,10 @@ def outputs(backbone: Backbone, ids: Tensor) -> Outputs:
 def divergences(a: Backbone, b: Backbone, ids: Tensor) -> dict[str, float]:
     """Largest difference of two models at each module, as a share of the largest output there.
 
-    The order is that of computation. Infinite where shapes differ, or where only one of them is a
-    number.
+    The order is that of computation. Infinite where shapes differ, or where one holds NaN or
+    infinity.
     """
-    ours, theirs = outputs(a, ids), outputs(b, ids.to(b.lm_head.weight.device))
+    ours, theirs = outputs(a, ids), outputs(b, ids)
     shares = {}
     for name, out in ours.items():
         other = theirs.get(name)
