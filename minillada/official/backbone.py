@@ -90,7 +90,7 @@ def load_backbone(
     check_room(backbone, place)
     backbone.to_empty(device=place)
     for part in backbone.modules():
-        if isinstance(part, MixtureOfExperts):
+        if isinstance(part, MixtureOfExperts):  # routers compute in float32, whatever the type
             part.gate.expert_bias = torch.zeros(config.num_experts, device=place)
             part.gate.received.zero_()
 
@@ -219,6 +219,7 @@ def fill(backbone: Backbone, stored: dict[str, Stored], sums: dict[str, str]) ->
     layers: Any = backbone.model.layers  # for the type checker: only some have experts
 
     def place(one: Stored, start: int, numbers: Tensor) -> None:
+        # 1. the type in which these numbers are kept
         name = names[one.key]
         expert = re.fullmatch(EXPERT, name)
         experts = layers[int(expert[1])].mlp.experts if expert else None
@@ -228,10 +229,11 @@ def fill(backbone: Backbone, stored: dict[str, Stored], sums: dict[str, str]) ->
             kept = backbone.lm_head.weight.dtype
         else:
             kept = places[name].dtype
+        # 2. A number that is finite in the file may be too large for this type.
         if kept.itemsize < one.dtype.itemsize:
-            # A number that is finite in the file may be too large for the model's type.
             numbers = numbers.to(kept)
             check_finite(numbers, one)
+        # 3. their place
         if isinstance(experts, StoredExperts):
             return
         if expert and isinstance(experts, EightBitExperts | FourBitExperts):

@@ -15,7 +15,6 @@ Notable choices
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -44,15 +43,15 @@ CELL = 32  # pixels of a drawing for each code
 QUESTION = "Describe this image in detail."
 TEXT = SamplingConfig(block_size=32, steps=32, threshold=0.95)
 # Of every image; `fill_tail` decodes the last block to its end, as released.
-IMAGE: dict[str, Any] = {"temperature": 0.0, "threshold": 0.95, "rescale": 0.7, "fill_tail": True}
+DRAWING: dict[str, Any] = {"temperature": 0.0, "threshold": 0.95, "rescale": 0.7, "fill_tail": True}
+ENDS_EARLY = "the story ends early: it fills the context of the model"
 
 Photos = Image.Image | Sequence[Image.Image]
 
 
 class Call(Uni):
-    """`Uni` with official prompts and lengths, made for one call and its canvas."""
+    """`Uni` with official prompts, made for one call and its canvas."""
 
-    answer_length = 2048
     edit_branches = staticmethod(prompts.edit_branches)
     tokenizer: Any  # a Canvas
 
@@ -99,7 +98,7 @@ class Call(Uni):
     def continue_stories(
         self, stories: list[Story], length: int, config: SamplingConfig
     ) -> list[bool]:
-        """As in `Writer`; the header that the model writes itself counts, too."""
+        """As in `Writer`; a story keeps the header that the model wrote."""
         return [self.continue_story(story, length, config) for story in stories]
 
     def continue_story(self, story: Story, length: int, config: SamplingConfig) -> bool:
@@ -109,7 +108,8 @@ class Call(Uni):
         prompt = story.so_far()
         space = self.space(len(prompt))
         if story.parts and space < 1:
-            return self.is_full()
+            asking.warn(ENDS_EARLY)
+            return False
         if story.task == "think":  # the image behind a thought must fit, too
             height, width = sides(self.tokenizer.grid)
             space -= len(layout.image_header(self.vocab, height, width)) + height * width
@@ -124,13 +124,9 @@ class Call(Uni):
             self.tokenizer.grid = own or self.tokenizer.asked
             height, width = sides(self.tokenizer.grid)
             if 4 + height * width > space - len(texts[0]):  # four tokens of a header
-                return self.is_full()
+                asking.warn(ENDS_EARLY)
+                return False
         return bool(story.header)
-
-    def is_full(self) -> bool:
-        """A story ends where the context does, and its reader is told so."""
-        warnings.warn("the story ends early: it fills the context of the model", stacklevel=2)
-        return False
 
 
 def check_space(tokens: int, space: int) -> None:
@@ -162,7 +158,7 @@ class OfficialModel:
     ) -> Image.Image:
         """A picture of a text."""
         call = self.call(prompt, self.canvas(self.grid(size), painter, seed))
-        given = IMAGE | {"steps": steps, "guidance": guidance} | sampling
+        given = DRAWING | {"steps": steps, "guidance": guidance} | sampling
         return picture(call.draw_traced([prompt], seed=seed, **given).images[0])
 
     def describe(self, photo: Image.Image, *, question: str = QUESTION, **sampling) -> str:
@@ -215,7 +211,7 @@ class OfficialModel:
         grid = image.shape[1] // patch, image.shape[2] // patch
         call = self.call(instruction, self.canvas(grid, painter, seed))
         scales = {"guidance_text": guidance_text, "guidance_image": guidance_image}
-        given = IMAGE | {"steps": steps} | scales | sampling
+        given = DRAWING | {"steps": steps} | scales | sampling
         return picture(call.edit([[image]], instruction, seed=seed, **given)[0])
 
     def think_and_draw(
@@ -234,7 +230,7 @@ class OfficialModel:
         check_counts(length=length)
         call = self.call(prompt, self.canvas(self.grid(size), painter, seed))
         call.thinking = length, TEXT
-        given = IMAGE | {"steps": steps, "guidance": guidance} | sampling
+        given = DRAWING | {"steps": steps, "guidance": guidance} | sampling
         [text], images = call.think_and_draw([prompt], seed=seed, **given)
         return text, picture(images[0])
 
@@ -257,7 +253,7 @@ class OfficialModel:
         call = self.call(prompt, self.canvas(self.grid(size), painter, seed))
         call.telling, call.max_images = (length, TEXT), images
         scales = {"guidance": guidance, "guidance_image": guidance_image}
-        given = IMAGE | {"steps": steps} | scales | sampling
+        given = DRAWING | {"steps": steps} | scales | sampling
         story = call.interleave(prompt, seed=seed, **given)
         return [part if isinstance(part, str) else picture(part) for part in story]
 

@@ -35,7 +35,7 @@ Matrix = Callable[[Tensor], Tensor]  # [..., in] to [..., out]
 
 
 class RoundedExpert(NamedTuple):
-    """As `Expert`; each matrix multiplies by itself."""
+    """As `Expert`, but a matrix is called to multiply with it."""
 
     gate_proj: Matrix
     up_proj: Matrix

@@ -20,7 +20,7 @@ from .reading import package
 from .sums import SUMS
 
 RELEASED = "inclusionAI/LLaDA2.0-Uni"
-WANTED = ["*.json", "*.safetensors", "*.pt", "SHA256SUMS"]
+WANTED = ["*.json", "*.safetensors", "*.pt", SUMS]
 
 
 def local_folder(place: str | Path) -> Path:

@@ -87,16 +87,16 @@ def read_once(paths: list[Path]) -> None:
 
 
 class Took(NamedTuple):
-    """Seconds by the clock, and of a processor: on a busy machine only these can be compared."""
+    """Seconds by the clock, and of a processor: those compare also on a busy machine."""
 
     clock: float
     processor: float
 
 
 def timed(call: Callable[[], Any]) -> tuple[Took, Any]:
-    clock, processor = time.perf_counter(), time.process_time()
+    began, busy = time.perf_counter(), time.process_time()
     result = call()
-    return Took(time.perf_counter() - clock, time.process_time() - processor), result
+    return Took(time.perf_counter() - began, time.process_time() - busy), result
 
 
 def measure(
@@ -115,7 +115,7 @@ def measure(
     stored = stored_tensors(folder)
     weights = sum(one.end - one.begin for one in stored)
     paths = sorted({one.path for one in stored})
-    given = {name: value for name, value in options.items() if value}  # the others are usual
+    given = {name: value for name, value in options.items() if value}  # without what is off
     report = {"benchmark": "official", "device": str(device), **given, "weights_gb": weights / 1e9}
     report["resident_before_gb"] = kernel("VmRSS") / 1e9
     # 1. the same bytes without using them; experts that stay in their files are left out of this

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ class Parts:
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype, offload: bool):
         self.folder, self.device, self.dtype, self.offload = folder, device, dtype, offload
-        self.kept: dict[str, SigLIPVQ | Painter] = {}
+        self.kept: dict[str, Any] = {}  # a SigLIPVQ, and each `Painter` by its name
 
     @property
     def home(self) -> torch.device:
@@ -59,9 +59,7 @@ class Parts:
             size = loaded.model.vqmodel.quantize.embedding.num_embeddings
             check_codebook("image tokenizer", size, self.folder)
             self.kept["tokenizer"] = loaded
-        tokenizer = self.kept["tokenizer"]
-        assert isinstance(tokenizer, SigLIPVQ)
-        return tokenizer
+        return self.kept["tokenizer"]
 
     def painter(self, name: PainterName) -> Painter:
         """`ValueError` for a name that is none, for files of another model, or if `diffusers` is
@@ -74,9 +72,7 @@ class Parts:
             size = loaded.sigvq.prior_token_embedding.num_embeddings
             check_codebook("painter's embedding", size, self.folder)
             self.kept[name] = loaded
-        painter = self.kept[name]
-        assert isinstance(painter, Painter)
-        return painter
+        return self.kept[name]
 
     @contextmanager
     def at_work(self, part: P) -> Iterator[P]:

@@ -24,8 +24,6 @@ from ..vocab import BOI, IMAGE, UNCONDITION, Vocabulary, size_token
 
 LARGEST_IMAGE = 4096  # codes of an image in a story, as in the serving code
 
-Branches = tuple[list[int], ...]
-
 
 def edit_branches(
     vocab: Vocabulary, images: list[Tensor], instruction: str, grid: Grid
@@ -63,7 +61,7 @@ class OfficialStory(Story):
 
     header: list[int] = field(default_factory=list)  # of the next image, as the model wrote it
 
-    def branches(self, grid: Grid) -> Branches:
+    def branches(self, grid: Grid) -> tuple[list[int], ...]:
         """Prompts for the next image, which comes after a text."""
         header = layout.image_header(self.vocab, *layout.sides(grid))
         full = self.so_far()
