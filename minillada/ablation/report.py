@@ -124,8 +124,8 @@ class Report:
                 text += f" [{low} to {high}]"
             text += " points" if share else ""
             text += f", p = {number_or_dash(row['p_holm'], '.3f')}"
-            if row["unequal"]:
-                text += f" (≠ {row['unequal']})"
+            text += f" (means over {row['over']} choices of them)" if row["over"] else ""
+            text += f" (≠ {row['unequal']})" if row["unequal"] else ""
             lines.append(text)
         several = "s" if len(self.differences) > 1 else ""
         count = f"{len(self.differences)} comparison{several}"

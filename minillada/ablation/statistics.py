@@ -4,7 +4,8 @@ Notable choices
 - Over seeds: Student's interval (`measure/intervals.py`) for the mean of many trainings; a single
   new training scatters more. Within a seed: the interval of the samples of one run.
 - Differences are paired: the two runs of a pair have the same seed and differ in one setting. They
-  are averaged over the other settings first, so that each seed gives one difference.
+  are averaged over the other settings first, so that each seed gives one difference. All seeds
+  are averaged over the same other settings, or their differences would be of different things.
 - p-values are those of the paired t-test, corrected by Holm's rule for all comparisons together.
 - Runs with unequal numbers of passes are never compared by `--passes`: each number stands alone.
 """
@@ -27,7 +28,7 @@ from .job import MADE, read_measures
 from .plan import SAMPLING, Measurement, Plan, Trial, word
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 # A measure -> its scores that are compared, where it has them: a digit is the class of a photo. A
 # task has the scores that the suite gives it.
@@ -209,8 +210,9 @@ def paired(differences: Sequence[float]) -> tuple[Interval, float]:
     stats = load_package("scipy.stats", "ablate")
     interval = over_seeds(differences, share=False)
     spread = max(differences) - min(differences)
-    # Of equal differences rounding leaves a spread, too: it means nothing.
-    if spread <= 1e-12 * max(map(abs, differences)):
+    # Of equal differences rounding leaves a spread, too, which means nothing. It is that of the
+    # values, not of their difference: of shares about 1e-16, however near they are.
+    if spread <= 1e-12 * max(1.0, *map(abs, differences)):
         return interval, math.nan
     return interval, float(stats.ttest_1samp(differences, 0.0).pvalue)
 
@@ -235,7 +237,8 @@ def differences(plan: Plan, rows: DataFrame) -> DataFrame:
     """Each later value of a varied setting minus its first one, for each score and target.
 
     Columns: `score`, `target`, `setting`, `value`, `base`, `mean`, `low`, `high`, `seeds`, `p`
-    (not corrected), `unequal` (as in `table`, over the pairs alone), `p_holm`.
+    (not corrected), `unequal` (as in `table`, over the pairs alone), `over` ("1 of 2" if the mean
+    lacks a choice of the other settings, else ""), `p_holm`.
     """
     pandas = load_package("pandas", "ablate")
     found = []
@@ -248,19 +251,45 @@ def differences(plan: Plan, rows: DataFrame) -> DataFrame:
             for value in later:
                 if first not in wide or value not in wide:
                     continue
-                pairs = (wide[value] - wide[first]).dropna()  # a failed run leaves no pair
+                pairs = complete((wide[value] - wide[first]).dropna())
+                if not len(pairs):
+                    continue
                 by_seed = pairs.groupby(level="seed").mean().tolist()
                 used = group.merge(pairs.index.to_frame(index=False))  # the rows of these pairs
-                if by_seed:
-                    interval, p = paired(by_seed)
-                    work = unequal(used[used[name] == value], used[used[name] == first])
-                    found.append(
-                        {"score": score, "target": target, "setting": name, "value": value}
-                        | {"base": first, "mean": interval.value, "low": interval.low}
-                        | {"high": interval.high, "seeds": interval.n, "p": p}
-                        | {"unequal": work}
-                    )
+                interval, p = paired(by_seed)
+                work = unequal(used[used[name] == value], used[used[name] == first])
+                there, planned = len(pairs) // len(by_seed), choices(plan, others, group)
+                found.append(
+                    {"score": score, "target": target, "setting": name, "value": value}
+                    | {"base": first, "mean": interval.value, "low": interval.low}
+                    | {"high": interval.high, "seeds": interval.n, "p": p, "unequal": work}
+                    | {"over": f"{there} of {planned}" if there < planned else ""}
+                )
     result = pandas.DataFrame(found)
     if len(result):
         result["p_holm"] = holm(result["p"].tolist())
     return result
+
+
+def complete(pairs: Series) -> Series:
+    """Of pairs by (seed, *other settings) those that make every seed one of the same others.
+
+    A failed run leaves no pair. So seeds go, or choices of the others, as it leaves most pairs.
+    """
+    by_seed: dict[Any, set] = {}
+    keys = list(pairs.index.to_frame().itertuples(index=False, name=None))
+    for seed, *others in keys:
+        by_seed.setdefault(seed, set()).add(tuple(others))
+
+    def left(kept: set) -> tuple[int, int]:
+        return len(kept) * sum(kept <= own for own in by_seed.values()), len(kept)
+
+    kept = max(by_seed.values(), key=left, default=set())
+    seeds = [seed for seed, own in by_seed.items() if kept <= own]
+    return pairs[[seed in seeds and tuple(rest) in kept for seed, *rest in keys]]
+
+
+def choices(plan: Plan, names: Sequence[str], rows: DataFrame) -> int:
+    """Choices of some varied settings that a plan has for the rows of a score."""
+    # A setting that the score does not depend on is "" in all of them.
+    return math.prod(len(dict(plan.varied)[name]) for name in names if any(rows[name]))

@@ -94,6 +94,10 @@ def test_a_paired_test_is_that_of_scipy():
     # Without spread there is nothing to compare a mean with.
     assert math.isnan(statistics.paired([0.1 + 0.2, 0.3, 0.3])[1])
     assert math.isnan(statistics.paired([0.0, 0.0])[1])
+    # One sample in 10,000 better, three times: what rounding leaves is no spread.
+    scores = [(9301, 9300), (9250, 9249), (9280, 9279)]
+    assert math.isnan(statistics.paired([a / 10_000 - b / 10_000 for a, b in scores])[1])
+    assert statistics.paired([1e-4, 1e-4, 2e-4])[1] == pytest.approx(0.0572, abs=1e-4)
 
 
 def test_holm_by_hand():
@@ -109,12 +113,26 @@ def test_holm_by_hand():
     assert statistics.holm([]) == []
 
 
-def test_a_failed_run_leaves_no_pair():
-    shares = SHARES | {("8", "uniform"): (0.81, 0.85)}  # seed 2 failed
+def test_all_seeds_are_averaged_over_the_same_other_settings():
+    # Seed 2 failed once: it would compare the objectives at block size 4 alone.
+    shares = SHARES | {("8", "uniform"): (0.81, 0.85)}
     found = statistics.differences(PLAN, rows(shares)).set_index("setting")
-    by_seed = [0.02, 0.03, 0.02]  # seed 2: block size 4 alone
-    assert found.loc["objective", "mean"] == pytest.approx(sum(by_seed) / 3)
-    assert found.loc["objective", "seeds"] == 3
+    assert found["seeds"].tolist() == [2, 2] and found["over"].tolist() == ["", ""]
+    assert found.loc["objective", "mean"] == pytest.approx((0.02 + 0.03) / 2)
+    # It failed in all seeds but one: three pairs of one block size say more than one of both.
+    shares = SHARES | {("8", "uniform"): (0.81,)}
+    found = statistics.differences(PLAN, rows(shares)).set_index("setting")
+    assert found["seeds"].tolist() == [3, 3] and found["over"].tolist() == ["1 of 2", "1 of 2"]
+    assert found.loc["objective", "mean"] == pytest.approx((0.03 + 0.04 + 0.02) / 3)
+    # What is averaged over some of the others alone is marked, also where no seed differs.
+    shares = {key: values for key, values in SHARES.items() if key != ("8", "uniform")}
+    found = statistics.differences(PLAN, rows(shares)).set_index("setting")
+    assert found.loc["block_size", "mean"] == pytest.approx((-0.10 - 0.09 - 0.09) / 3)
+    assert found["over"].tolist() == ["1 of 2", "1 of 2"]
+    # A setting that the score does not depend on has no other choices.
+    lines = rows({key: SHARES[key] for key in (("4", "bound"), ("8", "bound"))})
+    [row] = statistics.differences(PLAN, lines.assign(objective="")).to_dict("records")
+    assert row["over"] == "" and row["seeds"] == 3
 
 
 def test_unequal_work_is_marked():
