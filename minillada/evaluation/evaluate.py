@@ -224,6 +224,11 @@ def evaluate_timing(uni: Uni, batch: int = 16, data: DataSet = MNIST, **sampling
     }
 
 
+def meaning(info: dict) -> tuple:
+    """What gives the ids of a model their meaning: its tokenizer and its text pieces."""
+    return info.get("tokenizer_sha256"), info.get("text", "mnist-text")  # older JSONs name no text
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is measured, and on what: at most `samples` test images, fewer where it takes long."""
@@ -249,10 +254,11 @@ class Subject:
         images, labels = self.images(2000)
         classes = self.data.classes(images, labels)
         texts = [self.data.grammar.caption(*row) for row in classes.tolist()]
-        # The autoregressive model of the same size, where it is shipped.
+        # The autoregressive model of the same size, where it is shipped and reads the same ids.
         rival, name = None, f"{self.data.name}-ar"
         if self.rival and checkpoint.shipped(name):
-            rival, _ = checkpoint.load_model(name, Backbone, self.uni.device)
+            other, about = checkpoint.load_model(name, Backbone, self.uni.device)
+            rival = other if meaning(about) == meaning(self.uni.info) else None
         codes = self.uni.encode(images)
         return evaluate_likelihood(self.uni, rival, codes, texts, 4, self.seed)
 

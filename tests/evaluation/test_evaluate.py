@@ -291,6 +291,16 @@ def test_the_report_has_every_number(tiny_world):
     assert report["timing"]["cached"]["clock"] == "wall clock" and report["model"] == "mnist"
 
 
+@pytest.mark.parametrize("other", [{"tokenizer_sha256": "0"}, {"text": "mnist-uni-text"}])
+def test_a_rival_with_other_ids_is_left_out(tiny_world, monkeypatch, other):
+    """It would read codes that mean something else to it, or ids that it does not have."""
+    uni = tiny_uni()
+    uni.info = other
+    monkeypatch.setattr(evaluate, "load", lambda name, device: uni)
+    report = evaluate.evaluate("mnist", samples=25, only=["likelihood"])
+    assert report["bits_per_token_ar"] is None and math.isfinite(report["bits_per_token"])
+
+
 def test_only_the_named_measures_are_taken(tiny_world):
     report = evaluate.evaluate("mnist", samples=25, only=["drawing", "timing"])
     assert report["draw_digit_accuracy_n"] == 25 and "timing" in report
