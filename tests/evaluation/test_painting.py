@@ -1,7 +1,6 @@
 """Painters are measured together with the decoder whose picture they start from."""
 
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +8,8 @@ from helpers import real_images
 
 from minillada import checkpoint
 from minillada.commands.measuring import print_metrics
+from minillada.datasets import mnist
+from minillada.datasets.table import CIFAR10
 from minillada.evaluation import painting
 from minillada.evaluation.painting import evaluate_painter, load_pair
 from minillada.files import WEIGHTS_DIR
@@ -21,8 +22,7 @@ shipped = pytest.mark.skipif(
 @pytest.fixture
 def few_images(monkeypatch):
     """A test set that is measured quickly."""
-    small = SimpleNamespace(load=lambda part: real_images(64))
-    monkeypatch.setattr(painting, "DATASETS", {"mnist": small})
+    monkeypatch.setattr(mnist, "load_mnist", lambda split: real_images(64))
 
 
 @shipped
@@ -52,6 +52,24 @@ def copied(name: str, path):
     for suffix in (".safetensors", ".json"):
         shutil.copyfile(WEIGHTS_DIR / f"{name}{suffix}", path.with_suffix(suffix))
     return path
+
+
+@shipped
+def test_the_data_set_is_the_one_that_was_trained_on(tmp_path):
+    """Not that of the preset: `--set dataset=cifar10` may have changed it."""
+    path = copied("mnist-painter", tmp_path / "p.safetensors")
+    info = checkpoint.read_info(path)
+    checkpoint.write_info(path, info | {"preset": "of my own", "dataset": "cifar10"})
+    assert load_pair(path, "cpu").data is CIFAR10
+
+
+@shipped
+def test_sixteen_pictures_are_timed_even_if_fewer_are_measured(monkeypatch):
+    seen = []
+    monkeypatch.setattr(painting, "paint", lambda painter, codes, sketch: seen.append(len(codes)))
+    few = torch.zeros(3, 4, 4, dtype=torch.long), torch.zeros(3, 1, 32, 32)
+    assert "seconds_16_pictures" in painting.speed(None, None, *few)
+    assert set(seen) == {16}
 
 
 @shipped
