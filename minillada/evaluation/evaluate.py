@@ -31,7 +31,7 @@ from ..datasets.table import MNIST, DataSet, data_set_of
 from ..measure import timing
 from ..measure.codebook import codebook_usage
 from ..measure.frechet import frechet_distance
-from ..measure.intervals import fraction, mean_interval
+from ..measure.intervals import fraction
 from ..measure.judge import Judge, load_judge
 from ..model import Backbone
 from ..tasks import editing
@@ -39,7 +39,7 @@ from ..tasks.base import Example, both, inputs
 from ..uni import Uni, load
 from ..writer import BATCH_SIZE
 from . import suite
-from .likelihood import bits_per_image
+from .likelihood import bits_per_image, captioned, entries
 
 FEWEST_SAMPLES = 20
 EDITS = {"edit_operation": "edit_operation_accuracy", "edit_label": "edit_class_accuracy"}
@@ -113,9 +113,7 @@ def evaluate_variety(
     order = torch.randperm(len(test.labels), generator=generator)
     n = min(n, len(order) // 2)
     chosen, others = order[:n], order[n:]
-    images = test.floats(chosen)
-    classes = data.classes(images, test.labels[chosen])
-    texts = [data.grammar.caption(*row) for row in classes.tolist()]
+    images, texts = captioned(test, chosen, data)
     drawn = uni.draw_traced(texts, seed=seed + 1, **sampling)
     # Distances to the same set are comparable only at the same number of samples.
     reference = judge.features(test.floats(others))
@@ -158,22 +156,14 @@ def evaluate_describing(uni: Uni, images: Tensor, labels: Tensor, data: DataSet 
 def evaluate_likelihood(
     uni: Uni, rival: Backbone | None, codes: Tensor, texts: list[str], samples: int, seed: int
 ) -> dict:
-    """Bits per token of the model and of an autoregressive one (`rival`), by task and averaged.
-
-    Both tasks use the same images, and an image that is hard to draw may be hard to describe. So
-    the two tasks of each image are averaged first, and the interval is taken over images.
-    """
+    """Bits per token of the model and of an autoregressive one (`rival`), by task and averaged."""
     report: dict = {"bits_n": len(codes)}
     for suffix, backbone in (("", uni.backbone), ("_ar", rival)):
         if backbone is None:
             report[f"bits_per_token{suffix}"] = None
             continue
         bits = bits_per_image(backbone, uni.vocab, codes, texts, samples, seed)
-        average = (bits["draw"] + bits["describe"]) / 2
-        for kind, values in (
-            ("token", average), ("image_token", bits["draw"]), ("text_token", bits["describe"])
-        ):  # fmt: skip
-            report |= mean_interval(values).entries(f"bits_per_{kind}{suffix}")
+        report |= entries(bits, suffix)
     return report
 
 
@@ -245,15 +235,12 @@ class Subject:
     def drawings(self) -> int:
         return min(self.samples, 1000)
 
-    def images(self, most: int = 10_000) -> tuple[Tensor, Tensor]:
+    def images(self) -> tuple[Tensor, Tensor]:
         """The first test images `[N, C, H, W]` and their labels `[N]`."""
-        n = min(self.samples, most)
-        return self.test.floats(slice(0, n)), self.test.labels[:n]
+        return self.test.floats(slice(0, self.samples)), self.test.labels[: self.samples]
 
     def likelihood(self) -> dict:
-        images, labels = self.images(2000)
-        classes = self.data.classes(images, labels)
-        texts = [self.data.grammar.caption(*row) for row in classes.tolist()]
+        images, texts = captioned(self.test, slice(0, min(self.samples, 2000)), self.data)
         # The autoregressive model of the same size, where it is shipped and reads the same ids.
         rival, name = None, f"{self.data.name}-ar"
         if self.rival and checkpoint.shipped(name):

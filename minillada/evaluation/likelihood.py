@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import batching, layout
+from ..datasets.images import Images
 from ..datasets.table import MNIST, DataSet
 from ..diffusion import nll_bound
 from ..extras.conversion import LEAST_PADDING
@@ -82,6 +83,20 @@ def bits_per_image(
     return result
 
 
+def entries(bits: dict[str, Tensor], end: str = "") -> dict[str, float]:
+    """What a report holds of `bits_per_image`: its means, with both ends.
+
+    Both tasks use the same images, and an image that is hard to draw may be hard to describe. So
+    the two tasks of each image are averaged first, and the interval is taken over images.
+    """
+    average = (bits["draw"] + bits["describe"]) / 2
+    return {
+        **mean_interval(average).entries(f"bits_per_token{end}"),
+        **mean_interval(bits["draw"]).entries(f"bits_per_image_token{end}"),
+        **mean_interval(bits["describe"]).entries(f"bits_per_text_token{end}"),
+    }
+
+
 def likelihood(
     backbone: Backbone,
     vocab: Vocabulary,
@@ -96,13 +111,19 @@ def likelihood(
     return {task: mean_interval(values) for task, values in bits.items()}
 
 
+def captioned(
+    images: Images, chosen: Tensor | slice, data: DataSet = MNIST
+) -> tuple[Tensor, list[str]]:
+    """The chosen ones of some images, `[N, C, H, W]`, and their true captions."""
+    shown = images.floats(chosen)
+    classes = data.classes(shown, images.labels[chosen])
+    return shown, [data.grammar.caption(*row) for row in classes.tolist()]
+
+
 def validation_images(count: int, data: DataSet = MNIST) -> tuple[Tensor, list[str]]:
     """The first `count` images `[count, C, H, W]` of `VALIDATION` and their captions."""
-    test = data.load("test")
     chosen = torch.arange(VALIDATION.start, VALIDATION.stop)[:count]
-    images = test.floats(chosen)
-    classes = data.classes(images, test.labels[chosen])
-    return images, [data.grammar.caption(*row) for row in classes.tolist()]
+    return captioned(data.load("test"), chosen, data)
 
 
 def trained_share(training: dict) -> float:

@@ -14,24 +14,23 @@ About fifty minutes on one core; notebook 16 shows the result.
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from .. import batching, layout
 from ..config import ObjectiveConfig, Preset
-from ..datasets import captions, mnist
+from ..datasets import mnist
 from ..diffusion import block_diffusion_loss
 from ..evaluation import evaluate, likelihood
 from ..evaluation.noise import gradient_noise
-from ..measure.intervals import interval_of, mean_interval
+from ..measure.intervals import interval_of
 from ..presets import get_preset
 from ..settings import changed
 from ..training.loop import step_generator
-from ..training.run import LOG
 from ..uni import Uni
-from .normal import means
+from .normal import logged, means
 from .runner import Experiment, Lab, Point, main, over_seeds
 
 SEEDS = (0, 1, 2)
@@ -65,28 +64,30 @@ def recipe(block_size: int, seed: int, **changes: Any) -> Preset:
 
 def train(lab: Lab, recipe_of: dict[str, Any], seed: int, start: str | None = None) -> Path:
     """The folder of a run, named after its settings, so that points can share it."""
-    words = [f"{name}={value}" for name, value in recipe_of.items()]
-    words += [f"seed={seed}", *(["started"] if start else [])]
-    name = re.sub(r"[^\w.=-]+", "-", " ".join(words))
-    return lab.train(recipe(seed=seed, **recipe_of), name, start)
+    words = [f"{name}={value}" for name, value in {**recipe_of, "seed": seed}.items()]
+    if start:
+        words.append("started")
+    return lab.train(recipe(seed=seed, **recipe_of), " ".join(words), start)
+
+
+def drawings(uni: Uni, count: int, multiple: int = 16) -> tuple[batching.Batch, Tensor, list[str]]:
+    """The first `count` test images as drawing tasks; their codes `[count, h, w]` and captions.
+
+    Every model sees the same images. Rows are padded to a `multiple` of tokens.
+    """
+    images, texts = likelihood.captioned(mnist.load_mnist("test"), slice(0, count))
+    codes = uni.encode(images)
+    sequences = [layout.draw_sequence(uni.vocab, text, grid) for text, grid in zip(texts, codes)]
+    return batching.collate(sequences, uni.vocab, multiple), codes, texts
 
 
 def bits_on_test(uni: Uni, block_size: int, images: int, samples: int) -> dict[str, Any]:
-    """Bits per token on the first test images; every model sees the same ones."""
-    test = mnist.load_mnist("test")
-    pictures = test.floats(slice(0, images))
-    texts = captions.describe_pixels(pictures, test.labels[:images])
-    codes = uni.encode(pictures)
+    """Bits per token on the first test images."""
+    _, codes, texts = drawings(uni, images)
     bits = likelihood.bits_per_image(
         uni.backbone, uni.vocab, codes, texts, samples, 0, spread=True, block_size=block_size
     )
-    # The two tasks of an image are averaged first, so the interval is taken over images.
-    by_name = {"bits_per_token": (bits["draw"] + bits["describe"]) / 2}
-    by_name |= {"bits_per_image_token": bits["draw"], "bits_per_text_token": bits["describe"]}
-    report: dict[str, Any] = {}
-    for name, values in by_name.items():
-        report |= mean_interval(values).entries(name)
-    return report
+    return likelihood.entries(bits)
 
 
 def drawn_right(lab: Lab, uni: Uni, prompts: int) -> dict[str, Any]:
@@ -128,8 +129,7 @@ def learn(
     folder = train(lab, training, seed, begun)
     uni = lab.load(folder)
     report = {"seconds": uni.info["seconds"], "parameters": uni.info["parameters"]}
-    lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
-    report["loss"] = means([json.loads(line)["loss"] for line in lines[:BEGINNING]], EVERY)
+    report["loss"] = means(logged(folder, "loss")[:BEGINNING], EVERY)
     size, prompts = measured["block_size"], measured["prompts"]
     report |= bits_on_test(uni, size, measured["images"], measured["samples"])
     return report | (answers(lab, uni, size, prompts) if prompts else {})
@@ -138,14 +138,8 @@ def learn(
 def noise(lab: Lab, training: dict, rates: tuple, rows: int, masks: int) -> dict[str, float]:
     """Noise-to-signal of the gradient on random masks, with mask rates from this interval."""
     uni = lab.load(train(lab, training, seed=0))
-    test = mnist.load_mnist("test")
-    images = test.floats(slice(0, rows))
-    texts = captions.describe_pixels(images, test.labels[:rows])
-    sequences = []
-    for text, grid in zip(texts, uni.encode(images)):
-        sequences.append(layout.draw_sequence(uni.vocab, text, grid))
     size = training["block_size"]
-    batch = batching.collate(sequences, uni.vocab, max(size, 16))
+    batch, _, _ = drawings(uni, rows, max(size, 16))
     objective = ObjectiveConfig(mask_rate=rates)
 
     def loss(step: int):
@@ -178,13 +172,10 @@ for size in (1, *SIZES):
 # In LONG steps diffusion predicts as much as autoregression in STEPS. The last two runs have the
 # predictions of diffusion in LONGEST steps, and of quiet mask rates in LONG steps.
 LONG, LONGEST = round(STEPS / SHARE), 4 * STEPS
+LENGTHS = [(size, steps) for steps in (LONG, LONGEST) for size in CLOSED]
+LENGTHS += [(1, round(SHARE * LONGEST)), (1, round(QUIET_SHARE * LONG))]
 LONGER = []
-for size, steps in (
-    *((size, LONG) for size in CLOSED),
-    *((size, LONGEST) for size in CLOSED),
-    (1, round(SHARE * LONGEST)),
-    (1, round(QUIET_SHARE * LONG)),
-):
+for size, steps in LENGTHS:
     training = {**plain(size), "steps": steps}
     LONGER.append(point(("longer", f"{size}, {steps} steps"), training, size, PROMPTS))
 
@@ -197,7 +188,8 @@ CLOSING = []
 for name, (by_size, start) in CHANGES.items():
     for size, changes in by_size.items():
         at, training = ("closing", f"{name}, block {size}"), {"block_size": size, **changes}
-        CLOSING.append(point(at, training, size, 0, **({"start": start} if start else {})))
+        begun = {"start": start} if start else {}
+        CLOSING.append(point(at, training, size, 0, **begun))
 
 MIXED = {"block_size": 16, "block_sizes": (1, *SIZES), "steps": LONG}
 MIXTURE = [point(("mixture", str(size)), MIXED, size, 0) for size in (1, *SIZES)]

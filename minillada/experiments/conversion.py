@@ -10,7 +10,6 @@ About twenty minutes on one core; notebook 15 shows the result.
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Preset
-from ..datasets import captions, mnist
+from ..datasets import mnist
 from ..datasets.pool import mnist_pool
 from ..evaluation import evaluate, likelihood
 from ..extras import merging
@@ -30,11 +29,10 @@ from ..settings import changed
 from ..training import recipes, train
 from ..training.distributed import Loss
 from ..training.loop import fit
-from ..training.run import LOG
 from ..uni import Uni
 from ..vocab import load_vocabulary
 from ..vq import ImageTokenizer
-from .normal import means
+from .normal import logged, means
 from .runner import Experiment, Lab, Point, main, over_seeds
 
 SEEDS = (0, 1)
@@ -152,9 +150,8 @@ def merge(
     for count in BEST:
         candidates[f"mean of {count}"] = merging.merge(best[:count], Backbone)[0]
     # Neither the validation images nor those of docs/numbers.md.
-    test, chosen = mnist.load_mnist("test"), slice(9000, 9000 + images)
-    held_out = test.floats(chosen)
-    texts = captions.describe_pixels(held_out, test.labels[chosen])
+    test = mnist.load_mnist("test")
+    held_out, texts = likelihood.captioned(test, slice(9000, 9000 + images))
     uni = lab.load(paths[-1])
     codes = uni.encode(held_out)
     bits = {}
@@ -175,8 +172,7 @@ def live(lab: Lab, every: int, steps: int, batch: int, warmup: int, seed: int) -
     short = {"steps": steps, "batch_size": batch, "warmup_steps": warmup, "seed": seed}
     preset = changed(get_preset("mnist-wsd"), mixture=(("draw", 1.0),), **short)
     folder = lab.train(preset, start="mnist-ar")
-    lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
-    return means([json.loads(line)["loss"] for line in lines], every)
+    return means(logged(folder, "loss"), every)
 
 
 POINTS = []

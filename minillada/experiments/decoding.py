@@ -19,7 +19,7 @@ from .. import layout
 from ..commit import row_generators
 from ..config import STRATEGIES, SamplingConfig
 from ..datasets import captions, mnist
-from ..evaluation import evaluate
+from ..evaluation import evaluate, likelihood
 from ..extras import levenshtein
 from ..extras.sprint import Sprint
 from ..measure import timing
@@ -81,9 +81,7 @@ def command(lab: Lab, model: str) -> str:
 @cache
 def test_images(count: int) -> tuple[Tensor, list[str]]:
     """The first test images `[count, C, H, W]` and their captions."""
-    test = mnist.load_mnist("test")
-    images = test.floats(slice(0, count))
-    return images, captions.describe_pixels(images, test.labels[:count])
+    return likelihood.captioned(mnist.load_mnist("test"), slice(0, count))
 
 
 @cache
@@ -107,8 +105,8 @@ def decode(
     for first in range(0, len(prompts), 250):
         rows = slice(first, first + 250)
         prompt, source = torch.tensor(prompts[rows]), generators[rows]
-        cache = True if pruned is None else Sprint(uni.vocab.is_image(), **pruned)
-        written = generate(uni.backbone, prompt, length, config, tokens, guidance, source, cache)
+        way = True if pruned is None else Sprint(uni.vocab.is_image(), **pruned)
+        written = generate(uni.backbone, prompt, length, config, tokens, guidance, source, way)
         ids.append(written.ids)
         passes.append(written.passes)
     return torch.cat(ids), torch.cat(passes).float()
@@ -136,8 +134,7 @@ def draw(
     config = uni.sampling(DRAW, **settings)
     ids, passes = decode(uni, begun, grid**2, config, sprint, tokens, (unconditional,))
     drawn = uni.decode(vocab.codes(ids).view(-1, grid, grid))
-    seen = torch.cat([judge.classify(drawn)[:, None], captions.attributes(drawn)], dim=1)
-    right = seen == asked  # [N, 3]
+    right = captions.caption_classes(drawn, judge.classify(drawn)) == asked  # [N, 3]
     return {
         "model": model,
         "family": family,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,14 +41,16 @@ def means(values: list[float], every: int) -> list[float]:
     return [round(sum(values[start : start + every]) / every, 4) for start in starts]
 
 
+def logged(folder: Path, name: str) -> list[float]:
+    """A number of every step of a run, such as `loss`, in order."""
+    lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)[name] for line in lines]
+
+
 def learn(lab: Lab, preset: str, every: int, prompts: int, guidance: float, seed: int) -> dict:
     """The curves of one training, and the share of its drawings that the judge calls right."""
     folder = lab.train(changed(get_preset(preset), seed=seed))
-    lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
-    found: dict[str, Any] = {}
-    for curve in CURVES:
-        found[curve] = means([record[curve] for record in records], every)
+    found: dict[str, Any] = {curve: means(logged(folder, curve), every) for curve in CURVES}
     # The prompts are the same for every seed: what differs is the training.
     drawn = evaluate.evaluate_drawing(lab.load(folder), lab.judge(), prompts, 1, guidance=guidance)
     for part in ("digit", "thickness", "slant"):

@@ -12,11 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from .. import batching, diffusion, layout
+from .. import batching, diffusion
 from ..config import ObjectiveConfig
-from ..datasets import captions, mnist
 from ..evaluation import evaluate, likelihood
 from ..evaluation.noise import gradient_noise
 from ..presets import get_preset
@@ -24,6 +22,7 @@ from ..settings import changed
 from ..training import train
 from ..training.loop import step_generator
 from ..uni import Uni
+from .block_size import drawings
 from .runner import Experiment, Lab, Point, main
 
 ROWS, MASKS = 16, 32  # of the noise: rows in the batch, and gradients with masks of their own
@@ -51,16 +50,6 @@ NOISE: dict[str, dict[str, Any]] = {
 ONLY_NOISE = ("bound, t from [0, 1]", "count, t from [0, 1]")
 RUNS = {name: changes for name, changes in NOISE.items() if name not in ONLY_NOISE}
 RUNS["uniform, t from [0.3, 0.8]"] = {"objective": "uniform", "mask_rate": (0.3, 0.8)}
-
-
-def drawings(uni: Uni, count: int) -> tuple[batching.Batch, Tensor, list[str]]:
-    """The first `count` test images as drawing tasks; their codes and captions."""
-    test = mnist.load_mnist("test")
-    images = test.floats(slice(0, count))
-    texts = captions.describe_pixels(images, test.labels[:count])
-    codes = uni.encode(images)
-    sequences = [layout.draw_sequence(uni.vocab, text, code) for text, code in zip(texts, codes)]
-    return batching.collate(sequences, uni.vocab, 16), codes, texts
 
 
 def noise(lab: Lab, model: str, rows: int, masks: int, **objective: Any) -> dict[str, float]:

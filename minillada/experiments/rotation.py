@@ -9,13 +9,10 @@ small base, and with a small base for all numbers. About 20 minutes on one core.
 
 from __future__ import annotations
 
-import json
-
 from ..evaluation import suite
 from ..presets import get_preset
 from ..settings import changed
-from ..training.run import LOG
-from .normal import means
+from .normal import logged, means
 from .runner import Experiment, Lab, Point, main, over_seeds
 
 SEEDS = (0, 1, 2)
@@ -47,10 +44,8 @@ def copy(lab: Lab, theta: float, share: float, steps: int, samples: int, seed: i
         seed=seed,
     )
     folder = lab.train(preset)
-    lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
-    nats = [json.loads(line)["masked_nats"] for line in lines]
     marked = suite.run(lab.load(folder), lab.judge(), suite.unseen_pool(), samples, tasks=TASKS)
-    return {"masked_nats": means(nats, 50)} | suite.scores(marked)
+    return {"masked_nats": means(logged(folder, "masked_nats"), 50)} | suite.scores(marked)
 
 
 POINTS = []

@@ -79,6 +79,10 @@ class Experiment:
     def name(self) -> str:
         return Path(self.file).stem
 
+    @property
+    def parts(self) -> list[str]:
+        return list(dict.fromkeys(point.at[0] for point in self.points))
+
 
 class Lab:
     """Where measuring functions get their models. `folder` is where runs are trained."""
@@ -120,8 +124,8 @@ class Lab:
         An interrupted run goes on, and a finished one is kept.
         """
         if not name and self.point is not None:
-            name = re.sub(r"[^\w.=-]+", "-", self.point.name).strip("-")
-        folder = self.folder / name
+            name = self.point.name
+        folder = self.folder / re.sub(r"[^\w.=-]+", "-", name).strip("-")
         for used in (preset.tokenizer, start):
             if used:
                 self.note(used)
@@ -153,8 +157,7 @@ def make_parser(experiment: Experiment) -> argparse.ArgumentParser:
         description=experiment.about,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parts = list(dict.fromkeys(point.at[0] for point in experiment.points))
-    listed = ", ".join(parts)
+    listed = ", ".join(experiment.parts)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"all, or some of: {listed}")
     parser.add_argument(
         "--only", action="append", metavar="NAME", help="this point alone; repeatable (see --list)"

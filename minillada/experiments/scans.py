@@ -30,7 +30,6 @@ DEGREES = 5.0  # rotation, at most
 NOISE = 12.0  # standard deviation, of 255
 SHADOW = 0.5  # so much of the light is missing at the darkest place
 QUALITY = 50  # of the JPEG
-WITHOUT = {"degrees": 0.0, "noise": 0.0, "shadow": 0.0, "quality": 95}
 
 
 def scan(
@@ -163,14 +162,9 @@ def marks(lab: Lab, images: list[Tensor], labels: Tensor) -> dict:
     return report
 
 
-def scans(name: str, **settings: float) -> Point:
-    """A point of the scans, with these settings in place of those of a clean scan."""
-    return Point(("scans", name), measure_scans, {"count": 500, **WITHOUT, **settings})
-
-
-ALL = {"degrees": DEGREES, "noise": NOISE, "shadow": SHADOW, "quality": QUALITY}
+ALL = {"count": 500, "degrees": DEGREES, "noise": NOISE, "shadow": SHADOW, "quality": QUALITY}
 POINTS = [
-    scans("all together", **ALL),
+    Point(("scans", "all together"), measure_scans, ALL),
     Point(("small", "scikit-learn, 8 x 8"), measure_small, {"count": 500}),
     Point(("nothing", "photos"), measure_photos, {"count": 1000}),
     Point(("nothing", "words"), measure_words, {"count": 100}),

@@ -46,6 +46,13 @@ def nats(uni: Uni, pool: Pool, task: str) -> float:
     return total / ROWS / SAMPLED_MASKS
 
 
+def accuracies(lab: Lab, uni: Uni, pool: Pool, samples: int) -> dict[str, float]:
+    """The share of right answers of every trained task that is marked."""
+    tasks = [task for task in TRAINED if task in suite.SUITE]
+    marked = suite.run(uni, lab.judge(), pool, samples, tasks=tasks)
+    return {score: value["accuracy"] for score, value in suite.scores(marked).items()}
+
+
 def measure(lab: Lab, hidden_size: int, layers: int, inner: int, steps: int, samples: int) -> dict:
     """Train one size; its cost, nats of every task and the share of right answers."""
     preset = changed(
@@ -57,13 +64,11 @@ def measure(lab: Lab, hidden_size: int, layers: int, inner: int, steps: int, sam
         bfloat16=True,
     )
     uni, pool = lab.load(lab.train(preset)), suite.unseen_pool()
-    tasks = [task for task in TRAINED if task in suite.SUITE]
-    scores = suite.scores(suite.run(uni, lab.judge(), pool, samples, tasks=tasks))
     return {
         "parameters": uni.info["parameters"],
         "seconds": uni.info["seconds"],
         "nats": {task: nats(uni, pool, task) for task in TRAINED},
-        "accuracy": {score: value["accuracy"] for score, value in scores.items()},
+        "accuracy": accuracies(lab, uni, pool, samples),
     }
 
 

@@ -10,8 +10,8 @@ from ..evaluation import suite
 from ..extras import merging
 from ..presets import get_preset
 from ..settings import changed
-from ..tasks.table import TRAINED
 from .runner import Experiment, Lab, Point, main
+from .sizes import accuracies
 
 EVERY, SAMPLES = 1000, 60
 STAGES = (
@@ -36,9 +36,7 @@ def measure(lab: Lab, stage: str, step: int, samples: int) -> dict[str, float]:
     run = train_stage(lab, stage)
     last = step == get_preset(stage).training.steps
     uni = lab.load(run if last else merging.snapshot_path(run, step))
-    tasks = [task for task in TRAINED if task in suite.SUITE]
-    marked = suite.run(uni, lab.judge(), suite.unseen_pool(), samples, tasks=tasks)
-    return {score: value["accuracy"] for score, value in suite.scores(marked).items()}
+    return accuracies(lab, uni, suite.unseen_pool(), samples)
 
 
 POINTS = []
