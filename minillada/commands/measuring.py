@@ -157,7 +157,7 @@ def print_metrics(report: dict) -> None:
     if "timing" in report:
         speed = report["timing"]
         seconds = f"{speed['cached']['median']:.2f} s ({speed['cached']['clock']})"
-        print(f"drawing {speed['batch']} digits: {seconds}, ", end="")
+        print(f"drawing {speed['batch']} pictures: {seconds}, ", end="")
         print(f"cache speed-up {speed['cache_speedup']:.2f}")
 
 

@@ -10,10 +10,12 @@ Notable choices
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import checkpoint
+from ..files import atomic
 from ..measure.intervals import interval_of
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "numbers.md"
@@ -175,7 +177,8 @@ def model_table(metrics: dict, bars: dict[str, Bar]) -> str:
         elif name.startswith("bits"):
             text = f"{measured.value:.3f} ({measured.low:.3f} to {measured.high:.3f})"
         else:
-            text = measured.percent() + passes_of(metrics.get(f"{name.split('_')[0]}_passes"))
+            about = name.split("_")[0]  # `draw_passes` belongs to all that begins with `draw_`
+            text = measured.percent() + passes_of(metrics.get(f"{about}_passes"))
         rows.append((what, bar, text))
     if "timing" in metrics:
         speed = metrics["timing"]
@@ -209,9 +212,19 @@ def tasks_table(scores: dict) -> str:
 
 
 def main() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    written = PLACE.sub(lambda found: found[1] + numbers() + found[3], text)
-    PAGE.write_text(written, encoding="utf-8")
+    """Write the tables into the page; a mistake is one sentence and exit code 2."""
+    try:
+        tables, text = numbers(), PAGE.read_text(encoding="utf-8")
+        written, places = PLACE.subn(lambda found: found[1] + tables + found[3], text)
+        if not places:
+            raise ValueError(f"{PAGE} has no place for the tables; `git checkout` the page")
+        with atomic(PAGE) as temporary:
+            temporary.write_text(written, encoding="utf-8")
+    except (KeyError, ValueError, OSError) as error:
+        missing = isinstance(error, KeyError)  # it names a number
+        hint = " is not recorded; run `minillada evaluate … --record`" if missing else ""
+        print(f"report: {error}{hint}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
