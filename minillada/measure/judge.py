@@ -40,10 +40,10 @@ class Judge(nn.Module):
     @torch.no_grad()
     @full_precision()
     def features(self, images: Tensor, batch_size: int = 100) -> Tensor:
-        """Activations before the last layer `[B, features]`, in batches so that memory suffices.
+        """Activations before the last layer `[B, features]`, on the device of the images.
 
-        Of 500 images, the activations of a layer take 65 MB: slower, as no cache holds them. Images
-        may be on another device than the judge; the features come back to them.
+        Batches are small because that is faster: of 500 images, the activations of one layer take
+        65 MB, more than a processor's cache holds.
         """
         device = self.head.weight.device
         parts = [self.body(part.to(device)) for part in images.split(batch_size)]
@@ -51,12 +51,12 @@ class Judge(nn.Module):
 
     def stages(self, images: Tensor) -> list[Tensor]:
         """What each stage of the body makes, from fine to coarse; the last one is the features."""
-        if self.config.whitened:
-            return whitened.stages(self.body, images)
+        # A stage has seven layers. Before the first stage a whitened body has two more.
+        ends = (8, 15, 22) if self.config.whitened else (6, 13, 20)
         outputs, x = [], images
-        for layer in self.body:
+        for place, layer in enumerate(self.body):
             x = layer(x)
-            if isinstance(layer, nn.MaxPool2d):
+            if place in ends:
                 outputs.append(x)
         return [*outputs, x]
 
@@ -110,7 +110,8 @@ def flip_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:
 def moved(pictures: Tensor, generator: torch.Generator, most: int = 3) -> Tensor:
     """Pictures `[B, C, H, W]`, all moved by the same random pixels; what enters mirrors the border.
 
-    A painter that pleases the classifier with a pattern pleases it at one position only.
+    A painter's pictures are moved, too, before a classifier marks them in training. Otherwise the
+    painter could learn a pattern that pleases the classifier at one position only.
     """
     down, right = torch.randint(0, 2 * most + 1, (2,), generator=generator).tolist()
     height, width = pictures.shape[-2:]

@@ -131,8 +131,7 @@ class Passes:
     """Rows that a backbone was asked about: one row in one forward pass counts 1.
 
     It is a `Recorder` of the sampler, because the sampler knows which rows of a batch have
-    finished. They go through the backbone until the slowest row has finished, and are not counted:
-    so an answer counts the same alone and in company.
+    finished. These are not counted: so an answer counts the same alone and in company.
     """
 
     def __init__(self) -> None:

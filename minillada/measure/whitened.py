@@ -6,7 +6,7 @@ px into numbers that are not correlated, and is never trained. Everything behind
 Notable choices
 - A convolution keeps its weight as a matrix, one row for each output channel. So Muon, which takes
   matrices alone, can train it.
-- Batch norms have a bias and no scale: the scale would be undone by the next layer's weight.
+- Batch norms have a bias and no scale: the next layer's weight can do what a scale would.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class MatrixConv(nn.Module):
 
 
 class ShiftedNorm(nn.BatchNorm2d):
-    """Batch norm with a bias and without a scale; its averages follow within ten batches."""
+    """Batch norm with a bias and without a scale; its averages forget within ten batches."""
 
     def __init__(self, width: int):
         super().__init__(width, momentum=0.4, eps=1e-12)
@@ -90,14 +90,3 @@ def make_body(config: JudgeConfig) -> nn.Sequential:
         layers += [MatrixConv(stage, stage), ShiftedNorm(stage), nn.GELU()]
         source = stage
     return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten())
-
-
-def stages(body: nn.Sequential, images: Tensor) -> list[Tensor]:
-    """The activations `[B, C, h, w]` behind each of the three stages, and the features `[B, F]`."""
-    found, x = [], images
-    for place, layer in enumerate(body):
-        x = layer(x)
-        # Two layers stand before the stages, seven form a stage, and two stand behind.
-        if place in (8, 15, 22, 24):
-            found.append(x)
-    return found
