@@ -9,7 +9,7 @@ Notable choices
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from matplotlib import colormaps
@@ -170,7 +170,7 @@ def width_for(names: list[str]) -> float:
     return min(max(3.6, 0.8 + len(names) * max(0.4, 0.09 * longest_line(names))), 11)
 
 
-def longest_line(names: list[str]) -> int:
+def longest_line(names: Iterable[str]) -> int:
     """Letters of the longest line in any of the names."""
     return max((len(line) for name in names for line in name.split("\n")), default=0)
 

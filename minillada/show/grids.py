@@ -7,6 +7,7 @@ Notable choices
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from ..datasets.pool import Pool
 from ..tasks.base import Marked, Picture, pixels
+from .charts import longest_line
 from .page import DPI, ORANGE, RED, SMALL, Pixels, panels
 
 
@@ -26,7 +28,7 @@ def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:
     """Images `[N, C, H, W]` side by side on white:
     `[C, rows * (H + gap) - gap, columns * (W + gap) - gap]`."""
     count, channels, height, width = images.shape
-    rows = -(-count // columns)
+    rows = math.ceil(count / columns)
     canvas = torch.ones(channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
     for i, image in enumerate(images):
         y, x = i // columns * (height + gap), i % columns * (width + gap)
@@ -53,8 +55,7 @@ def labelled_rows(rows: Mapping[str, Tensor], size: float = 0.6) -> Figure:
     A row may hold fewer images than the others.
     """
     longest = max(len(images) for images in rows.values())
-    letters = max(len(line) for name in rows for line in name.split("\n"))
-    shape = (longest * size + 0.08 * letters + 0.2, len(rows) * (size + 0.06) + 0.1)
+    shape = (longest * size + 0.08 * longest_line(rows) + 0.2, len(rows) * (size + 0.06) + 0.1)
     figure = Figure(figsize=shape, dpi=DPI)
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, hspace=0)
     places = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
@@ -86,7 +87,7 @@ def gallery(
     images: Tensor, titles: list[str], columns: int = 8, wrong: list[bool] | None = None
 ) -> Figure:
     """Images `[N, C, H, W]` with a title above each; titles marked `wrong` are red."""
-    rows = -(-len(images) // columns)
+    rows = math.ceil(len(images) / columns)
     figure = Figure(figsize=(1.35 * columns, 1.6 * rows), dpi=DPI)
     figure.set_layout_engine("constrained", h_pad=0.07)  # titles do not touch the edge
     for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).ravel()):
@@ -118,7 +119,7 @@ def task_page(pool: Pool, task: str, marked: Marked, count: int = 24) -> Figure:
     columns = 6 if width <= 140 else 2
     right = next(iter(marked.right.values()))  # a task's first score is the one of its own name
     figure = gallery(images, titles, columns, [not hit for hit in right[: len(rows)]])
-    figure.set_size_inches(14, 2.1 * -(-len(rows) // columns))
+    figure.set_size_inches(14, 2.1 * math.ceil(len(rows) / columns))
     figure.suptitle(f"{task}: {sum(right)} of {len(right)} right", fontsize=11)
     return figure
 

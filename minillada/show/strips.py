@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -80,7 +82,7 @@ def token_name(vocab: Vocabulary, token: int) -> str:
     space. A name of more than 13 letters is cut off and ends with "…"."""
     if token_kind(vocab, token) == "image":
         return f"code {token - vocab.image_token_offset}"
-    name = vocab.decode([token]).replace("<|reserved_token_", "size ")
+    name = vocab.decode([token]).replace("<|reserved_token_", "size ")  # height or width (`layout`)
     for bracket in ("<role>", "</role>", "|>", "<|"):
         name = name.replace(bracket, "")
     name = name.replace(" ", "·").replace(UNCONDITION, "uncondition")  # or wider than its box
@@ -99,7 +101,7 @@ def token_strip(
 
     With `labels`, every row is a sequence of that name; `marks` frames boxes.
     """
-    rows = -(-len(ids) // columns)
+    rows = math.ceil(len(ids) / columns)
     figure, (axes,) = panels(1, 0.95 * columns, 0.52 * rows + 0.3)
     for i, token in enumerate(ids):
         x, y = i % columns, i // columns
