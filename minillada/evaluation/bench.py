@@ -104,7 +104,7 @@ class Decoding:
         # Text ids only: a mask in the prompt would be a token that is not there yet. Both loops
         # must agree that nobody may choose it, so its row of the head is 0.
         self.ids = setting.text_ids(batch, self.prompt)
-        self.mask_id = load_vocabulary(512).mask_id
+        self.mask_id = load_vocabulary(512).mask_id  # with the 512 codes of `mnist`
         with torch.no_grad():
             self.backbone.lm_head.weight[self.mask_id] = 0
         self.recorder = Graphs() if timing.is_cuda(setting.device) else None
@@ -164,12 +164,11 @@ def graph_steps(setting: Setting, decoding: Decoding) -> dict:
     if decoding.recorder is None:
         return {}
     seconds = timing.speed_ratio(decoding.ours, decoding.eager, setting.device, setting.pairs)
-    equal = torch.equal(decoding.made.ids, decoding.made_eagerly.ids)
     return {
         "milliseconds_a_step_graph": 1000 * seconds["seconds_ours"] / decoding.made.forwards,
         "milliseconds_a_step_eager": 1000 * seconds["seconds_theirs"] / decoding.made.forwards,
         "ratio_eager": seconds["ratio"],
-        "equal_eager": equal,
+        "equal_eager": torch.equal(decoding.made.ids, decoding.made_eagerly.ids),
     }
 
 

@@ -42,6 +42,7 @@ from . import suite
 from .likelihood import bits_per_image, captioned, entries
 
 FEWEST_SAMPLES = 20
+# A task of `suite` -> what its marks are called in a report.
 EDITS = {"edit_operation": "edit_operation_accuracy", "edit_label": "edit_class_accuracy"}
 
 
@@ -52,11 +53,8 @@ def balanced_prompts(n: int, data: DataSet = MNIST) -> list[tuple[int, ...]]:
     """
     labels, *others = (len(words) for words in data.grammar.words.values())
     styles = list(itertools.product(*(range(size) for size in others)))
-    classes = []
-    for i in range(n):
-        # Ten labels in one style, then ten in the next.
-        classes.append((i % labels, *styles[i // labels % len(styles)]))
-    return classes
+    # Ten labels in one style, then ten in the next.
+    return [(i % labels, *styles[i // labels % len(styles)]) for i in range(n)]
 
 
 def name_of(column: str) -> str:
@@ -107,7 +105,8 @@ def evaluate_variety(
 
     One is that of drawings from the captions of `n` chosen images, at most half of all. Another is
     that of their reconstructions: the floor, because no drawing of the decoder can hold more detail
-    than the tokenizer keeps. Compared with their own originals, too, these would come out too near.
+    than the tokenizer keeps. The chosen images are not compared with: each reconstruction would
+    find its own original there, and come out too near.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(test.labels), generator=generator)
@@ -119,10 +118,8 @@ def evaluate_variety(
     reference = judge.features(test.floats(others))
     distance = frechet_distance(judge.features(drawn.images), reference)
     floor = frechet_distance(judge.features(uni.decode(uni.encode(images))), reference)
-    ratio = distance / floor
-    report = {
-        "frechet_distance": distance, "frechet_floor": floor, "frechet_ratio": ratio, "frechet_n": n
-    }  # fmt: skip
+    report = {"frechet_distance": distance, "frechet_floor": floor}
+    report |= {"frechet_ratio": distance / floor, "frechet_n": n}
     # The same codes through the turbo painter, where the tokenizer has one; the floor stays.
     name = f"{uni.info.get('tokenizer', '').removesuffix('-tokenizer')}-painter-turbo"
     if checkpoint.shipped(name):
@@ -157,14 +154,11 @@ def evaluate_likelihood(
     uni: Uni, rival: Backbone | None, codes: Tensor, texts: list[str], samples: int, seed: int
 ) -> dict:
     """Bits per token of the model and of an autoregressive one (`rival`), by task and averaged."""
-    report: dict = {"bits_n": len(codes)}
-    for suffix, backbone in (("", uni.backbone), ("_ar", rival)):
-        if backbone is None:
-            report[f"bits_per_token{suffix}"] = None
-            continue
-        bits = bits_per_image(backbone, uni.vocab, codes, texts, samples, seed)
-        report |= entries(bits, suffix)
-    return report
+    own = bits_per_image(uni.backbone, uni.vocab, codes, texts, samples, seed)
+    report = {"bits_n": len(codes), **entries(own)}
+    if rival is None:
+        return report | {"bits_per_token_ar": None}
+    return report | entries(bits_per_image(rival, uni.vocab, codes, texts, samples, seed), "_ar")
 
 
 def evaluate_editing(uni: Uni, judge: Judge, n: int, seed: int, data: DataSet) -> dict:
@@ -197,19 +191,18 @@ def edit_ceilings(uni: Uni, judge: Judge, pool: Pool, asked: list[Example]) -> d
 def evaluate_timing(uni: Uni, batch: int = 16, data: DataSet = MNIST, **sampling) -> dict:
     """Latency and throughput of drawing, with and without the prefix cache."""
     prompts = [data.grammar.caption(*row) for row in balanced_prompts(batch, data)]
-    taken = {}
-    for name, use_cache in (("cached", True), ("uncached", False)):
-        draw = partial(uni.draw_traced, prompts, use_cache=use_cache, **sampling)
-        taken[name] = timing.measure(draw, uni.device)
-    forwards = uni.draw_traced(prompts, **sampling).generation.forwards
+    draw = partial(uni.draw_traced, prompts, **sampling)
+    cached = timing.measure(draw, uni.device)
+    uncached = timing.measure(partial(draw, use_cache=False), uni.device)
+    forwards = draw().generation.forwards
     tokens = uni.tokenizer.grid**2
     return {
         "batch": batch,
         "device": str(uni.device),
-        "cached": taken["cached"]._asdict(),
-        "uncached": taken["uncached"]._asdict(),
-        "cache_speedup": taken["uncached"].median / taken["cached"].median,
-        "tokens_per_second": batch * tokens / taken["cached"].median,
+        "cached": cached._asdict(),
+        "uncached": uncached._asdict(),
+        "cache_speedup": uncached.median / cached.median,
+        "tokens_per_second": batch * tokens / cached.median,
         "tokens_per_forward": tokens / forwards,
     }
 
@@ -262,13 +255,6 @@ MEASURES: dict[str, Callable[[Subject], dict]] = {
 }
 
 
-def check_measures(names: Sequence[str]) -> None:
-    """`ValueError` for a name that is not in `MEASURES`."""
-    for name in names:
-        if name not in MEASURES:
-            raise ValueError(f"there is no measure {name!r}; choose from {', '.join(MEASURES)}")
-
-
 def check_learned(info: dict, measure: str) -> None:
     """`NotLearned` for a measure of what the model with the JSON `info` never learned."""
     if measure == "describing":
@@ -296,7 +282,9 @@ def evaluate(
     """
     if samples < FEWEST_SAMPLES:
         raise ValueError(f"{samples} samples say nothing; ask for at least {FEWEST_SAMPLES}")
-    check_measures(only or ())
+    for measure in only or ():
+        if measure not in MEASURES:
+            raise ValueError(f"there is no measure {measure!r}; choose from {', '.join(MEASURES)}")
     # All that every measure needs is loaded once.
     uni = load(name, device)
     for measure in only or ():

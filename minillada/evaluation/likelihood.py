@@ -44,16 +44,17 @@ def bits_per_image(
 ) -> dict[str, Tensor]:
     """Bits per token of each image `[N]`, by task: `{"draw": …, "describe": …}`.
 
-    `codes` `[N, h, w]`. `samples` masks a sequence; `spread` takes them together, which has the
-    same expectation and less noise. docs/numbers.md is measured without it. `block_size` is
-    the model's own, if not given. `ValueError` for less than 1 sample.
+    `codes` `[N, h, w]`. Each sequence is masked `samples` times at random. With `spread` the masks
+    of a sequence are drawn together (`nll_bound`): the same expectation, and less noise.
+    docs/numbers.md is measured without it. `block_size` is the model's own, if not given.
+    `ValueError` for less than 1 sample.
     """
     if samples < 1:
         raise ValueError(f"{samples} mask samples measure nothing; take at least 1")
     block = block_size or backbone.config.block_size
     if block == 1:
         samples = 1  # exact: every token is masked alone
-    together = samples if spread else 1
+    together = samples if spread else 1  # so many in each call of `nll_bound`
     # Whole blocks. The small sizes that divide `LEAST_PADDING` are measured with equal padding.
     multiple = math.lcm(block, LEAST_PADDING) if block < LEAST_PADDING else block
 

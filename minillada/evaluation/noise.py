@@ -13,7 +13,8 @@ from ..measure.intervals import Interval, Z
 def noise_to_signal(products: Tensor) -> float:
     """tr Cov(g) / ‖E g‖² of K random vectors, from their inner products `[K, K]`.
 
-    Numerator and denominator are both unbiased.
+    In words: the variance, summed over all entries of a vector, over the squared length of the
+    mean. Both are unbiased: the products of different vectors are ‖E g‖² on average.
     """
     draws, total, own = len(products), float(products.sum()), float(products.trace())
     noise = (own - total / draws) / (draws - 1)

@@ -73,7 +73,8 @@ def profile_sampler(setting: Setting, length: int = 512, batch: int = 8) -> dict
     for _ in range(setting.pairs + 1):
         for name, run in parts.items():
             seconds[name].append(timing.elapsed(run, setting.device))
-    whole, products, attention = (torch.tensor(taken[1:]) for taken in seconds.values())  # warm
+    # The first run of each was the warm-up.
+    whole, products, attention = (torch.tensor(taken[1:]) for taken in seconds.values())
     return {
         "benchmark": "sampler --profile",
         "share_products": middle(products / whole),

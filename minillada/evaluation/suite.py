@@ -94,14 +94,9 @@ def scores(marked: dict[str, Marked]) -> dict[str, dict]:
     report = {}
     for task, result in marked.items():
         for part, hits in result.right.items():
-            score = share(sum(hits), len(hits))
-            report[task + part] = {
-                "accuracy": score.value,
-                "low": score.low,
-                "high": score.high,
-                "n": score.n,
-                "passes": result.passes,
-            }
+            accuracy, low, high, n = share(sum(hits), len(hits))
+            score = dict(accuracy=accuracy, low=low, high=high, n=n, passes=result.passes)
+            report[task + part] = score
     return report
 
 
