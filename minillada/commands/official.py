@@ -316,7 +316,7 @@ def interleave(
     """Texts and pictures in turn."""
     check_asked(prompt)
     check_side(size)
-    check_writable(out / "1.png", "it is not a folder, or you may not write there")
+    check_writable(out / "1.png", "it is not a folder, or you may not write there: choose another")
     model = opening.load(place, painter, painter_steps)
     wishes: dict[str, Any] = {"steps": steps, "guidance": guidance, "painter": painter}
     wishes |= {"guidance_image": guidance_image, "images": images, "length": length}
