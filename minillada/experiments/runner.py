@@ -174,15 +174,14 @@ def make_parser(experiment: Experiment) -> argparse.ArgumentParser:
 def choose(experiment: Experiment, parts: list[str], only: list[str] | None) -> list[Point]:
     """The points of some parts, or of all; with `only`, of these the named ones.
 
-    `ValueError` for an unknown name.
+    `ValueError` for an unknown name, and for a point of another part.
     """
-    known_parts = list(dict.fromkeys(point.at[0] for point in experiment.points))
-    known = [point.name for point in experiment.points]
-    for kind, names, choices in (("part", parts, known_parts), ("point", only or [], known)):
+    chosen = [point for point in experiment.points if not parts or point.at[0] in parts]
+    known = [point.name for point in chosen]
+    for kind, names, choices in (("part", parts, experiment.parts), ("point", only or [], known)):
         for name in names:
             if name not in choices:
                 raise ValueError(f"there is no {kind} {name!r}; choose from: {'; '.join(choices)}")
-    chosen = [point for point in experiment.points if not parts or point.at[0] in parts]
     return [point for point in chosen if not only or point.name in only]
 
 
@@ -246,12 +245,14 @@ def check_weights(weights: dict[str, str], path: Path) -> None:
 
 
 def stored_points(experiment: Experiment, stored: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Settings, commit and value of each point that a file holds."""
+    """Settings, commit and value of each point that a file holds; `ValueError` without a value."""
     done = {}
     for point in experiment.points:
         if point.name in stored["points"]:
             value = stored["results"]
             for key in point.at:
+                if not isinstance(value, dict) or key not in value:
+                    raise ValueError(f"the file lacks the result of {point.name}; move it away")
                 value = value[key]
             done[point.name] = stored["points"][point.name] | {"value": value}
     return done
@@ -278,7 +279,8 @@ def main(experiment: Experiment) -> None:
     try:
         run(experiment, sys.argv[1:])
     except KeyboardInterrupt:
-        print(f"{experiment.name}: stopped; the same command goes on", file=sys.stderr)
+        words = "stopped; the same command goes on (with --overwrite, from the beginning)"
+        print(f"{experiment.name}: {words}", file=sys.stderr)
         sys.exit(130)
     except (ValueError, FloatingPointError, OSError) as error:
         print(f"{experiment.name}: {error}", file=sys.stderr)

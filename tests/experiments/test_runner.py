@@ -114,6 +114,9 @@ def test_parts_and_names_choose_points():
         names(["c"])
     with pytest.raises(ValueError, match="no point 'a'; choose from: a/x; a/y; b"):
         names([], ["a"])
+    # A point of a part that is not asked for: else nothing would be measured, without a word.
+    with pytest.raises(ValueError, match="no point 'b'; choose from: a/x; a/y$"):
+        names(["a"], ["b"])
 
 
 def test_shipped_weights_are_noted_with_their_tokenizer(tmp_path):
@@ -158,6 +161,15 @@ def test_overwriting_some_points_keeps_the_others(tmp_path):
         toy.run(toy.experiment(1, 2), *again)
 
 
+def test_a_file_without_the_result_of_a_point_is_refused(tmp_path):
+    toy = Toy(tmp_path)
+    stored = toy.run(toy.experiment(1))
+    del stored["results"]["squares"]["of 1"]
+    toy.out.write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="lacks the result of squares/of 1; move it away"):
+        toy.run(toy.experiment(1))
+
+
 @pytest.mark.parametrize("words", [(), ("--overwrite",)])
 def test_results_of_another_experiment_are_kept(tmp_path, words):
     toy = Toy(tmp_path)
@@ -193,7 +205,7 @@ def test_a_value_is_stored_before_it_is_printed(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [
-        (KeyboardInterrupt(), 130, "toy: stopped; the same command goes on"),
+        (KeyboardInterrupt(), 130, "toy: stopped; the same command goes on (with --overwrite,"),
         (OSError(28, "No space left on device", "toy.json"), 2, "toy: [Errno 28] No space left"),
     ],
 )
