@@ -66,10 +66,11 @@ class Launch:
             raise ValueError("--partition belongs to a cluster; add --executor slurm")
         if self.executor == "slurm":
             load_package("submitit", "ablate")
-            if shutil.which("sbatch") is None:
-                raise ValueError(
-                    "there is no sbatch here; start this where SLURM jobs are submitted"
-                )
+            for name in ("sbatch", "srun"):
+                if shutil.which(name) is None:
+                    raise ValueError(
+                        f"there is no {name} here; start this where SLURM jobs are submitted"
+                    )
         elif self.apart:
             load_package("submitit", "ablate")
             gpus(self.device)
@@ -206,9 +207,15 @@ def slurm(launch: Launch) -> Any:
 
 
 def submit_array(executor: Any, jobs: Sequence[Callable[[], None]]) -> list[Any]:
-    """All jobs as one array of a cluster; submitit's handles to them."""
-    with executor.batch():
-        submitted = [executor.submit(job) for job in jobs]
+    """All jobs as one array of a cluster; submitit's handles. `ValueError` if it is refused."""
+    utils = load_package("submitit.core.utils", "ablate")
+    try:
+        with executor.batch():
+            submitted = [executor.submit(job) for job in jobs]
+    except utils.FailedJobError as error:  # what sbatch said
+        raise ValueError(
+            f"the cluster refused the jobs ({error}); change --partition, --minutes or --device"
+        ) from None
     print(f"submitted {len(jobs)} jobs, the first is {submitted[0].job_id}", file=sys.stderr)
     return submitted
 

@@ -102,6 +102,19 @@ def test_what_is_submitted_to_a_cluster(tmp_path, cluster):
     assert "-m submitit.core._submit" in command and str(tmp_path / "ab" / "jobs") in command
 
 
+@unix
+def test_a_refusal_of_the_cluster_is_one_sentence(tmp_path, cluster):
+    pytest.importorskip("submitit")
+    sbatch = cluster.parent / "programs" / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho 'sbatch: error: invalid partition: shrt' >&2; exit 1\n")
+    asked = Launch(tmp_path / "ab", executor="slurm", partition="shrt")
+    with pytest.raises(ValueError, match="refused the jobs .*invalid partition: shrt"):
+        launch.submit_array(launch.slurm(asked), [functools.partial(print, 1)])
+    (sbatch.parent / "srun").unlink()
+    with pytest.raises(ValueError, match="there is no srun here"):
+        asked.check()
+
+
 def test_launches_that_cannot_be(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no executor 'cloud'; choose local or slurm"):
         Launch(tmp_path, executor="cloud").check()
