@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import read_info
+from ..checkpoint import digest, read_info
 from ..commit import quota
 from ..config import SamplingConfig
 from ..datasets.table import data_set_of
@@ -44,7 +44,7 @@ from ..training.state import STATE, saved_step
 from ..training.train import train
 from ..uni import Uni, load
 from ..writer import BATCH_SIZE, Prompts, equal_lengths
-from .plan import Measurement, Plan, Trial, check_sources, read_json, read_plan
+from .plan import Measurement, Plan, Trial, check_sources, damaged, read_json, read_plan
 
 MEASURES, FAILED = "measures.json", "failed.json"
 # What each measurement says besides its numbers: code, device and threads that measured it.
@@ -233,7 +233,8 @@ class Job:
                 traceback.print_exc(file=sys.stderr)
                 failed.append(f"{asked.key}: {error}")
                 continue
-            write_json(run / MEASURES, {"sha256": uni.info["sha256"], "measures": done})
+            stored = {"sha256": uni.info["sha256"], "measures": done}
+            write_json(run / MEASURES, stored | {"digest": digest(stored)})
         if failed:
             raise RuntimeError("; ".join(failed))
 
@@ -269,12 +270,23 @@ def read_measures(run: Path) -> dict[str, dict[str, Any]]:
     """What was measured on the weights of a run: `{key of the measurement: numbers}`.
 
     Nothing if they were trained again since, or if their JSON is missing: it has their sum.
-    `ValueError` for a damaged file.
+    `ValueError` for a file that is damaged, or was changed.
     """
     if not (run / MEASURES).exists() or not (run / WEIGHTS).with_suffix(".json").exists():
         return {}
     stored = read_json(run / MEASURES, "sha256", "measures")
-    return stored["measures"] if stored["sha256"] == read_info(run / WEIGHTS).get("sha256") else {}
+    measures = stored["measures"]
+    if not isinstance(measures, dict) or not all(map(is_report, measures.values())):
+        raise damaged(run / MEASURES)
+    return measures if stored["sha256"] == read_info(run / WEIGHTS).get("sha256") else {}
+
+
+def is_report(report: Any) -> bool:
+    """Whether something is what `measure` returns: numbers by name, and words of what made them."""
+    if not isinstance(report, dict):
+        return False
+    values = [value for name, value in report.items() if name.split(".")[-1] not in MADE]
+    return all(isinstance(value, int | float) for value in values)
 
 
 @dataclass(frozen=True)

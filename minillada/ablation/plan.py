@@ -19,7 +19,9 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from .. import checkpoint
 from ..config import ModelConfig, Preset, SamplingConfig, TokenizerConfig
@@ -48,7 +50,8 @@ LONGEST_NAME = 60  # letters of a value in the name of a folder
 NO_DECODING = ("tokenizer", "likelihood")
 GUIDANCE = tuple(SAMPLING + name for name in ("guidance", "guidance_image", "rescale"))
 
-Values = tuple[tuple[str, tuple[Any, ...]], ...]  # (name, its values), …
+SOME = Field(min_length=1)  # at least one
+Values = tuple[tuple[str, Annotated[tuple[Any, ...], SOME]], ...]  # (name, its values), …
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,9 @@ class Plan(Config):
     preset: str
     fixed: tuple[tuple[str, Any], ...] = ()  # settings that all runs share
     varied: Values = ()
-    seeds: tuple[int, ...] = (0,)
-    measures: tuple[tuple[str, int], ...] = (("drawing", 600),)  # and how many samples each
+    seeds: Annotated[tuple[int, ...], SOME] = (0,)
+    # and how many samples each
+    measures: Annotated[tuple[tuple[str, int], ...], SOME] = (("drawing", 600),)
     passes: tuple[int, ...] = ()  # of a drawing; empty: as many as the decoding settings lead to
     start: str | None = None  # weights that all runs start from
     sources: tuple[tuple[str, str], ...] = ()  # `read_sources` when the first runs began
@@ -311,8 +315,8 @@ def check_plan(plan: Plan) -> None:
     for name, _ in plan.fixed:
         if name in varied:
             raise ValueError(f"{name} is varied and set to one value; choose one of them")
-    if not 1 <= len(plan.seeds) <= MOST_SEEDS:
-        raise ValueError(f"seeds must be at least 1 and at most {MOST_SEEDS}")
+    if len(plan.seeds) > MOST_SEEDS:
+        raise ValueError(f"there are at most {MOST_SEEDS} seeds")
     if math.prod(len(values) for _, values in plan.trained) * len(plan.seeds) > MOST_RUNS:
         raise ValueError(f"these are more than {MOST_RUNS:,} runs; vary less at once")
     # Settings are tried together, as the runs have them: some fit only beside others.
@@ -366,14 +370,23 @@ def read_plan(folder: Path) -> Plan:
 
 
 def read_json(path: Path, *fields: str) -> dict[str, Any]:
-    """A file of an ablation. `ValueError` unless it is an object with these fields."""
+    """A file of an ablation. `ValueError` unless it is an object with these fields.
+
+    And if it has a `digest` of another content: somebody changed it. Older files have none.
+    """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         stored = None
     if not isinstance(stored, dict) or not stored.keys() >= {*fields}:
-        raise ValueError(f"{path} is damaged, or no file of an ablation; move it away")
+        raise damaged(path)
+    if "digest" in stored and stored["digest"] != checkpoint.digest(stored):
+        raise damaged(path)
     return stored
+
+
+def damaged(path: Path) -> ValueError:
+    return ValueError(f"{path} is damaged, was changed, or is no file of an ablation; move it away")
 
 
 def grows(before: Plan, now: Plan) -> bool:

@@ -1,6 +1,7 @@
 """A trial from training to numbers: equal passes, failures, interruptions."""
 
 import json
+import math
 from contextlib import ExitStack
 
 import pytest
@@ -171,6 +172,35 @@ def test_a_damaged_file_is_named(tmp_path, plan, text):
         with pytest.raises(ValueError, match=f"{name} is damaged, .* move it away"):
             status(tmp_path, asked, trial)
         damaged.unlink()
+
+
+@pytest.mark.parametrize(
+    "measures", [[], {"drawing:20 passes=9": 5}, {"drawing:20 passes=9": {"bits_per_token": "3,1"}}]
+)
+def test_measures_that_are_no_numbers_are_refused(tmp_path, measures):
+    checkpoint.write_info(tmp_path / "weights.safetensors", {"sha256": "0"})
+    jobs.write_json(tmp_path / jobs.MEASURES, {"sha256": "0", "measures": measures})
+    with pytest.raises(ValueError, match="measures.json is damaged, was changed, .* move it away"):
+        jobs.read_measures(tmp_path)
+
+
+def test_a_number_that_was_changed_is_refused(tmp_path, plan, few_images, monkeypatch):
+    numbers = {"draw_digit_accuracy": 0.95, "timing.device": "cpu", "frechet_ratio": math.nan}
+    monkeypatch.setattr(jobs, "measure", lambda *about: numbers)
+    asked = plan()
+    write_plan(asked, tmp_path)
+    [trial] = asked.trials()
+    Job(tmp_path, trial.name)()
+    file = tmp_path / trial.name / jobs.MEASURES
+    whole = file.read_text()
+    assert status(tmp_path, asked, trial).word == "done"
+    file.write_text(whole.replace("0.95", "0.98"))
+    with pytest.raises(ValueError, match="measures.json is damaged, was changed"):
+        status(tmp_path, asked, trial)
+    # Older files have no digest.
+    old = {name: value for name, value in json.loads(whole).items() if name != "digest"}
+    jobs.write_json(file, old)
+    assert jobs.read_measures(file.parent)["drawing:20 passes=9"]["draw_digit_accuracy"] == 0.95
 
 
 def test_a_job_that_begins_late_trains_nothing_from_other_weights(tmp_path, plan, few_images):
