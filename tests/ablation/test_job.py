@@ -129,7 +129,10 @@ def test_a_measurement_that_fails_stops_no_other(tmp_path, plan, few_images, mon
 
 def test_a_job_trains_measures_and_is_done(tmp_path, plan, few_images):
     names = ("drawing", "describing", "likelihood", "draw")  # the last one is a task
-    asked = plan(measures=tuple((name, 20) for name in names))
+    asked = plan(
+        fixed=(("mixture", (("draw", 1.0), ("describe", 1.0))),),
+        measures=tuple((name, 20) for name in names),
+    )
     write_plan(asked, tmp_path)
     [trial] = asked.trials()
     assert status(tmp_path, asked, trial).word == "new"

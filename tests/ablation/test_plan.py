@@ -54,11 +54,11 @@ def test_measures_of_models_and_tasks_have_counts():
             read_measures(texts)
 
 
-class Counting(evaluate.Subject):
-    """A subject of which only the number of samples is of interest."""
+class Counting:
+    """Test images of which only the number that is taken is of interest."""
 
-    def images(self, most=10_000):
-        raise StopIteration(most)
+    def floats(self, chosen):
+        raise StopIteration(chosen.stop)
 
 
 def test_no_measure_is_asked_for_more_samples_than_it_takes(monkeypatch):
@@ -67,7 +67,7 @@ def test_no_measure_is_asked_for_more_samples_than_it_takes(monkeypatch):
 
     for name in ("drawing", "variety", "editing"):
         monkeypatch.setattr(evaluate, f"evaluate_{name}", stop)
-    subject = Counting(None, None, None, None, samples=plans.MOST_SAMPLES, seed=0)
+    subject = evaluate.Subject(None, None, None, Counting(), plans.MOST_SAMPLES, seed=0)
     for name, measure in evaluate.MEASURES.items():
         if name == "timing":  # has a number of its own
             continue
