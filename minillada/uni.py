@@ -187,12 +187,21 @@ class Uni(Filler):
 
 
 def best_device() -> str:
-    """The kind of device to choose where nobody says one: the first that this machine has."""
+    """The kind of device to choose where the user names none: the first that this machine has."""
     # cuda: NVIDIA and AMD; xpu: Intel; mps: Apple
     for kind, module in (("cuda", torch.cuda), ("xpu", torch.xpu), ("mps", torch.mps)):
         if module.is_available():
             return kind
     return "cpu"
+
+
+def as_device(name: str | torch.device) -> torch.device:
+    """A device by its name; `auto` is `best_device`. `ValueError` if this machine has none."""
+    try:
+        return torch.zeros(1, device=best_device() if name == "auto" else name).device
+    except Exception:  # each kind of device has its own way to say no
+        problem = f"there is no kind of device {name!r}, or this machine has none"
+        raise ValueError(f"{problem}; choose auto, cpu, cuda, xpu or mps") from None
 
 
 def trained_on(
@@ -221,12 +230,12 @@ def load(
 ) -> Uni:
     """A `Uni` from shipped weights by name, a training run's folder, or a .safetensors file.
 
-    A shipped name is a string; a `Path` is a folder or a file. The device `auto` is `best_device`.
+    A shipped name is a string; a `Path` is a folder or a file. The device is as in `as_device`.
     `FileNotFoundError` or `ValueError` for weights that are missing or do not belong together.
     """
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
         raise ValueError(f"dtype is a float type, such as torch.bfloat16, got {dtype!r}")
-    device = best_device() if device == "auto" else device
+    device = as_device(device)
     backbone, info = checkpoint.load_model(name, Backbone, device)
     tokenizer, vocab = trained_on(name, info, device)
     vocab.numerals = info.get("training", {}).get("data", {}).get("many_wordings", False)

@@ -409,6 +409,11 @@ def test_auto_is_the_best_device(run, monkeypatch):
     assert minillada.load(run, "auto").device.type == "meta"
 
 
+def test_a_kind_of_device_that_is_none(run):
+    with pytest.raises(ValueError, match="there is no kind of device 'gpu', or this machine has"):
+        minillada.load(run, "gpu")
+
+
 def test_weights_that_do_not_name_their_tokenizer(run):
     path = run / "weights.json"
     info = json.loads(path.read_text())
@@ -419,7 +424,7 @@ def test_weights_that_do_not_name_their_tokenizer(run):
 
 
 def test_a_type_that_holds_no_numbers_of_a_model_is_refused(run):
-    for dtype in ("bfloat16", torch.long):
+    for dtype in ("bfloat16", torch.long, torch.float8_e4m3fn):
         with pytest.raises(ValueError, match="dtype is a float type, such as torch.bfloat16"):
             minillada.load(run, dtype=dtype)
 

@@ -28,7 +28,7 @@ from ..config import SamplingConfig
 from ..datasets.pictures import to_rgb, upright
 from ..layout import Grid, Story, sides
 from ..model import Backbone
-from ..uni import Uni, best_device
+from ..uni import Uni, as_device
 from ..vocab import size_token
 from ..writer import Prompts
 from . import prompts
@@ -303,19 +303,6 @@ def read_photos(photos: Photos) -> list[Image.Image]:
     return [to_rgb(upright(photo)) for photo in given]
 
 
-def as_device(device: str | torch.device) -> torch.device:
-    """A device by its name; `ValueError` for a name that is none, or if it is not there."""
-    try:
-        found = torch.device(best_device() if device == "auto" else device)
-        torch.zeros(1, device=found)
-        return found
-    except Exception:  # each kind of device has its own way to say no
-        raise ValueError(
-            f"there is no kind of device {device!r}, or this machine has none; choose auto, cpu, "
-            "cuda, xpu or mps"
-        ) from None
-
-
 def load(
     place: str | Path,
     device: str | torch.device = "cpu",
@@ -329,7 +316,7 @@ def load(
 
     `mapped` leaves the experts in their files and reads those that are needed. `offload` lets image
     tokenizer and painter wait in the main memory. `options` are those of `load_backbone`.
-    The device `auto` is `best_device`. `ValueError` or `FileNotFoundError`, in one sentence, for
+    The device is as in `as_device`. `ValueError` or `FileNotFoundError`, in one sentence, for
     what is missing or does not fit.
     """
     device, dtype = as_device(device), as_dtype(dtype)

@@ -465,7 +465,7 @@ def test_numbers_below_one_are_refused(model):
 
 
 def test_devices_by_name(checkpoint, monkeypatch):
-    monkeypatch.setattr(calls, "best_device", lambda: "meta")
+    monkeypatch.setattr("minillada.uni.best_device", lambda: "meta")
     assert calls.as_device("auto") == torch.device("meta")
     with pytest.raises(ValueError, match="no kind of device 'gpu'"):
         load(checkpoint, "gpu")
