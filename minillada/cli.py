@@ -89,14 +89,8 @@ app.add_typer(benchmarks, name="bench")
 app.add_typer(official.app, name="official")
 
 
-def one_line(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    line: str | None = None,
-) -> str:
-    """A warning as a user reads it: the place in the code tells them nothing."""
+def one_line(message: Warning | str, *place: object, **line: object) -> str:
+    """A warning as a user reads it: its class and place in the code tell them nothing."""
     return f"{said(message)}\n"
 
 
