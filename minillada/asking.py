@@ -3,7 +3,7 @@
 Notable choices
 - Texts are lower-cased, with single spaces, because our models have read no others. The vocabulary
   says so (`small_letters`); the official model reads every text as it is.
-- To read is here to check and convert a value in memory. `datasets.pictures.read` reads files.
+- Here, to read means to check and convert a value in memory. `datasets.pictures` reads files.
 - A row is one question: a text, with the image or the images that it is about.
 """
 
@@ -116,10 +116,8 @@ def read_each(texts: str | list[str], rows: int, vocab: Vocabulary) -> list[str]
 
 
 def warn(message: str) -> None:
-    """A warning that names the user's line: the first on the way here that is not of this package.
-
-    How many lines lie between depends on the task, so they are counted.
-    """
+    """A warning that names the user's line: the nearest caller outside of this package."""
+    # How many calls lie between depends on the task, so they are counted.
     level, frame = 1, inspect.currentframe()
     while frame and frame.f_globals["__name__"].startswith(f"{__package__}."):
         level, frame = level + 1, frame.f_back
@@ -188,16 +186,14 @@ def read_images(images: Images, tokenizer: Tokenizer) -> Tensor:
     `ValueError` for another size, for NaN and for values outside [0, 1].
     """
     # 1. one tensor: images are stacked, an empty list is an empty batch
-    if isinstance(images, list | tuple) and images:
+    if isinstance(images, list | tuple):
         batch = [read_image(image) for image in images]
         sizes = sorted({tuple(image.shape) for image in batch})
         if len(sizes) > 1:
             raise ValueError(
                 f"images of different sizes cannot be read together, got {sizes}; resize them first"
             )
-        pixels = torch.stack(batch)
-    elif isinstance(images, list | tuple):
-        pixels = torch.zeros(0, *tokenizer.image_shape)
+        pixels = torch.stack(batch) if batch else torch.zeros(0, *tokenizer.image_shape)
     else:
         pixels = read_image(images)
     # 2. its channels, its shape and its values; an empty batch has no values to check

@@ -16,7 +16,6 @@ Notable choices
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 
 from .config import SamplingConfig, Strategy
+from .settings import as_python
 
 LARGEST_SEED = 2**31
 
@@ -205,10 +205,7 @@ def row_generators(seed: int, rows: int) -> list[torch.Generator]:
 
     `ValueError` unless the seed is a whole number from 0 to `LARGEST_SEED`.
     """
-    try:
-        number = operator.index(seed)  # NumPy's integers count, too
-    except TypeError:
-        number = -1
-    if not 0 <= number <= LARGEST_SEED:
+    number = as_python(seed)  # NumPy's integers count, too
+    if not isinstance(number, int) or not 0 <= number <= LARGEST_SEED:
         raise ValueError(f"a seed is a whole number from 0 to {LARGEST_SEED}, got {seed!r}")
     return [torch.Generator().manual_seed(number + row) for row in range(rows)]

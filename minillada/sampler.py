@@ -87,11 +87,10 @@ def plan(
         raise ValueError(f"{total} tokens exceed the context of {room}; shorten prompt or length")
     backbone.check_ids(prompt)
     backbone.check_ids(answer)
-    steps = min(config.steps, length // config.minimal_topk)  # a step commits so many or more
+    least = config.minimal_topk  # tokens that a step commits
+    steps = min(config.steps, length // least)
     if length and steps < 1:
-        raise ValueError(
-            f"minimal_topk {config.minimal_topk} leaves no step for {length} tokens; lower it"
-        )
+        raise ValueError(f"minimal_topk {least} leaves no step for {length} tokens; lower it")
     return total, steps
 
 
