@@ -79,7 +79,7 @@ def masked_logits(
     """
     rows, device = len(batch.ids), batch.ids.device
     copies = len(view.masked) // rows  # K
-    # Positions that some copy masks. If there is none, empty logits at 0 still allow backward().
+    # Positions that some copy masks; if none, the first block runs: 0 logits, but backward() works.
     places = view.masked.any(0).nonzero().flatten().tolist() or [0]
 
     # 1. Noisy blocks from the first to the last with a mask; clean blocks before the last one.
@@ -89,7 +89,7 @@ def masked_logits(
     noisy = torch.arange(start, stop, device=device)
     clean = torch.arange(0, last, device=device)  # the context of the last noisy block
 
-    # 2. A row of input: its K noisy copies behind each other, then the clean one.
+    # 2. A row of input: its K noisy copies one after the other, then the clean one.
     noisy_ids = view.noisy[:, start:stop].reshape(rows, -1)  # [B, K·(stop − start)]
     ids = torch.cat([noisy_ids, batch.ids[:, :last]], dim=1)
     masked, documents = view.masked[:, start:stop].reshape(rows, -1), batch.documents
@@ -102,7 +102,7 @@ def masked_logits(
     mask = training_mask(noisy, clean, block_size, copies, documents)
     hidden = backbone.hidden_states(ids, mask, positions)  # [B, K·(stop − start) + last, H]
 
-    # 3. Logits where a token is masked, in the noisy copies; the clean one stands behind them.
+    # 3. Logits where a token is masked, in the noisy copies; the clean one comes after them.
     return backbone.logits(hidden[:, : masked.shape[1]][masked])
 
 

@@ -37,7 +37,7 @@ MOST_BLANKS = 3  # in a sentence: their lengths are tried in all combinations
 class Filler(Writer):
     """A writer that fills in what is masked."""
 
-    answer_length = 16  # tokens; the longest caption has 12 with its end
+    answer_length = 16  # tokens; the longest caption has 10 with its end
 
     def inpaint(
         self,
@@ -83,7 +83,7 @@ class Filler(Writer):
         # these are two groups, that of row 0 first. No rows at all are one empty group.
         generators, shown = row_generators(seed, len(rows)), ~hidden.flatten(1).all(1)  # [B]
         filled, records = torch.zeros_like(codes, device=self.device), []
-        groups = dict.fromkeys(shown.tolist()) or [False]
+        groups = dict.fromkeys(shown.tolist()) or [False]  # as keys, each value once, in order
         for gather in groups:
             places = (shown == gather).nonzero().flatten().tolist()
             config = self.sampling(changed(base, gather=gather), **sampling)

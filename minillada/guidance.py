@@ -159,14 +159,14 @@ class Branches:
             pruner.begin(len(self.prefix), self.prefix.device)
 
     def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """`visible` for the padding of these branches."""
+        """The function `visible`, for the padding of these branches."""
         return visible(queries, keys, self.block_size, self.padding if self.padded else None)
 
     def logits(self, canvas: Tensor, first: int, step: int, where: Tensor) -> list[Tensor]:
         """Logits `[N, V]` of the block at `first`, for each branch.
 
-        `canvas` `[B, ...]` holds prompt and answer so far; `step` counts the steps of the block;
-        `where` `[B, block]` is True at the N positions that are asked about.
+        Of `canvas` `[B, ...]` only the answer so far is read: a branch has its own prompt. `step`
+        counts the steps of the block; `where` `[B, block]` is True at the N positions asked about.
         """
         asked = where.repeat(self.count, 1)  # [R, block]: the same positions in every branch
         if self.pruner and step >= self.pruner.warmup:  # early steps see the whole prefix

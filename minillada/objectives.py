@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 class View(NamedTuple):
-    """What the model is shown: K noisy copies of each of the B rows, a row's behind each other.
+    """What the model is shown: K noisy copies of each of the B rows, those of one row together.
 
     One `View` holds all B·K copies. (In `masks`, a view is one of them: `Places.view` is the number
     of a copy.) K is `views` in the configuration, or twice as many with `complementary`.
@@ -32,7 +32,7 @@ class View(NamedTuple):
     rates: Tensor
 
     def repeat(self, rows: Tensor) -> Tensor:
-        """Each of the `rows` `[B, L]` K times, in the order of the noisy copies: `[B·K, L]`."""
+        """Each of the `rows` `[B, …]` K times, in the order of the noisy copies: `[B·K, …]`."""
         return rows.repeat_interleave(len(self.masked) // len(rows), dim=0)
 
 

@@ -1,6 +1,6 @@
 """The painter's network: a noisy picture and codes -> the picture.
 
-It has the place of the diffusion decoder of LLaDA2.0-Uni (arXiv 2604.20796): a small U-Net on
+It takes the place of the diffusion decoder of LLaDA2.0-Uni (arXiv 2604.20796): a small U-Net on
 pixels instead of a transformer of 6B weights on latents.
 
 Notable choices
@@ -82,7 +82,7 @@ class Painter(nn.Module):
             nn.init.zeros_(parameter)
 
     def read(self, codes: Tensor) -> Tensor:
-        """What codes `[B, grid, grid]` say, `[B, D, grid, grid]`; `codebook_size` is no code."""
+        """What codes `[B, grid, grid]` say, `[B, D, grid, grid]`; `codebook_size`: no code."""
         return self.reader(rearrange(self.embedding(codes), "b h w d -> b d h w"))
 
     def picture(self, x: Tensor, t: Tensor, sketch: Tensor, condition: Tensor) -> Tensor:

@@ -116,14 +116,14 @@ def decide(
     config, ids = rows.config, rows.ids[:, rows.here]
     masked, editable = rows.open_positions()
     where = masked | editable if where is None else where
-    sampling: list[torch.Generator | None] = [None] * len(ids)  # None: the row samples nothing
+    streams: list[torch.Generator | None] = [None] * len(ids)  # None: the row samples nothing
     if is_random(config):
         # A finished row samples nothing, so every row gets the numbers it would get alone.
         active = where.any(1).tolist()
-        sampling = [generator if busy else None for generator, busy in zip(generators, active)]
+        streams = [generator if busy else None for generator, busy in zip(generators, active)]
     # 1. a token for every open position, and which masked ones are committed
-    tokens, confidence = choose_tokens(logits, config, sampling, where)
-    score = commit_score(config.strategy, logits, confidence, sampling, where)
+    tokens, confidence = choose_tokens(logits, config, streams, where)
+    score = commit_score(config.strategy, logits, confidence, streams, where)
     commit = choose_commits(confidence, masked, count, config.threshold, score)
     edit = torch.zeros_like(commit)  # 2. which visible ones are rewritten
     if config.edit_threshold < 1 and editable.any():

@@ -105,7 +105,7 @@ def generate(
     generators: Sequence[torch.Generator] | None = None,
     cache: bool | Pruner | Recorder = True,
 ) -> Generation:
-    """Fill in so many tokens after `prompt` `[B, P]`, or the masks of an `answer` `[B, length]`.
+    """Write `answer` tokens after `prompt` `[B, P]`, or fill the masks of `answer` `[B, length]`.
 
     `others` are the prompts that guidance compares with, `[1 or B, P']`: `(unconditional,)`, or
     `(no_text, no_image)` for editing. `generators` are those of the rows; without them row r uses
@@ -120,7 +120,7 @@ def generate(
         generators = row_generators(0, len(prompt))
     if len(generators) != len(prompt):
         raise ValueError(f"{len(generators)} generators for {len(prompt)} rows; give one for each")
-    way = True if isinstance(cache, Recorder) else cache
+    way = True if isinstance(cache, Recorder) else cache  # a recorder takes over below
     # Branches pad their prompts themselves, by `shift`. Of `rows.ids` they read the answer alone.
     branches = open_branches(backbone, prompt, config, tokens.mask, others, way, shift)
     rows = Rows(moved, answer, total, tokens, config)
@@ -177,7 +177,7 @@ class Loop:
         return rows.tokens.restrict(guided_logits(branches, rows.config))
 
     def pace(self, number: int) -> int:
-        """The quota, or with `adaptive` the steps left. A CUDA graph holds what `count` does."""
+        """The quota, or with `adaptive` the steps left. A CUDA graph records only what follows."""
         if self.rows.config.adaptive:
             return max(self.steps_per_block - number, 1)
         return quota(self.rows.config.block_size, self.steps_per_block, number)

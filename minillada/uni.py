@@ -98,7 +98,7 @@ class Uni(Filler):
     def edit(
         self, images: Images, instructions: str | list[str], *, seed: int = 0, **sampling
     ) -> Tensor:
-        """Edited images `[B, C, H, W]`; rows as in `answer`, two scales as in `guide_edit`."""
+        """Edited images; rows as in `answer`. Scales: `guidance_text` and `guidance_image`."""
         return self.edit_traced(self.shown(images), instructions, seed=seed, **sampling).images
 
     def edit_traced(

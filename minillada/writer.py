@@ -79,7 +79,7 @@ class Writer(nn.Module):
         return changed(base, **{"block_size": self.backbone.config.block_size, **given})
 
     def own(self, base: SamplingConfig, task: str) -> SamplingConfig:
-        """`base` with the settings with which this model does a task best, if its JSON has some."""
+        """`base` with the settings that its JSON has for `task`, the key `drawing` or `editing`."""
         return changed(base, **self.info.get(task, {}))
 
     def tokens(self, allowed: Tensor | None = None, stop: int | None = None) -> Tokens:
