@@ -69,8 +69,16 @@ def full_name(name: Name) -> str:
 # --- tensors -------------------------------------------------------------------------------------
 
 
-def save_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> str:
-    """Write a safetensors file and return its SHA-256."""
+def save_tensors(
+    path: Path,
+    tensors: Tensors,
+    metadata: dict[str, str] | None = None,
+    info: dict | None = None,
+) -> str:
+    """Write a safetensors file, after the JSON beside it if `info` is given; returns its SHA-256.
+
+    The JSON comes first: whoever is killed in between leaves no weights of which nothing is known.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
         try:
@@ -78,7 +86,10 @@ def save_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None =
         except SafetensorError as error:  # a full disk, for example
             raise OSError(f"{path} cannot be written: {error}") from None
         # Taken before the file gets its name: afterwards another process may replace the file.
-        return checksum(temporary)
+        sha256 = checksum(temporary)
+        if info is not None:
+            write_info(path, info | {"sha256": sha256})
+    return sha256
 
 
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
@@ -179,8 +190,7 @@ def save_model(path: Path, module: nn.Module, info: dict) -> None:
     for name, tensor in module.state_dict().items():
         tensors[name] = tensor.half() if tensor.is_floating_point() else tensor
     check_finite(tensors, path)  # after rounding: float16 ends at 65,504
-    sha256 = save_tensors(path, tensors)
-    write_info(path, info | {"sha256": sha256})
+    save_tensors(path, tensors, info=info)
 
 
 def build(cls: Stored[M], config: Any) -> M:

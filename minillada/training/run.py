@@ -13,7 +13,8 @@ Notable choices
 - Of several processes that share a run, the first one writes. All of them call the same methods,
   because weights may have to be gathered from all.
 - Files are written in such an order that a run killed between two of them can mend what is
-  missing: the snapshot before the state, the weights before their JSON.
+  missing: a snapshot before the state, the JSON of weights before them. Until there is a state,
+  the JSON of a snapshot says whose it is.
 """
 
 from __future__ import annotations
@@ -128,8 +129,7 @@ class Run:
         if (self.folder / STATE).exists():
             return read_state(self.folder, self.story)
         for path in self.files():
-            weights = path.with_suffix(".safetensors")
-            own = weights.name.startswith("step-") and holds(weights, self.story)
+            own = path.name.startswith("step-") and own_sum(path, self.story)
             if path.name != LOG and not own:
                 raise ValueError(
                     f"{self.folder} holds {path.name}, but {STATE} is missing, so nothing can go "
@@ -203,7 +203,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.folder / SHARDS, ignore_errors=True)  # of a save that was interrupted
         if self.first_step == 0:
-            for path in self.files():
+            for path in reversed(self.files()):  # weights before their JSON, the log at the end
                 path.unlink()
 
     def close(self) -> None:
@@ -224,19 +224,20 @@ class Run:
 
     def is_complete(self) -> bool:
         """Whether the weights of this run are there and belong to their JSON."""
-        complete = self.processes.is_first and holds(self.folder / WEIGHTS, self.story)
+        path, complete = self.folder / WEIGHTS, False
+        if self.processes.is_first:
+            complete = path.exists() and own_sum(path, self.story) == checksum(path)
         return self.processes.any(complete)
 
 
-def holds(path: Path, story: dict[str, Any]) -> bool:
-    """Whether weights and their JSON are those of a run with this story."""
+def own_sum(path: Path, story: dict[str, Any]) -> str | None:
+    """The SHA-256 in the JSON beside weights, if it is that of a run with this story."""
     try:
         info = checkpoint.read_info(path)
     except (FileNotFoundError, ValueError):
-        return False
+        return None
     # More may have been written down since, such as scores: only the story is compared.
-    same = not differences(story_of(info), story)
-    return same and path.exists() and info.get("sha256") == checksum(path)
+    return None if differences(story_of(info), story) else info.get("sha256")
 
 
 def story_of(info: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """Presets from end to end: what is written, what is stored with it, and how a run goes on."""
 
+import itertools
 import json
+import os
 import shlex
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,6 +31,7 @@ from minillada.settings import changed
 from minillada.training import run as run_module
 from minillada.training import train
 from minillada.training.run import Run
+from minillada.training.state import STATE
 from minillada.vocab import load_vocabulary, text_path
 from minillada.vq import ImageTokenizer
 
@@ -387,6 +391,46 @@ def test_a_run_killed_before_its_first_state_begins_again(preset, tmp_path, monk
     for name in ("weights.safetensors", "metrics.jsonl", "step-000002.safetensors"):
         same = (tmp_path / "whole" / name).read_bytes()
         assert (tmp_path / "killed" / name).read_bytes() == same
+
+
+def die_at(patch, number):
+    """Raise before the file is renamed or removed that comes after `number` others."""
+    moments = itertools.count()
+
+    def dying(change):
+        def call(path, *rest, **options):
+            # `atomic` also removes what it has renamed, which is nothing.
+            counts = change is replace or path.suffix != ".part"
+            if counts and next(moments) == number:
+                raise KeyboardInterrupt
+            change(path, *rest, **options)
+
+        return call
+
+    replace = os.replace
+    patch.setattr(os, "replace", dying(replace))
+    patch.setattr(Path, "unlink", dying(Path.unlink))
+
+
+# The files of a run are: log, two snapshots after their JSON, state, JSON, weights. A run that goes
+# on without a state first removes what is there.
+@pytest.mark.parametrize("kills", [*((n,) for n in range(8)), *((3, n) for n in range(4))])
+def test_a_run_goes_on_from_every_moment_at_which_it_is_killed(tmp_path, monkeypatch, kills):
+    preset = changed(JUDGE, steps=2, batch_size=2)
+
+    def go_on(folder):
+        train.train(preset, Run(folder, snapshot_every=1, save_every=2, resume=True))
+
+    for number in kills:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            die_at(patch, number)
+            go_on(tmp_path / "killed")
+    for name in ("killed", "whole"):
+        go_on(tmp_path / name)
+    assert contents(tmp_path / "killed").keys() == contents(tmp_path / "whole").keys()
+    for path in (tmp_path / "whole").glob("*.safetensors"):
+        if path.name != STATE:  # its metadata are in random order
+            assert path.read_bytes() == (tmp_path / "killed" / path.name).read_bytes()
 
 
 @pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}])
