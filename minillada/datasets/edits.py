@@ -11,17 +11,16 @@ Notable choices
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .colour import luma
 
-DIMMER = 2 / 3  # what is left of the distance to white in a brighter picture
+TO_WHITE = 2 / 3  # what is left of the distance to white in a brighter picture
 SHIFT = 4  # pixels, half the side of a token: a shifted digit is not a shuffle of the same codes
 
 
@@ -73,11 +72,11 @@ def grey(images: Tensor) -> Tensor:
 
 def brighten(images: Tensor) -> Tensor:
     """Every pixel nearer to white: the distance to white shrinks by a third."""
-    return 1 - (1 - images) * DIMMER
+    return 1 - (1 - images) * TO_WHITE
 
 
 def brighten_back(images: Tensor) -> Tensor:
-    return (1 - (1 - images) / DIMMER).clamp(0, 1)
+    return (1 - (1 - images) / TO_WHITE).clamp(0, 1)
 
 
 def shift_hue(images: Tensor) -> Tensor:
@@ -123,28 +122,38 @@ COLOUR_OPERATIONS = {
 }
 
 
-def apply(instructions: list[str] | list[str | None], images: Tensor) -> Tensor:
+def apply(instructions: Sequence[str | None], images: Tensor) -> Tensor:
     """Each image of `[B, C, H, W]` after its own instruction; None leaves it as it is.
 
-    Raises `ValueError` for an unknown instruction.
+    Raises `ValueError` for an unknown instruction, or unless there is one for each image.
     """
     out = images.clone()
-    # Images with the same instruction are edited together.
-    for name in {name for name in instructions if name is not None}:
-        rows = torch.tensor([other == name for other in instructions])
+    for name, rows in rows_of(instructions, images).items():
         out[rows] = operation(name).do(images[rows])
     return out
 
 
-def undo(instructions: list[str], images: Tensor) -> Tensor:
-    """Edited images `[B, C, H, W]` brought back to where a judge can read them."""
+def undo(instructions: Sequence[str], images: Tensor) -> Tensor:
+    """Edited images `[B, C, H, W]` brought back to where a judge can read them; errors as above."""
     out = images.clone()
-    for name in set(instructions):
+    for name, rows in rows_of(instructions, images).items():
         back = operation(name).undo
         if back is not None:
-            rows = torch.tensor([other == name for other in instructions])
             out[rows] = back(images[rows])
     return out
+
+
+def rows_of(instructions: Sequence[str | None], images: Tensor) -> dict[str, list[int]]:
+    """The rows of each instruction: images with the same one are edited together."""
+    if len(instructions) != len(images):
+        raise ValueError(
+            f"{len(instructions)} instructions for {len(images)} images; give one each"
+        )
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(instructions):
+        if name is not None:
+            rows.setdefault(name, []).append(row)
+    return rows
 
 
 def operation(instruction: str) -> Operation:

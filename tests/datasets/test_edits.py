@@ -90,6 +90,12 @@ def test_unknown_instructions(function):
         function(["paint it"], IMAGES[:1])
 
 
+@pytest.mark.parametrize("function", [edits.apply, edits.undo])
+def test_each_image_needs_an_instruction(function):
+    with pytest.raises(ValueError, match="1 instructions for 2 images; give one each"):
+        function(["mirror it"], IMAGES[:2])
+
+
 # --- colour --------------------------------------------------------------------------------------
 
 
