@@ -7,7 +7,7 @@ from typing import Annotated
 
 from .. import checkpoint
 from ..datasets.pool import store_pools
-from ..datasets.table import DATASETS, data_set_of
+from ..datasets.table import DATASETS, data_set_of, named
 from ..evaluation import likelihood
 from ..extras import merging
 from ..model import Backbone
@@ -99,13 +99,11 @@ def encode(
     seed: Seed = 0,  # without effect: nothing is random
 ) -> None:
     """Measure every image of a data set, encode it, and store both for trainings."""
-    if dataset not in DATASETS:
-        raise ValueError(f"no data set is called {dataset!r}; choose {' or '.join(DATASETS)}")
-    module, about = None, None
+    data, module, about = named(dataset), None, None
     if tokenizer is not None:
         module, info = checkpoint.load_model(tokenizer, ImageTokenizer, check_device(device))
         about = {"tokenizer": tokenizer, "tokenizer_sha256": info["sha256"]}
-    print(f"saved {store_pools(DATASETS[dataset], module, about, out)}")
+    print(f"saved {store_pools(data, module, about, out)}")
 
 
 def merge(

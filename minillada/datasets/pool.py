@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .. import checkpoint
-from ..files import DATA_DIR
+from ..files import DATA_DIR, check_replaceable
 from ..vq import Tokenizer
 from .images import Images
 from .table import MNIST, DataSet
@@ -69,45 +69,43 @@ class Pool:
 
     def kinds(self, **wanted: int | None) -> list[tuple[int, ...]]:
         """The kinds of image that have the wanted class in each named column; None: any class."""
-        named = {name: value for name, value in wanted.items() if value is not None}
-        return [kind for kind in self.members if self.fits(kind, named)]
+        return [kind for kind in self.members if self.fits(kind, wanted)]
 
     def pick(self, rng: Random, **wanted: int | None) -> int:
         """Index of a random image of the wanted class in each named column; None: any class.
 
         Raises `ValueError` if the pool has no such image or no such column.
         """
-        # 1. columns whose class does not matter are left out
-        named = {name: value for name, value in wanted.items() if value is not None}
-        if not named:
+        # 1. the kinds of image that fit
+        asked = [f"{name} {value}" for name, value in wanted.items() if value is not None]
+        if not asked:
             return rng.randrange(len(self))
-        # 2. the kinds of image that fit
-        kinds = self.kinds(**named)
+        kinds = self.kinds(**wanted)
         if not kinds:
-            asked = ", ".join(f"{name} {value}" for name, value in named.items())
-            raise ValueError(f"no image of this split has {asked}; use a larger split")
-        # 3. one of the kinds, as often as it occurs, and then one of its images: so every image
+            raise ValueError(f"no image of this split has {', '.join(asked)}; use a larger split")
+        # 2. one of the kinds, as often as it occurs, and then one of its images: so every image
         # that fits is equally likely
         sizes = [len(self.members[kind]) for kind in kinds]
-        return rng.choice(self.members[rng.choices(kinds, sizes)[0]])
+        [kind] = rng.choices(kinds, sizes)
+        return rng.choice(self.members[kind])
 
-    def fits(self, kind: tuple[int, ...], wanted: dict[str, int]) -> bool:
+    def fits(self, kind: tuple[int, ...], wanted: dict[str, int | None]) -> bool:
         """Whether a kind of image has the wanted class in each named column."""
         classes = dict(zip(self.columns, kind))
         for name, value in wanted.items():
             if name not in classes:
                 columns = ", ".join(classes)
                 raise ValueError(f"this pool has no column {name!r}; choose from {columns}")
-            if classes[name] != value:
+            if value is not None and classes[name] != value:
                 return False
         return True
 
     def pick_nearest(self, rng: Random, index: int, measure: str, **wanted: int | None) -> int:
         """Of four random images of the wanted classes, the one nearest to image `index`.
 
-        Nearest by a measure. A class alone says little: of slant, one bit and a half. The nearest
-        of all images would say more, but it would also lie as near to the edge of its class as
-        image `index` does.
+        Nearest by a measure. A class alone says little: digits of one class of slant lean quite
+        differently. The nearest of all images would say more, but it would also lie as near to the
+        edge of its class as image `index` does.
         """
         numbers = self.measures[measure]
         best = self.pick(rng, **wanted)
@@ -154,8 +152,7 @@ def from_tensors(
     """A pool of what `measured` gives, and of `codes` `[N, h, w]` if they are among it."""
     columns = {name: tensors[name].tolist() for name in data.grammar.words}
     measures = {name: tensors[name].tolist() for name in data.measures}
-    codes = tensors.get("codes")
-    return Pool(images, columns, measures, data, codes, made_by)
+    return Pool(images, columns, measures, data, tensors.get("codes"), made_by)
 
 
 # --- stored --------------------------------------------------------------------------------------
@@ -179,8 +176,8 @@ def stored_pool(data: DataSet, split: str, path: Path | None = None) -> Pool:
     tensors = {}
     for key, tensor in stored.items():
         if key.startswith(f"{split}_"):
-            small = tensor if tensor.is_floating_point() else tensor.long()
-            tensors[key.removeprefix(f"{split}_")] = small
+            values = tensor if tensor.is_floating_point() else tensor.long()
+            tensors[key.removeprefix(f"{split}_")] = values
     if not (whole and {*data.grammar.words, *data.measures} <= tensors.keys()):
         raise ValueError(
             f"{path} is damaged or of another version; restore it with `git checkout -- data`, or "
@@ -197,19 +194,20 @@ def store_pools(
     path: Path | None = None,
 ) -> Path:
     """Write what `stored_pool` reads, for both splits; returns the path of the file."""
-    tensors = {}
+    tensors, path, about = {}, path or DATA_DIR / data.stored, about or {}
+    check_replaceable(path)  # before minutes of work
     for split in ("train", "test"):
         images = data.load(split)
         for name, values in measured(data, images).items():
-            # Classes are small numbers; codes are below 65,536.
+            # Classes are small numbers.
             small = values if values.is_floating_point() else values.byte()
             tensors[f"{split}_{name}"] = small
         if tokenizer is not None:
             device, parts = tokenizer.embedding.device, []
-            for rows in torch.arange(len(images.labels)).split(500):
+            for rows in torch.arange(len(images.labels)).split(BATCH):
                 parts.append(tokenizer.encode(images.floats(rows).to(device)).cpu())
-            tensors[f"{split}_codes"] = torch.cat(parts).to(torch.uint16)
-    path, about = path or DATA_DIR / data.stored, about or {}
+            kind = torch.uint16 if len(tokenizer.embedding) <= 2**16 else torch.int32
+            tensors[f"{split}_codes"] = torch.cat(parts).to(kind)
     about = about | {"digest": checkpoint.tensors_digest(tensors, about)}
     checkpoint.save_tensors(path, tensors, about)
     return path

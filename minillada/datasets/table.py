@@ -1,7 +1,4 @@
-"""The data sets by name, as presets name them: what is asked of one is asked of all.
-
-A data set is data: how it is read, what its captions say, how its images can be edited.
-"""
+"""The data sets by name, as presets name them: what is asked of one is asked of all."""
 
 from __future__ import annotations
 
@@ -82,6 +79,13 @@ CIFAR10 = DataSet(
 DATASETS = {data.name: data for data in (MNIST, CIFAR10)}
 
 
+def named(name: str) -> DataSet:
+    """The data set of a name; `ValueError` if there is none."""
+    if name not in DATASETS:
+        raise ValueError(f"no data set is called {name!r}; choose {' or '.join(DATASETS)}")
+    return DATASETS[name]
+
+
 def data_set_of(info: dict) -> DataSet:
     """The data set that a model learned from, as the JSON beside its weights says."""
-    return DATASETS[info.get("dataset", "mnist")]  # older files do not say it
+    return named(info.get("dataset", "mnist"))  # older files do not say it

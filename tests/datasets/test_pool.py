@@ -1,5 +1,6 @@
 """A pool knows what its images show, and picks each kind as often as it occurs."""
 
+import dataclasses
 import functools
 from random import Random
 
@@ -146,6 +147,34 @@ def test_codes_are_stored_and_pixels_are_read_only_when_asked_for(tmp_path, monk
     assert calls == []
     with pytest.raises(FileNotFoundError, match="no pixels here"):
         pool.images  # noqa: B018
+
+
+def test_codes_of_a_large_codebook_are_stored_whole(tmp_path, monkeypatch):
+    """70,000 does not fit into 16 bits."""
+
+    class Large:
+        embedding = torch.zeros(100_000, 1)
+
+        def encode(self, images):
+            return torch.full((len(images), 2, 2), 70_000)
+
+    path = small_data(tmp_path, monkeypatch)
+    store_pools(table.CIFAR10, Large(), {}, path)
+    assert stored_pool(table.CIFAR10, "test", path).codes.unique().tolist() == [70_000]
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_images_are_measured(tmp_path):
+    def load(split):
+        raise AssertionError("images are read")
+
+    data = dataclasses.replace(table.MNIST, load=load)
+    with pytest.raises(ValueError, match="is not a regular file, so it stays"):
+        store_pools(data, path=tmp_path)
+
+
+def test_a_model_of_an_unknown_data_set_is_refused():
+    with pytest.raises(ValueError, match="no data set is called 'svhn'; choose mnist or cifar10"):
+        table.data_set_of({"dataset": "svhn"})
 
 
 def test_without_a_file_images_are_measured(tmp_path, monkeypatch):
