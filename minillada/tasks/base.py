@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..datasets import edits
 from ..datasets.pool import Pool
+from ..datasets.table import MNIST
 from ..measure.judge import Judge
 from ..uni import Uni
 from .numbers import NUMBERS
@@ -31,7 +32,7 @@ class Picture:
     """An image of a pool, by its index, as it is or edited."""
 
     index: int
-    operation: str | None = None  # an instruction of `edits.OPERATIONS`
+    operation: str | None = None  # an instruction of `DataSet.operations`
 
 
 class Example(NamedTuple):
@@ -65,7 +66,8 @@ class Source:
     """What examples are made from: images, random numbers and how much they vary.
 
     The first `held_out` pairs of `numbers.HELD_OUT` are never asked for: a run that is trained
-    without them can be tested on sums that are new to it.
+    without them can be tested on sums that are new to it. `ValueError` for photos with other
+    wordings than plain ones: those speak of digits.
     """
 
     pool: Pool
@@ -75,13 +77,17 @@ class Source:
     many_wordings: bool = False  # all that are trained, not the plain ones alone
     new_wording: bool = False  # only those that are never trained
 
+    def __post_init__(self) -> None:
+        if self.pool.data.name != MNIST.name and (self.many_wordings or self.new_wording):
+            raise ValueError("photos have plain wordings only; set many_wordings to false")
+
     def wording(self, wordings: Wordings) -> str:
         """One of several ways to say the same."""
         if self.new_wording:
             return wordings.never_trained(self.rng)
         if self.many_wordings:
             return wordings.trained(self.rng)
-        if self.varied and len(wordings.plain) > 1:
+        if self.varied and len(wordings.plain) > 1:  # no random number is taken without a choice
             return self.rng.choice(wordings.plain)
         return wordings.plain[0]
 
@@ -143,7 +149,7 @@ def pictures_of(parts: Sequence[str | Picture | None]) -> list[Picture]:
 
 
 def pixels(pool: Pool, picture: Picture) -> Tensor:
-    """`[C, H, W]`"""
+    """Pixels `[C, H, W]` of a picture, after its operation."""
     return edits.apply([picture.operation], pool.images.floats([picture.index]))[0]
 
 

@@ -33,6 +33,12 @@ def shown(picture: Picture) -> torch.Tensor:
     return pool().images.floats([picture.index])
 
 
+@pytest.mark.parametrize("other", ["many_wordings", "new_wording"])
+def test_wordings_that_speak_of_digits_are_refused(other):
+    with pytest.raises(ValueError, match="photos have plain wordings only; set many_wordings to"):
+        Source(pool(), Random(0), **{other: True})
+
+
 def label(picture: Picture) -> int:
     return int(pool().images.labels[picture.index])
 
