@@ -1,7 +1,7 @@
 """CIFAR-10 as tensors: a local copy, or else a download; and the sample shipped in `data/`.
 
 Notable choices
-- Images stand in the order of the official binary version. The shipped codes (`codes.py`) name
+- Images stand in the order of the official binary version. The shipped codes (`pool.py`) name
   them by their place, so the MD5 sum over pixels and labels is checked at every load.
 - The binary archive is read, not the Python one: it holds bytes alone, no pickled objects, which
   could run code.
@@ -34,8 +34,7 @@ VEHICLES = ("airplane", "automobile", "ship", "truck")  # the others are animals
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 ARCHIVE_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
-TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
-FILES = {"train": TRAIN_FILES, "test": ("test_batch.bin",)}
+FILES = {"train": [f"data_batch_{n}.bin" for n in range(1, 6)], "test": ["test_batch.bin"]}
 COUNTS = {"train": 50_000, "test": 10_000}
 SHAPE = (3, 32, 32)  # red, green and blue planes; a record is one label and these bytes
 
@@ -49,6 +48,8 @@ SAMPLE_MD5 = {
     "test": "12598ba91cb14edda71eba341017e283",
 }
 SAMPLE_EACH = 100  # images of each class
+# What stands for the content of a damaged file: its checksum is wrong.
+NO_IMAGES = Images(torch.zeros(0, *SHAPE, dtype=torch.uint8), torch.zeros(0, dtype=torch.uint8))
 
 
 def load_cifar10(split: str = "train", root: Path | None = None) -> Images:
@@ -67,7 +68,7 @@ def load_cifar10(split: str = "train", root: Path | None = None) -> Images:
         with safe_open(path, "pt") as file:
             images = Images(file.get_tensor(f"{split}_pixels"), file.get_tensor(f"{split}_labels"))
     except (SafetensorError, OSError):
-        images = Images(torch.zeros(0, *SHAPE, dtype=torch.uint8), torch.zeros(0).byte())
+        images = NO_IMAGES
     if digest(images) != CIFAR10_MD5[split]:
         raise ValueError(f"{path} is damaged (wrong checksum); delete it and run again")
     return images._replace(labels=images.labels.long())
@@ -83,16 +84,15 @@ def load_cifar10_sample(split: str = "train", root: Path | None = None) -> Image
     restore = "restore it with `git checkout -- data`"
     if not path.exists():
         raise FileNotFoundError(f"the sample of CIFAR-10 is not at {path}; {restore}")
-    pixels = torch.zeros(0, *SHAPE, dtype=torch.uint8)
     labels = torch.arange(len(CLASSES)).repeat(SAMPLE_EACH)
     try:
         with Image.open(path) as file:
-            pixels = from_sheet(torch.from_numpy(numpy.array(file)))
+            images = Images(from_sheet(torch.from_numpy(numpy.array(file))), labels)
     except (OSError, SyntaxError, RuntimeError):
-        pass  # a damaged file fails the checksum
-    if digest(Images(pixels, labels)) != SAMPLE_MD5[split]:
+        images = NO_IMAGES
+    if digest(images) != SAMPLE_MD5[split]:
         raise ValueError(f"{path} is damaged (wrong checksum); {restore}")
-    return Images(pixels, labels)
+    return images
 
 
 def load_cifar10_or_sample(split: str = "train") -> Images:
@@ -181,7 +181,6 @@ def read_archive(archive: Path) -> dict[str, Tensor]:
                 if file is None:
                     raise OSError(f"{archive} has no file {name}")
                 content += file.read()
-            # A record is one byte of label and 3 * 32 * 32 bytes of pixels.
             records = torch.frombuffer(content, dtype=torch.uint8).view(COUNTS[split], -1)
             tensors[f"{split}_labels"] = records[:, 0].clone()
             tensors[f"{split}_pixels"] = records[:, 1:].reshape(-1, *SHAPE).clone()

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -31,9 +32,9 @@ class Grammar:
 
     def index(self, classes: Tensor) -> Tensor:
         """Row `[B]` in `all_captions` of classes `[B, columns]`."""
-        row = classes[:, 0]
-        for column, words in list(enumerate(self.words.values()))[1:]:
-            row = row * len(words) + classes[:, column]
+        row = torch.zeros_like(classes[:, 0])
+        for column, words in zip(classes.unbind(1), self.words.values()):
+            row = row * len(words) + column
         return row
 
     def parse(self, text: str) -> tuple[int | None, ...]:

@@ -29,8 +29,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 MEGAPIXELS = 50
 WORK = 256  # pixels of the longer side while the ink is looked for
 NO_DIGIT = "{path} shows no digit; write one with dark ink on light paper"
-BOX, MNIST_SIZE, SIZE = 20, 28, 32
-MNIST_SIZES = (MNIST_SIZE, MNIST_SIZE), (SIZE, SIZE)
+BOX, MNIST_SIZE, SIZE = 20, 28, 32  # px: the ink's box, an image of MNIST, what a model reads
+MNIST_SIZES = ((MNIST_SIZE, MNIST_SIZE), (SIZE, SIZE))
 BLACK = 0.1  # a border as dark as this is that of an MNIST image
 # Paper differs from a smooth surface by at most so much of what ink differs from it. Scanned digits
 # reach 0.06, and four of five photos are above 0.08 (docs/log.md).
@@ -38,7 +38,7 @@ UNEVEN = 0.08
 # What 16 codes give back differs from a digit by at most so much: a mean square, and the same as a
 # share of the image's own. Of scans and 8 x 8 digits 99.9 % are below both (docs/log.md).
 MOST_WRONG, WRONG_SHARE = 0.0105, 0.2
-COLOURFUL = 0.2  # mean difference of the channels above which colour is more than the tint of paper
+MOST_TINT = 0.2  # mean difference of the channels up to which colour is the tint of paper
 
 
 def read(path: str | Path, channels: int = 1) -> Tensor:
@@ -55,8 +55,7 @@ def read(path: str | Path, channels: int = 1) -> Tensor:
 
 def read_photo(picture: Image.Image, path: str | Path) -> Tensor:
     """The middle of a photo as `[3, 32, 32]`."""
-    rgb = to_rgb(picture)
-    colours = torch.stack([to_tensor(channel) for channel in rgb.split()])  # [3, H, W]
+    colours = to_tensor(to_rgb(picture))  # [3, H, W]
     if torch.equal(colours[0], colours[1]) and torch.equal(colours[1], colours[2]):
         warnings.warn(f"{path} is grey; this model reads colour, so it may be unsure", stacklevel=3)
     return middle(colours)
@@ -99,10 +98,9 @@ def pad(grey: Tensor) -> Tensor:
 
 def colourfulness(picture: Image.Image) -> float:
     """Mean difference between the largest and the smallest channel, from 0 to 1."""
-    if picture.mode[0] in "1LIF":
+    if picture.mode[0] in "1LIF":  # grey, of any depth
         return 0.0
-    small = picture.convert("RGB").resize((SIZE, SIZE))
-    colours = torch.stack([to_tensor(channel) for channel in small.split()])  # [3, H, W]
+    colours = to_tensor(picture.convert("RGB").resize((SIZE, SIZE)))  # [3, H, W]
     return float((colours.amax(0) - colours.amin(0)).mean())
 
 
@@ -117,7 +115,7 @@ def steps(path: str | Path) -> dict[str, Tensor]:
 
 def read_digit(picture: Image.Image, path: str | Path) -> Tensor:
     """A digit as `[1, 32, 32]`, bright on black. `ValueError` if there is none."""
-    if colourfulness(picture) > COLOURFUL:
+    if colourfulness(picture) > MOST_TINT:
         warnings.warn(f"{path} is coloured; this model reads grey digits alone", stacklevel=3)
     done = digit_steps(picture, path)
     image = done["what is read"]
@@ -211,7 +209,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def to_grey(image: Image.Image) -> Tensor:
     """Brightness `[H, W]` in [0, 1], whatever the depth; transparent parts become paper."""
     if image.mode[0] in "IF":  # integers of 16 or 32 bits, or decimals
-        values = torch.from_numpy(numpy.array(image, dtype="float64")).nan_to_num(0, 0, 0)
+        values = torch.from_numpy(numpy.array(image, dtype="float64"))
+        values = values.nan_to_num(nan=0, posinf=0, neginf=0)  # decimals may be no numbers: black
         white = 65535.0 if image.mode.startswith("I;16") else white_of(float(values.max()))
         return (values / white).clamp(0, 1).float()
     if not image.has_transparency_data:
@@ -224,8 +223,9 @@ def to_grey(image: Image.Image) -> Tensor:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """A picture of 8 bits as `[H, W]` in [0, 1]."""
-    return torch.from_numpy(numpy.array(image, dtype="float32")) / 255
+    """A picture of 8 bits in [0, 1]: a grey one as `[H, W]`, one in colour as `[3, H, W]`."""
+    values = torch.from_numpy(numpy.array(image, dtype="float32")) / 255
+    return values if values.ndim == 2 else values.permute(2, 0, 1).contiguous()
 
 
 def white_of(largest: float) -> float:
@@ -265,7 +265,8 @@ def find_ink(grey: Tensor) -> Tensor | None:
     difference = difference * polarity(difference)
     # 3. full ink is what differs by 3/4 of the most, and paper what differs by less than 1/4
     strongest = difference.quantile(0.999)
-    if strongest < max(0.08, 4 * 1.5 * spread(difference)):
+    noise = 1.5 * spread(difference)  # as a standard deviation, from a median distance
+    if strongest < max(0.08, 4 * noise):
         return None
     ink = (2 * difference / strongest - 0.5).clamp(0, 1)
     ink = ink * largest_parts(ink)
@@ -316,15 +317,15 @@ def largest_parts(ink: Tensor) -> Tensor:
     """Where `[H, W]` ink belongs to a large part; parts below a tenth of the largest are specks."""
     # 1. cells of 4 x 4 px, numbered where they hold ink
     cells = F.max_pool2d((ink > 0).float()[None], 4, ceil_mode=True)
-    names = (torch.arange(cells.numel()) + 1.0).view_as(cells) * cells
+    numbers = (torch.arange(cells.numel()) + 1.0).view_as(cells) * cells
     # 2. the largest number in a part spreads from cell to cell, until every part has one number
-    before = torch.zeros_like(names)
-    while not torch.equal(names, before):
-        before = names
-        names = F.max_pool2d(names, 3, stride=1, padding=1) * cells
+    before = torch.zeros_like(numbers)
+    while not torch.equal(numbers, before):
+        before = numbers
+        numbers = F.max_pool2d(numbers, 3, stride=1, padding=1) * cells
     # 3. parts with enough cells, as pixels again
-    parts, sizes = names[names > 0].unique(return_counts=True)
-    kept = torch.isin(names[0], parts[sizes >= 0.1 * sizes.max()])
+    parts, sizes = numbers[numbers > 0].unique(return_counts=True)
+    kept = torch.isin(numbers[0], parts[sizes >= 0.1 * sizes.max()])
     height, width = ink.shape
     return kept.repeat_interleave(4, 0).repeat_interleave(4, 1)[:height, :width]
 
