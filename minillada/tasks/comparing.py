@@ -53,7 +53,7 @@ def make_brighter(source: Source) -> Example:
     pool, rng = source.pool, source.rng
     luma = pool.measures["luma"]
     a, b = pool.pick(rng), pool.pick(rng)
-    # Two of three random pairs differ by so much.
+    # More than half of all random pairs differ by so much.
     while abs(luma[a] - luma[b]) < LEAST_DIFFERENCE:
         a, b = pool.pick(rng), pool.pick(rng)
     answer = COMPARE_ANSWERS[0] if luma[a] > luma[b] else COMPARE_ANSWERS[1]

@@ -20,15 +20,12 @@ def make_draw(source: Source) -> Example:
     """A caption and its image. In a fifth of the varied examples the caption is incomplete."""
     pool, rng = source.pool, source.rng
     index = pool.pick(rng)
-    label, first, second = pool.classes(index)
-    classes: list[int | None] = [label, first, second]
+    label = pool.columns[pool.label][index]
+    classes: list[int | None] = [*pool.classes(index)]
     # A user may ask for "a seven" only: the model then chooses the rest by itself.
     if source.varied and rng.random() < 0.2:
-        left_out = rng.choice(("first", "second", "both"))
-        if left_out != "second":
-            classes[1] = None
-        if left_out != "first":
-            classes[2] = None
+        for column in rng.choice(((1,), (2,), (1, 2))):
+            classes[column] = None
     caption = pool.data.grammar.caption(*classes)
     [number] = source.numbers(label)
     if number not in DIGITS:  # a numeral, and then the caption is one of a digit

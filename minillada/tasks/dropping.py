@@ -37,10 +37,10 @@ def without_text_or_images(example: Example, rng: Random) -> Example:
 
 
 def without_images_or_words(example: Example, rng: Random) -> Example:
-    """Interleaving: either no images before the last of some, or no words at all.
+    """Interleaving: either some words without their images, or all images without words.
 
-    Without images, only one picture is asked for, after the words up to its own: words that
-    follow one another without pictures would be nothing to learn.
+    Without images, one is asked for all the same, that of the last word: words that follow one
+    another without images would be nothing to learn.
     """
     pictures = pictures_of(example.response)
     if rng.random() >= 0.5:

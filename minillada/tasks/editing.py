@@ -202,10 +202,10 @@ OPERATION_WORDINGS = {
 
 
 def make_edit_operation(source: Source, names: tuple[str, ...] = ()) -> Example:
-    """One of the exact operations on pixels: of the named ones, or of all of the data set."""
+    """An exact operation on pixels: one of `names`, or any that the data set has."""
     name = source.rng.choice(names or tuple(source.pool.data.operations))
-    wanted = {source.pool.label: source.some_label()} | BEFORE.get(name, {})
-    index = source.pool.pick(source.rng, **wanted)
+    before = {source.pool.label: source.some_label()} | BEFORE.get(name, {})
+    index = source.pool.pick(source.rng, **before)
     wordings = OPERATION_WORDINGS.get(name, Wordings((name,)))
     instruction = source.wording(wordings).format(it=source.noun(IT))
     return Example("edit", [Picture(index), instruction], [Picture(index, name)])
@@ -218,10 +218,8 @@ def make_edit_turn(source: Source) -> Example:
 
 def pick_leaning_alike(pool: Pool, rng: Random, index: int, digit: int, thickness: int) -> int:
     """An image of a digit and a thickness that leans about as image `index` does."""
-    slant = pool.columns["slant"][index]
-    return pool.pick_nearest(
-        rng, index, "slant_degrees", digit=digit, thickness=thickness, slant=slant
-    )
+    like = {"digit": digit, "thickness": thickness, "slant": pool.columns["slant"][index]}
+    return pool.pick_nearest(rng, index, "slant_degrees", **like)
 
 
 def make_edit_digit(source: Source) -> Example:
@@ -297,8 +295,7 @@ def mark_operations(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], se
 
 def mark_edits(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
     """Right is the wanted label, in the style of what is wanted (`mark_drawn`)."""
-    images, instructions = inputs(pool, asked)
-    return mark_drawn(judge, pool, asked, uni.edit(images, instructions, seed=seed))
+    return mark_drawn(judge, pool, asked, uni.edit(*inputs(pool, asked), seed=seed))
 
 
 def mark_drawn(judge: Judge, pool: Pool, asked: list[Example], drawn: Tensor) -> Marked:
@@ -307,10 +304,11 @@ def mark_drawn(judge: Judge, pool: Pool, asked: list[Example], drawn: Tensor) ->
     # The style is measured on the drawing, with the same thresholds as for captions.
     measured = pool.data.classes(drawn, labels)  # [N, columns]
     style, parts = torch.ones(len(asked), dtype=torch.bool), {}
-    for column, name in list(enumerate(pool.columns))[1:]:
-        same = measured[:, column] == wanted(pool, asked, name)
-        style = style & same
-        parts[f"_{name}"] = same.tolist()
+    for name, column in zip(pool.columns, measured.unbind(1)):
+        if name != pool.label:
+            same = column == wanted(pool, asked, name)
+            style = style & same
+            parts[f"_{name}"] = same.tolist()
     right = (labels == wanted(pool, asked)).tolist()
     return Marked(
         asked, [[image] for image in drawn], {"": right, "_attributes": style.tolist(), **parts}

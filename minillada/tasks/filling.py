@@ -64,14 +64,14 @@ def make_infill(source: Source) -> Example:
     classes = pool.classes(index)
     caption, words = pool.data.grammar.caption(*classes), []
     for options, kind in zip(pool.data.grammar.words.values(), classes):
-        if options[kind]:  # a class without a word, such as the colour of a grey photo
+        if options[kind]:  # a grey photo has no word for its colour that could be missing
             words.append(options[kind])
     text = caption.replace(rng.choice(words), BLANK)
     return Example("describe", [Picture(index), text], [caption])
 
 
 def mark_inpainting(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    """Right is the label that was there; columns of style are parts, and `_empty`."""
+    """Right is the label that was there; further scores are the columns of style and `_empty`."""
     images = torch.stack([pixels(pool, pictures_of(example.user)[0]) for example in asked])
     masks = torch.stack([hole(str(example.user[-1]), *images.shape[2:]) for example in asked])
     # A caption stands between the image and the name of the hole.
@@ -101,7 +101,5 @@ def missing_column(pool: Pool, example: Example) -> str:
     image, text = example.user
     parse = pool.data.grammar.parse
     shown, whole = parse(str(text)), parse(str(example.response[0]))
-    for name, a, b in zip(pool.columns, shown, whole):
-        if a != b:
-            return name
-    return next(iter(pool.columns))
+    [missing] = [name for name, a, b in zip(pool.columns, shown, whole) if a != b]
+    return missing

@@ -12,11 +12,8 @@ from __future__ import annotations
 from ..datasets.grammar import article
 from ..datasets.mnist import DIGITS
 
-NUMBERS = (
-    *DIGITS,
-    *("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen"),
-    "eighteen",
-)
+TWO_FIGURES = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen"
+NUMBERS = (*DIGITS, *TWO_FIGURES.split())  # up to nine plus nine
 
 # Unordered pairs of numbers whose sums a run neither draws nor thinks: as many of them as its
 # `held_out` says, from the left. Every sum keeps other pairs, and every number other partners.
@@ -28,7 +25,7 @@ COUNTED = [(a, b) for a in range(len(NUMBERS)) for b in range(10) if a + b < len
 
 
 def is_held_out(a: int, b: int, held_out: int) -> bool:
-    """Whether a + b is the sum of one of the first `held_out` pairs of `HELD_OUT`, in any order."""
+    """Whether a and b, in any order, are one of the first `held_out` pairs of `HELD_OUT`."""
     return (min(a, b), max(a, b)) in HELD_OUT[:held_out]
 
 

@@ -1,7 +1,4 @@
-"""Tasks: describe an image, and answer questions about it.
-
-An answer is right if it is the right text, letter for letter.
-"""
+"""Tasks: describe an image, and answer questions about it."""
 
 from __future__ import annotations
 
@@ -141,7 +138,6 @@ PHOTO_QUESTIONS = {
     "kind": Wordings(("is it an animal or a vehicle?", "does it show a vehicle or an animal?")),
 }
 
-THICKNESS_ANSWERS = captions.THICKNESS_WORDS
 SLANT_ANSWERS = ("left", "upright", "right")
 PARITY_ANSWERS = ("even", "odd")
 KIND_ANSWERS = ("animal", "vehicle")
@@ -160,10 +156,10 @@ def make_question(kind: str, source: Source) -> Example:
     # Some kinds of digit are rare; even classes keep a model from answering the frequent one.
     index = pool.pick(rng, digit=source.some_label(), thickness=rng.randrange(2))
     digit = pool.columns["digit"][index]
-    n = rng.randrange(10)  # only "arithmetic" asks for it
+    n = rng.randrange(10)
     answers = {
         "digit": DIGITS[digit],
-        "thickness": THICKNESS_ANSWERS[pool.columns["thickness"][index]],
+        "thickness": captions.THICKNESS_WORDS[pool.columns["thickness"][index]],
         "slant": SLANT_ANSWERS[pool.columns["slant"][index]],
         "parity": PARITY_ANSWERS[digit % 2],
         "arithmetic": NUMBERS[digit + n],
@@ -189,7 +185,7 @@ def make_photo_question(kind: str, source: Source) -> Example:
         "label": CLASSES[label],
         "brightness": colour.BRIGHTNESS_WORDS[brightness],
         "colour": colour.COLOUR_WORDS[most],
-        "kind": KIND_ANSWERS[CLASSES[label] in VEHICLES],
+        "kind": KIND_ANSWERS[int(CLASSES[label] in VEHICLES)],
     }
     question = source.wording(PHOTO_QUESTIONS[kind])
     return Example("describe", [Picture(index), question], [answers[kind]])

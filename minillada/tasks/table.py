@@ -12,35 +12,34 @@ from .base import Task, make_in_new_wording
 from .numbers import NUMBERS, SUMS, UNSEEN_SUMS, counting_trace
 
 # What many tasks share: how they are marked, and what a model must have learned for them.
-asked = partial(Task, mark=questions.mark_answers, needs="answer questions", draws=False)
+question = partial(Task, mark=questions.mark_answers, needs="answer questions", draws=False)
 written = partial(Task, needs="write before it draws")
 edited = partial(Task, needs="edit")
+untrained = partial(Task, trained=False)
 describe = Task(questions.make_describe, questions.mark_descriptions, needs="describe", draws=False)
 
 # What a masked model can do without having learned it.
 UNTRAINED: dict[str, Task] = {
-    "inpaint": Task(filling.make_inpaint, filling.mark_inpainting, trained=False),
-    "inpaint_captioned": Task(
-        filling.make_inpaint_captioned, filling.mark_inpainting, trained=False
-    ),
-    "infill": Task(filling.make_infill, filling.mark_infilling, trained=False, draws=False),
+    "inpaint": untrained(filling.make_inpaint, filling.mark_inpainting),
+    "inpaint_captioned": untrained(filling.make_inpaint_captioned, filling.mark_inpainting),
+    "infill": untrained(filling.make_infill, filling.mark_infilling, draws=False),
 }
 
 # A new task goes to the end: the suite numbers its random examples by their place in this table.
 TASKS: dict[str, Task] = {
-    "digit": asked(partial(questions.make_question, "digit")),
-    "thickness": asked(partial(questions.make_question, "thickness")),
-    "slant": asked(partial(questions.make_question, "slant")),
-    "parity": asked(partial(questions.make_question, "parity")),
-    "arithmetic": asked(partial(questions.make_question, "arithmetic")),
-    "compare": asked(comparing.make_compare),
+    "digit": question(partial(questions.make_question, "digit")),
+    "thickness": question(partial(questions.make_question, "thickness")),
+    "slant": question(partial(questions.make_question, "slant")),
+    "parity": question(partial(questions.make_question, "parity")),
+    "arithmetic": question(partial(questions.make_question, "arithmetic")),
+    "compare": question(comparing.make_compare),
     "edit_operation": edited(editing.make_edit_operation, editing.mark_operations),
     "edit_turn": Task(editing.make_edit_turn),
     "edit_digit": edited(editing.make_edit_digit, editing.mark_edits),
     "multi_reference": edited(references.make_multi_reference, references.mark_references),
     "sum_direct": Task(thinking.make_sum_direct, drawing.mark_drawings),
-    "sum_direct_unseen": Task(
-        partial(thinking.make_sum_direct, pairs=UNSEEN_SUMS), drawing.mark_drawings, trained=False
+    "sum_direct_unseen": untrained(
+        partial(thinking.make_sum_direct, pairs=UNSEEN_SUMS), drawing.mark_drawings
     ),
     "sum_thinking": written(thinking.make_sum_thinking, thinking.mark_thinking),
     "sum_thinking_unseen": written(
@@ -56,9 +55,8 @@ TASKS: dict[str, Task] = {
     "describe": describe,
     **UNTRAINED,
     # the same as above, in wordings that are never trained
-    "digit_new_wording": asked(
-        partial(make_in_new_wording, partial(questions.make_question, "digit")),
-        trained=False,
+    "digit_new_wording": question(
+        partial(make_in_new_wording, partial(questions.make_question, "digit")), trained=False
     ),
     "edit_operation_new_wording": edited(
         partial(make_in_new_wording, editing.make_edit_operation),
@@ -74,11 +72,11 @@ TASKS: dict[str, Task] = {
 
 # The tasks of colour photos.
 PHOTO_TASKS: dict[str, Task] = {
-    "label": asked(partial(questions.make_photo_question, "label")),
-    "brightness": asked(partial(questions.make_photo_question, "brightness")),
-    "colour": asked(partial(questions.make_photo_question, "colour")),
-    "kind": asked(partial(questions.make_photo_question, "kind")),
-    "brighter": asked(comparing.make_brighter),
+    "label": question(partial(questions.make_photo_question, "label")),
+    "brightness": question(partial(questions.make_photo_question, "brightness")),
+    "colour": question(partial(questions.make_photo_question, "colour")),
+    "kind": question(partial(questions.make_photo_question, "kind")),
+    "brighter": question(comparing.make_brighter),
     "edit_operation": edited(editing.make_edit_operation, editing.mark_operations),
     "edit_label": edited(editing.make_edit_label, editing.mark_edits),
     "draw": Task(drawing.make_draw, drawing.mark_drawings),
@@ -135,7 +133,7 @@ def digit_texts() -> list[str]:
         texts += [wording.format(a=NUMBERS[a], b=NUMBERS[b]) for a, b in SUMS + counted]
     texts += [counting_trace(a, b) for a, b in SUMS]
     texts += [*MNIST.operations, *references.MULTI_REFERENCE.plain] * 5
-    style = questions.SLANT_ANSWERS + questions.THICKNESS_ANSWERS
+    style = questions.SLANT_ANSWERS + MNIST.grammar.words["thickness"]
     answers = [*NUMBERS, *style, *questions.PARITY_ANSWERS, *comparing.COMPARE_ANSWERS]
     return texts + answers * 5
 

@@ -81,14 +81,13 @@ REPEAT = Wordings(
 
 
 def make_sum_direct(source: Source, pairs: Pairs | None = None) -> Example:
-    """`draw the sum of … and …` and the result; `pairs` are those of the source if None."""
-    a, b = source.rng.choice(pairs or trained_pairs(SUMS, source.held_out))
-    prompt = source.with_numbers(SUM, a, b)
-    return Example("draw", [prompt], [Picture(source.pool.pick(source.rng, digit=a + b))])
+    """`draw the sum of … and …` and the result, without the thought of `make_sum_thinking`."""
+    example = make_sum_thinking(source, pairs)
+    return example._replace(system="draw", response=example.response[-1:])
 
 
 def make_sum_thinking(source: Source, pairs: Pairs | None = None) -> Example:
-    """The same, with a thought before the image."""
+    """A sum, its thought and its image; `pairs` are those that the source trains if None."""
     a, b = source.rng.choice(pairs or trained_pairs(SUMS, source.held_out))
     prompt = source.with_numbers(SUM, a, b)
     # The thought is part of the response: the model learns to write it, then to draw from it.

@@ -13,7 +13,7 @@ from __future__ import annotations
 from random import Random
 from typing import NamedTuple
 
-OLD, POLITE, NUMERALS = 0.25, 0.5, 0.3  # shares: plain wordings, polite ones, numbers as numerals
+PLAIN, POLITE, NUMERALS = 0.25, 0.5, 0.3  # shares: plain wordings, polite ones, numbers as numerals
 
 
 class Wordings(NamedTuple):
@@ -25,7 +25,7 @@ class Wordings(NamedTuple):
 
     def trained(self, rng: Random) -> str:
         """One of those that are trained. Some stay plain, so that these are not forgotten."""
-        if rng.random() < OLD:
+        if rng.random() < PLAIN:
             return rng.choice(self.plain)
         text = rng.choice(self.plain + self.more)
         frames = polite_words(text).more
