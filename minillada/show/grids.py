@@ -28,7 +28,7 @@ def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:
     """Images `[N, C, H, W]` side by side on white:
     `[C, rows * (H + gap) - gap, columns * (W + gap) - gap]`."""
     count, channels, height, width = images.shape
-    rows = math.ceil(count / columns)
+    rows = max(1, math.ceil(count / columns))  # no images: one white row
     canvas = torch.ones(channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
     for i, image in enumerate(images):
         y, x = i // columns * (height + gap), i % columns * (width + gap)
@@ -87,7 +87,7 @@ def gallery(
     images: Tensor, titles: list[str], columns: int = 8, wrong: list[bool] | None = None
 ) -> Figure:
     """Images `[N, C, H, W]` with a title above each; titles marked `wrong` are red."""
-    rows = math.ceil(len(images) / columns)
+    rows = max(1, math.ceil(len(images) / columns))
     figure = Figure(figsize=(1.35 * columns, 1.6 * rows), dpi=DPI)
     figure.set_layout_engine("constrained", h_pad=0.07)  # titles do not touch the edge
     for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).ravel()):

@@ -20,6 +20,13 @@ def test_tile_places_every_image_and_leaves_white_between():
     assert bool((canvas[:, ~covered] == 1).all())
 
 
+def test_no_images_are_an_empty_figure():
+    """Such as the wrong answers of a model that made none."""
+    none = torch.zeros(0, 1, 4, 4)
+    assert [axes.get_title() for axes in grids.gallery(none, [], columns=3).axes] == [""] * 3
+    assert bool((grids.tile(none, columns=3) == 1).all())
+
+
 def test_rows_have_their_names_and_a_short_row_ends_white():
     rows = {"one": torch.zeros(3, 1, 4, 4), "two": torch.zeros(1, 1, 4, 4)}
     first, second = grids.labelled_rows(rows).axes
