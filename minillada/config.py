@@ -16,7 +16,8 @@ from pydantic import Field, model_validator
 from .settings import Config
 
 MNIST_TEXT_VOCAB_SIZE = 384  # 256 bytes, 25 special tokens, 103 merges: all its texts support
-Share = Annotated[float, Field(ge=0, le=1)]  # a share, a probability or a decay
+Share = Annotated[float, Field(ge=0, le=1)]  # a share or a probability
+Decay = Annotated[float, Field(ge=0, lt=1)]  # of a running mean; 1 would never move it
 Width = Annotated[int, Field(ge=8, le=65_536, multiple_of=8)]  # channels, in 8 groups (GroupNorm)
 
 
@@ -126,7 +127,7 @@ class OptimizerConfig(Config):
     warmup_steps: int = Field(50, ge=0)
     final_lr_fraction: Share = 0.02  # where the cosine decay ends
     weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[Share, Share] = (0.9, 0.99)  # decay of the means of gradients and of squares
+    betas: tuple[Decay, Decay] = (0.9, 0.99)  # decay of the means of gradients and of squares
     grad_clip: float = Field(1.0, gt=0)  # a longer gradient is cut to this length
     balance_rate: float = Field(0.001, ge=0)  # step size that balances experts (moe.py)
 
@@ -152,9 +153,7 @@ class ObjectiveConfig(Config):
     def check_interval(self) -> Self:
         low, high = self.mask_rate
         if low > high or high == 0:
-            raise ValueError(
-                f"mask_rate is an interval within [0, 1] that ends above 0, got {low} to {high}"
-            )
+            raise ValueError(f"mask_rate is an interval that ends above 0, got {low} to {high}")
         if self.complementary and low == 1:
             raise ValueError(
                 "at mask rate 1 the complement masks nothing; lower the first number of mask_rate "

@@ -132,8 +132,12 @@ def check_batch(batch: Batch, block_size: int, config: ObjectiveConfig | None = 
     length = batch.ids.shape[1]
     if block_size < 1 or length % block_size:
         raise ValueError(f"block size {block_size} does not divide the length {length}; pad it")
-    if config is None or batch.documents is None:
-        return  # not packed: one sequence a row
+    if config is not None and batch.documents is not None:
+        check_packed(config)
+
+
+def check_packed(config: ObjectiveConfig) -> None:
+    """`ValueError` for an objective that needs one sequence a row."""
     if config.mask_rate_per == "sequence" or config.objective == "reweighted":
         raise ValueError(
             "one rate or one weight a sequence needs one sequence a row; do not pack, or use "

@@ -29,7 +29,9 @@ from ..evaluation import evaluate, suite
 from ..files import atomic
 from ..presets import get_preset, read_settings
 from ..settings import Config, changed, from_dict, plain_fields, to_dict
-from ..training.checks import check_settings
+from ..training.checks import READ_BY, check_settings
+from ..training.distributed import Processes, check_shared
+from ..training.optim import make_optimizers
 from ..training.state import differences
 from ..training.train import new_model, read_materials, start_from
 from ..uni import DRAW
@@ -302,7 +304,8 @@ def check_plan(plan: Plan) -> None:
     So nothing is written, and no run is trained, if one of the later ones is bound to fail.
     """
     preset = backbone_preset(plan.preset)
-    known = plain_fields(preset).keys() - {"name", "kind", "seed", "dataset", "teacher"}
+    known = plain_fields(preset).keys() - {"name", "kind", "seed", "dataset"}
+    known -= {name for name, kinds in READ_BY.items() if preset.kind not in kinds}
     known |= {SAMPLING + name for name in plain_fields(SamplingConfig())}
     varied = [name for name, _ in plan.varied]
     for name in (*varied, *(name for name, _ in plan.fixed)):
@@ -332,10 +335,12 @@ def check_trial(trial: Trial, plan: Plan) -> None:
     """`ValueError` or `FileNotFoundError` for a run that cannot be: all but its steps is done."""
     preset, start = trial.preset, plan.start
     check_settings(preset, start)
+    check_shared(preset, Processes())
     if not preset.tokenizer:
         raise ValueError("a backbone needs an image tokenizer; tokenizer cannot be empty")
     materials = read_materials(preset, "cpu")
     module = new_model(preset, "cpu", materials.tokenizer)
+    make_optimizers(module, preset.training)
     if start:
         start_from(start, module, preset, materials)
     info = lessons(preset, start)

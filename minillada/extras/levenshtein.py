@@ -31,6 +31,8 @@ from ..masks import block_causal_mask
 from ..model import Backbone
 from ..vocab import Vocabulary
 
+UNPACKED = "errors are planted into one sequence a row; set pack_length or planted_errors to 0"
+
 
 def matched(draft: list[int], target: list[int]) -> list[tuple[int, int]]:
     """The pairs (place in draft, place in target) of a longest common subsequence, in order."""
@@ -157,9 +159,7 @@ def plant(
     if not 0 <= rate <= 1:
         raise ValueError(f"planted_errors is a share of the tokens; use 0 to 1, not {rate}")
     if batch.documents is not None:
-        raise ValueError(
-            "errors are planted into one sequence a row; set pack_length or planted_errors to 0"
-        )
+        raise ValueError(UNPACKED)
     answers = short_answers(batch, vocab, block_size)
     pool = sorted({token for answer in answers.values() for token in answer[:-1]})
     if not pool:

@@ -12,7 +12,9 @@ from ..batching import padded_length
 from ..config import ModelConfig, PainterConfig, Preset, TokenizerConfig
 from ..datasets.images import Images
 from ..datasets.pool import Pool
+from ..diffusion import check_packed
 from ..extras.conversion import check_block_schedule, check_block_sizes, padding_multiple
+from ..extras.levenshtein import UNPACKED
 from ..painter import Painter
 from ..settings import Config, plain_fields
 from ..tasks.base import Source, pictures_of
@@ -25,11 +27,13 @@ MOST_ROWS = 65_536  # of a batch; more is a slip of the finger
 TRIES = 100  # examples of each task that are measured
 # What a turbo painter has of its own; all else is that of its source.
 OF_TURBO = ("turbo", "painting_steps", "shift", "feature_weight", "spread_weight")
-# Settings that name other weights, and the kinds of model that are trained with them.
+# Settings that only some kinds of model are trained with, and these kinds.
 READ_BY = {
     "tokenizer": ("backbone", "painter"),
     "teacher": ("tokenizer", "painter"),
     "source": ("painter",),
+    "mirrored": ("painter",),
+    "operation_share": ("tokenizer",),
 }
 
 
@@ -42,8 +46,9 @@ def check_settings(preset: Preset, start: str | None) -> None:
         raise ValueError(f"batch_size must be at most {MOST_ROWS}, got {rows}")
     if preset.training.workers and "fork" not in multiprocessing.get_all_start_methods():
         raise ValueError("workers are forks, which this system does not have; use --set workers=0")
+    values = plain_fields(preset)
     for name, kinds in READ_BY.items():
-        if getattr(preset, name) is not None and preset.kind not in kinds:
+        if values[name] not in (None, False, 0) and preset.kind not in kinds:
             raise ValueError(f"{preset.name} ({preset.kind}) reads no {name}; leave {name} out")
     if getattr(preset.model, "feature_weight", 0) and not preset.teacher:
         raise ValueError(
@@ -55,6 +60,10 @@ def check_settings(preset: Preset, start: str | None) -> None:
         raise ValueError("text pieces start from nothing; leave --start out")
     if preset.kind == "backbone":
         check_mixture(preset)
+        if preset.training.data.pack_length:
+            check_packed(preset.training.loss)
+            if preset.training.loss.planted_errors:
+                raise ValueError(UNPACKED)
     if isinstance(preset.model, TokenizerConfig):
         check_codebook(preset, preset.model, start)
 

@@ -12,6 +12,7 @@ from minillada.settings import changed, from_dict, to_dict
 
 UNSEEN = (("drawing", 20), ("sum_direct_unseen", 20))
 MIXTURES = (("mixture", ((("draw", 1.0), ("describe", 1.0)), (("draw", 1.0),))),)
+PACKED = (("pack_length", 256),)
 MANY = ("steps", "batch_size", "warmup_steps")  # settings with many values each
 
 
@@ -157,6 +158,14 @@ def test_texts_depend_on_how_they_are_decoded_but_on_no_passes_of_a_drawing_and_
         ({"varied": (("sampling.steps", (0,)),)}, "steps must be at least 1, got 0"),
         ({"varied": (("seed", (1, 2)),)}, "--seeds says how many"),
         ({"varied": (("steps", (4,)),), "fixed": (("steps", 5),)}, "varied and set to one value"),
+        ({"varied": (("betas", ((0.9, 0.99), (1.0, 0.99))),)}, "betas must be smaller than 1"),
+        ({"fixed": (("accumulate", 2), ("confidence_weight", 1.0))}, "confidence_weight divides"),
+        ({"fixed": (("accumulate", 2), ("mask_noise", 1.0))}, "mask_noise takes random numbers"),
+        ({"fixed": (*PACKED, ("objective", "reweighted"))}, "needs one sequence a row"),
+        ({"fixed": (*PACKED, ("planted_errors", 0.1))}, "planted into one sequence a row"),
+        ({"varied": (("source", ("a", "b")),)}, "no setting 'source'"),
+        ({"varied": (("mirrored", (True, False)),)}, "no setting 'mirrored'"),
+        ({"fixed": (("operation_share", 0.5),)}, "no setting 'operation_share'"),
         ({"seeds": ()}, "seeds must have at least 1 item"),
         ({"measures": ()}, "measures must have at least 1 item"),
         ({"varied": (("block_size", ()),)}, "varied must have at least 1 item"),

@@ -32,6 +32,13 @@ BACKBONES = {
         dict(mixture=(("sum_direct_unseen", 1.0),)),
         "no task 'sum_direct_unseen' can be",
     ),
+    "one rate in a packed row": (
+        dict(pack_length=96, mask_rate_per="sequence"),
+        "needs one sequence a row; do not pack",
+    ),
+    "errors in packed rows": (dict(pack_length=96, planted_errors=0.1), "set pack_length or"),
+    "pictures of a painter": (dict(mirrored=True), "reads no mirrored; leave mirrored out"),
+    "pictures of a tokenizer": (dict(operation_share=0.5), "reads no operation_share"),
     "short rows": (dict(pack_length=32), "tokens, but rows have 32; raise pack_length"),
     "huge batch": (dict(batch_size=70_000), "batch_size must be at most 65536, got 70000"),
 }
