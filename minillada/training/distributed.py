@@ -307,6 +307,11 @@ def check_shared(preset: Preset, processes: Processes) -> None:
             f"{preset.name} is neither a backbone nor an image tokenizer, and only these are "
             "trained in portions; leave out --sharding and accumulate"
         )
+    if portions > training.batch_size:
+        raise ValueError(
+            f"{portions} portions cannot share {training.batch_size} examples; accumulate times "
+            "processes must be at most batch_size"
+        )
     if training.loss.confidence_weight and portions > 1:
         raise ValueError(
             "confidence_weight divides by how many tokens of the whole batch are predicted right, "

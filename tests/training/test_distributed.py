@@ -307,6 +307,17 @@ def test_an_image_tokenizer_is_shared_in_equal_parts_alone():
             check_shared(preset, Processes(0, 2 if sharding == "fsdp" else 1, sharding))
 
 
+def test_portions_without_an_example_are_refused():
+    """So many passes would fill the memory, or at least take minutes."""
+    preset = changed(PRESETS["dense"], batch_size=8)
+    for count, passes in ((1, 8), (4, 2), (8, 1)):
+        check_shared(changed(preset, accumulate=passes), Processes(0, count, "ddp"))
+    for count, passes in ((1, 9), (4, 3), (9, 1)):
+        sentence = f"{count * passes} portions cannot share 8 examples; accumulate times"
+        with pytest.raises(ValueError, match=sentence):
+            check_shared(changed(preset, accumulate=passes), Processes(0, count, "ddp"))
+
+
 def test_judges_and_painters_are_not_shared(tmp_path):
     with pytest.raises(ValueError, match="mnist-judge is neither a backbone nor an image tokeni"):
         check_shared(JUDGE, Processes(0, 2, "ddp"))
