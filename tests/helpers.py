@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import multiprocessing
 import re
 import symtable
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 import torch
 from hypothesis import settings
 from torch import Tensor
@@ -33,6 +35,10 @@ MASK, EOS = 0, 1  # ids used with `tiny_backbone`, which has no text attached
 # Reproducible, no time limit (the machine may be busy), no examples stored on disk.
 few = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 many = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+
+needs_fork = pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="workers are forks"
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:

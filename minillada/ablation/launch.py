@@ -236,16 +236,16 @@ def wait_for(submitted: Sequence[Any]) -> None:
 
 def seconds_of_step(trial: Trial, materials: Materials, device: str) -> float:
     """Seconds of a step from new weights: the median of `TIMED_STEPS` steps after the first."""
-    module = new_model(trial.preset, device, materials.tokenizer)
-    loss = make_loss(module, trial.preset, materials)
+    count = TIMED_STEPS + 1  # the first one also warms up
+    preset = changed(trial.preset, steps=max(trial.preset.training.steps, count))
+    module = new_model(preset, device, materials.tokenizer)
+    loss = make_loss(module, preset, materials)
     ends: list[float] = []
 
     def note_time(step: int) -> None:
         ends.append(time.perf_counter())
 
-    count = TIMED_STEPS + 1  # the first one also warms up
-    training = changed(trial.preset.training, steps=max(trial.preset.training.steps, count))
-    fit(module, loss, training, stop_after=count, after_step=note_time, description="timing")
+    fit(module, loss, preset.training, None, count, note_time, "timing")
     return quartiles([after - before for before, after in zip(ends, ends[1:])])[1]
 
 

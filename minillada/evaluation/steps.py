@@ -18,6 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..config import Preset
 from ..measure import timing
 from ..settings import changed
+from ..training.checks import check_settings
+from ..training.distributed import Processes, check_shared
 from ..training.loop import fit
 from ..training.train import make_loss, new_model, read_materials
 from .bench import Setting
@@ -28,13 +30,16 @@ WARM_UP = 5  # steps that are not timed: kernels are chosen, memory is taken
 def bench_step(preset: Preset, setting: Setting, steps: int = 20) -> dict[str, Any]:
     """Milliseconds of a step of a preset from random weights, the limit, and how far it is.
 
-    `ValueError` for text pieces, which are learned without steps.
+    `ValueError` for text pieces, which are learned without steps, and for what no run can be.
     """
     if preset.kind == "text":
         raise ValueError("text pieces are learned without steps; name another preset")
+    check_settings(preset, None)
+    check_shared(preset, Processes())
     device, count = setting.device, WARM_UP + steps
-    # `fit` stops at the last step of the preset, and all that are timed must be taken.
-    training = changed(preset.training, steps=max(preset.training.steps, count))
+    # A run stops at the last step of the preset, and all that are timed must be taken.
+    preset = changed(preset, steps=max(preset.training.steps, count))
+    training = preset.training
     materials = read_materials(preset, device)
     module = new_model(preset, device, materials.tokenizer, materials.source)
     loss = make_loss(module, preset, materials)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import needs_fork
 
 from minillada.ablation import launch
 from minillada.ablation.launch import Launch
@@ -131,6 +132,14 @@ def test_launches_that_cannot_be(tmp_path, monkeypatch):
 def test_threads_are_shared_out(monkeypatch):
     monkeypatch.setattr(launch, "cores", lambda: 8)
     assert [Launch(Path("x"), jobs).threads for jobs in (1, 3, 8, 20)] == [8, 2, 1, 1]
+
+
+@needs_fork
+def test_a_run_of_fewer_steps_than_are_timed(plan, few_images):
+    [trial] = plan(fixed=(("workers", 1), ("warmup_steps", 1))).trials()
+    assert trial.preset.training.steps < launch.TIMED_STEPS
+    materials = launch.read_materials(trial.preset, "cpu")
+    assert launch.seconds_of_step(trial, materials, "cpu") > 0
 
 
 def test_the_estimate_counts_reading_steps_and_samples(plan, few_images, monkeypatch, tmp_path):

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from helpers import needs_fork, real_images, save_tiny_uni, use_digits
+from tiny_runs import BACKBONE
 
 from minillada.config import JudgeConfig, Preset, TextConfig, TrainingConfig
 from minillada.evaluation import steps
 from minillada.evaluation.bench import Setting
+from minillada.settings import changed
 
 
 def test_operations_of_a_step_are_those_of_its_layers(monkeypatch):
@@ -34,6 +37,28 @@ def test_all_steps_are_timed_where_the_preset_has_fewer(monkeypatch):
     training = TrainingConfig(batch_size=2, steps=3)
     preset = Preset(name="tiny", kind="judge", model=JudgeConfig(width=8), training=training)
     assert steps.bench_step(preset, Setting(), 4)["steps"] == len(taken) == 4
+
+
+@needs_fork
+def test_batches_made_ahead_are_as_many_as_are_timed(monkeypatch, tmp_path):
+    tokenizer = save_tiny_uni(tmp_path).parent / "tokenizer"
+    use_digits(monkeypatch, real_images(40))
+    monkeypatch.setattr(steps, "product_rate", lambda dtype, device: 1e9)
+    preset = changed(BACKBONE, steps=3, workers=1, tokenizer=str(tokenizer))
+    assert steps.bench_step(preset, Setting(), 4)["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"mixture": ()}, "has an empty mixture"),
+        ({"mixture": (("nothing", 1.0),)}, "no task 'nothing' can be trained"),
+        ({"accumulate": 2, "confidence_weight": 1.0}, "confidence_weight divides by"),
+    ],
+)
+def test_what_no_run_can_be_is_refused(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        steps.bench_step(changed(BACKBONE, **changes), Setting())
 
 
 def test_text_pieces_have_no_steps():

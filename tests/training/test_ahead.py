@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from helpers import real_images, tiny_tokenizer
+from helpers import needs_fork, real_images, tiny_tokenizer
 from tiny_runs import BACKBONE
 
 from minillada.datasets.pool import mnist_pool
@@ -16,10 +16,6 @@ from minillada.training.ahead import Ahead
 from minillada.training.checks import check_settings
 from minillada.training.stream import mixture_batches
 from minillada.vocab import load_vocabulary
-
-needs_fork = pytest.mark.skipif(
-    "fork" not in multiprocessing.get_all_start_methods(), reason="workers are forks"
-)
 
 
 @needs_fork
