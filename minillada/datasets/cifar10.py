@@ -64,6 +64,7 @@ def load_cifar10(split: str = "train", root: Path | None = None) -> Images:
     path = (root or DATA_DIR) / "cifar10" / "cifar10.safetensors"
     if not path.exists():
         download(path)
+    path.open("rb").close()  # raises PermissionError: such a file need not be damaged
     try:
         with safe_open(path, "pt") as file:
             images = Images(file.get_tensor(f"{split}_pixels"), file.get_tensor(f"{split}_labels"))
@@ -84,6 +85,7 @@ def load_cifar10_sample(split: str = "train", root: Path | None = None) -> Image
     restore = "restore it with `git checkout -- data`"
     if not path.exists():
         raise FileNotFoundError(f"the sample of CIFAR-10 is not at {path}; {restore}")
+    path.open("rb").close()  # as above
     labels = torch.arange(len(CLASSES)).repeat(SAMPLE_EACH)
     try:
         with Image.open(path) as file:

@@ -56,8 +56,9 @@ def idx_bytes(name: str, root: Path) -> bytes:
     path = root / "mnist" / f"{name}.gz"
     if not path.exists():
         download(root)
+    packed = path.read_bytes()  # raises PermissionError: such a file need not be damaged
     try:
-        content = gzip.decompress(path.read_bytes())
+        content = gzip.decompress(packed)
     except (OSError, EOFError, zlib.error):
         content = b""  # a truncated or foreign file fails the checksum like any other damage
     if hashlib.md5(content).hexdigest() != MNIST_MD5[name]:

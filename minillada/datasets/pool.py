@@ -169,7 +169,7 @@ def stored_pool(data: DataSet, split: str, path: Path | None = None) -> Pool:
         return measured_pool(data, data.load(split))
     try:
         stored, about = checkpoint.read_tensors(path)
-    except (ValueError, OSError):
+    except (ValueError, FileNotFoundError):
         stored, about = {}, {}
     digest = about.pop("digest", None)
     whole = digest == checkpoint.tensors_digest(stored, about)

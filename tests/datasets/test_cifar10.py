@@ -4,6 +4,7 @@ The whole data set is not part of the repository: what needs it builds a small o
 """
 
 import tarfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -130,6 +131,18 @@ def test_local_copy_is_read_and_its_order_is_checked(small, tmp_path):
     write_copy(tmp_path, small | {"train": turned})
     with pytest.raises(ValueError, match="wrong checksum"):
         load_cifar10("train", tmp_path)
+
+
+@pytest.mark.parametrize("load", [load_cifar10, load_cifar10_sample])
+def test_a_forbidden_file_is_not_called_damaged(small, tmp_path, monkeypatch, load):
+    def refuse(path, *mode, **more):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = write_copy(tmp_path, small)
+    (path.parent / "sample-test.png").touch()
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError, match="Permission denied: .*cifar10"):
+        load("test", tmp_path)
 
 
 def test_truncated_copy_is_refused(small, tmp_path):

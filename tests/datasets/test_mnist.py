@@ -142,6 +142,15 @@ def test_altered_files_are_refused(copy, damage, name):
         load_mnist("test", copy)
 
 
+def test_a_forbidden_file_is_not_called_damaged(copy, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(PermissionError, match="Permission denied: .*idx3-ubyte.gz"):
+        load_mnist("test", copy)
+
+
 def test_a_recompressed_file_is_accepted(copy):
     """The checksum is that of the content."""
     path = copy / "mnist" / FILES[1]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import mnist_test_images, real_images, tiny_tokenizer
 
+from minillada import checkpoint
 from minillada.datasets import captions, cifar10, table
 from minillada.datasets.cifar10 import load_cifar10_sample
 from minillada.datasets.mnist import Images
@@ -193,6 +194,17 @@ def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
     store_pools(table.CIFAR10, None, None, path)
     with pytest.raises(ValueError, match="damaged or of another version"):
         stored_pool(table.MNIST, "test", path)  # other columns
+
+
+def test_a_forbidden_file_is_not_called_damaged(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = small_data(tmp_path, monkeypatch)
+    path.touch()
+    monkeypatch.setattr(checkpoint, "read_tensors", refuse)
+    with pytest.raises(PermissionError, match="Permission denied: .*codes.safetensors"):
+        stored_pool(table.CIFAR10, "test", path)
 
 
 def with_another_bit(path):
