@@ -30,9 +30,9 @@ SLANT_EDGES = (-5.0, 15.0)  # degrees right of vertical; these digits lean right
 def stroke_width(images: Tensor) -> Tensor:
     """Mean stroke width in pixels `[B]` of bright strokes on black `[B, 1, H, W]`.
 
-    A stroke of length l and width w has area l·w and, for l >> w, boundary length 2·l. So the width
-    is 2 · area / boundary. The area is the sum of intensities; the boundary length is the total
-    variation. Both count grey edge pixels by their share of ink.
+    A stroke of length l and width w has the area l·w. If it is much longer than wide, its boundary
+    has the length 2·l, so the width is 2 · area / boundary. The area is the sum of intensities, the
+    boundary length the total variation. Both count grey edge pixels by their share of ink.
     """
     # Edges are sharpened first, at twice the resolution. Otherwise blur, which our decoder adds,
     # would be measured as thickness.

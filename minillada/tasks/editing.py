@@ -229,8 +229,7 @@ def make_edit_digit(source: Source) -> Example:
     [number] = source.numbers(digit)
     words = {"digit": article(number), "number": number, "it": source.noun(IT)}
     instruction = source.wording(EDIT_DIGIT).format(**words)
-    thickness = pool.columns["thickness"][index]
-    result = pick_leaning_alike(pool, rng, index, digit, thickness)
+    result = pick_leaning_alike(pool, rng, index, digit, pool.columns["thickness"][index])
     return Example("edit", [Picture(index), instruction], [Picture(result)])
 
 
@@ -309,7 +308,5 @@ def mark_drawn(judge: Judge, pool: Pool, asked: list[Example], drawn: Tensor) ->
             same = column == wanted(pool, asked, name)
             style = style & same
             parts[f"_{name}"] = same.tolist()
-    right = (labels == wanted(pool, asked)).tolist()
-    return Marked(
-        asked, [[image] for image in drawn], {"": right, "_attributes": style.tolist(), **parts}
-    )
+    right = {"": (labels == wanted(pool, asked)).tolist(), "_attributes": style.tolist()}
+    return Marked(asked, [[image] for image in drawn], right | parts)
