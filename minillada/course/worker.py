@@ -6,7 +6,7 @@ Notable choices
 - Answers leave the process as files of plain data (JSON and safetensors), which cannot carry code.
   The grader compares them in its own process, where no student's code ever runs. So it does not
   help to redefine a check, `torch.equal`, or what a comparison means.
-- Limits of time and memory, an own folder and a closed output protect against accidents and
+- Limits of time and memory, a folder of its own and a closed output protect against accidents and
   clumsy attacks. A process with limits is no sandbox (docs/TEACHING.md, "Grading").
 """
 
@@ -75,7 +75,7 @@ class Job(NamedTuple):
 
 
 def confine(job: Job) -> None:
-    """Own folder, no output, one thread, and limits where the system has them."""
+    """A folder of its own, no output, one thread, and limits where the system has them."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):  # a gigabyte that is printed costs time, and no disk
         os.dup2(nothing, number)
@@ -118,7 +118,7 @@ def serve(job: Job) -> None:
             save(outcome, out, f"{number}-{case}")
             if outcome.failure:
                 break
-        if outcome.failure and "longer than" in outcome.failure:
+        if outcome.ran_out_of_time:
             os._exit(0)  # its thread may still be running: the rest gets a fresh process
     os._exit(0)  # without what a student registered for the end
 
@@ -210,7 +210,10 @@ def with_parts(code: CodeType) -> Iterator[CodeType]:
 
 
 def names_in(codes: Iterable[CodeType], *operations: str) -> set[str]:
-    """Names of the notebook, and no local ones of functions, which these operations concern."""
+    """Names that these operations of Python's bytecode read or bind.
+
+    Local names of functions are read and bound by other operations, so none of them is found.
+    """
     steps = (step for code in codes for step in dis.get_instructions(code))
     return {step.argval for step in steps if step.opname in operations}
 
@@ -297,7 +300,8 @@ def write(path: Path, value: Any) -> None:
 
 def plain(value: Any, tensors: dict[str, Tensor]) -> Any:
     """`[kind, value]`; `ValueError` where an answer is too large to be one."""
-    if value is None or type(value) in (bool, int, float, str):
+    unusual = isinstance(value, int) and value.bit_length() > 63  # no tensor can hold it
+    if value is None or (type(value) in (bool, int, float, str) and not unusual):
         if isinstance(value, str) and len(value) > MOST_NUMBERS:
             raise ValueError("a long text")
         return ["value", value]

@@ -55,6 +55,8 @@ RIGHT = [
 
 WRONG = [
     (4, 5, "the number is wrong: yours is 5"),
+    (102_812_000_000, 102_812_000_001, "the number is wrong: yours is 102812000001"),
+    (3, 3.0000004, "the number is wrong: yours is 3.0000004"),
     (4, True, "type bool, a whole number was expected"),
     (10**7, 10**7 + 1, "the number is wrong"),  # whole numbers are compared exactly
     (torch.tensor(157_184), 157_185, "the number is wrong"),
@@ -131,6 +133,9 @@ def test_calls_that_fail(capsys):
     def unfinished(x):
         raise NotImplementedError
 
+    def rounded(x):
+        return torch.tensor([x, x]).softmax(0)
+
     def broken(x):
         y = x - x
         return [1][y + 5]
@@ -140,6 +145,7 @@ def test_calls_that_fail(capsys):
 
     cases = [Case((3,), 4)]
     assert said(unfinished, cases, capsys).startswith("not done yet")
+    assert "not implemented for 'Long' (line 2 of rounded: " in said(rounded, cases, capsys)
     assert "did you forget `return`?" in said(returns(None), cases, capsys)
     text = said(broken, cases, capsys)
     assert "IndexError: list index out of range (line 3 of broken: `return [1][y + 5]`)" in text
