@@ -28,9 +28,9 @@ from .pages import (
     NOTEBOOKS,
     Asked,
     Cell,
-    all_checks,
     asked,
     cells_of,
+    checks_of,
     is_solution_heading,
     parsed,
     read_json,
@@ -87,8 +87,7 @@ def renumbered(notebook: dict[str, Any]) -> dict[str, Any]:
 
 def left_out(cells: list[Cell]) -> set[int]:
     """Cells that students do not get: solutions, and headings with nothing else below them."""
-    gone = {index for index, cell in enumerate(cells) if cell.solution}
-    return gone | {index for index, cell in enumerate(cells) if is_solution_heading(cell)}
+    return {index for index, cell in enumerate(cells) if cell.solution or is_solution_heading(cell)}
 
 
 def student(notebook: dict[str, Any]) -> dict[str, Any]:
@@ -121,10 +120,9 @@ def remarks(exercise: Asked, check: Exercise) -> str:
     hints: dict[str, None] = {}  # a dictionary keeps the order
     for case in check.cases():
         hints |= dict.fromkeys(case.mistakes)
-    minutes = MINUTES[exercise.level]
-    lines = [f"{TOLD} About {minutes} minutes. Common mistakes, and what the"]
-    lines[0] += f" check `{exercise.check}` says about them:\n"
-    return "\n".join(lines + [f"- {hint}" for hint in hints])
+    head = f"{TOLD} About {MINUTES[exercise.level]} minutes. Common mistakes, and what the check "
+    head += f"`{exercise.check}` says about them:\n"
+    return "\n".join([head, *(f"- {hint}" for hint in hints)])
 
 
 def discussion(number: str, guide: Path = TEACHING) -> list[str]:
@@ -166,15 +164,13 @@ def instructor(notebook: dict[str, Any], number: str, guide: Path = TEACHING) ->
     """The notebook with solutions open, and remarks at every exercise."""
     made = copy.deepcopy(notebook)
     exercises = asked(cells_of(notebook))
-    checks = all_checks()
     cells = made["cells"]
     for cell in cells:
         cell["metadata"].pop(HEADING, None)
+    counted = enumerate(zip(exercises, checks_of(exercises)), start=1)
     # From the end, so that places in front of an insertion stay what they are.
-    for index in range(len(exercises) - 1, -1, -1):
-        exercise = exercises[index]
-        note = markdown(remarks(exercise, checks[exercise.check]), f"remarks-{index + 1}")
-        cells.insert(exercise.stub, note)
+    for count, (exercise, check) in reversed(list(counted)):
+        cells.insert(exercise.stub, markdown(remarks(exercise, check), f"remarks-{count}"))
     if questions := discussion(number, guide):
         lines = "\n".join(f"1. {question}" for question in questions)
         cells.insert(1, markdown(f"{TOLD} Discuss:\n\n{lines}", "discussion"))
@@ -218,14 +214,13 @@ def nbgrader(notebook: dict[str, Any], seed: int) -> dict[str, Any]:
     made = copy.deepcopy(notebook)
     cells = cells_of(notebook)
     gone = left_out(cells)
-    checks = all_checks()
-    for number, exercise in enumerate(asked(cells), start=1):
+    exercises = asked(cells)
+    for number, (exercise, check) in enumerate(zip(exercises, checks_of(exercises)), start=1):
         made["cells"][exercise.stub] = answer_cell(cells, exercise, number)
-        room = checks[exercise.check].make.__module__
         hidden = [
             cells[exercise.checking].source,
             "### BEGIN HIDDEN TESTS",
-            f"from {room} import {exercise.check} as hidden_check",
+            f"from {check.make.__module__} import {exercise.check} as hidden_check",
             "",
             f"assert hidden_check({exercise.function}, seed={seed})",
             "### END HIDDEN TESTS",

@@ -32,10 +32,10 @@ from typing import Any
 import psutil
 import safetensors.torch
 
-from ..exercises.checking import Case, Exercise, Outcome, diagnosis
+from ..exercises.checking import Case, Outcome, diagnosis
 from ..files import atomic
 from . import worker
-from .pages import Asked, all_checks, asked, cells_of, imports_of, read_json
+from .pages import Asked, asked, cells_of, checks_of, imports_of, read_json
 
 START = 60.0  # seconds until a process has read a notebook (Windows loads torch in this time)
 LARGEST_ANSWER = 50_000_000  # bytes of a file that a student's process wrote
@@ -68,8 +68,7 @@ class Page:
         found = asked(cells)
         if not found:
             raise ValueError(f"{path.name} has no exercise with a check")
-        checks: dict[str, Exercise] = all_checks()
-        cases = [checks[exercise.check].cases(seed) for exercise in found]
+        cases = [check.cases(seed) for check in checks_of(found)]
         printed = frozenset(cell.source.strip() for cell in cells if cell.solution)
         return cls(found, cases, imports_of(cells), printed)
 
@@ -118,10 +117,14 @@ def submissions(folder: Path, page: Page, number: str) -> list[Submission]:
 
 
 def notebooks_in(folder: Path) -> list[Path]:
-    """Every notebook, those nearest to the top first; copies that JupyterLab keeps are none."""
+    """Every notebook, those nearest to the top first.
+
+    Copies that JupyterLab keeps are none, nor is what macOS puts beside a file (`._ann.ipynb`).
+    """
     paths = []
     for path in folder.rglob("*.ipynb"):
-        if path.is_file() and ".ipynb_checkpoints" not in path.relative_to(folder).parts:
+        copy = ".ipynb_checkpoints" in path.relative_to(folder).parts
+        if path.is_file() and not copy and not path.name.startswith("._"):
             paths.append(path)
     # At the same depth a shorter name comes first: `05_backbone`, then `05_backbone-Copy1`.
     return sorted(paths, key=lambda path: (len(path.parts), len(path.name), path))
@@ -193,8 +196,9 @@ def graded(submission: Submission, page: Page, limits: Limits) -> Grade:
         if not got:  # not even the definitions could be read: no exercise can be answered
             failure = Outcome(failure=f"reading your definitions {end}")
             outcomes += [[failure]] * (len(page.exercises) - first)
-        # Whose server ended perhaps did so itself, but one exercise earlier: that one is decided,
-        # and the one it was in gets a fresh process.
+        # A server may end because of another submission, or because of the exercise before this
+        # one. So the last exercise is not decided, but tried once more in a fresh process. Where
+        # it is the only one, it counts: else this loop might never end.
         outcomes += got[:-1] if LOST in end and len(got) > 1 else got
     marks = []
     for exercise, cases, answers in zip(page.exercises, page.cases, outcomes):
@@ -203,7 +207,7 @@ def graded(submission: Submission, page: Page, limits: Limits) -> Grade:
 
 
 def mark(cases: list[Case], outcomes: list[Outcome], function: str) -> str:
-    """ "right", or what is wrong in words that are not too long."""
+    """`RIGHT`, or what is wrong in words that are not too long."""
     try:
         words = diagnosis(cases, outcomes, function)
     except Exception:  # numbers of a kind that cannot be compared
@@ -225,10 +229,9 @@ def attempt(
     try:
         (folder / "work").mkdir()
         (folder / "out").mkdir()
-        imports, cells = page.imports, submission.cells
-        job = worker.Job(imports, cells, tasks, folder, limits.seconds, limits.memory)
-        end = run(job, limits)
-        loaded = value_of(folder / "out" / "loaded.json")
+        allowed = limits.seconds, limits.memory
+        end = run(worker.Job(page.imports, submission.cells, tasks, folder, *allowed))
+        loaded = json_in(folder / "out" / "loaded.json")
         if loaded is None:
             return [], [], end
         outcomes = list(collected(folder / "out", tasks, end))
@@ -252,13 +255,13 @@ def collected(folder: Path, tasks: list[worker.Task], end: str) -> Iterator[list
             if outcome.failure:
                 break
         yield outcomes
-        if outcomes and "longer than" in (outcomes[-1].failure or ""):
+        if outcomes and outcomes[-1].ran_out_of_time:
             return  # the process ended itself here
 
 
 def outcome_of(folder: Path, name: str) -> Outcome | None:
     """An outcome as `worker.save` wrote it; None if it is absent or damaged."""
-    value = value_of(folder / f"{name}.json")
+    value = json_in(folder / f"{name}.json")
     if value is None:
         return None
     if value.get("failure"):
@@ -271,7 +274,7 @@ def outcome_of(folder: Path, name: str) -> Outcome | None:
         return Outcome(failure="your answer cannot be read")
 
 
-def value_of(path: Path) -> dict | None:
+def json_in(path: Path) -> dict | None:
     """A JSON object; None if it is absent or damaged."""
     try:
         value = json.loads(plain_file(path) or b"")
@@ -314,23 +317,23 @@ def preload(page: Page) -> None:
         processes.set_forkserver_preload(names)
 
 
-def run(job: worker.Job, limits: Limits) -> str:
+def run(job: worker.Job) -> str:
     """Run a job to its end, or end it; how it ended, in words that go on "your function …"."""
     process = started(job)
     began = loaded = time.monotonic()
+    longest = len(job.tasks) * job.seconds + 2 * worker.LATE
     end = None
     while end is None:
         process.join(0.05)
         now = time.monotonic()
         if not (job.folder / "out" / "loaded.json").exists():
             loaded = now
-        longest = len(job.tasks) * limits.seconds + 2 * worker.LATE
         if not process.is_alive():
             end = ending(process.exitcode)
         elif now - loaded > longest or loaded - began > START:
             end = "takes too long, and could not be stopped"
-        elif memory_of(process.pid) > limits.memory + base_memory():
-            end = f"needs more than {limits.memory // 1_000_000:,} MB of memory"
+        elif memory_of(process.pid) > job.memory + base_memory():
+            end = f"needs more than {job.memory // 1_000_000:,} MB of memory"
     stop(process)
     return end
 
@@ -432,7 +435,7 @@ def save_csv(grades: list[Grade], page: Page, path: Path) -> None:
 def harmless(text: str) -> str:
     """A cell that no spreadsheet takes for a formula, without characters that are not printed."""
     text = "".join(c if c.isprintable() else " " for c in text)
-    return f"'{text}" if text[:1] in "=+-@" and text else text
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def feedback_of(one: Grade, page: Page) -> str:

@@ -58,13 +58,13 @@ def notebook_of(number: str, folder: Path = NOTEBOOKS) -> Path:
 
 def read_json(path: Path) -> dict:
     """A notebook file as a dictionary; `ValueError` in one sentence if it is none."""
+    if path.is_file() and path.stat().st_size > LARGEST:
+        raise ValueError(f"{path.name} is larger than {LARGEST // 1_000_000} MB")
     try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"{path.name} is larger than {LARGEST // 1_000_000} MB")
         notebook = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(notebook["cells"], list):
             return notebook
-    except (OSError, UnicodeError, RecursionError, KeyError, TypeError, json.JSONDecodeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         pass
     raise ValueError(f"{path.name} is not a notebook; save it again in JupyterLab")
 
@@ -121,7 +121,10 @@ def defines(source: str, name: str) -> bool:
 
 
 def asked(cells: list[Cell]) -> list[Asked]:
-    """The exercises of one of our notebooks, in their order; `ValueError` as in `heading_of`."""
+    """The exercises of one of our notebooks, in their order.
+
+    `ValueError` where a check has no stub above it, and as in `heading_of`.
+    """
     found: list[Asked] = []
     question = 0
     for index, cell in enumerate(cells):
@@ -130,7 +133,9 @@ def asked(cells: list[Cell]) -> list[Asked]:
         if cell.kind != "code" or cell.solution or not (names := check_call(cell.source)):
             continue
         check, function = names
-        stub = max(i for i in range(index) if is_stub(cells[i], function))
+        stubs = [i for i in range(index) if is_stub(cells[i], function)]
+        if not stubs:
+            raise ValueError(f"no cell above `{check}({function})` defines {function}; add one")
         solutions = []
         for later in range(index + 1, len(cells)):
             if cells[later].solution:
@@ -138,7 +143,7 @@ def asked(cells: list[Cell]) -> list[Asked]:
             elif not is_solution_heading(cells[later]):
                 break
         title, level = heading_of(cells[question].source)
-        where = (question, stub, index, tuple(solutions))
+        where = (question, stubs[-1], index, tuple(solutions))
         found.append(Asked(title, level, check, function, *where))
     return found
 
@@ -168,16 +173,17 @@ def heading_of(markdown: str) -> tuple[str, str]:
     return found.group(1), found.group(2)
 
 
-def all_checks() -> dict[str, Exercise]:
-    """Every check of the package by its name."""
-    checks = {}
+def checks_of(exercises: list[Asked]) -> list[Exercise]:
+    """The check of each exercise; `ValueError` if the package has none of its name."""
+    checks: dict[str, Exercise] = {}
     package = Exercise.__module__.rpartition(".")[0]
-    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        room = importlib.import_module(f"{package}.{module.name}")
-        for name, value in vars(room).items():
-            if isinstance(value, Exercise):
-                checks[name] = value
-    return checks
+    for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        module = importlib.import_module(f"{package}.{found.name}")
+        checks |= {name: one for name, one in vars(module).items() if isinstance(one, Exercise)}
+    for exercise in exercises:
+        if exercise.check not in checks:
+            raise ValueError(f"no file of {package} holds a check called {exercise.check!r}")
+    return [checks[exercise.check] for exercise in exercises]
 
 
 def imports_of(cells: list[Cell]) -> list[str]:

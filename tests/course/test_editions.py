@@ -136,16 +136,16 @@ def test_instructors_get_minutes_and_common_mistakes(path):
     notebook = pages.read_json(path)
     made = editions.instructor(notebook, path.stem[:2])
     nbformat.validate(nbformat.from_dict(made))
-    cells, checks = pages.cells_of(made), pages.all_checks()
+    cells = pages.cells_of(made)
     exercises = pages.asked(pages.cells_of(notebook))
     assert sum(cell.solution for cell in cells) == sum(
         cell.solution for cell in pages.cells_of(notebook)
     )
     remarks = [cell.source for cell in cells if f"{editions.TOLD} About" in cell.source]
     assert len(remarks) == len(exercises)
-    for exercise, remark in zip(exercises, remarks):
+    for check, remark in zip(pages.checks_of(exercises), remarks):
         assert " minutes" in remark
-        for case in checks[exercise.check].cases():
+        for case in check.cases():
             assert all(f"- {hint}" in remark for hint in case.mistakes)
 
 
@@ -182,6 +182,16 @@ def test_headings_name_number_and_level(level):
 def test_an_exercise_without_number_and_level_is_refused(text):
     with pytest.raises(ValueError, match=r"such as `## Exercise 2 \(medium\): hue`"):
         asked_below(text)
+
+
+def test_a_check_needs_a_stub_and_must_be_there():
+    text = pages.Cell("markdown", "## Exercise 1 (easy): words", False)
+    check = pages.Cell("code", "check_nosuch(my_answer)", False)
+    with pytest.raises(ValueError, match=r"no cell above `check_nosuch\(my_answer\)` defines"):
+        pages.asked([text, check])
+    stub = pages.Cell("code", "def my_answer(x):\n    raise NotImplementedError", False)
+    with pytest.raises(ValueError, match="holds a check called 'check_nosuch'"):
+        pages.checks_of(pages.asked([text, stub, check]))
 
 
 def test_discussion_questions_come_from_the_guide(tmp_path):

@@ -12,7 +12,7 @@ import torch
 
 from minillada.commands import teaching
 from minillada.course import editions, grading, pages, worker
-from minillada.exercises.checking import Outcome, difference
+from minillada.exercises.checking import Outcome, call, difference
 
 STUB = "def {}({}):\n    raise NotImplementedError"
 MARGIN = """
@@ -381,6 +381,12 @@ def test_a_set_is_no_list_for_the_grader_either():
     assert type(answer).__name__ == "set" and not hasattr(answer, "__len__")
 
 
+def test_a_whole_number_without_end_is_marked_as_in_the_notebook(tmp_path):
+    worker.save(Outcome(10**5000), tmp_path, "0-0")
+    outcome = grading.outcome_of(tmp_path, "0-0")
+    assert difference(outcome.answer, 7) == difference(10**5000, 7)
+
+
 @pytest.mark.parametrize(
     ("ending", "words"),
     [
@@ -408,9 +414,14 @@ def test_folders_of_students_and_files_that_are_no_notebooks(tmp_path):
     hand_in(folder / "ann" / "week", "06_other", WRONG_MARGIN)
     hand_in(folder / "bob" / "week", "renamed", WRONG_MARGIN)
     (folder / "eve" / "05_page.ipynb").write_text("[" * 100_000)
+    (folder / "number.ipynb").write_text('{"cells": [' + 5_000 * "1" + "]}")
+    (folder / "__MACOSX").mkdir()  # as in a zip that macOS made
+    (folder / "__MACOSX" / "._05_page.ipynb").write_bytes(b"\0\5\x16\7")
     found = {one.student: one for one in grading.submissions(folder, page, "05")}
     assert found["ann"].cells == [MARGIN] and found["bob"].cells == [WRONG_MARGIN]
     assert "is not a notebook" in found["eve"].problem
+    assert "is not a notebook" in found["number"].problem
+    assert found.keys() == {"ann", "bob", "eve", "number"}
     assert grading.grade(found["eve"], page, grading.Limits()).points == 0
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         grading.submissions(tmp_path / "nowhere", page, "05")
@@ -456,6 +467,19 @@ def test_one_submission_does_not_end_the_grading_of_the_class(tmp_path, monkeypa
     grades = grades_of(folder, page)
     assert grades["notes"].marks == [grading.NOT_GRADED] * 3 and grades["good"].points == 3
     assert grades["notes"].notes == ["RuntimeError: nobody thought of this"]
+
+
+def test_an_error_that_speaks_of_time_costs_no_other_exercise(tmp_path):
+    """A process ends itself after a call that could not be stopped, and only then."""
+
+    def fails():
+        raise ValueError("no list may be longer than 3")
+
+    worker.save(call(fails, ()), tmp_path, "0-0")
+    worker.save(Outcome(4), tmp_path, "1-0")
+    tasks = [worker.Task("f", [()]), worker.Task("g", [()])]
+    first, second = grading.collected(tmp_path, tasks, "ended the process")
+    assert "ValueError" in first[0].failure and second == [Outcome(4)]
 
 
 def test_how_a_process_ended():
