@@ -150,7 +150,7 @@ def read_image(image: Tensor | numpy.ndarray) -> Tensor:
     # 1. NumPy's unsigned and signed integers and floats become tensors: kinds u, i and f
     if isinstance(image, numpy.ndarray) and image.dtype.kind in "uif":
         dtype = "float32" if image.dtype.kind == "f" else None  # torch knows some floats only
-        image = torch.from_numpy(numpy.ascontiguousarray(image, dtype))
+        image = torch.from_numpy(numpy.array(image, dtype, order="C"))  # those of PIL are read-only
     # 2. bytes count from 0 to 255; other integers are refused, since their range is unknown
     if isinstance(image, Tensor) and image.dtype == torch.uint8:
         return image.float() / 255
@@ -222,7 +222,7 @@ def read_mask(mask: Tensor | numpy.ndarray, rows: int, tokenizer: Tokenizer) -> 
     codes. A code is hidden if one of its pixels is. `ValueError` for another type or shape.
     """
     if isinstance(mask, numpy.ndarray):
-        mask = torch.from_numpy(numpy.ascontiguousarray(mask))
+        mask = torch.from_numpy(numpy.array(mask, order="C"))
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         kind = getattr(mask, "dtype", type(mask).__name__)
         raise ValueError(f"a mask holds True where to fill in, got {kind}; write `mask > 0`")

@@ -19,6 +19,7 @@ from minillada.asking import (
     read_each,
     read_groups,
     read_images,
+    read_mask,
     read_texts,
 )
 from minillada.datasets.colour import luma
@@ -140,6 +141,20 @@ def test_bytes_are_divided_by_255():
     data = (PIXELS * 255).round().byte()
     for images in (data, data.numpy(), list(data)):
         assert torch.equal(read_images(images, TOKENIZER), data.float() / 255)
+
+
+def test_arrays_that_must_not_be_changed_are_read_in_silence():
+    """`numpy.asarray` of a picture is one. About such arrays torch warns: here always."""
+    grey = numpy.asarray(Image.new("L", (32, 32), 51))
+    hidden = numpy.asarray(Image.new("1", (32, 32), 1))
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert (read_images(grey[None, None], TOKENIZER) == 0.2).all()
+            assert read_mask(hidden, 3, TOKENIZER).all()
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_half_precision_is_read():
