@@ -26,13 +26,11 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import digest, read_info
-from ..commit import quota
 from ..config import SamplingConfig
 from ..datasets.table import data_set_of
 from ..evaluation import evaluate, suite
 from ..experiments.results import current_commit
 from ..files import atomic
-from ..guidance import padding_of
 from ..layout import sides
 from ..measure.judge import load_judge
 from ..measure.timing import card
@@ -44,7 +42,16 @@ from ..training.state import STATE, saved_step
 from ..training.train import train
 from ..uni import Uni, load
 from ..writer import BATCH_SIZE, Prompts, equal_lengths
-from .plan import Measurement, Plan, Trial, check_sources, damaged, read_json, read_plan
+from .plan import (
+    Measurement,
+    Plan,
+    Trial,
+    check_sources,
+    count_passes,
+    damaged,
+    read_json,
+    read_plan,
+)
 
 MEASURES, FAILED = "measures.json", "failed.json"
 # What each measurement says besides its numbers: code, device and threads that measured it.
@@ -53,19 +60,6 @@ WAIT_SECONDS = 10
 
 
 # --- decoding as asked ---------------------------------------------------------------------------
-
-
-def count_passes(start: int, length: int, config: SamplingConfig) -> int:
-    """Forward passes of `sampler.generate` that fill `length` tokens after `start` by quota."""
-    end, size, passes = start + length, config.block_size, 0
-    steps = min(config.steps, length // config.minimal_topk)
-    for first in range(start // size * size, end, size):
-        masked, step = min(first + size, end) - max(first, start), 0
-        while masked > 0:
-            masked -= max(quota(size, steps, step), 1)
-            step += 1
-        passes += step
-    return passes
 
 
 def steps_for(passes: int, start: int, length: int, config: SamplingConfig) -> int:
@@ -118,9 +112,7 @@ class Decoder(Uni):
         for batch in equal_lengths(rows, BATCH_SIZE):
             chosen = config
             if self.asked.passes is not None:
-                start = len(rows[batch[0]][0])
-                start += padding_of(start, length, config)
-                steps = steps_for(self.asked.passes, start, length, config)
+                steps = steps_for(self.asked.passes, len(rows[batch[0]][0]), length, config)
                 chosen = changed(config, steps=steps)
             part, record = super().fill_images(
                 [rows[i] for i in batch],

@@ -20,7 +20,7 @@ from ..files import atomic
 from ..show import charts
 from . import statistics
 from .job import MADE, Status, status, write_json
-from .plan import SAMPLING, Plan, Trial, combinations, word
+from .plan import Plan, Trial, combinations, word
 from .statistics import Record, is_share, words_of
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Report:
     def runs(self) -> list[dict[str, Any]]:
         """One entry for each run and way of decoding: settings, seed, passes, measures."""
         found = []
-        fixed = {name: value for name, value in self.plan.fixed if name.startswith(SAMPLING)}
+        fixed = self.plan.fixed_settings(decoding=True)
         for record in self.records:
             for chosen in combinations(self.plan.decoded):
                 for target in self.plan.passes or (None,):

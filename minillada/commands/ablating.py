@@ -26,6 +26,7 @@ from ..ablation.plan import (
 from ..ablation.report import FILES, Report
 from ..extras.packages import load_package
 from ..presets import read_settings
+from ..settings import changed
 from ..training.locking import lock
 from .common import (
     Device,
@@ -96,9 +97,9 @@ def ablate(
         varied=varied,
         seeds=tuple(range(seed, seed + seeds)),
         measures=read_measures(measure or ["drawing"], chosen.dataset),
-        passes=read_passes(passes, [*fixed, *(name for name, _ in varied)], chosen),
         start=start,
     )
+    plan = changed(plan, passes=read_passes(passes, plan, out))
     plan = check_same(plan, out)
     if report:
         return show(Report(out, plan), as_json)

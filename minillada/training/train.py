@@ -156,7 +156,7 @@ def read_materials(preset: Preset, device: str) -> Materials:
 def load_tokenizer(preset: Preset, device: str) -> tuple[ImageTokenizer, dict, dict[str, Any]]:
     """The image tokenizer of a preset, its own JSON, and what `weights.json` says about it."""
     if not preset.tokenizer:
-        raise ValueError(f"{preset.name} needs an image tokenizer; name one with --tokenizer")
+        raise ValueError(f"{preset.name} needs an image tokenizer; use --set tokenizer=NAME")
     tokenizer, info = checkpoint.load_model(preset.tokenizer, ImageTokenizer, device)
     name = checkpoint.full_name(preset.tokenizer)
     return tokenizer, info, {"tokenizer": name, "tokenizer_sha256": info["sha256"]}

@@ -11,8 +11,8 @@ from helpers import real_images, tiny_uni
 from minillada import checkpoint, layout
 from minillada.ablation import job as jobs
 from minillada.ablation import statistics
-from minillada.ablation.job import Decoder, Job, count_passes, status, steps_for
-from minillada.ablation.plan import Measurement, check_plan, check_same, write_plan
+from minillada.ablation.job import Decoder, Job, status, steps_for
+from minillada.ablation.plan import Measurement, check_plan, check_same, count_passes, write_plan
 from minillada.datasets.pool import mnist_pool
 from minillada.files import checksum
 from minillada.settings import changed

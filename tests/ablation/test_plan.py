@@ -7,7 +7,6 @@ import pytest
 from minillada.ablation import plan as plans
 from minillada.ablation.plan import Plan, read_measures, read_passes, read_varied
 from minillada.evaluation import evaluate
-from minillada.presets import get_preset
 from minillada.settings import changed, from_dict, to_dict
 
 UNSEEN = (("drawing", 20), ("sum_direct_unseen", 20))
@@ -80,17 +79,47 @@ def test_no_measure_is_asked_for_more_samples_than_it_takes(monkeypatch):
             read_measures([f"{name}:{most + 1}"])
 
 
-def test_passes_are_equal_unless_the_plan_decides_them():
-    preset = get_preset("mnist-cpu")
-    assert read_passes(None, ["block_size"], preset) == (9,)
-    assert read_passes(None, [], get_preset("mnist-ar")) == (16,)
-    assert read_passes("9,16", [], preset) == (9, 16)
-    assert read_passes(None, ["sampling.steps"], preset) == ()
+def test_passes_are_equal_unless_the_plan_decides_them(tmp_path):
+    plan = Plan(preset="mnist-cpu")
+    steps, threshold = (
+        changed(plan, varied=((f"sampling.{name}", (1,)),)) for name in ("steps", "threshold")
+    )
+    assert read_passes("9,16", plan, tmp_path) == (9, 16)
+    assert read_passes(None, steps, tmp_path) == ()
     with pytest.raises(ValueError, match="--passes and sampling.threshold both decide"):
-        read_passes("9", ["sampling.threshold"], preset)
+        read_passes("9", threshold, tmp_path)
     for text in ("0", "nine", "9,9", ""):
         with pytest.raises(ValueError, match="whole numbers from 1 on, each once"):
-            read_passes(text, [], preset)
+            read_passes(text, plan, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("preset", "fixed", "start", "passes"),
+    [
+        ("mnist-cpu", {}, None, 9),
+        ("mnist-ar", {}, None, 16),
+        ("mnist-cpu", {"block_size": 4}, None, 16),
+        ("mnist-cpu", {"block_size": 64}, None, 2),
+        ("mnist-cpu", {"sampling.block_size": 32, "sampling.guidance": 2.0}, None, 5),
+        ("mnist-cpu", {"sampling.gather": True}, None, 8),
+        ("mnist-cpu", {"tokenizer": "cifar-tokenizer"}, None, 33),
+        ("cifar", {}, None, 6),
+        ("cifar", {}, "cifar", 8),  # goes on with the own settings of these weights
+        ("cifar", {"tokenizer": "mnist-tokenizer"}, "cifar", 2),  # which are of other codes
+    ],
+)
+def test_the_usual_passes_are_those_of_what_is_fixed(tmp_path, preset, fixed, start, passes):
+    plan = Plan(preset=preset, fixed=tuple(fixed.items()), start=start)
+    assert read_passes(None, plan, tmp_path) == (passes,)
+
+
+def test_a_folder_goes_on_with_its_number_of_passes(tmp_path):
+    plan = Plan(preset="mnist-cpu", fixed=(("block_size", 4),))
+    plans.write_plan(changed(plan, passes=(9,)), tmp_path)  # as an older version counted them
+    now = changed(plan, passes=read_passes(None, plan, tmp_path))
+    assert plans.check_same(now, tmp_path).passes == (9,)
+    with pytest.raises(ValueError, match=r"holds another ablation \(passes: \[9\] before"):
+        plans.check_same(changed(plan, passes=read_passes("16", plan, tmp_path)), tmp_path)
 
 
 def test_every_choice_comes_with_every_seed_in_a_folder_of_its_own():

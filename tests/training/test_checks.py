@@ -55,7 +55,7 @@ def test_backbones_that_cannot_be_trained(tmp_path, name):
 
 
 def test_a_backbone_without_a_tokenizer(tmp_path):
-    with pytest.raises(ValueError, match="needs an image tokenizer; name one with --tokenizer"):
+    with pytest.raises(ValueError, match="needs an image tokenizer; use --set tokenizer=NAME"):
         train.train(changed(BACKBONE, tokenizer=None), tmp_path / "run")
 
 
