@@ -62,6 +62,12 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
     return [] if before == now else [f"{name}: {before} before, {now} now"]
 
 
+def in_words(different: list[str]) -> str:
+    """The first five differences, and how many more there are."""
+    more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
+    return "; ".join(different[:5]) + more
+
+
 def save_state(
     folder: Path, learner: Learner, step: int, story: dict[str, Any], seconds: float
 ) -> None:
@@ -113,10 +119,8 @@ def read_state(folder: Path, story: dict[str, Any]) -> State:
         )
     different = differences(json.loads(settings["story"]), story)
     if different:
-        shown = "; ".join(different[:5])
-        more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
         raise ValueError(
-            f"{path} belongs to another run ({shown}{more}); resume it as it was started, "
+            f"{path} belongs to another run ({in_words(different)}); resume it as it was started, "
             "or choose another folder"
         )
     return State(path, tensors, int(settings["step"]), float(settings["seconds"]), stored)

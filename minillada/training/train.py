@@ -32,6 +32,7 @@ from .loop import fit
 from .painters import Lesson, painter_loss, turbo_loss
 from .recipes import backbone_loss, bpe_corpus, judge_loss, tokenizer_loss
 from .run import TEXT, WEIGHTS, Run
+from .state import differences, in_words
 
 MODULES: dict[str, Any] = {cls.kind: cls for cls in (Judge, ImageTokenizer, Backbone, Painter)}
 IDS = ("tokenizer_sha256", "text_sha256")  # what gives the ids of a vocabulary their meaning
@@ -244,8 +245,12 @@ def start_from(
             tensors = transfer.translated(tensors, new, vocabs, codebooks)
     try:
         checkpoint.load_tensors(module, tensors, checkpoint.resolve(start))
-    except ValueError as error:
-        raise ValueError(f"{preset.name} cannot start from other sizes: {error}") from None
+    except ValueError:  # the file is whole, for it was read: its model is another one
+        different = differences(to_dict(other.config), to_dict(preset.model))
+        raise ValueError(
+            f"{preset.name} cannot start from {start}, whose model has other sizes "
+            f"({in_words(different)}); choose other weights, or the same sizes"
+        ) from None
     # The history is nested: the start may itself have started from another run.
     history = {key: info[key] for key in ("command", "training", "start", "merged") if key in info}
     # With the same ids a model goes on drawing and editing with its own settings (`Writer.own`).

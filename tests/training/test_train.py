@@ -468,7 +468,7 @@ def test_a_run_can_start_from_other_weights(preset, tmp_path):
     assert info["start"]["training"] == about["training"]
     assert info["start_sha256"] == about["sha256"]
     assert info["command"].endswith(f"--start {start}")
-    with pytest.raises(ValueError, match="first.* does not fit its configuration"):
+    with pytest.raises(ValueError, match="hidden_size: 16 before, 48 now"):
         train.train(changed(preset, hidden_size=48), tmp_path / "third", start=start)
     with pytest.raises(ValueError, match="is the folder of the run itself"):
         train.train(preset, Run(tmp_path / "first", overwrite=True), start=start)
@@ -519,7 +519,7 @@ def test_a_start_whose_tokenizer_was_trained_again_is_refused(preset, tmp_path):
 def test_a_start_that_does_not_fit_a_backbone(preset, tmp_path):
     train.train(preset, tmp_path / "first")
     for name, changes, sentence in (
-        ("near", dict(hidden_size=48), "^mnist cannot start from other sizes: .*first"),
+        ("near", dict(hidden_size=48), r"^mnist .*first, .* \(hidden_size: 16 before, 48 now\)"),
         ("far", {}, "codes of 8 and of 12 numbers cannot be compared"),
     ):
         there = train_tokenizer(tmp_path / name, 9, code_dim=12 if name == "far" else 8)
@@ -530,7 +530,7 @@ def test_a_start_that_does_not_fit_a_backbone(preset, tmp_path):
 
 def test_a_start_that_does_not_fit_a_tokenizer(tmp_path):
     start = train_tokenizer(tmp_path / "first")
-    with pytest.raises(ValueError, match="first.* does not fit its configuration"):
+    with pytest.raises(ValueError, match=r"other sizes \(code_dim: 8 before, 12 now\); choose"):
         train.train(changed(TOKENIZER, code_dim=12), tmp_path / "second", start=start)
 
 
@@ -567,5 +567,5 @@ def test_a_tokenizer_goes_on_deeper(tmp_path):
     trained, _ = train.train(preset, tmp_path / "second", start=start)
     further = [value for name, value in trained.named_parameters() if ".more.1.5." in name]
     assert len(further) == 2 * 8 and all(value.any() for value in further)
-    with pytest.raises(ValueError, match="second.* does not fit its configuration"):
+    with pytest.raises(ValueError, match="depth: 3 before, 1 now"):
         train.train(TOKENIZER, tmp_path / "third", start=str(tmp_path / "second"))
