@@ -130,7 +130,7 @@ def merge(
     if out.resolve() in [path.parent.resolve() for path in paths]:
         raise ValueError(f"{out} holds what is to be averaged; choose another folder with --out")
     run = Run(out, overwrite=overwrite)
-    run.check_folder()
+    run.check_folder(trains=False)
     data, *others = sorted({data_set_of(checkpoint.read_info(path)).name for path in paths})
     if others:
         raise ValueError(
@@ -139,7 +139,7 @@ def merge(
         )
     images, texts = likelihood.validation_images(samples, DATASETS[data])
     with run.locked():
-        run.check_folder()  # once more: another run may have begun
+        run.check_folder(trains=False)  # once more: another run may have begun
         # 2. the best, and their mean
         ranked = likelihood.rank_checkpoints(paths, images, texts, device, seed=seed)
         merged, info = merging.merge([path for path, _ in ranked[:top]], Backbone)

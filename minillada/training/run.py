@@ -91,8 +91,11 @@ class Run:
         snapshots = [*self.folder.glob("step-*.safetensors"), *self.folder.glob("step-*.json")]
         return [path for path in named if path.exists()] + sorted(snapshots)
 
-    def check_folder(self) -> None:
-        """`ValueError` if the folder cannot be written, or holds a run that must be kept."""
+    def check_folder(self, trains: bool = True) -> None:
+        """`ValueError` if the folder cannot be written, or holds a run that must be kept.
+
+        A command that `trains` nothing cannot go on with a run, and the sentence does not say so.
+        """
         # The nearest folder that exists decides whether others can be made in it.
         there = self.folder
         while not there.exists() and there != there.parent:
@@ -100,9 +103,10 @@ class Run:
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise ValueError(f"cannot write to {self.folder}; choose another folder with --out")
         if self.files() and not (self.resume or self.overwrite):
+            way = "`minillada train … --resume` goes on with it, " if trains else ""
             raise ValueError(
-                f"{self.folder} already holds a run; `minillada train … --resume` goes on with it, "
-                "--overwrite replaces it, and --out names another folder"
+                f"{self.folder} already holds a run; {way}--overwrite replaces it, and --out names "
+                "another folder"
             )
 
     def locked(self) -> AbstractContextManager:

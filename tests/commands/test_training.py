@@ -77,7 +77,7 @@ def test_merge_replaces_a_run_only_if_asked(call, refuse, run, tmp_path, monkeyp
     (old / "metrics.jsonl").write_text("{}")
     monkeypatch.setattr(training.likelihood, "rank_checkpoints", None)  # refused before the work
     for out, sentence in (
-        (old, "already holds a run"),
+        (old, "already holds a run; --overwrite replaces it, and --out names another folder"),
         (kept, "kept holds what is to be averaged; choose another folder"),
         (old / "metrics.jsonl", "cannot write to"),
     ):
