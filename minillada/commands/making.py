@@ -129,8 +129,8 @@ def draw(
     asked = [text for text in caption for _ in range(count)]
     wishes: dict[str, Any] = {"steps": steps, "guidance": guidance, "temperature": temperature}
     wishes |= {"painter": painter, "painter_steps": painter_steps}
-    uni = load_finished(model, device)
     with picture_file(out) as file:
+        uni = load_finished(model, device)
         save_images(uni.draw(asked, seed=seed, **wishes), count, file)
     print(f"saved {out}")
 
@@ -181,8 +181,8 @@ def save_steps(paths: list[Path], model: str, out: Path) -> None:
 
 def some_test_images(model: str, count: int, seed: int) -> tuple[list[int], Tensor]:
     """Some random test images of the data set of a model: their places, and `[N, C, H, W]`."""
-    load = load_cifar10_or_sample if channels_of(model) == 3 else mnist.load_mnist
-    images = load("test")
+    photos = channels_of(model) == 3
+    images = load_cifar10_or_sample("test") if photos else mnist.load_mnist("test")
     order = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(seed))
     return order[:count].tolist(), images.floats(order[:count])
 
@@ -234,8 +234,8 @@ def edit(
     check_texts([instruction])
     images = read_pictures(pictures, together, model, show_steps)
     scales = {"guidance_text": guidance_text, "guidance_image": guidance_image}
-    uni = load_finished(model, device)
     with picture_file(out) as file:
+        uni = load_finished(model, device)
         edited = uni.edit(images, instruction, seed=seed, **scales)
         save_images(edited, len(edited), file)
     print(f"saved {out}")
@@ -270,8 +270,8 @@ def inpaint(
     images = torch.stack(read_files(pictures, model))
     channels, *size = images.shape[1:]
     hidden = hole(hide, *size) if mask is None else read_mask(mask, channels)
-    uni = load_finished(model, device)
     with picture_file(out) as file:
+        uni = load_finished(model, device)
         filled = uni.inpaint(images, hidden, caption, guidance=guidance, seed=seed)
         shown = images.masked_fill(hidden, 0.5)
         save_images(torch.cat([shown, filled]), len(images), file)
@@ -306,8 +306,8 @@ def think(
     """Think in words, then draw."""
     check_range("the number of prompts", len(prompt), 1, MOST_PICTURES)
     check_texts(prompt)
-    uni = load_finished(model, device)
     with picture_file(out) as file:
+        uni = load_finished(model, device)
         texts, images = uni.think_and_draw(prompt, seed=seed)
         save_images(images, len(images), file)
     print_texts(prompt, texts, as_json=False)

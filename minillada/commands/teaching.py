@@ -27,7 +27,7 @@ def grade(
 ) -> None:
     """Grade the exercises of one notebook in a folder of submissions, with hidden inputs.
 
-    Every submission runs in an own process with limits. That is no sandbox: docs/TEACHING.md,
+    Every submission runs in a process of its own with limits. That is no sandbox: docs/TEACHING.md,
     section Grading, shows how to grade in a container.
     """
     check_range("seconds", seconds, 1, 3600)

@@ -209,6 +209,8 @@ def test_what_the_model_refuses(refuse, run, arguments, sentence):
         (["draw", "a", "--model", "mnits"], "no weights called 'mnits'"),
         (["think", "a", "--model", "mnist-unicorn"], "no weights called 'mnist-unicorn'"),
         (["draw", "a \udcff"], "some text is not valid UTF-8"),
+        (["draw", "a", "--out", "x.gif"], "a picture's name ends in .png"),
+        (["think", "a", "--out", "."], "a picture's name ends in .png"),
         (["describe"], "nothing to describe; give picture files or --test N"),
         (["describe", "--test", "-1"], "test must be at least 0"),
         (["describe", "nowhere.png"], "no picture at nowhere.png"),
