@@ -14,9 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GUIDE = ROOT / "docs" / "TEACHING.md"
 PLACE = re.compile(r"(<!-- minutes:begin -->\n).*?(<!-- minutes:end -->)", re.S)
 HEADING = re.compile(r"^##? (.+)", re.M)
-STATED = re.compile(
-    r"\*\*(?:Minutes|Time)\*\*:? (?:about )?(\d+)(?: to \d+)?(?: minutes)? (?:of|for) you"
-)
+STATED = re.compile(r"\*\*Minutes\*\*: about (\d+)")
 SECOND = "Second reading"
 FRAME = ("What changed", "Paper, code", "From the paper", "Where to go", "Exercise")
 
@@ -41,7 +39,7 @@ def sections(notebook: dict) -> tuple[int | None, dict[str, float]]:
     for cell in notebook["cells"]:
         headings = HEADING.findall("".join(cell["source"])) if cell is not first else []
         # From the heading of the second reading on, all belongs to it.
-        if headings and cell["cell_type"] == "markdown" and found.keys().isdisjoint({SECOND}):
+        if headings and cell["cell_type"] == "markdown" and SECOND not in found:
             name = SECOND if SECOND in headings else headings[-1]
         found[name] = found.get(name, 0.0) + minutes_of_cell(cell)
     return int(stated[1]) if stated else None, found

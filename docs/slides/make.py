@@ -84,12 +84,13 @@ def paragraphs(text: str) -> list[str]:
     parts: list[str] = []
     fenced = False
     for line in text.splitlines():
-        # An empty line ends a paragraph, a heading is one of its own.
-        new = not parts or (not line.strip() and not fenced) or HEADING.match(line)
+        # An empty line ends a paragraph, a heading is one of its own. In code, both are code.
+        new = not parts or (not fenced and (not line.strip() or HEADING.match(line)))
         if new or (parts and HEADING.match(parts[-1])):
             parts.append("")
         parts[-1] += line + "\n"
-        fenced ^= line.startswith("```") or line.strip() == "$$"
+        if line.startswith("```") or line.strip() == "$$":
+            fenced = not fenced
     return [part.strip("\n") for part in parts if part.strip()]
 
 
@@ -101,7 +102,7 @@ def links_to_pages(text: str) -> str:
 
 def is_shown(source: str, figure: bool) -> bool:
     """Whether code is the point of its cell."""
-    if re.search(r"^(def|class|@)", source, re.M):
+    if re.search(r"^(def |class |@)", source, re.M):
         return len(source.splitlines()) <= 18
     return not figure and not source.startswith(("import ", "from "))
 

@@ -42,15 +42,21 @@ def test_code_is_shown_where_it_is_the_point(slides):
         new_code_cell("def slowly(x):\n    return x"),
         new_code_cell("# NBVAL_CHECK_OUTPUT\nprint(1)", outputs=[printed("1\n")]),
         new_code_cell("show(figure)", outputs=[drawn()]),
+        new_code_cell("classes = [1]", outputs=[drawn()]),
     ]
     _, cells = cut(slides, cells)
     code = [cell for cell in cells if cell.cell_type == "code"]
     hidden = [cell.source for cell in code if cell.metadata.get("transient")]
-    assert hidden == ["show(figure)"]
+    assert hidden == ["show(figure)", "classes = [1]"]
     assert [cell.source for cell in code if cell.source not in hidden] == [
         "def slowly(x):\n    return x",
         "print(1)",
     ]
+
+
+def test_code_in_a_text_is_not_cut(slides):
+    code = "```sh\nmake demo\n\n# draws ten digits\nmake test\n```"
+    assert slides.paragraphs(f"Type:\n\n{code}\n\nWait.") == ["Type:", code, "Wait."]
 
 
 def test_a_notebook_may_begin_with_code_or_hold_an_empty_cell(slides):
