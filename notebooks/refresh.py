@@ -27,6 +27,8 @@ from jupyter_client.kernelspec import KernelSpec
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
+from minillada.files import atomic
+
 FOLDER = Path(__file__).resolve().parent
 MAX_BYTES = 1_000_000
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -34,7 +36,6 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 # A path that only exists here: this clone, a home or temporary folder, a Windows drive.
 ELSEWHERE = r"/home/\w|/root/|/Users/\w|/tmp/|/var/folders/|\b[A-Z]:\\\w"
 MACHINE_PATH = re.compile(re.escape(str(FOLDER.parent)) + "|" + ELSEWHERE)
-
 
 MACHINE = re.compile(r"(?<=\*\*Machine\*\*: about )\d+(?= s\b)")
 MINUTES = re.compile(r"(?<=\*\*Minutes\*\*: about )\d+")
@@ -105,11 +106,11 @@ def problems(notebook: nbformat.NotebookNode) -> list[str]:
 
 
 def kernel_seconds() -> float:
-    """Processor seconds of all kernels that have ended; infinite where a system does not say."""
+    """Processor seconds of all kernels that have ended; always 0 where a system does not say."""
     try:
         import resource
     except ImportError:  # Windows
-        return float("inf")
+        return 0.0
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -149,23 +150,19 @@ def refresh(path: Path, timeout: int) -> list[str]:
         record_timing=False,
         resources={"metadata": {"path": str(path.parent)}},
     )
-    began, used = time.perf_counter(), kernel_seconds()
+    began, used_before = time.perf_counter(), kernel_seconds()
     try:
         client.execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         return [re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()]  # without terminal colours
     # On a busy machine the kernel waits for others. Its own seconds say what it takes alone.
-    used = kernel_seconds() - used
+    used = kernel_seconds() - used_before
     seconds = time.perf_counter() - began
     write_seconds(notebook, min(seconds, used) if used > 0 else seconds)
     clean(notebook)
     if not (found := problems(notebook)):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            nbformat.write(notebook, temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic(path) as part:
+            nbformat.write(notebook, part)
     return found
 
 
@@ -179,21 +176,23 @@ def main() -> int:
         if not path.is_file():
             parser.error(f"there is no notebook at {path}")
     if args.readme:
-        README.write_text(readme_with_all_times(), encoding="utf-8")
+        readme = readme_with_all_times()
+        with atomic(README) as part:
+            part.write_text(readme, encoding="utf-8")
         return 0
     os.environ["TQDM_DISABLE"] = "1"  # inherited by the kernel: progress bars are noise when stored
     os.environ.pop("MPLBACKEND", None)  # leaves the kernel its inline backend
-    failed = 0
+    failed = False
     for path in args.notebooks or sorted(FOLDER.glob("*.ipynb")):
         began = time.perf_counter()
         found = refresh(path.resolve(), args.timeout)
-        failed += bool(found)
+        failed = failed or bool(found)
         kibibytes = path.stat().st_size / 1024
         seconds = time.perf_counter() - began
         done = "NOT refreshed" if found else f"refreshed in {seconds:.0f} s, {kibibytes:.0f} KiB"
         print(f"{path}: {done}")
         print(*(f"  {line}" for line in found), sep="\n", end="\n" if found else "")
-    return min(failed, 1)
+    return int(failed)
 
 
 if __name__ == "__main__":
