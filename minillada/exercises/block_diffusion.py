@@ -138,22 +138,22 @@ def check_pairs(chance: Chance) -> Cases:
         total, half = sum(blocks), sum(m * (m + 1) // 2 for m in blocks)
         tokens = [m * size for m in blocks]
         cut = [length // size for length in lengths]
+        pair = size**2  # pairs of tokens in a pair of blocks
+        one_text = pair * total * (total + 1)
+        rounded_down = pair * sum(m * (m + 1) for m in cut)
+        causal = sum(n * (n + 1) for n in tokens)
+        own_left_out = pair * sum(m * m for m in blocks)
         wrong = {
-            "documents must not see each other: count each of them alone": size**2
-            * total
-            * (total + 1),
-            "a text is filled up to whole blocks: round up": size**2
-            * sum(m * (m + 1) for m in cut),
-            "noisy tokens see pairs, too: that is the clean half alone": size**2 * half,
+            "documents must not see each other: count each of them alone": one_text,
+            "a text is filled up to whole blocks: round up": rounded_down,
+            "noisy tokens see pairs, too: that is the clean half alone": pair * half,
             "those are all cells; most of them are masked": (2 * size * total) ** 2,
-            "within a block a token sees all others, later ones too": sum(
-                n * (n + 1) for n in tokens
-            ),
+            "within a block a token sees all others, later ones too": causal,
             "a noisy and a clean block both see a block of their own, and so does the last clean "
-            "block": size**2 * sum(m * m for m in blocks),
+            "block": own_left_out,
             "that counts pairs of blocks; a pair of blocks holds block_size² of tokens": 2 * half,
         }
-        right = 2 * size**2 * half
+        right = 2 * pair * half
         # A wrong way may give the right number for one text or for blocks of one token.
         mistakes = {hint: value for hint, value in wrong.items() if value != right}
         yield Case((lengths, size), right, mistakes)

@@ -18,21 +18,19 @@ def check_bytes(chance: Chance) -> Cases:
         weights = share * processes
         for sharding in ("ddp", "fsdp"):
             right = 16 * weights if sharding == "ddp" else 16 * share
-            parts = {
+            three = right // 16 * 12
+            mistakes = {
                 "float32 has 4 bytes, and you count numbers": right // 4,
-                "one of the four is missing: weights, gradient, and AdamW has two averages": (
-                    right // 16 * 12
-                ),
+                "one of the four is missing: weights, gradient, and AdamW has two averages": three,
                 "AdamW has two averages for every weight; you have none of them": right // 2,
             }
             if sharding == "ddp":
-                parts["ddp: every process keeps all of it"] = 16 * share
+                mistakes["ddp: every process keeps all of it"] = 16 * share
             else:
-                parts["fsdp divides all of it by the processes"] = 16 * weights
-                parts["fsdp divides weights and gradient, too, not the averages alone"] = (
-                    8 * weights + 8 * share
-                )
-            yield Case((weights, processes, sharding), right, parts)
+                mistakes["fsdp divides all of it by the processes"] = 16 * weights
+                hint = "fsdp divides weights and gradient, too, not the averages alone"
+                mistakes[hint] = 8 * weights + 8 * share
+            yield Case((weights, processes, sharding), right, mistakes)
 
 
 @exercise("correct: each token counts alike, whoever computed it")
@@ -47,19 +45,15 @@ def check_joined_gradient(chance: Chance) -> Cases:
         means = list(torch.randn(processes, 4, generator=generator))
         counts = [chance.whole(1, 4) + 5 * rank for rank in range(processes)]
         table, weight = torch.stack(means), torch.tensor(counts).float()[:, None]
-        summed = (weight * table).sum(0)
+        mean, summed = table.mean(0), (weight * table).sum(0)
+        shared = summed / processes
+        upside_down = (table / weight).sum(0) / (1 / weight).sum()
         mistakes = {
-            "that is the mean of the means: a process with few tokens counts too much": (
-                table.mean(0)
-            ),
+            "that is the mean of the means: a process with few tokens counts too much": mean,
             "that is the sum of the means; each must be weighed by its tokens": table.sum(0),
             "that is the sum over tokens; divide it by the number of all tokens": summed,
-            "divide by the number of all tokens, not by the number of processes": (
-                summed / processes
-            ),
-            "the other way round: a mean over many tokens counts more": (
-                (table / weight).sum(0) / (1 / weight).sum()
-            ),
+            "divide by the number of all tokens, not by the number of processes": shared,
+            "the other way round: a mean over many tokens counts more": upside_down,
         }
         yield Case((means, counts), summed / sum(counts), mistakes)
 
@@ -88,11 +82,12 @@ def check_reshard(chance: Chance) -> Cases:
         shards = cut(matrix, fsdp_sizes(rows, old))
         right = cut(matrix, fsdp_sizes(rows, new))
         floor = rows // new
+        rounded_down = [floor] * (new - 1) + [rows - floor * (new - 1)]
         even = [len(part) for part in matrix.tensor_split(new)]
         turns = [matrix[rank::new] for rank in range(new)]
         mistakes = {
             "rounded down: then the last process gets all that is left over": cut(
-                matrix, [floor] * (new - 1) + [rows - floor * (new - 1)]
+                matrix, rounded_down
             ),
             "as even as possible is another rule: each gets ⌈rows / processes⌉ while they last": (
                 cut(matrix, even)

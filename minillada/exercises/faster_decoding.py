@@ -106,18 +106,14 @@ def check_edit_distance(chance: Chance) -> Cases:
     ]
     for a, b in pairs:
         kept, hamming = common(a, b), sum(x != y for x, y in zip(a, b))
+        longer, shorter = max(len(a), len(b)), min(len(a), len(b))
+        in_place = hamming + longer - shorter
         mistakes = {
-            "a replacement is one edit, not a deletion and an insertion": len(a)
-            + len(b)
-            - 2 * kept,
-            "that compares place with place; one insertion moves all behind it": hamming
-            + abs(len(a) - len(b)),
+            "a replacement is one edit, not a deletion and an insertion": len(a + b) - 2 * kept,
+            "that compares place with place; one insertion moves all behind it": in_place,
             "the surplus tokens of the longer list cost an edit each": hamming,
             "that is how many tokens stay; count the edits": kept,
-            "keeping most tokens may cost more edits: try all three in each place": max(
-                len(a), len(b)
-            )
-            - kept,
+            "keeping most tokens may cost more edits: try all three in each place": longer - kept,
             "order matters: count edits, not tokens that occur in one list only": len({*a} ^ {*b}),
         }
         yield Case((a, b), edit_distance(a, b), mistakes)
