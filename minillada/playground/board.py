@@ -102,9 +102,9 @@ class Board:
     def key(self, key: str, shift: bool, control: bool, meta: bool) -> None:
         """Arrows move the pen, space puts it down or lifts it, Backspace takes new paper."""
         if key in MOVES:
-            right, down = MOVES[key]
-            x = min(max(self.pen[0] + STEP * right, 0), SIDE)
-            y = min(max(self.pen[1] + STEP * down, 0), SIDE)
+            dx, dy = MOVES[key]
+            x = min(max(self.pen[0] + STEP * dx, 0), SIDE)
+            y = min(max(self.pen[1] + STEP * dy, 0), SIDE)
             if self.down:
                 self.stroke(x, y)
             else:
@@ -121,10 +121,9 @@ class Board:
     def show(self, image: Tensor) -> None:
         """A digit `[1, H, W]`, bright on black, as ink on the paper."""
         self.clear()
-        size = (SIDE, SIDE)
-        ink = to_pil(image).resize(size, Image.Resampling.BICUBIC)
+        ink = to_pil(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         self.paper, self.blank = ImageOps.invert(ink), False
-        put(self.canvas, self.paper)
+        self.paint()
         self.changed()
 
 

@@ -106,7 +106,7 @@ class Playground:
             made = work(self.picture)
         except ValueError as error:
             made = str(error)
-        if isinstance(made, Tensor):
+        if isinstance(made, Tensor):  # two images are an edit, more are ways to fill in
             self.image.value, self.image.layout.display = png(made), "block"
             made = "Before, and after:" if len(made) == 2 else "What is left, and what it became:"
         self.result.value = said(made)
