@@ -70,12 +70,9 @@ def full_name(name: Name) -> str:
 
 
 def save_tensors(
-    path: Path,
-    tensors: Tensors,
-    metadata: dict[str, str] | None = None,
-    info: dict | None = None,
-) -> str:
-    """Write a safetensors file, after the JSON beside it if `info` is given; returns its SHA-256.
+    path: Path, tensors: Tensors, metadata: dict[str, str] | None = None, info: dict | None = None
+) -> None:
+    """Write a safetensors file, after the JSON beside it if `info` is given.
 
     The JSON comes first: whoever is killed in between leaves no weights of which nothing is known.
     """
@@ -85,11 +82,9 @@ def save_tensors(
             save_file(tensors, temporary, metadata)
         except SafetensorError as error:  # a full disk, for example
             raise OSError(f"{path} cannot be written: {error}") from None
-        # Taken before the file gets its name: afterwards another process may replace the file.
-        sha256 = checksum(temporary)
         if info is not None:
-            write_info(path, info | {"sha256": sha256})
-    return sha256
+            # Taken before the file gets its name: later, another process may replace it.
+            write_info(path, info | {"sha256": checksum(temporary)})
 
 
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
