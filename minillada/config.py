@@ -3,7 +3,6 @@
 Notable choices
 - A value of a wrong type or outside its limits is refused when a configuration is made, wherever
   it came from. What depends on several fields is mostly checked where it is used.
-- `TrainingConfig` is made of an optimiser, an objective and the data, each a class of its own.
 - Fields have their official names where there are some. Official: of the released LLaDA2.0-Uni.
 """
 
@@ -27,7 +26,7 @@ Width = Annotated[int, Field(ge=8, le=65_536, multiple_of=8)]  # channels, in 8 
 class TextConfig(Config):
     """Byte-level BPE. It learns merges, not weights, so training settings play no part."""
 
-    vocab_size: int = Field(MNIST_TEXT_VOCAB_SIZE, ge=300)
+    vocab_size: int = Field(MNIST_TEXT_VOCAB_SIZE, ge=300, le=10_000_000)
     every_task: bool = False  # also learn pieces from what any task says (`recipes.bpe_corpus`)
     max_grid: int = Field(16, ge=1, le=1024)  # each side length 1 to this, in codes, gets a token
 
@@ -108,7 +107,7 @@ class ModelConfig(Config):
     block_size: int = Field(16, ge=1)  # the block length the model is trained to decode with
     num_experts: int = Field(0, ge=0, le=100_000)  # routed experts a layer; 0 is a dense model
     num_experts_per_tok: int = Field(2, ge=1)
-    num_shared_experts: int = Field(1, ge=1)
+    num_shared_experts: int = Field(1, ge=1, le=10_000)
     n_group: int = Field(1, ge=1)  # routed experts are in so many groups (moe.py)
     topk_group: int = Field(1, ge=1)  # a token chooses inside so many of them, its best
     moe_intermediate_size: int = Field(96, ge=1, le=1_000_000)
@@ -147,7 +146,7 @@ class ObjectiveConfig(Config):
     confidence_weight: float = Field(0.0, ge=0)  # of `objectives.right_entropy`; released advice: 2
     edit_noise: Share = 0.0  # share of visible tokens replaced, to be corrected (LLaDA2.1)
     planted_errors: Share = 0.0  # share of wrong tokens in drafts (`extras/levenshtein.py`)
-    text_weight: float = Field(1.0, gt=0)  # weight of a text token; an image code has 1
+    text_weight: float = Field(1.0, gt=0, le=1e6)  # weight of a text token; an image code has 1
 
     @model_validator(mode="after")
     def check_interval(self) -> Self:
@@ -182,7 +181,7 @@ class TrainingConfig(Config):
 
     steps: int = Field(1000, ge=1)
     batch_size: int = Field(128, ge=1)
-    accumulate: int = Field(1, ge=1)  # passes that share a batch: less memory, the same step
+    accumulate: int = Field(1, ge=1, le=65_536)  # passes that share a batch, to save memory
     workers: int = Field(0, ge=0, le=256)  # processes that make a backbone's batches beforehand
     seed: int = Field(0, ge=0, le=2**31)
     bfloat16: bool = False  # train with numbers of half the size (autocast)
@@ -238,7 +237,7 @@ class SamplingConfig(Config):
 
 
 class Preset(Config):
-    """One thing to train. `model` must be of the class that belongs to `kind`; nobody checks it."""
+    """One thing to train. `model` must be of the class that belongs to `kind` (`checks.MODELS`)."""
 
     name: str
     kind: Literal["text", "judge", "tokenizer", "backbone", "painter"]

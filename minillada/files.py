@@ -18,10 +18,7 @@ Name = str | Path  # of weights or text pieces, as `find` understands it
 
 
 def need_data() -> None:
-    """Raise `FileNotFoundError`, and say how to fix it, if there is no data folder.
-
-    A package that was installed without a clone has none.
-    """
+    """`FileNotFoundError` if there is no data folder, as in a package installed without a clone."""
     if not DATA_DIR.is_dir():
         raise FileNotFoundError(
             f"there is no data folder at {DATA_DIR}; install a clone with `pip install -e .`, or "

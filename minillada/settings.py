@@ -88,9 +88,9 @@ def changed(config: C, /, **values: Any) -> C:
     """A copy with some fields changed, wherever they stand. `ValueError` for an unknown name."""
     fields = type(config).model_fields  # of this class: plain fields and whole parts
     plain = plain_fields(config)  # plain fields at any depth, but no parts
-    # 1. Every name must be one of these.
-    for name in values:
-        if name not in plain and name not in fields:
+    # 1. Every name must be one of these. A part is no JSON object, which might fit another class.
+    for name, value in values.items():
+        if name not in plain and not (name in fields and isinstance(value, Config)):
             names = ", ".join(sorted(plain))
             raise ValueError(f"there is no setting {name!r}; choose one of {names}")
     # 2. Each field takes its new value or keeps the old one.

@@ -73,6 +73,10 @@ def test_numbers_of_numpy_and_torch_are_numbers(number):
         (SamplingConfig, {"temperature": 1e-9}, "temperature must be 0 .* or at least 0.001"),
         (SamplingConfig, {"temperature": -1.0}, "temperature must be at least 0"),
         (TextConfig, {"max_grid": 0}, "max_grid must be at least 1"),
+        (TextConfig, {"vocab_size": 10**20}, "vocab_size must be at most 10000000"),
+        (ModelConfig, {"vocab_size": 2, "num_shared_experts": 10**20}, "must be at most 10000"),
+        (ObjectiveConfig, {"text_weight": 1e300}, "text_weight must be at most 1000000.0"),
+        (TrainingConfig, {"accumulate": 10**20}, "accumulate must be at most 65536"),
         (TokenizerConfig, {"width": 0}, "width must be at least 8"),
         (TokenizerConfig, {"width": 12}, "width must be a multiple of 8, got 12"),
         (PainterConfig, {"width": 12}, "width must be a multiple of 8"),
@@ -112,6 +116,15 @@ def test_a_field_is_found_at_any_depth():
 def test_a_name_that_is_no_setting_is_refused(name):
     with pytest.raises(ValueError, match=f"there is no setting '{name}'; choose one of name, pair"):
         changed(Outer(name="a"), **{name: 1})
+
+
+@pytest.mark.parametrize("value", [{}, {"size": 3}, {"vocab_size": 384}, None, 5])
+def test_a_part_is_no_dictionary(value):
+    """`--set 'model={}'` made text pieces of a backbone, and trained them."""
+    with pytest.raises(ValueError, match="there is no setting 'inner'; choose one of name, pair"):
+        changed(Outer(name="a"), inner=value)
+    with pytest.raises(ValueError, match="there is no setting 'model'; choose one of"):
+        changed(get_preset("mnist"), model=value)
 
 
 def test_changes_are_checked_like_first_values():

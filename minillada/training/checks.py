@@ -9,12 +9,14 @@ from typing import Any
 import torch
 
 from ..batching import padded_length
-from ..config import ModelConfig, PainterConfig, Preset, TokenizerConfig
+from ..config import ModelConfig, PainterConfig, Preset, TextConfig, TokenizerConfig
 from ..datasets.images import Images
 from ..datasets.pool import Pool
 from ..diffusion import check_packed
 from ..extras.conversion import check_block_schedule, check_block_sizes, padding_multiple
 from ..extras.levenshtein import UNPACKED
+from ..measure.judge import Judge
+from ..model import Backbone
 from ..painter import Painter
 from ..settings import Config, plain_fields
 from ..tasks.base import Source, pictures_of
@@ -23,6 +25,8 @@ from ..vocab import Vocabulary
 from ..vq import ImageTokenizer
 from .stream import write_example
 
+MODULES: dict[str, Any] = {cls.kind: cls for cls in (Judge, ImageTokenizer, Backbone, Painter)}
+MODELS = {"text": TextConfig} | {kind: cls.config_class for kind, cls in MODULES.items()}
 MOST_ROWS = 65_536  # of a batch; more is a slip of the finger
 TRIES = 100  # examples of each task that are measured
 # What a turbo painter has of its own; all else is that of its source.
@@ -39,6 +43,8 @@ READ_BY = {
 
 def check_settings(preset: Preset, start: str | None) -> None:
     """`ValueError` for settings that no run can have, whatever it is trained on."""
+    if type(preset.model) is not MODELS[preset.kind]:
+        raise ValueError(f"{preset.name} cannot become a {preset.kind}; leave its kind as it is")
     if start is not None and not start.strip():
         raise ValueError("--start is empty; name the weights to start from, or leave it out")
     rows = preset.training.batch_size

@@ -34,7 +34,6 @@ from .recipes import backbone_loss, bpe_corpus, judge_loss, tokenizer_loss
 from .run import TEXT, WEIGHTS, Run
 from .state import differences, in_words
 
-MODULES: dict[str, Any] = {cls.kind: cls for cls in (Judge, ImageTokenizer, Backbone, Painter)}
 IDS = ("tokenizer_sha256", "text_sha256")  # what gives the ids of a vocabulary their meaning
 OWN_FLAGS = ("steps", "learning_rate", "seed", "tokenizer")  # the other settings go through --set
 
@@ -203,7 +202,7 @@ def new_model(
     tokenizer's codebook. A turbo painter starts as the painter that it is distilled from, `source`.
     """
     torch.manual_seed(preset.training.seed)
-    module = checkpoint.build(MODULES[preset.kind], to_dict(preset.model))
+    module = checkpoint.build(checks.MODULES[preset.kind], to_dict(preset.model))
     if isinstance(module, Backbone) and tokenizer is not None:
         offset = module.config.vocab_size - len(tokenizer.embedding)
         transfer.start_image_rows(module, tokenizer.embedding.cpu(), offset)
@@ -225,7 +224,7 @@ def start_from(
     row of the nearest old one (`extras/transfer.py`); so do the codes of a painter.
     `ValueError` if the weights do not fit, or if their tokenizer was trained again.
     """
-    other, info = checkpoint.load_model(start, MODULES[preset.kind])
+    other, info = checkpoint.load_model(start, checks.MODULES[preset.kind])
     about = materials.about
     new = {key: value.cpu() for key, value in module.state_dict().items()}
     tensors = transfer.grown(other.state_dict(), new)

@@ -54,6 +54,13 @@ def test_backbones_that_cannot_be_trained(tmp_path, name):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("kind", ["text", "judge", "tokenizer", "painter"])
+def test_a_preset_stays_of_its_kind(tmp_path, kind):
+    with pytest.raises(ValueError, match=f"cannot become a {kind}; leave its kind"):
+        train.train(changed(BACKBONE, kind=kind), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_backbone_without_a_tokenizer(tmp_path):
     with pytest.raises(ValueError, match="needs an image tokenizer; use --set tokenizer=NAME"):
         train.train(changed(BACKBONE, tokenizer=None), tmp_path / "run")
