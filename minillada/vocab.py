@@ -20,6 +20,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from .files import Name, checksum, find, is_shipped, need_data
+from .vq import check_image_codes
 
 # The end of a text is the padding token, too, as in the official model.
 EOS, MASK = "<|endoftext|>", "<|mask|>"
@@ -143,13 +144,10 @@ class Vocabulary:
     # --- images ---
 
     def image_ids(self, codes: Tensor) -> list[int]:
-        """Raster-order ids of a `[h, w]` grid of codes."""
-        if not ((codes >= 0) & (codes < self.codebook_size)).all():
-            raise ValueError(
-                f"image codes must lie in [0, {self.codebook_size}), "
-                f"got {int(codes.min())} to {int(codes.max())}"
-            )
-        return (codes.flatten() + self.image_token_offset).tolist()
+        """Ids of codes `[h, w]`, or of any shape, row by row; `ValueError` for what is no code."""
+        row = codes.flatten()
+        check_image_codes(row[None, None], 1, len(row), self.codebook_size)
+        return (row + self.image_token_offset).tolist()
 
     def codes(self, ids: Tensor) -> Tensor:
         """The inverse of `image_ids`, for a tensor of any shape."""

@@ -46,7 +46,7 @@ class Tokenizer(Protocol):
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Inside, and as a decorator: a GPU's float32 convolutions keep all 23 bits, not TF32's 10."""
+    """As a context or a decorator: float32 convolutions keep 23 bits on a GPU, not TF32's 10."""
     convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = convolutions.fp32_precision
     convolutions.fp32_precision = "ieee"
@@ -57,10 +57,12 @@ def full_precision() -> Iterator[None]:
 
 
 def check_image_codes(codes: Tensor, height: int, width: int, codebook_size: int) -> None:
-    """`ValueError` unless codes form grids `[B, height, width]` and lie in [0, codebook_size)."""
+    """`ValueError` unless codes are int64 `[B, height, width]` and lie in [0, codebook_size)."""
     if codes.ndim != 3 or codes.shape[1:] != (height, width):
         found = f"{list(codes.shape)}; do they come from another tokenizer?"
         raise ValueError(f"image codes must form a [B, {height}, {width}] grid, got {found}")
+    if codes.dtype != torch.long:  # uint8 would be a mask as an index
+        raise ValueError(f"image codes must be int64, got {codes.dtype}; use codes.long()")
     if not ((codes >= 0) & (codes < codebook_size)).all():
         found = f"{int(codes.min())} to {int(codes.max())}; do they come from another tokenizer?"
         raise ValueError(f"image codes must lie in [0, {codebook_size}), got {found}")
@@ -91,7 +93,7 @@ class Codebook(nn.Module):
         self.register_buffer("counts", torch.ones(codebook_size))
 
     def forward(self, features: Tensor) -> Quantised:
-        """Nearest code of every feature vector; features `[B, D, h, w]` may have any length."""
+        """Nearest code of every feature vector; features `[B, D, h, w]` need not have length 1."""
         with torch.autocast(features.device.type, enabled=False):
             unit = F.normalize(features.to(self.embedding.dtype), dim=1)
             codes = torch.einsum("bdhw,kd->bhwk", unit, self.embedding).argmax(-1)  # [B, h, w]
@@ -107,8 +109,7 @@ class Codebook(nn.Module):
         index = codes.flatten()  # [N]
 
         # 1. the moving averages take in this batch
-        ones = torch.ones_like(index, dtype=torch.float)
-        batch_counts = torch.zeros_like(self.counts).index_add_(0, index, ones)
+        batch_counts = torch.bincount(index, minlength=len(self.counts)).float()
         batch_sums = torch.zeros_like(self.sums)
         if flat.is_cuda:  # `index_add_` adds in any order there: no run could be repeated exactly
             batch_sums.index_put_((index,), flat, accumulate=True)
@@ -241,8 +242,7 @@ class ImageTokenizer(nn.Module):
     @full_precision()
     def encode(self, images: Tensor) -> Tensor:
         """Codes `[B, h, w]`, int64 in [0, K)."""
-        if len(images):  # an empty batch has nothing to check
-            self.check_images(images)
+        self.check_images(images)
         with torch.autocast(images.device.type, enabled=False):
             return self.codebook(self.encoder(images.to(self.embedding.dtype))).codes
 

@@ -140,6 +140,13 @@ def test_codes_outside_the_codebook_are_refused(bad):
         tiny_vocab().image_ids(torch.tensor([[0, bad]]))
 
 
+def test_codes_are_whole_numbers():
+    with pytest.raises(ValueError, match="image codes must be int64, got torch.float32"):
+        tiny_vocab().image_ids(torch.zeros(2, 2))
+    vocab, every = tiny_vocab(), torch.arange(16)
+    assert torch.equal(vocab.codes(torch.tensor(vocab.image_ids(every))), every), "of any shape"
+
+
 def test_text_ids_are_not_codes():
     vocab = tiny_vocab()
     for bad in (vocab.image_token_offset - 1, vocab.size):

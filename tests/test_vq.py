@@ -336,6 +336,8 @@ def test_bad_images_are_refused(images, sentence):
         (torch.zeros(4, 4, dtype=torch.long), "grid, got"),
         (torch.full((1, 4, 4), 16), r"codes must lie in \[0, 16\), got 16 to 16"),
         (torch.full((1, 4, 4), -1), r"codes must lie in \[0, 16\), got -1 to -1"),
+        (torch.zeros(1, 4, 4), r"codes must be int64, got torch.float32; use codes.long\(\)"),
+        (torch.zeros(1, 4, 4, dtype=torch.uint8), "codes must be int64, got torch.uint8"),
     ],
 )
 def test_bad_codes_are_refused(codes, sentence):
@@ -403,3 +405,6 @@ def test_the_tokenizer_keeps_the_protocol():
 
 def test_no_images_are_no_codes():
     assert tiny_tokenizer().encode(torch.zeros(0, 1, 32, 32)).shape == (0, 4, 4)
+    for shape in ((0,), (0, 3, 32, 32)):
+        with pytest.raises(ValueError, match=r"images must have shape \[B, 1, 32, 32\], got \[0"):
+            tiny_tokenizer().encode(torch.zeros(shape))
