@@ -172,6 +172,12 @@ def check_numbers(name: str, numbers: Tensor, limit: int) -> None:
         raise ValueError(f"{name} must lie in [0, {limit}), got {found}")
 
 
+def check_rows(name: str, given: Tensor, rows: int, *sizes: int) -> None:
+    """`ValueError` unless `given` is `[rows or 1, *sizes]`: PyTorch might repeat other shapes."""
+    if given.shape not in ((rows, *sizes), (1, *sizes)):
+        raise ValueError(f"{name} must have shape {[rows, *sizes]}, got {list(given.shape)}")
+
+
 class Backbone(nn.Module):
     """`backbone(input_ids [B, L], attention_mask, position_ids) -> logits [B, L, V]`, float32."""
 
@@ -193,10 +199,14 @@ class Backbone(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Mask = None, position_ids: Tensor | None = None
     ) -> Tensor:
-        """`hidden_states`, then `logits`; `ValueError` for wrong ids, positions or lengths."""
+        """`hidden_states`, then `logits`; `ValueError` for wrong ids, positions or shapes."""
         self.check_ids(input_ids)
+        rows, length = input_ids.shape
         if position_ids is not None:
             check_numbers("positions", position_ids, self.config.max_position_embeddings)
+            check_rows("positions", position_ids, rows, length)
+        if isinstance(attention_mask, Tensor):
+            check_rows("a mask", attention_mask, rows, length, length)
         return self.logits(self.hidden_states(input_ids, attention_mask, position_ids))
 
     def check_ids(self, ids: Tensor) -> None:

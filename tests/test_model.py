@@ -478,11 +478,23 @@ def test_a_mask_that_is_not_boolean_is_refused(dtype):
         (torch.tensor([[-1, 0]]), r"positions must lie in \[0, 64\), got -1 to 0"),
         (torch.tensor([[0.0, 0.5]]), "positions must be an int64 tensor"),
         (torch.tensor([0, 1]), "positions must be an int64 tensor of shape"),
+        # PyTorch would repeat the first, and put all tokens in one place
+        (torch.tensor([[0]]), r"positions must have shape \[1, 2\], got \[1, 1\]"),
+        (torch.tensor([[0, 1, 2]]), r"positions must have shape \[1, 2\], got \[1, 3\]"),
+        (torch.tensor([[0, 1], [0, 1]]), r"positions must have shape \[1, 2\], got \[2, 2\]"),
     ],
 )
 def test_bad_positions_are_named(positions, sentence):
     with pytest.raises(ValueError, match=sentence):
         tiny_backbone()(random_ids(1, 2), position_ids=positions)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (5, 5), (4, 1, 5, 5), (3, 5, 5), (1, 5, 1)])
+def test_a_mask_of_another_shape_is_refused(shape):
+    """Of these, `[B, L]` would be read as one mask a head where there are B heads."""
+    mask = torch.ones(shape, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"a mask must have shape \[4, 5, 5\], got "):
+        tiny_backbone()(random_ids(4, 5), mask)
 
 
 def test_largest_legal_input_runs():
