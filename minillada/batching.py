@@ -79,8 +79,8 @@ def by_shape(sequences: list[TokenSequence], vocab: Vocabulary, multiple: int) -
     """`collate` for sequences of many tasks, those of equal shapes together.
 
     A shape is the padded length and the block (of `multiple` tokens) in which the response begins.
-    In one single batch, all would be padded to the longest sequence, and the noisy copies of all
-    would begin with the block of the earliest response (`diffusion`).
+    In one single batch, all rows would be padded to the longest sequence, and the noisy copy of
+    every row would begin where the earliest response of any row does (`diffusion`).
     """
     # shape -> its sequences
     groups: dict[tuple[int, int], list[TokenSequence]] = {}
@@ -111,7 +111,6 @@ def pack(sequences: list[TokenSequence], vocab: Vocabulary, length: int, block_s
                 f"a sequence of {size} tokens does not fit into rows of {length}; "
                 "make the rows longer"
             )
-        # the first row that has room, or else a new one
         row = next((row for row, room in enumerate(free) if room >= size), len(rows))
         if row == len(rows):
             rows.append([])

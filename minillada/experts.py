@@ -93,8 +93,7 @@ class Experts(nn.Module):
         known = self.by_name(prefix)
         missing += [key for key in known if key not in state_dict]
         if strict:
-            under_prefix = (key for key in state_dict if key.startswith(prefix))
-            unexpected += [key for key in under_prefix if key not in known]
+            unexpected += [key for key in state_dict if key.startswith(prefix) and key not in known]
         for key in known.keys() & state_dict.keys():
             found, matrix = state_dict[key], known[key]
             if found.shape != matrix.shape:
@@ -148,7 +147,7 @@ def combine_grouped(experts: AnyExperts, x: Tensor, chosen: Tensor, weights: Ten
 
 
 def grouped_linear(rows: Tensor, stack: Tensor, ends: Tensor) -> Tensor:
-    """Rows `[n, in]` times the matrices of their experts, `[n, out]`; expert e ends at ends[e]."""
+    """Rows `[n, in]` times their matrices, `[n, out]`; the rows of expert e end before ends[e]."""
     # A transposed stack [E, in, out] is a view, and `to` copies only if the types differ.
     return F.grouped_mm(rows, stack.to(rows.dtype).transpose(1, 2), offs=ends)
 

@@ -131,7 +131,7 @@ class TiledMask(NamedTuple):
 
 
 class FlexMask(NamedTuple):
-    """A mask for FlexAttention, whose module takes a second to import: where it is used, only."""
+    """A mask for FlexAttention. Its module takes a second to import, so only its users do."""
 
     block_mask: Any  # PyTorch's `BlockMask`, whose blocks are tiles
 

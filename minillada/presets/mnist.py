@@ -40,9 +40,9 @@ AUTOREGRESSIVE = changed(LONG, steps=3150, mask_rate=(1.0, 1.0))
 # since it does not start from nothing.
 SCHEDULE = ((0.0, 4), (0.1, 8), (0.2, 16), (0.3, 512), (0.6, 24), (0.7, 16))
 CONVERSION = changed(LONG, steps=3000, block_schedule=SCHEDULE)
-# A minute on two cores is enough to learn one of the two tasks well. Nearly empty blocks decide
-# which digit it becomes. A run this short leaves out the nearly full ones: with their large 1/t
-# weights, the loss of a few masked tokens is noisy.
+# A minute on two cores is enough to learn one of the two tasks well. Blocks that are nearly all
+# masked decide which digit it becomes. A run this short leaves out those with few masks: 1/t is
+# large there, and makes the loss noisy.
 LIVE = changed(
     LONG,
     steps=360,
@@ -74,7 +74,7 @@ EDITING = changed(
     edit_noise=0.3,
     planted_errors=0.3,
 )
-PIXELS = changed(TrainingConfig(), steps=6000, learning_rate=2e-3)
+CODING = changed(TrainingConfig(), steps=6000, learning_rate=2e-3)
 
 
 def backbone(name: str, model: ModelConfig, training: TrainingConfig) -> Preset:
@@ -87,7 +87,7 @@ def backbone(name: str, model: ModelConfig, training: TrainingConfig) -> Preset:
 def tokenizer(name: str, alignment_weight: float) -> Preset:
     """An image tokenizer with 16 codes of 512 an image."""
     model = changed(TOKENIZER, alignment_weight=alignment_weight)
-    return Preset(name=name, kind="tokenizer", model=model, training=PIXELS)
+    return Preset(name=name, kind="tokenizer", model=model, training=CODING)
 
 
 MNIST = (

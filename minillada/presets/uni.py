@@ -14,20 +14,17 @@ again (notebook 18). It is made for a GPU. A CPU wants smaller batches:
 
 from __future__ import annotations
 
-from ..config import ModelConfig, Preset, TextConfig, TokenizerConfig, TrainingConfig
+from ..config import Preset, TextConfig, TokenizerConfig, TrainingConfig
 from ..settings import changed
+from .mnist import LARGE
 
 TEXT_VOCAB_SIZE = 512  # text pieces for the texts of every task
 # The tokenizer also sees edited digits: mirrored, rotated, inverted. White on black and black on
 # white have no codes in common, hence 1,024 codes, twice as many as `mnist-tokenizer` has, whose
 # weights it starts from.
 TOKENIZER = TokenizerConfig(codebook_size=1024)
-BACKBONE = ModelConfig(
-    vocab_size=TEXT_VOCAB_SIZE + TOKENIZER.codebook_size,
-    hidden_size=160,
-    num_hidden_layers=5,
-    intermediate_size=448,
-)
+# The stages go on from the weights of `mnist`, so the network has its sizes.
+BACKBONE = changed(LARGE, vocab_size=TEXT_VOCAB_SIZE + TOKENIZER.codebook_size)
 
 # (task, share of the examples)
 MULTITASK = (
@@ -94,7 +91,7 @@ STAGES = {
     ),
 }
 # At the released base of 600,000 most pairs of a head hardly turn within our rows.
-LAST = changed(BACKBONE, rope_theta=100.0, partial_rotary_factor=1.0)
+FASTER_TURNS = changed(BACKBONE, rope_theta=100.0, partial_rotary_factor=1.0)
 
 
 def stage(name: str) -> Preset:
@@ -102,7 +99,7 @@ def stage(name: str) -> Preset:
     return Preset(
         name=name,
         kind="backbone",
-        model=LAST if name == "mnist-uni" else BACKBONE,
+        model=FASTER_TURNS if name == "mnist-uni" else BACKBONE,
         training=STAGES[name],
         tokenizer="mnist-uni-tokenizer",
         text="mnist-uni-text",
