@@ -100,6 +100,7 @@ class Filler(Writer):
         A blank is `___` and stands for whole words. `ValueError` for a text without a blank, with
         too many of them, or with more tokens than an answer has.
         """
+        asking.check_learned(self.info, "describe")
         several = texts if isinstance(texts, list | tuple) else [texts]
         for text in several:
             if isinstance(text, str):
@@ -120,8 +121,7 @@ class Filler(Writer):
         allowed = self.vocab.is_text()
         allowed[self.vocab.eos_id] = False
         given = torch.tensor(masked)  # [N, answer_length]
-        rows = [(prompt,) for prompt in prompts]
-        filled, _ = self.write(rows, given, config, self.tokens(allowed))
+        filled, _ = self.write([(ids,) for ids in prompts], given, config, self.tokens(allowed))
         # 3. of the sentences about one image, the likeliest
         scores: list[float] = []
         for first in range(0, len(filled), BATCH_SIZE):

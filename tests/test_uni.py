@@ -473,8 +473,9 @@ def test_a_model_that_learned_to_draw_alone_describes_nothing():
     model, image = tiny_uni(), real_images(1).floats()
     model.info = {"training": {"data": {"mixture": [["draw", 1.0]]}}}
     model.draw(["a seven"], steps=1)
-    with pytest.raises(ValueError, match="has not learned to describe; load 'mnist-uni'"):
-        model.describe(image)
+    for task in (lambda: model.describe(image), lambda: model.infill("a ___ two", image)):
+        with pytest.raises(ValueError, match="has not learned to describe; load 'mnist-uni'"):
+            task()
 
 
 def test_a_model_draws_with_the_settings_that_its_json_names(monkeypatch):

@@ -22,7 +22,7 @@ describe = Task(questions.make_describe, questions.mark_descriptions, needs="des
 UNTRAINED: dict[str, Task] = {
     "inpaint": untrained(filling.make_inpaint, filling.mark_inpainting),
     "inpaint_captioned": untrained(filling.make_inpaint_captioned, filling.mark_inpainting),
-    "infill": untrained(filling.make_infill, filling.mark_infilling, draws=False),
+    "infill": untrained(filling.make_infill, filling.mark_infilling, needs="describe", draws=False),
 }
 
 # A new task goes to the end: the suite numbers its random examples by their place in this table.

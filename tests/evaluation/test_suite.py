@@ -253,7 +253,7 @@ def test_what_a_task_needs_is_what_its_marking_asks_for(name, monkeypatch):
     task = suite.SUITE[name]
     asked = asked_of(name, 1)
     assert task.draws == isinstance(asked[0].response[-1], Picture)
-    if task.needs in (None, "describe"):  # every model can be asked to draw and to describe
+    if task.needs is None:  # every model can be asked to draw
         return
     uni = tiny_uni()
     uni.info = learned(*(task for kind in {*TEACHING} - {task.needs} for task in TEACHING[kind]))
