@@ -1,6 +1,7 @@
 """The commands that use a model do what the functions do, and save before they print."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from helpers import mnist_test_images, save_tiny_uni, tiny_judge, tiny_uni
 from PIL import Image
 
 import minillada
+from minillada import checkpoint
 from minillada.commands import common, making
 from minillada.commands.common import escaped
 from minillada.datasets import mnist
@@ -256,6 +258,15 @@ def test_bad_pictures(refuse, run, picture, tmp_path):
     whole = picture("cut.png", 28).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     assert "cut.png is not a picture that can be read" in sentence("cut.png")
+
+
+def test_a_tokenizer_of_another_kind_is_named(refuse, run, picture, tmp_path):
+    shutil.copytree(run, tmp_path / "other")
+    weights = tmp_path / "other" / "weights.safetensors"
+    checkpoint.write_info(weights, checkpoint.read_info(weights) | {"tokenizer": str(run)})
+    assert "holds a backbone, not a tokenizer" in refuse(
+        "describe", picture("one.png"), "--model", "other"
+    )
 
 
 def test_a_run_named_like_shipped_weights_is_mentioned(tmp_path, monkeypatch):
