@@ -238,8 +238,7 @@ def bench_step(
     """A training step of a preset, against what its products alone would take."""
     chosen = changed(get_preset(preset), **read_settings(changes or [], seed=seed))
     setting = bench.Setting(check_device(device), chosen.training.seed)
-    report = steps_of.bench_step(chosen, setting, steps)
-    print_report(report, as_json)
+    print_report(steps_of.bench_step(chosen, setting, steps), as_json)
 
 
 def bench_moe(

@@ -225,7 +225,7 @@ def nbgrader(notebook: dict[str, Any], seed: int) -> dict[str, Any]:
             f"assert hidden_check({exercise.function}, seed={seed})",
             "### END HIDDEN TESTS",
         ]
-        metadata = about(f"check-{number}", grade=True, points=1)
+        metadata = about(f"check-{number}", graded=True)
         test = code("\n".join(hidden), f"check-{number}", metadata)
         made["cells"][exercise.checking] = test
     made["cells"] = [cell for index, cell in enumerate(made["cells"]) if index not in gone]
@@ -241,17 +241,15 @@ def answer_cell(cells: list[Cell], exercise: Asked, number: int) -> dict[str, An
             front += stub.splitlines()[node.lineno - 1 : node.end_lineno] + [""]
     solved = [cells[i].source for i in exercise.solutions if cells[i].kind == "code"]
     answer = marked_solution(solved, exercise.function)
-    metadata = about(f"answer-{number}", solution=True)
+    metadata = about(f"answer-{number}", graded=False)
     return code("\n".join([*front, answer]), f"answer-{number}", metadata)
 
 
-def about(name: str, solution: bool = False, grade: bool = False, points: int = 0) -> dict:
-    """nbgrader's metadata of a cell."""
-    facts: dict[str, Any] = {"grade": grade, "grade_id": name, "locked": grade}
-    facts |= {"schema_version": SCHEMA, "solution": solution, "task": False}
-    if grade:
-        facts["points"] = points
-    return {"nbgrader": facts}
+def about(name: str, graded: bool) -> dict:
+    """nbgrader's metadata of a test that gives one point, or of the answer that it tests."""
+    facts: dict[str, Any] = {"grade": graded, "grade_id": name, "locked": graded}
+    facts |= {"schema_version": SCHEMA, "solution": not graded, "task": False}
+    return {"nbgrader": facts | ({"points": 1} if graded else {})}
 
 
 # --- files ----------------------------------------------------------------------------------------

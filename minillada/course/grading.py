@@ -332,7 +332,8 @@ def run(job: worker.Job) -> str:
             end = ending(process.exitcode)
         elif now - loaded > longest or loaded - began > START:
             end = "takes too long, and could not be stopped"
-        elif memory_of(process.pid) > job.memory + base_memory():
+        # A fresh process is about as large as this one: both have loaded torch.
+        elif memory_of(process.pid) > job.memory + memory_of(os.getpid()):
             end = f"needs more than {job.memory // 1_000_000:,} MB of memory"
     stop(process)
     return end
@@ -369,11 +370,6 @@ def ending(code: int | None) -> str:
     return f"ended the process (exit code {code})"
 
 
-def base_memory() -> int:
-    """Resident bytes of a process that has loaded torch; this one has."""
-    return psutil.Process().memory_info().rss
-
-
 def memory_of(number: int | None) -> int:
     """Resident bytes of a process; 0 if it has ended."""
     try:
@@ -388,19 +384,14 @@ def stop(process: Any) -> None:
         children = psutil.Process(process.pid).children(recursive=True)
     except psutil.Error:
         children = []
-    if hasattr(os, "killpg"):
-        with_group(process.pid)
+    if hasattr(os, "killpg"):  # what it started belongs to its group
+        with contextlib.suppress(OSError):  # it has ended, or had no time to make its group
+            os.killpg(process.pid, signal.SIGKILL)
     for one in children:
         with contextlib.suppress(psutil.Error):
             one.kill()
     process.kill()
     process.join(5)
-
-
-def with_group(number: int) -> None:
-    """End the group of a process, if it leads one: what it started belongs to the group."""
-    with contextlib.suppress(OSError):  # it has ended, or had no time to make its group
-        os.killpg(number, signal.SIGKILL)
 
 
 # --- a class --------------------------------------------------------------------------------------
