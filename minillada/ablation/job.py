@@ -13,7 +13,6 @@ Notable choices
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 import traceback
@@ -30,7 +29,6 @@ from ..config import SamplingConfig
 from ..datasets.table import data_set_of
 from ..evaluation import evaluate, suite
 from ..experiments.results import current_commit
-from ..files import atomic
 from ..layout import sides
 from ..measure.judge import load_judge
 from ..measure.timing import card
@@ -51,6 +49,7 @@ from .plan import (
     damaged,
     read_json,
     read_plan,
+    write_json,
 )
 
 MEASURES, FAILED = "measures.json", "failed.json"
@@ -246,11 +245,6 @@ def wait_for_folder(run: Path) -> None:
         except ValueError as error:
             print(f"waiting: {error}", file=sys.stderr, flush=True)
             time.sleep(WAIT_SECONDS)
-
-
-def write_json(path: Path, value: Any) -> None:
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def made_by(device: str) -> dict[str, Any]:

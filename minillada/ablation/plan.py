@@ -414,17 +414,21 @@ def read_plan(folder: Path) -> Plan:
 def read_json(path: Path, *fields: str) -> dict[str, Any]:
     """A file of an ablation. `ValueError` unless it is an object with these fields.
 
-    And if it has a `digest` of another content: somebody changed it. Older files have none.
+    And if its `digest`, which older files lack, is that of another content.
     """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         stored = None
-    if not isinstance(stored, dict) or not stored.keys() >= {*fields}:
-        raise damaged(path)
-    if "digest" in stored and stored["digest"] != checkpoint.digest(stored):
+    whole = isinstance(stored, dict) and stored.keys() >= {*fields}
+    if not whole or stored.get("digest") not in (None, checkpoint.digest(stored)):
         raise damaged(path)
     return stored
+
+
+def write_json(path: Path, value: Any) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def damaged(path: Path) -> ValueError:
@@ -480,8 +484,7 @@ def check_sources(plan: Plan) -> Plan:
 
 def write_plan(plan: Plan, folder: Path, options: Sequence[str] = ()) -> None:
     """Write the plan, and the command that goes on with it: `options` say how it is run."""
-    with atomic(folder / PLAN) as temporary:
-        temporary.write_text(json.dumps(to_dict(plan), indent=1) + "\n", encoding="utf-8")
+    write_json(folder / PLAN, to_dict(plan))
     with atomic(folder / "command.txt") as temporary:
         command = f"{plan.command()} {shlex.join(['--out', str(folder), *options])}\n"
         temporary.write_text(command, encoding="utf-8")

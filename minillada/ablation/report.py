@@ -19,8 +19,8 @@ from ..extras.packages import load_package
 from ..files import atomic
 from ..show import charts
 from . import statistics
-from .job import MADE, Status, status, write_json
-from .plan import Plan, Trial, combinations, word
+from .job import MADE, Status, status
+from .plan import Plan, Trial, combinations, word, write_json
 from .statistics import Record, is_share, words_of
 
 if TYPE_CHECKING:

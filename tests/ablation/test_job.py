@@ -12,7 +12,14 @@ from minillada import checkpoint, layout
 from minillada.ablation import job as jobs
 from minillada.ablation import statistics
 from minillada.ablation.job import Decoder, Job, status, steps_for
-from minillada.ablation.plan import Measurement, check_plan, check_same, count_passes, write_plan
+from minillada.ablation.plan import (
+    Measurement,
+    check_plan,
+    check_same,
+    count_passes,
+    write_json,
+    write_plan,
+)
 from minillada.datasets.pool import mnist_pool
 from minillada.files import checksum
 from minillada.settings import changed
@@ -182,7 +189,7 @@ def test_a_damaged_file_is_named(tmp_path, plan, text):
 )
 def test_measures_that_are_no_numbers_are_refused(tmp_path, measures):
     checkpoint.write_info(tmp_path / "weights.safetensors", {"sha256": "0"})
-    jobs.write_json(tmp_path / jobs.MEASURES, {"sha256": "0", "measures": measures})
+    write_json(tmp_path / jobs.MEASURES, {"sha256": "0", "measures": measures})
     with pytest.raises(ValueError, match="measures.json is damaged, was changed, .* move it away"):
         jobs.read_measures(tmp_path)
 
@@ -202,7 +209,7 @@ def test_a_number_that_was_changed_is_refused(tmp_path, plan, few_images, monkey
         status(tmp_path, asked, trial)
     # Older files have no digest.
     old = {name: value for name, value in json.loads(whole).items() if name != "digest"}
-    jobs.write_json(file, old)
+    write_json(file, old)
     assert jobs.read_measures(file.parent)["drawing:20 passes=9"]["draw_digit_accuracy"] == 0.95
 
 
