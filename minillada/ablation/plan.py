@@ -408,7 +408,11 @@ def read_plan(folder: Path) -> Plan:
     """The plan that a folder holds. `FileNotFoundError` without one, `ValueError` for no plan."""
     if not (folder / PLAN).exists():
         raise FileNotFoundError(f"{folder} holds no ablation; start one with `minillada ablate`")
-    return from_dict(Plan, read_json(folder / PLAN, "preset"))
+    stored = read_json(folder / PLAN, "preset")
+    try:
+        return from_dict(Plan, stored)
+    except ValueError as error:
+        raise ValueError(f"{folder / PLAN} holds no plan: {error}") from None
 
 
 def read_json(path: Path, *fields: str) -> dict[str, Any]:

@@ -288,3 +288,6 @@ def test_a_plan_is_stored_and_other_plans_are_refused(tmp_path):
         plans.check_same(plan, tmp_path / "mine")
     with pytest.raises(FileNotFoundError, match="holds no ablation"):
         plans.read_plan(tmp_path / "mine")
+    plans.write_json(tmp_path / plans.PLAN, to_dict(plan) | {"seeds": []})
+    with pytest.raises(ValueError, match="ablation.json holds no plan: seeds must have at least 1"):
+        plans.read_plan(tmp_path)
