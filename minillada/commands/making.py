@@ -183,6 +183,8 @@ def some_test_images(model: str, count: int, seed: int) -> tuple[list[int], Tens
     """Some random test images of the data set of a model: their places, and `[N, C, H, W]`."""
     photos = channels_of(model) == 3
     images = load_cifar10_or_sample("test") if photos else mnist.load_mnist("test")
+    # The sample of photos is small, and fewer images than asked for would come without a word.
+    check_range("test", count, 1, len(images.labels))
     order = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(seed))
     return order[:count].tolist(), images.floats(order[:count])
 

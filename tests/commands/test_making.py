@@ -310,6 +310,14 @@ def test_test_images_are_those_of_the_models_data(call, colour_run):
     assert code == 0 and len(json.loads(out)) == 2
 
 
+def test_more_test_images_than_there_are_is_said(refuse, colour_run, monkeypatch):
+    sample = making.load_cifar10_or_sample("test")
+    few = type(sample)(sample.pixels[:5], sample.labels[:5])
+    monkeypatch.setattr(making, "load_cifar10_or_sample", lambda split: few)
+    asked = ["describe", "--test", "6", "--model", colour_run]
+    assert "test must be at least 1 and at most 5, got 6" in refuse(*asked)
+
+
 def test_inpainting(call, run, picture, tmp_path):
     names = [picture(f"{level}.png", level=level) for level in (100, 200)]
     images = torch.stack([read(name) for name in names])
