@@ -22,11 +22,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 
 from ..config import ModelConfig
+from ..extras.packages import load_package
 from ..files import atomic
 from ..vocab import BOI, END_IMAGE, EOS, IMAGE, MASK, size_token
 from .names import Layout, backbone_entries, prefixed, root_config
 from .painter import FORCED, VAE_WEIGHTS, SigVQ, build
-from .reading import package, shapes_of
+from .reading import shapes_of
 from .siglip import SigLIPVQ
 from .sizes import Size, Sizes, sizes_of
 from .sums import write_sums
@@ -116,7 +117,7 @@ def fabricate(
     if layout not in get_args(Layout):
         raise ValueError(f"a layout is 'released' or 'fused', not {layout!r}")
     if not {"decoder", "decoder-turbo", "vae"}.isdisjoint(parts):
-        package("diffusers")  # its absence is said before anything is written
+        load_package("diffusers", "official")  # its absence is said before anything is written
     sizes = sizes_of(size, layers)
     check_disk(folder, sizes, parts)
     if "backbone" in parts:

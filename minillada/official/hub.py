@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
+from ..extras.packages import load_package
 from ..files import atomic
-from .reading import package
 from .sums import SUMS
 
 RELEASED = "inclusionAI/LLaDA2.0-Uni"
@@ -42,7 +42,7 @@ def local_folder(place: str | Path) -> Path:
 
 def download(name: str) -> Path:
     """All data of a hub repository, in the cache of `huggingface_hub`."""
-    hub = package("huggingface_hub")
+    hub = load_package("huggingface_hub", "official")
     try:
         folder = Path(hub.snapshot_download(name, allow_patterns=WANTED))
     except Exception as error:  # the hub, its network library and the disk have their own kinds

@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from ..config import ModelConfig
+from ..extras.packages import load_package
 from ..files import checksum
 from ..presets.official import LLADA2_UNI
 from .backbone import layout_of
@@ -25,7 +26,7 @@ from .config import read_config
 from .free import Free
 from .names import backbone_entries, prefixed
 from .painter import FORCED, VAE_WEIGHTS, build, build_vae, diffusers_name, load_sigvq
-from .reading import Shapes, configured, find, package, read_json, renamed, shapes_of
+from .reading import Shapes, configured, find, read_json, renamed, shapes_of
 from .shards import INDEX, SINGLE, read_header, read_index
 from .siglip import QuantiserConfig, SigLIPVQ, check_preprocessing
 from .sums import SUMS, known_sums
@@ -206,7 +207,7 @@ def inspect(folder: Path) -> list[Part]:
     """Every part of a checkpoint's folder; without `diffusers` some are counted, not checked."""
     parts, note = [], ""
     try:
-        package("diffusers")
+        load_package("diffusers", "official")
     except ValueError as error:
         note = f"not checked: {error}"
     found: dict[str, Shapes] = {}

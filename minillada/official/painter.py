@@ -25,8 +25,9 @@ import torch
 from einops import repeat
 from torch import Tensor, nn
 
+from ..extras.packages import load_package
 from .flow import Velocity, euler, turbo
-from .reading import check_shapes, find, load_pickle, load_safetensors, package, read_json, take
+from .reading import check_shapes, find, load_pickle, load_safetensors, read_json, take
 from .sums import check_files, known_sums
 
 # What the released code sets, whatever the file says: room for long conditions, no SigLIP features.
@@ -234,7 +235,7 @@ def build_vae(path: Path) -> Any:
 
 def build(name: str, values: dict[str, Any], path: Path) -> Any:
     """A network of `diffusers` by class name, without memory; it ignores what it does not know."""
-    cls = getattr(package("diffusers"), name)
+    cls = getattr(load_package("diffusers", "official"), name)
     known = inspect.signature(cls.__init__).parameters
     try:
         with torch.device("meta"):

@@ -10,11 +10,9 @@ Notable choices
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -32,16 +30,6 @@ TYPES = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
-
-
-def package(name: str) -> ModuleType:
-    """An optional package by name. `ValueError` says how to install it."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise ValueError(
-            f'the official checkpoint needs {name}; run `pip install "minillada[official]"`'
-        ) from None
 
 
 def find(folder: Path, *names: str) -> Path:
