@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..exercises.checking import Case, Cases, Chance, exercise
+from .checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: this is model.RMSNorm")

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..exercises.checking import Case, Cases, Chance, exercise
+from .checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: noisy block b looks at clean blocks 0 to b − 1")

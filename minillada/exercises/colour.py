@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from ..datasets import colour
-from ..exercises.checking import Case, Cases, Chance, exercise
+from .checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: so much of a photo is nearly grey")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..datasets import captions
 from ..datasets.mnist import DIGITS
-from ..exercises.checking import Case, Cases, Chance, exercise
+from .checking import Case, Cases, Chance, exercise
 
 
 def shear(image: Tensor, centre: tuple[Tensor | float, Tensor | float], over: str = "y") -> Tensor:

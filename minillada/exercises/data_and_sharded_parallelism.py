@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..exercises.checking import Case, Cases, Chance, exercise
+from .checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: 16 bytes a weight, and fsdp divides all of them")

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from ..exercises.checking import Case, Cases, Chance, exercise
+from .checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: it never leaves [0, 1], and its width is never 0")

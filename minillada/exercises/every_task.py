@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from .. import layout
-from ..exercises.checking import Case, Cases, Chance, exercise
 from ..tasks.numbers import counting_trace
 from ..vocab import END_IMAGE, EOS, load_vocabulary
+from .checking import Case, Cases, Chance, exercise
 
 
 @exercise(

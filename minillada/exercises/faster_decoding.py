@@ -1,6 +1,6 @@
 """Exercises of notebook 13, faster decoding."""
 
-from ..exercises.checking import Case, Cases, Chance, exercise
+from .checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: what is not made faster soon takes most of the time")

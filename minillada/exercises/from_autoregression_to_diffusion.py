@@ -2,7 +2,7 @@
 
 import torch
 
-from ..exercises.checking import Case, Cases, Chance, exercise
+from .checking import Case, Cases, Chance, exercise
 
 PAIR = "that is the pair of start and block size; return the size alone"
 

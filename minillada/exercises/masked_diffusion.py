@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..exercises.checking import Case, Cases, Chance, exercise
+from .checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: each target is masked independently, with the rate of its row")

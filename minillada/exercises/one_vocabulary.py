@@ -3,8 +3,8 @@
 import torch
 
 from .. import layout
-from ..exercises.checking import Case, Cases, Chance, exercise
 from ..vocab import BOI, load_vocabulary
+from .checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: one comparison and one subtraction tell text from image")

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..exercises.checking import Case, Cases, Chance, exercise
+from .checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: this is flow.mix, and the velocity along its line")

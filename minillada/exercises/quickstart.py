@@ -1,7 +1,7 @@
 """Exercises of notebook 00, quickstart."""
 
 from ..datasets import captions
-from ..exercises.checking import Case, Cases, Chance, exercise
+from .checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: ten sentences the model can draw")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..exercises.checking import Case, Cases, Chance, exercise
+from .checking import Case, Cases, Chance, exercise
 
 
 @exercise("correct: all that is sure is committed, and never less than the share that is due")

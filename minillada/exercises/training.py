@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..exercises.checking import Case, Cases, Chance, exercise
+from .checking import Case, Cases, Chance, exercise
 
 
 def cosine(progress: float, peak: float, final: float) -> float:
