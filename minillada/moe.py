@@ -10,7 +10,7 @@ Output:  Σ w_e · expert_e(x) + shared expert(x).
 
 Notable choices
 - Load balance without a loss term: after each step the bias b of busy experts falls and that of
-  idle ones rises. The bias steers the choice and never enters the output: no gradient is disturbed.
+  idle ones rises. The bias steers the choice alone: it adds nothing to an output or a gradient.
 - The router is in float32, whatever the type of the model: near ties decide who is chosen.
 """
 

@@ -292,8 +292,8 @@ def test_the_codebook_adds_in_one_order(monkeypatch):
             book.update(seen.features, seen.codes, generator())
         books.append(book.embedding)
     assert torch.equal(*books)
-    # Counts are whole numbers, whose sums are exact in any order.
-    assert added == {("cpu", 1), ("cpu", 2), ("cuda", 1)}
+    # Counts are not added here: they are whole numbers, exact in any order.
+    assert added == {("cpu", 2)}
 
 
 # --- training ------------------------------------------------------------------------------------
