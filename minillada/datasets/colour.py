@@ -5,7 +5,7 @@ Notable choices
   the mean colour of the outermost 4 px, where the background is.
 - The colour is left unsaid for 46 % of the training images: those near to grey, and those between
   two colours (yellow, turquoise, purple). Of all, 26 % are brown, 15 % blue and 13 % green. Between
-  two words lies a gap, so a small change of the picture does not turn one into the other.
+  two words lies a gap, so a small change of the picture seldom turns one into the other.
 - Means survive the blur of a tokenizer; contrast or texture would not.
 - Colour goes with class: of the ships 51 % are blue, of the deer 30 % green.
 """
