@@ -90,9 +90,8 @@ class Uni(Filler):
         asking.check_learned(self.info, "answer questions")
         groups = self.shown(images)  # the grids of codes that each question is about
         texts = asking.read_each(questions, len(groups), self.vocab)
-        prompts = []
-        for grids, text in zip(groups, texts):
-            prompts.append(layout.prompt(self.vocab, "describe", [*grids, text]))
+        rows = zip(groups, texts)
+        prompts = [layout.prompt(self.vocab, "describe", [*grids, text]) for grids, text in rows]
         return self.reply(prompts, self.answer_length, self.sampling(DESCRIBE, **sampling))
 
     def edit(
@@ -196,11 +195,14 @@ def best_device() -> str:
 
 
 def as_device(name: str | torch.device) -> torch.device:
-    """A device by its name; `auto` is `best_device`. `ValueError` if this machine has none."""
+    """A device by its name; `auto` is `best_device`. `ValueError` if nothing is computed there."""
+    name = best_device() if name == "auto" else name
     try:
-        return torch.zeros(1, device=best_device() if name == "auto" else name).device
+        number = torch.zeros(1, device=name)
+        number.item()  # `meta` has none
+        return number.device
     except Exception:  # each kind of device has its own way to say no
-        problem = f"there is no kind of device {name!r}, or this machine has none"
+        problem = f"device {str(name)!r} is not available here"
         raise ValueError(f"{problem}; choose auto, cpu, cuda, xpu or mps") from None
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Annotated, Any
 from unicodedata import category
 
-import torch
 import typer
 from torch import Tensor
 
@@ -25,7 +24,7 @@ from .. import checkpoint
 from ..files import atomic, check_replaceable
 from ..show import grids
 from ..training.state import saved_step
-from ..uni import Uni, best_device, load
+from ..uni import Uni, as_device, best_device, load
 
 
 def option(help: str, *names: str, **rules: Any) -> Any:
@@ -81,12 +80,8 @@ Out = Annotated[Path, option("Picture to write: .png or .jpg.")]
 def check_device(name: str) -> str:
     """The device name, or `ValueError` if this machine cannot compute on it."""
     name = best_device() if name == "auto" else name
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except Exception:  # each kind of device has its own way to say no
-        raise ValueError(f"device {name!r} is not available here; use --device cpu") from None
-    return str(device)
+    as_device(name)
+    return name
 
 
 def check_finished(name: str) -> None:
