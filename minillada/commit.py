@@ -185,11 +185,6 @@ def spread(values: Tensor, where: Tensor) -> Tensor:
     return values.new_zeros(where.shape).masked_scatter(where, values)
 
 
-def is_random(config: SamplingConfig) -> bool:
-    """Whether a step needs random numbers."""
-    return config.temperature > 0 or config.strategy == "random"
-
-
 def exponential_noise(shape: torch.Size, generators: Generators) -> Tensor:
     """Exponentially distributed numbers `[B, ...]` on the CPU; rows without generator hold 1."""
     noise = torch.ones(shape)

@@ -15,15 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .commit import (
-    Tokens,
-    choose_commits,
-    choose_edits,
-    choose_tokens,
-    commit_score,
-    is_random,
-    spread,
-)
+from .commit import Tokens, choose_commits, choose_edits, choose_tokens, commit_score, spread
 from .config import SamplingConfig
 
 
@@ -54,6 +46,11 @@ class Rows:
         self.free = is_answer & (self.ids == tokens.mask)  # [B, total], without given tokens
         self.done = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
         self.enter(0)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a step needs random numbers."""
+        return self.config.temperature > 0 or self.config.strategy == "random"
 
     def blocks(self) -> range:
         """Where the blocks of the answer begin; the first may also hold the end of the prompt."""
@@ -117,7 +114,7 @@ def decide(
     masked, editable = rows.open_positions()
     where = masked | editable if where is None else where
     streams: list[torch.Generator | None] = [None] * len(ids)  # None: the row samples nothing
-    if is_random(config):
+    if rows.is_random:
         # A finished row samples nothing, so every row gets the numbers it would get alone.
         active = where.any(1).tolist()
         streams = [generator if busy else None for generator, busy in zip(generators, active)]

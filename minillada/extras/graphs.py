@@ -30,7 +30,6 @@ import torch
 from torch import Tensor
 
 from ..batching import padded_length
-from ..commit import is_random
 from ..guidance import Branches, guided_logits, visible
 from ..model import KVCache
 from ..moe import MixtureOfExperts
@@ -154,13 +153,12 @@ class FixedLoop(Loop):
     rows: FixedRows
 
     def __init__(self, loop: Loop, room: int):
-        super().__init__(
-            FixedRows(loop.rows, room), loop.branches, loop.generators, loop.steps_per_block
-        )
+        rows = FixedRows(loop.rows, room)
+        super().__init__(rows, loop.branches, loop.generators, loop.steps_per_block)
         config, self.device = self.rows.config, self.rows.ids.device
         self.fixed = FixedBranches(loop.branches, room)
         # Decisions that need neither random numbers nor a look at what was found.
-        self.greedy = not is_random(config) and config.edit_threshold == 1
+        self.greedy = not self.rows.is_random and config.edit_threshold == 1
         self.current = torch.zeros((), dtype=torch.long, device=self.device)  # pace of the step
         self.tape = Tape(self.device)
 
