@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from ..datasets.grammar import article
@@ -16,6 +17,8 @@ question = partial(Task, mark=questions.mark_answers, needs="answer questions", 
 written = partial(Task, needs="write before it draws")
 edited = partial(Task, needs="edit")
 untrained = partial(Task, trained=False)
+unseen_direct = partial(thinking.make_sum_direct, pairs=UNSEEN_SUMS)
+unseen_thinking = partial(thinking.make_sum_thinking, pairs=UNSEEN_SUMS)
 describe = Task(questions.make_describe, questions.mark_descriptions, needs="describe", draws=False)
 
 # What a masked model can do without having learned it.
@@ -38,15 +41,9 @@ TASKS: dict[str, Task] = {
     "edit_digit": edited(editing.make_edit_digit, editing.mark_edits),
     "multi_reference": edited(references.make_multi_reference, references.mark_references),
     "sum_direct": Task(thinking.make_sum_direct, drawing.mark_drawings),
-    "sum_direct_unseen": untrained(
-        partial(thinking.make_sum_direct, pairs=UNSEEN_SUMS), drawing.mark_drawings
-    ),
+    "sum_direct_unseen": untrained(unseen_direct, drawing.mark_drawings),
     "sum_thinking": written(thinking.make_sum_thinking, thinking.mark_thinking),
-    "sum_thinking_unseen": written(
-        partial(thinking.make_sum_thinking, pairs=UNSEEN_SUMS),
-        thinking.mark_thinking,
-        trained=False,
-    ),
+    "sum_thinking_unseen": written(unseen_thinking, thinking.mark_thinking, trained=False),
     "count_on": Task(thinking.make_count_on),
     "repeat": Task(thinking.make_repeat),
     "go_on": Task(thinking.make_go_on),
@@ -54,21 +51,11 @@ TASKS: dict[str, Task] = {
     "draw": Task(drawing.make_draw, drawing.mark_drawings),
     "describe": describe,
     **UNTRAINED,
-    # the same as above, in wordings that are never trained
-    "digit_new_wording": question(
-        partial(make_in_new_wording, partial(questions.make_question, "digit")), trained=False
-    ),
-    "edit_operation_new_wording": edited(
-        partial(make_in_new_wording, editing.make_edit_operation),
-        editing.mark_operations,
-        trained=False,
-    ),
-    "sum_thinking_new_wording": written(
-        partial(make_in_new_wording, thinking.make_sum_thinking),
-        thinking.mark_thinking,
-        trained=False,
-    ),
 }
+# Three of them again, in wordings that are never trained.
+for name in ("digit", "edit_operation", "sum_thinking"):
+    make = partial(make_in_new_wording, TASKS[name].make)
+    TASKS[f"{name}_new_wording"] = replace(TASKS[name], make=make, trained=False)
 
 # The tasks of colour photos.
 PHOTO_TASKS: dict[str, Task] = {
