@@ -259,24 +259,21 @@ def start_from(
 
 def make_loss(module: Any, preset: Preset, materials: Materials) -> Loss:
     """The loss of the kind of model that the preset trains."""
+    if preset.kind == "backbone":
+        assert materials.tokenizer and materials.pool
+        return backbone_loss(module, materials.tokenizer, materials.vocab, materials.pool, preset)
+    images, teacher = materials.images, materials.teacher
+    assert images
     if preset.kind == "judge":
-        assert materials.images
-        return judge_loss(module, materials.images, preset.training)
+        return judge_loss(module, images, preset.training)
     if preset.kind == "tokenizer":
-        assert materials.images
         data = DATASETS[preset.dataset]
-        return tokenizer_loss(
-            module, materials.images, data, materials.vocab, preset.training, materials.teacher
-        )
+        return tokenizer_loss(module, images, data, materials.vocab, preset.training, teacher)
     assert materials.tokenizer
-    if preset.kind == "painter":
-        assert materials.images
-        lesson = Lesson(preset, materials.tokenizer, materials.images, materials.teacher)
-        if materials.source:
-            return turbo_loss(module, materials.source, lesson)
-        return painter_loss(module, lesson)
-    assert materials.pool
-    return backbone_loss(module, materials.tokenizer, materials.vocab, materials.pool, preset)
+    lesson = Lesson(preset, materials.tokenizer, images, teacher)
+    if materials.source:
+        return turbo_loss(module, materials.source, lesson)
+    return painter_loss(module, lesson)
 
 
 def command(preset: Preset, start: str | None = None) -> str:
