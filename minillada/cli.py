@@ -69,9 +69,8 @@ app = typer.Typer(
 )
 for command in (
     making.demo, making.draw, making.describe, making.answer, making.edit, making.inpaint,
-    making.infill, making.think,
-    making.interleave, training.train, training.encode, training.merge, ablating.ablate,
-    measuring.evaluate, measuring.info, teaching.grade, teaching.editions,
+    making.infill, making.think, making.interleave, training.train, training.encode, training.merge,
+    ablating.ablate, measuring.evaluate, measuring.info, teaching.grade, teaching.editions,
 ):  # fmt: skip
     app.command()(command)
 

@@ -229,10 +229,9 @@ class SamplingConfig(Config):
 
     @model_validator(mode="after")
     def check_temperature(self) -> Self:
-        if 0 < self.temperature < 1e-3:
-            raise ValueError(
-                f"temperature must be 0 (greedy) or at least 0.001, got {self.temperature}"
-            )
+        value = self.temperature
+        if 0 < value < 1e-3:
+            raise ValueError(f"temperature must be 0 (greedy) or at least 0.001, got {value}")
         return self
 
 

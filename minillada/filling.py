@@ -167,18 +167,16 @@ def candidates(vocab: Vocabulary, text: str, length: int) -> list[list[int]]:
 
 
 @torch.no_grad()
-def log_likelihood(
-    writer: Writer, prompt: Tensor, answer: Tensor, config: SamplingConfig
-) -> Tensor:
+def log_likelihood(model: Writer, prompt: Tensor, answer: Tensor, config: SamplingConfig) -> Tensor:
     """log p `[B]` of answers `[B, L]` after prompts `[B, P]`, token by token from left to right.
 
     Each token is predicted from those before it (chain rule); those behind it are masked.
     """
     size, length = config.block_size, answer.shape[1]
-    tokens = Tokens(writer.vocab.mask_id, allowed=writer.vocab.is_text())
+    tokens = Tokens(model.vocab.mask_id, allowed=model.vocab.is_text())
     shift = padding_of(prompt.shape[1], length, config)
     alone = changed(config, guidance=1.0)  # one branch
-    branches = open_branches(writer.backbone, prompt, alone, tokens.mask, (), True, shift)
+    branches = open_branches(model.backbone, prompt, alone, tokens.mask, (), True, shift)
     start = shift + prompt.shape[1]
     total = padded_length(start + length, size)  # whole blocks
     canvas = torch.full((len(prompt), total), tokens.mask, device=prompt.device)

@@ -59,8 +59,7 @@ def image_header(vocab: Vocabulary, height: int, width: int) -> list[int]:
 
 def image_block(vocab: Vocabulary, codes: Tensor) -> list[int]:
     """Header, codes `[h, w]` in raster order and the closing token."""
-    height, width = codes.shape
-    return image_header(vocab, height, width) + vocab.image_ids(codes) + vocab.markup(END_IMAGE)
+    return image_header(vocab, *codes.shape) + vocab.image_ids(codes) + vocab.markup(END_IMAGE)
 
 
 def ids_of(vocab: Vocabulary, parts: Sequence[Part]) -> list[int]:
@@ -108,8 +107,7 @@ def sequence(
     # 2. A prompt that asks for an image ends with the header, so training does the same.
     first = response[given]
     if isinstance(first, Tensor):
-        height, width = first.shape
-        prompt_length += len(image_header(vocab, height, width))
+        prompt_length += len(image_header(vocab, *first.shape))
     return TokenSequence(ids, prompt_length)
 
 

@@ -158,8 +158,7 @@ class Writer(nn.Module):
         already belongs to the image. It is cut off, and `fill_images` draws the image anew, with
         guidance.
         """
-        begin = self.vocab.markup(BOI)[0]
-        image = self.vocab.markup(IMAGE)[0]
+        begin, image = self.vocab.markup(BOI)[0], self.vocab.markup(IMAGE)[0]
         # The first of these, or the first code, ends the text, whichever the model wrote.
         ends = {begin, image, self.vocab.eos_id}
         rows = [(prompt,) for prompt in prompts]

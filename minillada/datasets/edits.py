@@ -145,10 +145,9 @@ def undo(instructions: Sequence[str], images: Tensor) -> Tensor:
 
 def rows_of(instructions: Sequence[str | None], images: Tensor) -> dict[str, list[int]]:
     """The rows of each instruction: images with the same one are edited together."""
-    if len(instructions) != len(images):
-        raise ValueError(
-            f"{len(instructions)} instructions for {len(images)} images; give one each"
-        )
+    count = len(instructions)
+    if count != len(images):
+        raise ValueError(f"{count} instructions for {len(images)} images; give one each")
     rows: dict[str, list[int]] = {}
     for row, name in enumerate(instructions):
         if name is not None:

@@ -76,8 +76,7 @@ def bits_per_image(
             rows = rows.to(backbone.lm_head.weight.device)
             bounds = []
             for _ in range(samples // together):
-                bound = nll_bound(backbone, rows, block, vocab.mask_id, generator, together)
-                bounds.append(bound)
+                bounds.append(nll_bound(backbone, rows, block, vocab.mask_id, generator, together))
             nats.append(torch.stack(bounds).mean(0).cpu())
         # 3. bits for each token that carries something
         result[task] = torch.cat(nats) / math.log(2) / batch.real.sum(1)

@@ -41,9 +41,8 @@ class Calls(TorchFunctionMode):
         if function in KINDS:
             # Inputs of equal shapes are kept once for each weight (or cache): it may be in the
             # processor's cache or not, and that costs time. All inputs would not fit into memory.
-            shapes = tuple(
-                part.shape for part in (*args, *kwargs.values()) if hasattr(part, "shape")
-            )
+            inputs = *args, *kwargs.values()
+            shapes = tuple(part.shape for part in inputs if hasattr(part, "shape"))
             key = function, shapes, args[1].data_ptr()
             if key not in self.known:
                 self.known[key] = lambda: function(*args, **kwargs)

@@ -58,10 +58,8 @@ def merge(paths: list[Path], cls: Stored[M]) -> tuple[M, dict[str, Any]]:
         infos.append(info | {"config": to_dict(from_dict(cls.config_class, info["config"]))})
         check_same(paths[0], infos[0], path, infos[-1])
 
-    mean = {}
     states = [module.state_dict() for module in modules]
-    for name in states[0]:
-        mean[name] = torch.stack([state[name] for state in states]).mean(0)
+    mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
     load_tensors(modules[0], mean, paths[0])
 
     parts = []

@@ -70,9 +70,8 @@ def labelled_rows(rows: Mapping[str, Tensor], size: float = 0.6) -> Figure:
 
 def show_image(axes, image: Tensor, title: str = "", wrong: bool = False) -> None:
     """`[C, H, W]` without axes, under its title; the words of a caption stand in two lines."""
-    axes.imshow(
-        image.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
-    )
+    pixels = image.permute(1, 2, 0).numpy()  # [H, W, C]
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     text = ("✗ " if wrong else "") + two_lines(title)
     axes.set_title(text, fontsize=SMALL, color=RED if wrong else "black", pad=3)
     axes.axis("off")
