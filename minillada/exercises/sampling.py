@@ -39,7 +39,7 @@ def check_sprint_commits(chance: Chance) -> Cases:
         yield Case((confidence, masked, steps_left, threshold), right, mistakes)
 
 
-@exercise("correct: a margin near 0 means the model hesitates between two tokens")
+@exercise("correct: a margin near 0 means the model hesitates between two or more tokens")
 def check_margin(chance: Chance) -> Cases:
     """`function(logits [B, n, V]) -> [B, n]`: best probability minus the second best."""
     logits = 2 * torch.randn(2, 5, 7, generator=chance.generator(9))
