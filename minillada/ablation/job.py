@@ -40,12 +40,12 @@ from ..training.state import STATE, saved_step
 from ..training.train import train
 from ..uni import Uni, load
 from ..writer import BATCH_SIZE, Prompts, equal_lengths
+from .passes import count_passes
 from .plan import (
     Measurement,
     Plan,
     Trial,
     check_sources,
-    count_passes,
     damaged,
     read_json,
     read_plan,

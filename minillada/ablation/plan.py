@@ -5,9 +5,8 @@ Notable choices
   plan with more seeds or more measures may go on in it: what is there is kept.
 - A setting called `sampling.NAME` belongs to decoding: a run is trained once and measured with
   each of its values. All others are settings of the preset, found by `settings.changed`.
-- Equal work is the default: all runs take the steps of the preset, and all drawings as many
-  forward passes as those of the preset, with what is fixed, usually take. If the plan sets how
-  drawings are decoded, they take what that leads to.
+- Equal work is the default: all runs take the steps of the preset, and all drawings equally many
+  forward passes (`passes.py`).
 """
 
 from __future__ import annotations
@@ -20,34 +19,25 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mode
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from .. import checkpoint
-from ..commit import quota
-from ..config import ModelConfig, Preset, SamplingConfig
-from ..datasets.table import DATASETS
+from ..config import Preset, SamplingConfig
 from ..evaluation import evaluate, suite
 from ..files import atomic
-from ..guidance import padding_of
-from ..layout import draw_branches
 from ..presets import get_preset, read_settings
 from ..settings import Config, changed, from_dict, plain_fields, to_dict
 from ..training.checks import READ_BY, check_settings
 from ..training.distributed import Processes, check_shared
 from ..training.optim import make_optimizers
 from ..training.state import differences
-from ..training.train import load_tokenizer, new_model, read_materials, start_from
-from ..uni import DRAW
-from ..vocab import load_vocabulary, text_info
+from ..training.train import new_model, read_materials, start_from
+from ..vocab import text_info
 
 PLAN = "ablation.json"
 SAMPLING = "sampling."
-# Settings that decide how many passes a drawing takes; with them, nothing is made equal.
-DECIDE_PASSES = ("steps", "threshold", "adaptive", "edit_threshold", "minimal_topk", "fill_tail")
-PROMPTS = 80  # from whose lengths the usual number of passes is counted
 DEFAULT_COUNTS = {"model": 600, "task": 300}
 MOST_SAMPLES, MOST_SEEDS, MOST_RUNS = 10_000, 1000, 10_000
 # `evaluate` takes no more samples than these for a measure, however many are asked for.
@@ -268,66 +258,6 @@ def read_measures(texts: Sequence[str], dataset: str = "mnist") -> tuple[tuple[s
             )
         found[name] = count
     return tuple(found.items())
-
-
-def count_passes(start: int, length: int, config: SamplingConfig) -> int:
-    """Forward passes of `sampler.generate` that fill `length` tokens after `start` by quota."""
-    start += padding_of(start, length, config)
-    end, size, passes = start + length, config.block_size, 0
-    steps = min(config.steps, length // config.minimal_topk)
-    for first in range(start // size * size, end, size):
-        masked, step = min(first + size, end) - max(first, start), 0
-        while masked > 0:
-            masked -= max(quota(size, steps, step), 1)
-            step += 1
-        passes += step
-    return passes
-
-
-def usual_passes(plan: Plan) -> int:
-    """How many forward passes most drawings take by quota: 9 with 16 codes and blocks of 16."""
-    preset = plan.preset_with()
-    tokenizer, _, about = load_tokenizer(preset, "cpu")
-    vocab = load_vocabulary(len(tokenizer.embedding), preset.text)
-    # 1. how the runs draw, which go on with the own settings of weights with the same codes
-    assert isinstance(preset.model, ModelConfig)
-    values = {"block_size": preset.model.block_size}
-    start = checkpoint.read_info(checkpoint.resolve(plan.start)) if plan.start else {}
-    if start.get("tokenizer_sha256") == about["tokenizer_sha256"]:
-        values |= start.get("drawing", {})
-    for name, value in plan.fixed_settings(decoding=True).items():
-        values[name.removeprefix(SAMPLING)] = value
-    config = changed(DRAW, **values)
-    # 2. prompts of several lengths: the last block of a prompt is the first one of the codes
-    data, grid = DATASETS[preset.dataset], tokenizer.grid
-    taken = []
-    for row in evaluate.balanced_prompts(PROMPTS, data):
-        prompt, _ = draw_branches(vocab, data.grammar.caption(*row), grid)
-        taken.append(count_passes(len(prompt), grid**2, config))
-    return mode(taken)
-
-
-def read_passes(text: str | None, plan: Plan, folder: Path) -> tuple[int, ...]:
-    """`"9,16"` as numbers; without a text those of the folder, where the plan goes on.
-
-    In a new folder the usual number, or none where settings of the plan decide it. `ValueError`
-    for words that are no numbers, and where passes are asked for and decided by settings, too.
-    """
-    if text is None and (folder / PLAN).exists():
-        return read_plan(folder).passes
-    names = [name for name, _ in (*plan.fixed, *plan.varied)]
-    deciding = [SAMPLING + name for name in DECIDE_PASSES if SAMPLING + name in names]
-    if text is None:
-        return () if deciding else (usual_passes(plan),)
-    if deciding:
-        raise ValueError(f"--passes and {deciding[0]} both decide the passes; choose one of them")
-    passes = [int(part) if part.isascii() and part.isdigit() else 0 for part in text.split(",")]
-    if not all(1 <= number <= MOST_SAMPLES for number in passes) or len(set(passes)) < len(passes):
-        raise ValueError(f"--passes are whole numbers from 1 on, each once, got {text!r}")
-    return tuple(passes)
-
-
-# --- checks --------------------------------------------------------------------------------------
 
 
 def backbone_preset(name: str) -> Preset:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ..ablation.launch import Launch, estimate
+from ..ablation.passes import read_passes
 from ..ablation.plan import (
     Plan,
     backbone_preset,
@@ -18,7 +19,6 @@ from ..ablation.plan import (
     check_same,
     check_sources,
     read_measures,
-    read_passes,
     read_plan,
     read_varied,
     write_plan,

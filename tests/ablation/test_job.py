@@ -12,11 +12,11 @@ from minillada import checkpoint, layout
 from minillada.ablation import job as jobs
 from minillada.ablation import statistics
 from minillada.ablation.job import Decoder, Job, status, steps_for
+from minillada.ablation.passes import count_passes
 from minillada.ablation.plan import (
     Measurement,
     check_plan,
     check_same,
-    count_passes,
     write_json,
     write_plan,
 )

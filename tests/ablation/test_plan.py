@@ -5,7 +5,8 @@ import json
 import pytest
 
 from minillada.ablation import plan as plans
-from minillada.ablation.plan import Plan, read_measures, read_passes, read_varied
+from minillada.ablation.passes import read_passes
+from minillada.ablation.plan import Plan, read_measures, read_varied
 from minillada.evaluation import evaluate
 from minillada.settings import changed, from_dict, to_dict
 
