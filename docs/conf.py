@@ -114,7 +114,7 @@ def plain_docstring(app, what, name, obj, options, lines: list[str]) -> None:
     """Our docstrings as reStructuredText wants them: the same lines, and empty ones around blocks.
 
     A list begins after an empty line, an indented block outside of a list is shown as it is
-    written, and a | outside of code is only a letter.
+    written, and | and * outside of code are only letters.
     """
     result: list[str] = []
     in_list = in_block = False
@@ -130,7 +130,7 @@ def plain_docstring(app, what, name, obj, options, lines: list[str]) -> None:
             in_block = True
         if not in_block:
             parts = re.split(r"(`[^`]*`)", line)
-            line = "".join(p if p.startswith("`") else p.replace("|", "\\|") for p in parts)
+            line = "".join(p if p[:1] == "`" else re.sub(r"([|*])", r"\\\1", p) for p in parts)
         result.append(line)
     lines[:] = [*result, ""]
 

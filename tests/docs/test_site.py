@@ -1,7 +1,9 @@
 """The site is whole: its reference lists every file, and its pages are right in a real browser."""
 
+import ast
 import importlib.util
 import inspect
+import io
 import re
 import subprocess
 import sys
@@ -12,10 +14,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 pytest.importorskip("furo", reason="the site needs the packages of the extra `docs`")
+from docutils.core import publish_doctree  # noqa: E402
 from sphinx.ext.autodoc import preserve_defaults  # noqa: E402
 
 PAGES = ["docs/index", "docs/TEACHING", "docs/glossary", "notebooks/04_masked_diffusion"]
 PAGES += ["notebooks/08_sampling"]
+PACKAGE = ROOT / "minillada"
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 @pytest.fixture(scope="session")
@@ -29,15 +34,14 @@ def conf():
 
 def test_the_reference_lists_every_file(conf):
     listed = {file for files in conf.table_of_files().values() for file in files}
-    package = ROOT / "minillada"
-    files = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
+    files = {path.relative_to(PACKAGE).as_posix() for path in FILES}
     plain = {f for f in files if not f.rsplit("/", 1)[-1].startswith("__") and f != "cli.py"}
     assert plain <= listed
 
 
 def test_docstrings_become_lists_and_blocks(conf):
     lines = [
-        "What it does, p(a | b):",
+        "What it does, p(a | b, *c):",
         "    s = |x|",
         "Notable choices",
         "- one `a|b`",
@@ -46,9 +50,31 @@ def test_docstrings_become_lists_and_blocks(conf):
     ]
     conf.plain_docstring(None, "module", "name", None, None, lines)
     assert lines == [
-        *("What it does, p(a \\| b):", "", "::", "", "    s = |x|", "", "Notable choices"),
+        *("What it does, p(a \\| b, \\*c):", "", "::", "", "    s = |x|", "", "Notable choices"),
         *("", "- one `a|b`", "  more", "- two", ""),
     ]
+
+
+def documented(path: Path) -> list[tuple[str, str]]:
+    """Names and docstrings of a file's module, classes, functions and methods."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    nodes = [tree, *tree.body, *(part for owner in classes for part in owner.body)]
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef
+    shown = [node for node in nodes if isinstance(node, kinds)]
+    return [(getattr(node, "name", path.name), ast.get_docstring(node) or "") for node in shown]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_docstrings_can_be_read_by_the_site(conf, path):
+    """What docutils complains about is a warning of `make docs`, which then fails."""
+    for name, text in documented(path):
+        lines = text.splitlines()
+        conf.plain_docstring(None, "module", name, None, None, lines)
+        complaints = io.StringIO()
+        settings = {"warning_stream": complaints, "report_level": 2}
+        publish_doctree("\n".join(lines), settings_overrides=settings)
+        assert not complaints.getvalue(), f"{name}: {complaints.getvalue()}"
 
 
 COMMANDS = sorted((ROOT / "minillada" / "commands").glob("[a-z]*.py"))
