@@ -28,7 +28,7 @@ from .model import Backbone, KVCache
 
 
 class Pruner(Protocol):
-    """What `Branches` needs of an object that shortens the prefix cache, for R = G · B rows."""
+    """What shortens the prefix cache of `Branches`, whose branches have R rows together."""
 
     warmup: int  # how many steps of a block, at least one, see the whole prefix
 
@@ -86,8 +86,8 @@ def needed_branches(others: Sequence[Tensor], config: SamplingConfig) -> list[Te
 
     `ValueError` for a scale that has no branch to compare with.
     """
-    three_way = config.guidance_image != 0  # scales of 0 here and of 1 below change nothing
-    two_way = config.guidance != 1
+    three_way = config.guidance_image != 0  # a scale of 0 changes nothing
+    two_way = config.guidance != 1  # a scale of 1 changes nothing
     if two_way and not others:
         raise ValueError(
             f"guidance {config.guidance:g} has nothing to compare with: there is no prompt without "
@@ -109,7 +109,7 @@ def padding_of(start: int, length: int, config: SamplingConfig) -> int:
     size, before = config.block_size, start % config.block_size  # P in the block of the first A
     if not config.gather or padded_length(before + length, size) == padded_length(length, size):
         return 0  # the fewest blocks already
-    return -start % size
+    return -start % size  # the answer then begins with a block
 
 
 def visible(queries: Tensor, keys: Tensor, block_size: int, padding: Tensor | None) -> Tensor:
@@ -135,17 +135,17 @@ class Branches:
         backbone: Backbone,
         prompts: Sequence[Tensor],
         block_size: int,
-        pad_id: int,  # the sampler gives the mask's id; hidden, so any id would do
+        pad_id: int,  # any id will do, because attention never sees the padding
         cache: KVCache | None = None,
         pruner: Pruner | None = None,
         shift: int = 0,  # padding of the first branch, which moves the borders of the blocks
     ):
         self.backbone, self.cache, self.pruner = backbone, cache, pruner
-        self.block_size, self.count = block_size, len(prompts)  # count: G
+        self.block_size, self.branch_count = block_size, len(prompts)  # the latter is G
         rows, length = prompts[0].shape  # B, P
         self.start = length + shift  # the answer starts where the prompt ends
         branches, padding = [], []
-        for prompt in prompts:
+        for prompt in prompts:  # the last P + shift tokens, or all of them behind padding
             prompt = prompt[:, max(prompt.shape[1] - self.start, 0) :].expand(rows, -1)
             missing = self.start - prompt.shape[1]
             filler = torch.full((rows, missing), pad_id, device=prompt.device)
@@ -168,12 +168,12 @@ class Branches:
         Of `canvas` `[B, ...]` only the answer so far is read: a branch has its own prompt. `step`
         counts the steps of the block; `where` `[B, block]` is True at the N positions asked about.
         """
-        asked = where.repeat(self.count, 1)  # [R, block]: the same positions in every branch
+        asked = where.repeat(self.branch_count, 1)  # [R, block]: the same positions in every branch
         if self.pruner and step >= self.pruner.warmup:  # early steps see the whole prefix
             hidden = self.pruned_states(canvas, first, step, asked)
         else:
             hidden = self.states(canvas, first, asked)
-        return list(self.backbone.logits(hidden).chunk(self.count))
+        return list(self.backbone.logits(hidden).chunk(self.branch_count))
 
     def states(self, canvas: Tensor, first: int, asked: Tensor) -> Tensor:
         """States `[G · N, H]` of the block at `first`, where `asked` `[R, block]` is True."""
@@ -223,7 +223,7 @@ class Branches:
 
     def read(self, canvas: Tensor, begin: int, end: int) -> Tensor:
         """Ids `[R, end − begin]`: each branch has its own prompt, and all share the answer."""
-        answer = canvas[:, self.start : end].repeat(self.count, 1)
+        answer = canvas[:, self.start : end].repeat(self.branch_count, 1)
         return torch.cat([self.prefix, answer], 1)[:, begin:end]
 
 

@@ -108,7 +108,7 @@ class FixedBranches:
 
     def __init__(self, branches: Branches, room: int):
         self.backbone, self.padded = branches.backbone, branches.padded
-        self.block_size, self.count = branches.block_size, branches.count
+        self.block_size, self.branch_count = branches.block_size, branches.branch_count
         device = branches.prefix.device
         self.index = torch.arange(room, device=device)
         self.padding = branches.padding.clone()  # [R, 1]
@@ -131,8 +131,8 @@ class FixedBranches:
         places = rows.here[0] + torch.arange(
             self.block_size - width, self.block_size, device=rows.here.device
         )
-        ids = rows.ids[:, places].repeat(self.count, 1)  # [R, width]
-        if self.count > 1:
+        ids = rows.ids[:, places].repeat(self.branch_count, 1)  # [R, width]
+        if self.branch_count > 1:
             ids = torch.where(self.in_prefix[places], self.prefix[:, places], ids)
 
         # 2. Keys of later blocks are hidden, and with them all that was not written yet.
@@ -144,7 +144,7 @@ class FixedBranches:
         self.cache.places = places
         hidden = self.backbone.hidden_states(ids, mask, positions, self.cache)
         logits = self.backbone.logits(hidden[:, -self.block_size :])  # [R, block, V]
-        return list(logits.flatten(0, 1).chunk(self.count))
+        return list(logits.flatten(0, 1).chunk(self.branch_count))
 
 
 class FixedLoop(Loop):
@@ -274,7 +274,7 @@ class Graphs:
         room = padded_length(rows.ids.shape[1], ROOM)
         weight, tokens = backbone.lm_head.weight, rows.tokens
         special = tokens.mask, tokens.eos, tokens.stop, tokens.allowed is None
-        shapes = len(rows.ids), branches.count, branches.padded, room
+        shapes = len(rows.ids), branches.branch_count, branches.padded, room
         key = (backbone, weight.data_ptr(), weight.dtype, rows.config, special, shapes)
         if key not in self.loops:
             if len(self.loops) == KEEP:

@@ -157,7 +157,7 @@ class WatchedLoop(Loop):
         step = super().step(number)
         if step is not None:
             idle = int((step.confidence == 0).all(1).sum())
-            self.passes.rows -= idle * self.branches.count
+            self.passes.rows -= idle * self.branches.branch_count
         return step
 
 
