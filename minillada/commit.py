@@ -37,7 +37,7 @@ class Tokens:
 
     mask: int
     eos: int | None = None  # the end of a text; without it no row ends early
-    stop: int | None = None  # a second end, used only together with `eos`: an image begins
+    stop: int | None = None  # an image begins; ends a row, too, but only beside an `eos`
     allowed: Tensor | None = None  # bool [V]; None: all
 
     def is_end(self, ids: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class Tokens:
     def restrict(self, logits: Tensor) -> Tensor:
         """Logits `[..., V]` with −inf for the mask and for every id that is not allowed.
 
-        The argument changes, too, because a copy costs memory; use the result only.
+        The argument is overwritten, because a copy costs memory; use the result only.
         """
         logits[..., self.mask] = -math.inf
         if self.allowed is not None:
@@ -66,9 +66,9 @@ class Tokens:
 
 
 def quota(block_size: int, steps: int, step: int) -> int:
-    """How many positions step `step` commits at least."""
-    # 16 positions in 6 steps: 3, 3, 3, 3, 2, 2. The first steps take the remainder. A whole block
-    # is shared out, so an answer that has only a part of its block cannot take one token a step.
+    """How many positions step number `step` of a block, from 0, commits at least."""
+    # 16 positions in 6 steps: 3, 3, 3, 3, 2, 2. A whole block is shared out, even if an answer has
+    # only 4 tokens: it has at most 4 steps (`sampler.plan`), so the first, with 16 / 4, takes all.
     extra = 1 if step < block_size % steps else 0
     return block_size // steps + extra
 

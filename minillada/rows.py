@@ -22,7 +22,7 @@ from .config import SamplingConfig
 class Step(NamedTuple):
     """One denoising step of the block at `start`; the tensors are `[B, block]`."""
 
-    start: int
+    start: int  # of the block; in `Rows` and `Generation`, `start` is that of the answer
     ids: Tensor
     confidence: Tensor  # 0 at positions that this step could not change (see `Generation.passes`)
     committed: Tensor
@@ -45,7 +45,7 @@ class Rows:
         is_answer = (index >= self.start) & ((index < self.end) | config.fill_tail)  # [total]
         self.free = is_answer & (self.ids == tokens.mask)  # [B, total], without given tokens
         self.done = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
-        self.enter(0)
+        self.enter(0)  # so that all fields exist; the loop enters the blocks of the answer
 
     @property
     def is_random(self) -> bool:
@@ -70,9 +70,9 @@ class Rows:
 
     def open_positions(self) -> tuple[Tensor, Tensor]:
         """Where the block may be filled and where it may be rewritten, bool `[B, block]`."""
-        own = self.free[:, self.here] & ~self.done[:, None]
-        masked = own & (self.ids[:, self.here] == self.tokens.mask)
-        return masked, own & ~masked & self.unsettled[:, None]
+        free = self.free[:, self.here] & ~self.done[:, None]
+        masked = free & (self.ids[:, self.here] == self.tokens.mask)
+        return masked, free & ~masked & self.unsettled[:, None]
 
     def write(self, step: Step) -> None:
         """Write the ids of a step, and find the rows that are settled or at their end."""
@@ -98,7 +98,7 @@ class Rows:
         if self.tokens.eos is None:
             return said
         ends = self.tokens.is_end(said).long()
-        # The sum counts the ends up to and with a position; minus its own: the ends before it.
+        # The sum counts the ends up to a position, itself included. Minus itself: those before.
         return said.masked_fill(ends.cumsum(1) - ends > 0, self.tokens.eos)
 
 

@@ -34,7 +34,7 @@ class Generation(NamedTuple):
 
     ids: Tensor
     steps: list[Step]
-    start: int = 0  # position of the first of these ids; `Step.start` counts alike
+    start: int = 0  # position of the first of these ids: padding and prompt stand before it
     rows: Sequence[int] = ()  # which rows of a call these are, where it was cut into batches
 
     def place(self, row: int) -> int:
@@ -87,7 +87,7 @@ def plan(
         raise ValueError(f"{total} tokens exceed the context of {room}; shorten prompt or length")
     backbone.check_ids(prompt)
     backbone.check_ids(answer)
-    least = config.minimal_topk  # tokens that a step commits
+    least = config.minimal_topk  # tokens a step, if the whole answer were one block
     steps = min(config.steps, length // least)
     if length and steps < 1:
         raise ValueError(f"minimal_topk {least} leaves no step for {length} tokens; lower it")
@@ -114,8 +114,8 @@ def generate(
     GPU. `ValueError` for settings that do not fit.
     """
     # 1. Lay out whole blocks: padding that moves their borders, the prompt, the answer.
-    moved, answer, shift = lay_out(prompt, answer, config, tokens.mask)
-    total, steps_per_block = plan(backbone, moved, answer, config)
+    padded, answer, shift = lay_out(prompt, answer, config, tokens.mask)
+    total, steps_per_block = plan(backbone, padded, answer, config)
     if generators is None:
         generators = row_generators(0, len(prompt))
     if len(generators) != len(prompt):
@@ -123,7 +123,7 @@ def generate(
     way = True if isinstance(cache, Recorder) else cache  # a recorder takes over below
     # Branches pad their prompts themselves, by `shift`. Of `rows.ids` they read the answer alone.
     branches = open_branches(backbone, prompt, config, tokens.mask, others, way, shift)
-    rows = Rows(moved, answer, total, tokens, config)
+    rows = Rows(padded, answer, total, tokens, config)
     loop = Loop(rows, branches, generators, steps_per_block)
     if isinstance(cache, Recorder):
         loop = cache.attach(loop)
@@ -140,7 +140,7 @@ def generate(
         # 3. Rows that are at their end need no further block.
         if loop.rows.done.all():
             break
-    return Generation(loop.rows.answers(), history, moved.shape[1], range(len(prompt)))
+    return Generation(loop.rows.answers(), history, padded.shape[1], range(len(prompt)))
 
 
 @dataclass
@@ -177,7 +177,7 @@ class Loop:
         return rows.tokens.restrict(guided_logits(branches, rows.config))
 
     def pace(self, number: int) -> int:
-        """The quota, or with `adaptive` the steps left. A CUDA graph records only what follows."""
+        """The quota, or with `adaptive` the steps left. It changes, so no CUDA graph records it."""
         if self.rows.config.adaptive:
             return max(self.steps_per_block - number, 1)
         return quota(self.rows.config.block_size, self.steps_per_block, number)
