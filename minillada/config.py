@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from .settings import Config
 
-MNIST_TEXT_VOCAB_SIZE = 384  # 256 bytes, 25 special tokens, 103 merges: all its texts support
+MNIST_TEXT_VOCAB_SIZE = 384  # 256 bytes, 25 special tokens, 103 merges: each word is one piece
 Share = Annotated[float, Field(ge=0, le=1)]  # a share or a probability
 Decay = Annotated[float, Field(ge=0, lt=1)]  # of a running mean; 1 would never move it
 Width = Annotated[int, Field(ge=8, le=65_536, multiple_of=8)]  # channels, in 8 groups (GroupNorm)
@@ -36,17 +36,17 @@ class TokenizerConfig(Config):
 
     image_size: int = Field(32, ge=8, le=4096)
     channels: int = Field(1, ge=1, le=4)
-    patch_size: int = Field(8, ge=2, le=64)  # pixels per token side
+    patch_size: int = Field(8, ge=2, le=64)  # side of the square of pixels that a code stands for
     codebook_size: int = Field(512, ge=2, le=1_000_000)
     code_dim: int = Field(32, ge=1, le=65_536)  # numbers in the vector of a code
     width: Width = 24  # channels after the first convolution
     depth: int = Field(1, ge=1, le=64)  # of every residual block (`vq.ResidualBlock`)
-    caption_vocab_size: int = Field(MNIST_TEXT_VOCAB_SIZE, ge=1)  # ids that `vq.CaptionTower` reads
+    caption_vocab_size: int = Field(MNIST_TEXT_VOCAB_SIZE, ge=1)  # ids known to `vq.CaptionTower`
     alignment_weight: float = Field(0.015, ge=0)  # of the caption loss; 0: learn pixels only
     edge_weight: float = Field(0.3, ge=0)  # of an extra loss on image edges; keeps strokes sharp
     feature_weight: float = Field(0.0, ge=0)  # of a loss on the features of `Preset.teacher`
     colour_weight: float = Field(0.0, ge=0)  # of a loss on the mean colour of every token's pixels
-    unquantised_steps: int = Field(0, ge=0)  # in the first so many steps the decoder reads features
+    unquantised_steps: int = Field(0, ge=0)  # at first the decoder reads features, not codes
 
     @property
     def grid(self) -> int:
@@ -64,7 +64,7 @@ class JudgeConfig(Config):
     channels: int = Field(1, ge=1, le=4)
     classes: int = Field(10, ge=2, le=100_000)
     width: int = Field(32, ge=1, le=65_536)
-    features: int = Field(64, ge=1, le=65_536)  # penultimate layer, where Fréchet distances live
+    features: int = Field(64, ge=1, le=65_536)  # of the last layer but one, for Fréchet distances
     whitened: bool = False  # layers for photos (`whitened.py`); `features` must be 4 * `width`
     flips: bool = False  # also train on mirrored images, and classify by the image and its mirror
     label_smoothing: Share = 0.0  # of the target that is spread over all classes
@@ -82,7 +82,7 @@ class PainterConfig(Config):
     condition_width: Width = 64  # channels of codes and of time
     feature_weight: float = Field(1.0, ge=0)  # of a loss on the features of `Preset.teacher`
     spread_weight: float = Field(0.0, ge=0)  # of a loss on how features are spread; turbo only
-    blocks: int = Field(1, ge=1, le=100)  # on the way down, and up; between them 2 * this
+    blocks: int = Field(1, ge=1, le=100)  # residual blocks down, and up again; 2 * this between
     turbo: bool = False  # paints with `flow.jumps`, not with `flow.euler`
     painting_steps: int = Field(50, ge=1, le=10_000)  # if not said otherwise
     shift: float = Field(1.0, gt=0, le=1000)  # of the times; above 1: more steps near the noise
@@ -165,15 +165,15 @@ class DataConfig(Config):
     """What examples are made of."""
 
     mixture: tuple[tuple[str, float], ...] = ()  # shares of the tasks (`tasks.table.trained`)
-    varied: bool = False  # ask for the same thing in several wordings
-    many_wordings: bool = False  # in many, also without `varied`: polite ones, numerals, …
-    held_out: int = Field(9, ge=0)  # the first so many of `tasks.numbers.HELD_OUT` are not trained
+    varied: bool = False  # take any of the plain wordings, not the first; some captions lack words
+    many_wordings: bool = False  # take any trained wording: also polite ones, numerals, …
+    held_out: int = Field(9, ge=0)  # so many pairs of `tasks.numbers.HELD_OUT` are not trained
     unconditional_rate: Share = 0.1  # share of image prompts with a part left out, for guidance
     pack_length: int = Field(0, ge=0)  # pack sequences into rows of so many tokens; 0: do not
     mirrored: bool = False  # mirror half of a painter's images, so that it sees more of them
     operation_share: Share = 0.0  # share of a tokenizer's images that are edited first
-    fresh_codes: bool = False  # encode randomly moved images; do not read the stored codes
-    moves: int = Field(0, ge=0, le=1000)  # encode so many random moves before the first step
+    fresh_codes: bool = False  # move and encode each image when it is used; read no stored codes
+    moves: int = Field(0, ge=0, le=1000)  # moved copies of an image, encoded before the first step
 
 
 class TrainingConfig(Config):
@@ -215,11 +215,12 @@ class SamplingConfig(Config):
     temperature: float = Field(0.0, ge=0, le=1e6)  # 0 takes the most likely token
     top_k: int | None = Field(None, ge=1)
     top_p: float | None = Field(None, gt=0, le=1)
-    # logits = no_text + guidance * (full − no_text) + guidance_image * (no_text − no_image)
+    # Logits of the full prompt, without its words and without its images (layout.py) are mixed:
+    # no_text + guidance * (full − no_text) + guidance_image * (no_text − no_image)
     guidance: float = Field(1.0, ge=-1e4, le=1e4)  # 1: none
     guidance_image: float = Field(0.0, ge=-1e4, le=1e4)  # 0: none
     rescale: Share = 0.0  # 1: logits spread as widely as without guidance; official 0.7
-    minimal_topk: int = Field(1, ge=1)  # official name; steps a block <= length of answer / this
+    minimal_topk: int = Field(1, ge=1)  # official name; most steps a block: answer length / this
     edit_threshold: Share = 1.0  # rewrite a token if the likeliest is another, above this; 1: off
     post_steps: int = Field(16, ge=0)  # most passes that only rewrite, after a block has no mask
     strategy: Strategy = "low_confidence"  # how the quota ranks positions (`commit.commit_score`)

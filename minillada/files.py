@@ -27,7 +27,7 @@ def need_data() -> None:
 
 
 def is_shipped(name: Name, suffix: str) -> bool:
-    """Whether `data/weights` has a file of this name. A path, such as `./mnist`, is no name."""
+    """Whether `data/weights` has this file. A path is no name: neither `./mnist` nor a `Path`."""
     return Path(name).name == name and (WEIGHTS_DIR / f"{name}{suffix}").is_file()
 
 
@@ -63,8 +63,7 @@ def check_replaceable(path: Path) -> None:
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder, and rename it to `path` on success.
 
-    On failure the temporary file is removed and the old file stays. Errors as in
-    `check_replaceable`.
+    On failure it is removed and the old file stays. Errors as in `check_replaceable`.
     """
     check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)

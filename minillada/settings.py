@@ -30,7 +30,7 @@ class Config(BaseModel):
 
 def as_python(value: Any) -> Any:
     """A number of NumPy or torch as one of Python; anything else as it is."""
-    # They alone have dimensions, and a number has none.
+    # Only values of NumPy and torch have `ndim`; of a single number it is 0.
     return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
@@ -50,7 +50,7 @@ def sentence(error: ValidationError) -> str:
     name = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
     if first["type"] == "extra_forbidden":
         return f"{error.title} has no field {name!r}; was it written by another version?"
-    # What is missing: a value of a tuple, whose place (from 0) ends `loc`, or a field.
+    # "missing" is said of a field, or of a value of a tuple, whose place (from 0) ends `loc`.
     place = first["loc"][-1] if first["loc"] else ""
     if first["type"] == "missing" and isinstance(place, int):
         return f"{name} needs {place + 1} or more values here, got {first['input']!r}"
@@ -88,7 +88,7 @@ def changed(config: C, /, **values: Any) -> C:
     """A copy with some fields changed, wherever they stand. `ValueError` for an unknown name."""
     fields = type(config).model_fields  # of this class: plain fields and whole parts
     plain = plain_fields(config)  # plain fields at any depth, but no parts
-    # 1. Every name must be one of these. A part is no JSON object, which might fit another class.
+    # 1. Every name must be one of these. A part must be a `Config`: a dict may fit two classes.
     for name, value in values.items():
         if name not in plain and not (name in fields and isinstance(value, Config)):
             names = ", ".join(sorted(plain))
