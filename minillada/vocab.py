@@ -37,7 +37,7 @@ def size_token(n: int) -> str:
 
 
 def special_tokens(max_grid: int = 16) -> list[str]:
-    """Every special token of pieces for images of up to `max_grid` codes a side, in id order."""
+    """All special tokens in id order, with sizes for images of up to `max_grid` codes a side."""
     sizes = [size_token(n) for n in range(1, max_grid + 1)]
     return [EOS, MASK, IMAGE, END_IMAGE, BOI, UNCONDITION, *ROLES.values(), *sizes]
 
@@ -51,9 +51,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int, max_grid: int = 16) -> Text
     `ValueError` if the texts do not yield exactly `vocab_size` entries.
     """
     # 1. A space before a word belongs to its piece; none is put before the first word.
-    tokenizer = TextTokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    bpe = TextTokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
     # 2. Ids in this order: special tokens, the 256 bytes, then merges until `vocab_size` is full.
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -61,14 +61,14 @@ def train_bpe(texts: Iterable[str], vocab_size: int, max_grid: int = 16) -> Text
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    bpe.train_from_iterator(texts, trainer)
     # 3. Few texts hold few pairs to merge, and then there are fewer entries.
-    size = tokenizer.get_vocab_size()
+    size = bpe.get_vocab_size()
     if size != vocab_size:
         raise ValueError(
             f"these texts yield {size} entries, not {vocab_size}; ask for that number or add text"
         )
-    return tokenizer
+    return bpe
 
 
 class Vocabulary:
@@ -78,12 +78,12 @@ class Vocabulary:
     small_letters = True  # whether it knows small letters only
     numerals = False  # whether it was trained on numbers as numerals; `uni.load` sets it
 
-    def __init__(self, tokenizer: TextTokenizer, codebook_size: int):
-        # Two copies of the pieces: one reads special tokens as such, the other as plain text.
-        self._markup = tokenizer
-        self._plain = TextTokenizer.from_str(tokenizer.to_str())
+    def __init__(self, bpe: TextTokenizer, codebook_size: int):
+        # Two copies of the BPE: one reads special tokens as such, the other as plain text.
+        self._markup = bpe
+        self._plain = TextTokenizer.from_str(bpe.to_str())
         self._plain.encode_special_tokens = True  # the library's name for "as plain text"
-        self.image_token_offset = tokenizer.get_vocab_size()
+        self.image_token_offset = bpe.get_vocab_size()
         self.codebook_size = codebook_size
         self.size = self.image_token_offset + codebook_size
         # In our pieces each of these two is one id. The official vocabulary sets its own mask id.
@@ -91,8 +91,8 @@ class Vocabulary:
         # No UTF-8 text contains the bytes 0xFE and 0xFF, so these two pieces are free. They serve
         # as the operations "delete" and "insert" of `extras/levenshtein.py`, which corrects a
         # draft. (BPE writes every byte as a letter; these two as chr(0xFE) and chr(0xFF).)
-        self.delete_id = tokenizer.token_to_id(chr(0xFE))
-        self.insert_id = tokenizer.token_to_id(chr(0xFF))
+        self.delete_id = bpe.token_to_id(chr(0xFE))
+        self.insert_id = bpe.token_to_id(chr(0xFF))
 
     # --- text ---
 
@@ -105,7 +105,7 @@ class Vocabulary:
         return self._markup.encode(text).ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids: special tokens have names, codes are `<code k>`, editing ids U+FFFD."""
+        """Text of ids; a code is `<code k>`, an operation U+FFFD. `ValueError` if one is no id."""
         text = ""
         # Text pieces in a row are decoded together, because one letter may need several.
         pieces: list[int] = []
@@ -146,7 +146,7 @@ class Vocabulary:
     def image_ids(self, codes: Tensor) -> list[int]:
         """Ids of codes `[h, w]`, or of any shape, row by row; `ValueError` for what is no code."""
         row = codes.flatten()
-        check_image_codes(row[None, None], 1, len(row), self.codebook_size)
+        check_image_codes(row[None, None], 1, len(row), self.codebook_size)  # as [1, 1, n]
         return (row + self.image_token_offset).tolist()
 
     def codes(self, ids: Tensor) -> Tensor:
@@ -203,12 +203,12 @@ def load_vocabulary(
     if sha256 is not None and checksum(path) != sha256:
         raise ValueError(f"{path} holds other text pieces than those of the model; restore them")
     try:
-        pieces = TextTokenizer.from_file(str(path))
-        # Without these, ids would mean two things at once.
+        bpe = TextTokenizer.from_file(str(path))
+        # `markup` cuts a missing token into letters: `<` would count as the end of text.
         for token in [*special_tokens(0), chr(0xFE), chr(0xFF)]:
-            if pieces.token_to_id(token) is None:
+            if bpe.token_to_id(token) is None:
                 raise ValueError(f"there is no piece {token}")
-        return Vocabulary(pieces, codebook_size)
+        return Vocabulary(bpe, codebook_size)
     except Exception as error:  # the library raises bare Exception on malformed JSON
         restore = "restore it with `git checkout -- data`"
         advice = restore if is_shipped(text, ".json") else "`minillada train mnist-text` makes one"
