@@ -9,9 +9,10 @@ Notable choices
   et al. 2017, appendix A). Codes that nobody uses restart: otherwise most would stay unused.
 - The codes are *semantic*: a sigmoid contrastive loss (SigLIP, Zhai et al. 2023) asks the tokens of
   an image to match its caption and no other. Notebook 02 compares them with codes for pixels alone.
-- `encode` runs encoder and lookup in float32 even under autocast (training: the lookup alone).
-  Features rounded to bfloat16 give other codes in 7 to 11 % of the places. On a GPU, convolutions
-  would round to TF32, so `full_precision` forbids it: codes are those of a CPU.
+- `encode` runs encoder and lookup in float32 even under autocast: features rounded to bfloat16 give
+  other codes in 7 to 11 % of the places. On a GPU, convolutions would round to TF32, so
+  `full_precision` forbids it: codes are those of a CPU. Training (`training/recipes.py`) calls the
+  parts one by one. There, the encoder may run in bfloat16; the lookup never does.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def check_image_codes(codes: Tensor, height: int, width: int, codebook_size: int
     if codes.ndim != 3 or codes.shape[1:] != (height, width):
         found = f"{list(codes.shape)}; do they come from another tokenizer?"
         raise ValueError(f"image codes must form a [B, {height}, {width}] grid, got {found}")
-    if codes.dtype != torch.long:  # uint8 would be a mask as an index
+    if codes.dtype != torch.long:  # as an index, uint8 would count as a mask
         raise ValueError(f"image codes must be int64, got {codes.dtype}; use codes.long()")
     if not ((codes >= 0) & (codes < codebook_size)).all():
         found = f"{int(codes.min())} to {int(codes.max())}; do they come from another tokenizer?"
@@ -132,9 +133,9 @@ class Codebook(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions whose result is added to the input; with a depth of 2, twice, and so on.
+    """A pair of convolutions whose result is added to its input; `depth` says how many such pairs.
 
-    All but the first two add 0 until they are trained, so weights of depth 1 can go on deeper.
+    All but the first add 0 until they are trained, so a network that gets deeper goes on as it was.
     """
 
     def __init__(self, channels: int, depth: int = 1):
@@ -145,11 +146,11 @@ class ResidualBlock(nn.Module):
             for _ in range(2):
                 convolution = nn.Conv2d(channels, channels, 3, padding=1)
                 layers += [nn.GroupNorm(8, channels), nn.SiLU(), convolution]
-            if number > 0:
+            if number > 0:  # the last convolution of a later pair
                 for parameter in convolution.parameters():
                     nn.init.zeros_(parameter)
             pairs.append(nn.Sequential(*layers))
-        self.net, self.more = pairs[0], nn.ModuleList(pairs[1:])
+        self.net, self.more = pairs[0], nn.ModuleList(pairs[1:])  # at depth 1 there is `net` alone
 
     def forward(self, x: Tensor) -> Tensor:
         for pair in (self.net, *self.more):
@@ -160,23 +161,22 @@ class ResidualBlock(nn.Module):
 class CaptionTower(nn.Module):
     """Both sides of the alignment loss: an image's tokens and a caption's pieces.
 
-    SigLIP compares an image with the captions of its batch. Many of our images share a caption, and
-    it would also count as wrong. So an image is compared with each of our few captions once.
+    SigLIP compares an image with the captions of its batch. Many of our images share a caption: the
+    same words, of another image, would count as wrong. So each distinct caption is compared once.
     """
 
     def __init__(self, config: TokenizerConfig, width: int = 64):
         super().__init__()
-        self.image = nn.Sequential(
-            nn.Linear(config.tokens * config.code_dim, 128), nn.SiLU(), nn.Linear(128, width)
-        )
+        numbers = config.tokens * config.code_dim  # in all vectors of an image
+        self.image = nn.Sequential(nn.Linear(numbers, 128), nn.SiLU(), nn.Linear(128, width))
         # Shorter captions end with id 0, `vocab.EOS`. The mean leaves this id out.
         self.pieces = nn.EmbeddingBag(config.caption_vocab_size, 128, mode="mean", padding_idx=0)
         self.text = nn.Sequential(nn.SiLU(), nn.Linear(128, width))
-        self.log_scale = nn.Parameter(torch.tensor(math.log(10)))  # first values of SigLIP
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10)))  # both begin as in SigLIP
         self.bias = nn.Parameter(torch.tensor(-10.0))
 
     def forward(self, vectors: Tensor, caption_ids: Tensor, caption_index: Tensor) -> Tensor:
-        """The loss of tokens `[B, D, h, w]` with N distinct captions `[N, T]`.
+        """The loss of code vectors `[B, D, h, w]` with N distinct captions `[N, T]`.
 
         `caption_index` `[B]` says which caption is the right one of each image.
         """
@@ -198,7 +198,7 @@ class ImageTokenizer(nn.Module):
         self.config = config
         self.grid = config.grid
         self.image_shape = (config.channels, config.image_size, config.image_size)
-        patch, halvings = config.patch_size, config.patch_size.bit_length() - 1
+        patch, halvings = config.patch_size, config.patch_size.bit_length() - 1  # floor of log2
         if 2**halvings != patch or config.image_size % patch:
             raise ValueError(f"patch_size must be a power of 2 dividing image_size, not {patch}")
         # Each step of the encoder halves the image; the next one has twice the channels.
@@ -241,7 +241,7 @@ class ImageTokenizer(nn.Module):
     @torch.no_grad()
     @full_precision()
     def encode(self, images: Tensor) -> Tensor:
-        """Codes `[B, h, w]`, int64 in [0, K)."""
+        """Codes `[B, h, w]`, int64 in [0, K). Errors as in `check_images`."""
         self.check_images(images)
         with torch.autocast(images.device.type, enabled=False):
             return self.codebook(self.encoder(images.to(self.embedding.dtype))).codes
@@ -249,6 +249,6 @@ class ImageTokenizer(nn.Module):
     @torch.no_grad()
     @full_precision()
     def decode(self, codes: Tensor) -> Tensor:
-        """Pixels `[B, C, H, W]` in [0, 1] from codes `[B, h, w]`."""
+        """Pixels `[B, C, H, W]` in [0, 1] of codes `[B, h, w]`; errors of `check_image_codes`."""
         check_image_codes(codes, self.grid, self.grid, len(self.embedding))
         return self.decoder(rearrange(self.embedding[codes], "b h w d -> b d h w"))
