@@ -10,7 +10,6 @@ Notable choices
   tiles. `flex_mask` is for FlexAttention (PyTorch's attention with a mask given as a function),
   which leaves them out inside a GPU kernel.
 - `block_causal_mask` is for decoding, where there is no noisy copy.
-- The size of a tile does not depend on L_B: it is chosen for the speed of attention.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 CLEAN = -1  # `Places.view` of the clean copy
-TILE = 64  # queries and keys in a tile of `tiled_mask`
+TILE = 64  # queries and keys in a tile of `tiled_mask`; for speed, whatever L_B is
 
 # Leaving tiles out has a cost of its own. It pays from so many tokens on:
 TILES_FROM = 256  # on a CPU: measured (docs/log.md)
@@ -131,7 +130,7 @@ class TiledMask(NamedTuple):
 
 
 class FlexMask(NamedTuple):
-    """A mask for FlexAttention. Its module takes a second to import, so only its users do."""
+    """A mask for FlexAttention, which is imported where it is used: that takes a second."""
 
     block_mask: Any  # PyTorch's `BlockMask`, whose blocks are tiles
 
@@ -145,9 +144,9 @@ def tiled_mask(places: Places, size: int) -> TiledMask:
     for start in range(0, len(places.view), size):
         mask = dense_mask(places, slice(start, start + size))  # [1 or B, q, N]
         keys = mask.any(dim=1).any(dim=0).nonzero().flatten()  # keys that any query sees
-        visible_tiles = (keys // size).unique().tolist()  # never none: a token sees its own block
+        seen = (keys // size).unique().tolist()  # tiles; never none: a token sees its own block
         tiles = mask.split(size, dim=2)  # [1 or B, q, size] each
-        rows.append((visible_tiles, torch.cat([tiles[tile] for tile in visible_tiles], dim=2)))
+        rows.append((seen, torch.cat([tiles[tile] for tile in seen], dim=2)))
     return TiledMask(size, rows)
 
 
@@ -192,8 +191,8 @@ def flex_kernel(cuda: bool) -> Any:
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
     """Attention output `[B, heads, L, head_dim]` for queries of that shape.
 
-    `key` and `value` `[B, n_kv, T, head_dim]` may have fewer heads, which are shared. `ValueError`
-    for a tensor mask that is not boolean: PyTorch would add its numbers to the scores.
+    `key` and `value` `[B, n_kv, T, head_dim]` may have fewer heads, which are shared. A tensor mask
+    `[B or 1, L, T]` must be boolean, or `ValueError`: PyTorch would add its numbers to the scores.
     """
     if len(query) == 0:  # without rows no mask is needed, and plain products work on every device
         with sdpa_kernel(SDPBackend.MATH):
@@ -223,9 +222,9 @@ def attend_in_tiles(query: Tensor, key: Tensor, value: Tensor, mask: TiledMask) 
     keys = key.split(mask.size, dim=2)  # tiles of the keys
     values = value.split(mask.size, dim=2)
     outputs = []
-    for number, (tiles, visible) in enumerate(mask.rows):
-        seen_keys = torch.cat([keys[tile] for tile in tiles], dim=2)  # [B, n_kv, k, head_dim]
-        seen_values = torch.cat([values[tile] for tile in tiles], dim=2)
-        # `visible` is a dense mask, so this call is plain attention.
-        outputs.append(attend(queries[number], seen_keys, seen_values, visible))
+    for number, (seen, dense) in enumerate(mask.rows):
+        seen_keys = torch.cat([keys[tile] for tile in seen], dim=2)  # [B, n_kv, k, head_dim]
+        seen_values = torch.cat([values[tile] for tile in seen], dim=2)
+        # The mask of these keys is dense, so this call is plain attention.
+        outputs.append(attend(queries[number], seen_keys, seen_values, dense))
     return torch.cat(outputs, dim=2)  # [B, heads, L, head_dim]
