@@ -131,9 +131,10 @@ def sort_by_expert(chosen: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def combine_grouped(experts: AnyExperts, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
     """The same sum over the chosen experts alone: each takes its slice of the sorted choices."""
     order, counts = sort_by_expert(chosen, len(experts))
-    tokens, sorted_weights = order // chosen.shape[1], weights.flatten()[order, None]
+    tokens = order // chosen.shape[1]  # [T·k]
+    sorted_weights = weights.flatten()[order, None]  # [T·k, 1]
     out = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float))
-    single = experts.apart()
+    single = experts.apart()  # by an index below: what is not in memory is read only if chosen
     end = 0  # of the expert's slice
     for number, count in enumerate(counts.tolist()):
         start, end = end, end + count
@@ -160,7 +161,7 @@ def combine_at_once(experts: Experts, x: Tensor, chosen: Tensor, weights: Tensor
     gate = grouped_linear(rows, experts.gate_proj, ends)  # [T·k, inner]
     up = grouped_linear(rows, experts.up_proj, ends)
     outputs = grouped_linear(F.silu(gate) * up, experts.down_proj, ends)  # [T·k, H]
-    # Back in the order of the tokens. A sum over k has one order, so it can be repeated exactly.
+    # `argsort` of an order undoes it. A sum over k has one order, so it can be repeated exactly.
     outputs = outputs[order.argsort()].unflatten(0, chosen.shape)  # [T, k, H]
     return (weights[..., None] * outputs).sum(1).to(x.dtype)
 
