@@ -23,10 +23,8 @@ class Batch(NamedTuple):
     """Rows of tokens; every field is `[B, L]`."""
 
     ids: Tensor
-    # bool: True where training may mask a token (response and padding, never a prompt)
-    targets: Tensor
-    # bool: True for the response without padding; only these tokens count in accuracies
-    real: Tensor
+    targets: Tensor  # bool: True where training may mask (response and padding, never a prompt)
+    real: Tensor  # bool: True for the response without padding; only this counts in accuracies
     # which document of its packed row a token is in: 0, 1, …; −1 behind the last. None: not packed
     documents: Tensor | None = None
 
@@ -61,7 +59,7 @@ def padded_length(length: int, multiple: int) -> int:
 
 
 def collate(sequences: list[TokenSequence], vocab: Vocabulary, multiple: int) -> Batch:
-    """Pad to one length, the next multiple of `multiple` (`extras.conversion.padding_multiple`)."""
+    """Pad to one length, a multiple of `multiple`: whole blocks of every block size in use."""
     # The tensors begin as padding, and each sequence is written into its row.
     length = padded_length(max(len(s.ids) for s in sequences), multiple)
     ids = torch.full((len(sequences), length), vocab.eos_id)
@@ -82,8 +80,7 @@ def by_shape(sequences: list[TokenSequence], vocab: Vocabulary, multiple: int) -
     In one single batch, all rows would be padded to the longest sequence, and the noisy copy of
     every row would begin where the earliest response of any row does (`diffusion`).
     """
-    # shape -> its sequences
-    groups: dict[tuple[int, int], list[TokenSequence]] = {}
+    groups: dict[tuple[int, int], list[TokenSequence]] = {}  # shape -> its sequences
     for sequence in sequences:
         shape = padded_length(len(sequence.ids), multiple), sequence.prompt_length // multiple
         groups.setdefault(shape, []).append(sequence)

@@ -177,7 +177,8 @@ class Story:
         """Ids of everything so far, or without its words or images; with `grid` as in `prompt`."""
         # The request becomes <uncondition>; the words and images of the answer leave no mark.
         ids = prompt(self.vocab, self.task, [self.asked if words else None])
-        shown = [part for part in self.parts if (images if isinstance(part, Tensor) else words)]
+        shown = [part for part in self.parts if words or isinstance(part, Tensor)]
+        shown = [part for part in shown if images or not isinstance(part, Tensor)]
         ids += ids_of(self.vocab, shown)
         return ids if grid is None else ids + image_header(self.vocab, *sides(grid))
 
