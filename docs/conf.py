@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))  # the reference describes this copy, whatever els
 
 project = "minillada"
 author = "the minillada contributors"
+project_copyright = f"2026, {author}"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx_copybutton"]
 root_doc = "docs/index"
 include_patterns = [
