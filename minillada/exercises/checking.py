@@ -165,7 +165,7 @@ def call(function: Callable, inputs: tuple, seconds: float = SECONDS) -> Outcome
     """The answer of the student's function, or what went wrong with the call itself."""
     given = copied(inputs)
     answer, error, frames = timed(function, given, seconds)
-    where = line(function, frames)
+    where = line(function, frames) + example(getattr(function, "__name__", "function"), inputs)
     if isinstance(error, TookTooLong):
         return Outcome(failure=f"{TAKES_LONGER} {seconds:.2g} seconds{where}")
     # Torch raises this error, too, but with words: `torch.arange(3).softmax(0)`.
@@ -176,7 +176,7 @@ def call(function: Callable, inputs: tuple, seconds: float = SECONDS) -> Outcome
         words = f"your function raised {type(error).__name__}: {error}{where}"
         return Outcome(failure=words)
     if answer is None:
-        return Outcome(failure="your function returns None; did you forget `return`?")
+        return Outcome(failure=f"your function returns None; did you forget `return`?{where}")
     for number, (now, before) in enumerate(zip(given, inputs), start=1):
         if difference(now, before):
             words = f"your function changes its argument {number} in place; work on a copy"
@@ -200,7 +200,9 @@ def timed(
 
     def work() -> None:
         try:
-            answers.append(function(*given))
+            answer = function(*given)
+            # A generator can be read once only, and its code runs while it is read.
+            answers.append(list(answer) if isinstance(answer, Iterator) else answer)
         except BaseException as error:  # whatever a student's code does, the notebook goes on
             errors.append(error)
 
@@ -283,20 +285,25 @@ def difference(mine: Any, right: Any, place: str = "") -> str | None:
     """The first difference of an answer from the right one, in words; None if there is none."""
     at = f" at {place}" if place else ""
     kind = f"your answer{at} is of type {type(mine).__name__}"
+    # A tensor or an array of the right length is as good as a list of its rows.
+    if isinstance(right, list | tuple) and getattr(mine, "ndim", 0) > 0 and len(mine) == len(right):
+        mine = list(mine)
     # 1. one value: numbers, texts, and what only Python can compare
     if isinstance(right, Tensor | int | float):
         return number_difference(mine, right, at)
     if isinstance(right, str) and isinstance(mine, str) and mine != right:
         start = len(os.path.commonprefix([mine, right]))
         return f"the text{at} is wrong from character {start} on: {mine!r}"
-    if isinstance(right, str) or not isinstance(right, frozenset | dict | list | tuple):
+    if isinstance(right, str):
+        return None if isinstance(mine, str) else f"{kind}, a text was expected"
+    if not isinstance(right, frozenset | dict | list | tuple):
         return None if type(mine) is type(right) and mine == right else f"{kind}; that is wrong"
     # 2. several values: the right keys, the right texts in any order, or the right length
     if isinstance(right, dict):
         if not isinstance(mine, dict) or mine.keys() != right.keys():
             return f"your answer{at} should be a dictionary with the keys {', '.join(right)}"
         places: Iterable = right
-    elif not isinstance(mine, list | tuple | frozenset):
+    elif not isinstance(mine, list | tuple | type(right)):
         return f"{kind}, a list of {len(right)} was expected"
     elif isinstance(right, frozenset):
         strange = [part for part in mine if not isinstance(part, str) or part not in right]

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 
+import numpy
 import pytest
 import torch
 
@@ -50,6 +51,12 @@ RIGHT = [
     ([GRID, "a", [1, 2]], [GRID.clone(), "a", torch.tensor([1, 2]).tolist()]),
     ({"step": 1, "weight": GRID}, {"weight": GRID.clone(), "step": torch.tensor(1)}),
     (frozenset({"a", "b"}), ["b", "a"]),
+    ([1, 2, 3], torch.tensor([1, 2, 3])),
+    ([1, 2, 3], numpy.array([1, 2, 3])),
+    ((GRID[0], GRID[1]), GRID),
+    ([0.5, 1.5], (n + 0.5 for n in range(2))),
+    (["a", "b"], iter("ab")),
+    (GRID, map(list, GRID.tolist())),
     (GRID.half(), GRID.half()),
 ]
 
@@ -75,6 +82,11 @@ WRONG = [
     (["a", "b"], ["a", "b", "c"], "the length should be 2, yours is 3"),
     (["a", "b"], ["a", "c"], "the text at [1] is wrong"),
     (["a", "b"], "ab", "type str, a list of 2 was expected"),
+    ([1, 2], frozenset({1, 2}), "type frozenset, a list of 2 was expected"),
+    ([1, 2], GRID.view(4), "type Tensor, a list of 2 was expected"),
+    ([1, 2], torch.tensor(1), "type Tensor, a list of 2 was expected"),
+    ([1, 2], torch.tensor([1, 3]), "the number at [1] is wrong: yours is 3"),
+    (["a", "b"], ["a", ["b"]], "your answer at [1] is of type list, a text was expected"),
     ((7, None, 1), (7, 0, 1), "at [1] is of type int"),
     ((7, None, 1), (7, None, None), "at [2] is of type NoneType"),
     ([GRID, [1, 2]], [GRID, [1, 3]], "the number at [1][1] is wrong"),
@@ -156,6 +168,21 @@ def test_calls_that_fail(capsys):
     assert "TypeError" in said(None, cases, capsys)
 
 
+def test_the_call_that_fails_is_shown(capsys):
+    def forgets_a_case(n):
+        if n > 2:
+            return n + 1
+
+    def lazy(n):
+        yield 6 // (n - 2)
+
+    cases = [Case((3,), 4), Case((2,), 3)]
+    text = said(forgets_a_case, cases, capsys)
+    assert text.endswith("did you forget `return`? (seen with forgets_a_case(2))")
+    text = said(lazy, [Case((3,), [6]), Case((2,), [6])], capsys)
+    assert text.endswith("(line 2 of lazy: `yield 6 // (n - 2)`) (seen with lazy(2))")
+
+
 def test_a_hint_must_explain_every_case(capsys):
     cases = [Case((2,), 3, {"that is the square": 4}), Case((3,), 4, {"that is the square": 9})]
     assert "that is the square" in said(lambda n: n * n, cases, capsys)
@@ -213,14 +240,18 @@ def test_an_endless_loop_costs_seconds_and_names_its_line(capsys):
             with contextlib.suppress(Exception):
                 n += 1
 
+    def generates(n):
+        while True:
+            yield n
+
     threads = threading.active_count()
-    for function, place in ((endless, "of endless: `"), (stubborn, "of stubborn: `")):
+    for function in (endless, stubborn, generates):
         began = time.perf_counter()
         assert not check(function, [Case((3,), 4)], SUCCESS, seconds=0.2)
         assert time.perf_counter() - began < 5
         said = capsys.readouterr().out
         assert said.startswith("your function takes longer than 0.2 seconds (line ")
-        assert place in said
+        assert f" of {function.__name__}: `" in said
     assert threading.active_count() == threads, "the loop goes on"
 
 
