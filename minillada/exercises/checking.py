@@ -9,7 +9,8 @@ Notable choices
 - Inputs come from a `Chance`: seed 0 in a notebook, a seed of the instructor when work is graded.
 - A hint is printed only if the function gave the named wrong answer in every case: one case alone
   may agree by chance, and a wrong hint costs a student more time than no hint. For an answer of
-  several parts, it is enough that the hint explains the first wrong part.
+  several parts, it is enough that the hint explains the first wrong part. A part that is one whole
+  number does not count: too many mistakes give the same one.
 - Without a hint, the first place that differs is named, but never the right value.
 """
 
@@ -262,14 +263,16 @@ def explanation(tries: list[Try], first: Try) -> str | None:
             return hint
     # An answer of several parts may hold several mistakes: then the first wrong part is explained.
     mine, right = first.answer, first.case.right
-    if isinstance(mine, list | tuple) and isinstance(right, list | tuple):
-        pairs = enumerate(zip(mine, right))
-        part = next((i for i, pair in pairs if difference(*pair)), len(right))
-        for hint, wrong in first.case.mistakes.items():
-            if not isinstance(wrong, list | tuple):  # one number instead of several, for example
-                continue
-            if part < len(wrong) == len(right) and not difference(mine[part], wrong[part]):
-                return f"part [{part}] of the answer: {hint}"
+    if not isinstance(mine, list | tuple) or not isinstance(right, list | tuple):
+        return None
+    part = next((i for i, pair in enumerate(zip(mine, right)) if difference(*pair)), len(right))
+    if len(mine) != len(right) or isinstance(right[part], int):
+        return None
+    for hint, wrong in first.case.mistakes.items():
+        if not isinstance(wrong, list | tuple):  # one number instead of several, for example
+            continue
+        if len(wrong) == len(right) and not difference(mine[part], wrong[part]):
+            return f"part [{part}] of the answer: {hint}"
     return None
 
 
