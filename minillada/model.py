@@ -94,7 +94,7 @@ class Context(NamedTuple):
     rotation: tuple[Tensor, Tensor]  # cos and sin of `rotary`
     mask: Mask = None  # over the keys in the cache and those of the input
     cache: KVCache | None = None
-    keep: int = 0  # so many of the L tokens stay in the cache
+    keep: int = 0  # the first `keep` of the L tokens stay in the cache
 
 
 class Attention(nn.Module):
@@ -132,7 +132,7 @@ class Attention(nn.Module):
 class DecoderLayer(nn.Module):
     """Attention, then a SwiGLU or experts; both add to the residual stream `[B, L, H]`.
 
-    With `where` (bool `[B, L]`) only its N positions have the second part: `[N, H]`.
+    With `where` (bool `[B, L]`) only the N tokens where it is True have the second part: `[N, H]`.
     """
 
     def __init__(self, config: ModelConfig, index: int):
@@ -152,7 +152,7 @@ class DecoderLayer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Embedding, layers and final norm: what the official keys call `model`."""
+    """Embedding, layers and norm, by their official names; `Backbone.hidden_states` runs them."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -173,7 +173,7 @@ def check_numbers(name: str, numbers: Tensor, limit: int) -> None:
 
 
 def check_rows(name: str, given: Tensor, rows: int, *sizes: int) -> None:
-    """`ValueError` unless `given` is `[rows or 1, *sizes]`: PyTorch might repeat other shapes."""
+    """`ValueError` unless `given` is `[rows or 1, *sizes]`: PyTorch might broadcast others."""
     if given.shape not in ((rows, *sizes), (1, *sizes)):
         raise ValueError(f"{name} must have shape {[rows, *sizes]}, got {list(given.shape)}")
 
@@ -228,7 +228,8 @@ class Backbone(nn.Module):
         """Final hidden states `[B, L, H]`, or `[N, H]` at the N positions of `where` `[B, L]`.
 
         `attention_mask`, if a tensor, is bool `[B or 1, L, T + L]`, with T tokens in the `cache`.
-        `position_ids` `[B or 1, L]`; None counts from 0. Inputs are not checked: `forward` does it.
+        The first `keep` of the L tokens stay there. `position_ids` `[B or 1, L]`; None counts from
+        0. Inputs are not checked: `forward` does it.
         """
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]

@@ -1,11 +1,11 @@
 """Parts of a layer that see one token at a time: norm, SwiGLU, router and mixture of experts.
 
 A mixture of experts (LLaDA2.0, arXiv 2512.15745) has many small SwiGLUs, and a token uses few.
-Router:  s = sigmoid(x Wᵀ) in float32. The choice looks at s + b (b: a bias for each expert), the
-weights at s alone:
+Router:  a token x has a score for each expert, s = sigmoid(x Wᵀ) in float32. The choice looks at
+s + b (b: a bias for each expert), the weights w at s alone:
     keep the best `topk_group` of `n_group` groups, by the sum of a group's two best s + b;
     choose the best `num_experts_per_tok` experts inside them;
-    w = scale · s_chosen / (Σ s_chosen + 1e-20).
+    w = `routed_scaling_factor` · s_chosen / (Σ s_chosen + 1e-20).
 Output:  Σ w_e · expert_e(x) + shared expert(x).
 
 Notable choices
@@ -25,7 +25,7 @@ from .experts import Experts, combine
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) in float32, cast back, then times weight."""
+    """x / √(mean of x² + eps) in float32, cast back, then times weight."""
 
     def __init__(self, size: int, eps: float):
         super().__init__()
