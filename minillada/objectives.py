@@ -33,7 +33,7 @@ class View(NamedTuple):
 
     def repeat(self, rows: Tensor) -> Tensor:
         """Each of the `rows` `[B, …]` K times, in the order of the noisy copies: `[B·K, …]`."""
-        return rows.repeat_interleave(len(self.masked) // len(rows), dim=0)
+        return rows.repeat_interleave(len(self.masked) // len(rows), dim=0)  # B·K // B is K
 
 
 def hide(ids: Tensor, masked: Tensor, block_size: int, mask_id: int) -> View:
@@ -81,8 +81,8 @@ def at_masked(values: Tensor, view: View) -> Tensor:
 def weigh_bound(nats: Tensor, view: View, targets: Tensor) -> Tensor:
     """Numerator: nats / t, summed over masked tokens. Denominator: the number of targets.
 
-    With t uniform on [0, 1] its mean over masks is a bound on −log p (LLaDA2.0, section 2). For
-    another interval, such as the default [0.05, 1], it is only close to one.
+    With t uniform on [0, 1] its mean over masks is a bound on −log p a target (section 2 of
+    LLaDA2.0). For another interval, such as the default [0.05, 1], it is only close to one.
     """
     # A token is masked with probability t, so with the weight 1/t it counts 1 on average.
     return (nats / at_masked(view.rates, view)).sum() / targets.sum()
@@ -104,7 +104,7 @@ def weigh_count(nats: Tensor, view: View, targets: Tensor) -> Tensor:
 def weigh_uniform(nats: Tensor, view: View, targets: Tensor) -> Tensor:
     """Numerator: nats, summed over masked tokens. Denominator: the number of masked tokens.
 
-    The released trainer does this. Its mean is not a bound on −log p.
+    The released trainer does this. Its mean over masks is not a bound on −log p.
     """
     return nats.sum() / len(nats)
 
@@ -132,8 +132,7 @@ def right_entropy(logits: Tensor, answers: Tensor) -> Tensor:
     """Mean entropy in nats of those predictions `[N, V]` whose likeliest token is the answer `[N]`.
 
     The confidence-aware (CAP) term of LLaDA2.0. The entropy Σ −p log p is 0 for a prediction that
-    is certain, so the term makes right predictions more certain. It leaves wrong ones alone, and it
-    is 0 where no prediction is right.
+    is certain, so right predictions become more certain. Where none is right, the term is 0.
     """
     right = logits.argmax(-1) == answers
     log_p = logits[right].log_softmax(-1)
