@@ -1,4 +1,4 @@
-"""Block masked diffusion: masking, loss and likelihood bound (LLaDA2.0, arXiv 2512.15745, 2).
+"""Block diffusion: masking, loss and likelihood bound (LLaDA2.0, arXiv 2512.15745, section 2).
 
 Forward process, linear schedule: each response token is masked with the probability t of its block.
 Loss: E [ Σ_blocks (1/t) Σ_i −log p(x_i | x_t of the block, clean earlier blocks) ], where t is that
@@ -61,10 +61,10 @@ def replace_tokens(
     noisy, image = ids.clone(), ids >= image_offset
     for modality in (image, ~image):  # the kind of token: image code or text
         pool = ids[visible & modality].unique()
-        places = chosen & modality
+        replaced = chosen & modality  # [B, L]
         if len(pool):
-            number = torch.randint(len(pool), (int(places.sum()),), generator=generator)
-            noisy[places] = pool[number.to(ids.device)]
+            number = torch.randint(len(pool), (int(replaced.sum()),), generator=generator)
+            noisy[replaced] = pool[number.to(ids.device)]
     return noisy
 
 
@@ -80,11 +80,11 @@ def masked_logits(
     rows, device = len(batch.ids), batch.ids.device
     copies = len(view.masked) // rows  # K
     # Positions that some copy masks; if none, the first block runs: 0 logits, but backward() works.
-    places = view.masked.any(0).nonzero().flatten().tolist() or [0]
+    needed = view.masked.any(0).nonzero().flatten().tolist() or [0]
 
     # 1. Noisy blocks from the first to the last with a mask; clean blocks before the last one.
-    start = places[0] // block_size * block_size
-    last = places[-1] // block_size * block_size  # where the last one begins
+    start = needed[0] // block_size * block_size
+    last = needed[-1] // block_size * block_size  # where the last one begins
     stop = last + block_size
     noisy = torch.arange(start, stop, device=device)
     clean = torch.arange(0, last, device=device)  # the context of the last noisy block
@@ -96,7 +96,7 @@ def masked_logits(
     if portion.of > 1:
         mine = portion.has(torch.arange(rows, device=device))  # [B]
         ids, masked = ids[mine], masked[mine]
-        # A mask by documents is put together from tiles, but without rows it would have none.
+        # Without rows no query sees a key, and `tiled_mask` would have no tile to put together.
         documents = documents[mine] if documents is not None and len(ids) else None
     positions = torch.cat([noisy.repeat(copies), clean])[None]  # [1, K·(stop − start) + last]
     mask = training_mask(noisy, clean, block_size, copies, documents)
@@ -200,7 +200,7 @@ def block_diffusion_loss(
     loss = weigh(masked_nats, view, targets) if is_masked.any() else masked_nats.sum()
 
     # 4. Further terms.
-    if config.confidence_weight:  # `training.distributed.check_shared`: only with a WHOLE batch
+    if config.confidence_weight:  # with a WHOLE batch only (`training.distributed.check_shared`)
         entropy = right_entropy(logits[is_masked], answers[view.masked])
         loss = loss + config.confidence_weight * entropy
         metrics["right_entropy"] = float(entropy.detach())
@@ -232,15 +232,16 @@ def nll_bound(
     check_batch(batch, block_size)
     if samples < 1:
         raise ValueError(f"the bound is a mean over samples; take 1 or more, not {samples}")
-    targets, device = batch.targets.unflatten(1, (-1, block_size)), batch.ids.device
+    device = batch.ids.device
+    targets = batch.targets.unflatten(1, (-1, block_size))  # [B, L/L_B, L_B]
     available = targets.sum(-1)  # m of every block, [B, L/L_B]
     total = torch.zeros(batch.ids.shape, device=device)
     for sample in range(samples):
-        # 1. The number n of masks of every block.
-        place = (sample + torch.rand(available.shape, generator=generator).to(device)) / samples
-        count = torch.minimum(1 + (place * available).floor().long(), available)
-        # 2. The n targets with the lowest random scores, [B, L/L_B, L_B]. Others get 2.0, so they
-        # come last. `argsort` twice gives the ranks (`commit.choose_commits` says why).
+        # 1. The number n of masks of every block, 1 to m; 0 where m is 0.
+        uniform = (sample + torch.rand(available.shape, generator=generator).to(device)) / samples
+        count = torch.minimum(1 + (uniform * available).floor().long(), available)
+        # 2. The n targets with the lowest random scores, [B, L/L_B, L_B]; others get 2.0 and come
+        # last. `argsort` lists tokens by score, and `argsort` of the list says each token's rank.
         scores = torch.rand(targets.shape, generator=generator).to(device)
         rank = scores.masked_fill(~targets, 2.0).argsort(-1).argsort(-1)
         masked = (targets & (rank < count[..., None])).flatten(1)
