@@ -1,7 +1,7 @@
 """Presets that learn to draw and to describe digits, and the models around them.
 
 The widths were chosen so that the live notebook run (`mnist-cpu`) takes about two minutes on two
-laptop cores, and each round of the shipped one (`mnist`) about an hour.
+laptop cores, and `mnist`, the first round of the shipped weights (data/README.md), about an hour.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ BOTH_WAYS = DataConfig(mixture=(("draw", 1.0), ("describe", 1.0)), varied=True)
 # A backbone learns more from twice the steps than from twice the batch (docs/log.md).
 LONG = changed(TrainingConfig(data=BOTH_WAYS), steps=6000, batch_size=64, learning_rate=1.5e-3)
 # Block size 1 is autoregression: a block is one token, always masked, so the 1/t weight is always
-# 1. Every response token is predicted at every step, on average 0.525 of them above. So many steps
-# make as many predictions as one round of `mnist`.
+# 1. Every response token is predicted at every step, on average 0.525 of them in `LONG`. So 3,150
+# steps make as many predictions as its 6,000.
 AUTOREGRESSIVE = changed(LONG, steps=3150, mask_rate=(1.0, 1.0))
-# Warm-up, stable, decay of the block size, from an autoregressive model. No sequence is longer than
-# 512 tokens, so that entry is one block of length L. It takes half the steps of a round of `mnist`,
-# since it does not start from nothing.
+# Warm-up, stable, decay of the block size, from an autoregressive model. In the stable part
+# (512) a sequence is one block, since none is longer. All takes half the steps of `LONG`, since it
+# does not start from nothing.
 SCHEDULE = ((0.0, 4), (0.1, 8), (0.2, 16), (0.3, 512), (0.6, 24), (0.7, 16))
 CONVERSION = changed(LONG, steps=3000, block_schedule=SCHEDULE)
-# A minute on two cores is enough to learn one of the two tasks well. Blocks that are nearly all
-# masked decide which digit it becomes. A run this short leaves out those with few masks: 1/t is
+# Two minutes on two cores are enough to learn one of the two tasks well. Blocks that are nearly all
+# masked decide which digit is drawn. A run this short leaves out those with few masks: 1/t is
 # large there, and makes the loss noisy.
 LIVE = changed(
     LONG,
