@@ -3,8 +3,9 @@
 After Lipman et al. 2023 (arXiv 2210.02747); the official painter of LLaDA2.0-Uni uses it, too.
 
 Notable choices
-- A picture x_1 and noise x_0 are mixed, `x_t = t x_1 + (1 - t) x_0`: at t = 0 all is noise. Along
-  this line the velocity is `x_1 - x_0`. Painting follows the expected velocity from t = 0 to 1.
+- A picture x_1 and noise x_0 are mixed, `x_t = t x_1 + (1 - t) x_0`: at t = 0 all is noise. (In
+  `diffusion` it is the other way round: there, x_0 is clean.) Along this line the velocity is
+  `x_1 - x_0`. Painting follows the expected velocity from t = 0 to 1.
 - A network predicts ("says") the picture x̂_1. The velocity follows: `(x̂_1 - x) / (1 - t)`.
 - A consistency model (arXiv 2303.01469) says where the path from x ends. So it can jump there, and
   a few jumps with fresh noise between them are enough.
@@ -30,7 +31,7 @@ def mix(picture: Tensor, noise: Tensor, t: Tensor) -> Tensor:
 
 def shifted(times: Tensor, shift: float) -> Tensor:
     """Times in [0, 1] moved towards 0, the noise, if `shift` is larger than 1; 0 and 1 stay."""
-    return times / (times + shift - shift * times)
+    return times / (times + shift - shift * times)  # t / (1 - t) is divided by the shift
 
 
 def euler(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:

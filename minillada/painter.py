@@ -6,9 +6,9 @@ pixels instead of a transformer of 6B weights on latents.
 Notable choices
 - The network says the picture, x̂_1, and not the velocity. A velocity also holds the noise,
   pixel by pixel, and a network that says it has to repeat all of it.
-- The decoder's picture of the codes, the sketch, is one more input, and the network says what has
-  to be added to it. The official painter has no such sketch. Ours paints the sketch before any
-  training; a larger network without it did worse after the same time (docs/log).
+- The tokenizer's decoder makes a picture of the codes, the sketch. It is one more input, and the
+  network says what has to be added to it: before any training, it paints the sketch. The official
+  painter has none; a larger network without it did worse after the same time (docs/log.md).
 - Codes do not change while a picture is painted, so they are read once (`read`).
 """
 
@@ -42,7 +42,7 @@ class Block(nn.Module):
         nn.init.zeros_(self.last.weight)
 
     def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
-        """x `[B, width, h, w]`, time `[B, D]`, condition `[B, D, grid, grid]`."""
+        """x `[B, width, h, w]`, time `[B, D]`, condition `[B, D, grid, grid]`; D: their width."""
         y = self.first(F.silu(self.norms[0](x)))
         # Each code is added to all pixels that it stands for.
         y = y + F.interpolate(self.codes(condition), x.shape[-2:])
@@ -82,11 +82,11 @@ class Painter(nn.Module):
             nn.init.zeros_(parameter)
 
     def read(self, codes: Tensor) -> Tensor:
-        """What codes `[B, grid, grid]` say, `[B, D, grid, grid]`; `codebook_size`: no code."""
+        """What codes `[B, grid, grid]` say, `[B, D, grid, grid]`; id `codebook_size` is no code."""
         return self.reader(rearrange(self.embedding(codes), "b h w d -> b d h w"))
 
     def picture(self, x: Tensor, t: Tensor, sketch: Tensor, condition: Tensor) -> Tensor:
-        """Picture x̂_1 from x at times t `[B]`; it, x and sketch are `[B, C, H, W]` in [-1, 1]."""
+        """x̂_1 from x at times t `[B]`; pictures are `[B, C, H, W]`, only the sketch in [-1, 1]."""
         # Cosine and sine of eight multiples of the time, up to a quarter turn for the slowest:
         # layers tell two times apart more easily by 16 numbers than by one.
         angles = t[:, None] * (math.pi / 2 * torch.arange(1, 9, device=t.device))  # [B, 8]

@@ -35,8 +35,8 @@ def paint(
     """Pixels `[B, C, H, W]` in [0, 1] of codes `[B, h, w]`, on the painter's device.
 
     `sketch` `[B, C, H, W]` in [0, 1] is what the decoder of their tokenizer makes of the codes.
-    `steps` evaluations of the network; without it those of its configuration. `ValueError` for less
-    than 1, and for codes that are not of this painter's tokenizer.
+    Without `steps`, as many as the painter's configuration says. `ValueError` for less than 1, and
+    for codes that are not of this painter's tokenizer.
     """
     steps = painter.config.painting_steps if steps is None else as_python(steps)
     if isinstance(steps, bool) or not isinstance(steps, int):
@@ -85,9 +85,9 @@ def load_painter(
     """
     tokenizer = info.get("tokenizer", "an unknown tokenizer")
     stem = tokenizer.removesuffix("-tokenizer")
-    shipped: dict[Name, str] = {"flow": f"{stem}-painter", "turbo": f"{stem}-painter-turbo"}
-    full = shipped.get(name, name)
-    if name in shipped and not checkpoint.shipped(full):
+    short: dict[Name, str] = {"flow": f"{stem}-painter", "turbo": f"{stem}-painter-turbo"}
+    full = short.get(name, name)
+    if name in short and not checkpoint.shipped(full):
         raise ValueError(
             f"there is no shipped painter for the codes of {tokenizer}; take painter='conv', or "
             "train a painter for it"
