@@ -72,9 +72,9 @@ def full_name(name: Name) -> str:
 def save_tensors(
     path: Path, tensors: Tensors, metadata: dict[str, str] | None = None, info: dict | None = None
 ) -> None:
-    """Write a safetensors file, after the JSON beside it if `info` is given.
+    """Write a safetensors file and, if `info` is given, the JSON beside it.
 
-    The JSON comes first: whoever is killed in between leaves no weights of which nothing is known.
+    The JSON gets its name first: a process that is killed in between leaves no unknown weights.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
@@ -197,7 +197,7 @@ def build(cls: Stored[M], config: Any) -> M:
 
 
 class NoNumbers(TorchFunctionMode):
-    """On `meta` two calls return their input: to compute them loads torch's compiler, a second."""
+    """On `meta`, two calls return their input. To run them would load torch's compiler (1 s)."""
 
     def __torch_function__(self, call, types, args=(), kwargs=None):  # whatever torch calls
         if call in (nn.init.normal_, nn.functional.normalize):
