@@ -79,13 +79,14 @@ class Filler(Writer):
             rows = [layout.draw_branches(self.vocab, text, grid) for text in texts]
         # 2. the shown codes as ids, and masks between them
         given = (codes + self.vocab.image_token_offset).masked_fill(hidden, self.vocab.mask_id)
-        # 3. Rows of which something is shown have other borders than those that are drawn whole. So
-        # these are two groups, that of row 0 first. No rows at all are one empty group.
-        generators, shown = row_generators(seed, len(rows)), ~hidden.flatten(1).all(1)  # [B]
+        # 3. Rows of which something is shown gather: their borders are not those of rows that are
+        # drawn whole. So there are two groups, that of row 0 first; without rows, an empty one.
+        generators = row_generators(seed, len(rows))
+        gathers = ~hidden.flatten(1).all(1)  # [B], True where something is shown
         filled, records = torch.zeros_like(codes, device=self.device), []
-        groups = dict.fromkeys(shown.tolist()) or [False]  # as keys, each value once, in order
+        groups = dict.fromkeys(gathers.tolist()) or [False]  # as keys, each value once, in order
         for gather in groups:
-            places = (shown == gather).nonzero().flatten().tolist()
+            places = (gathers == gather).nonzero().flatten().tolist()
             config = self.sampling(changed(base, gather=gather), **sampling)
             theirs = [rows[i] for i in places]
             streams = [generators[i] for i in places]
@@ -176,8 +177,10 @@ def log_likelihood(model: Writer, prompt: Tensor, answer: Tensor, config: Sampli
     tokens = Tokens(model.vocab.mask_id, allowed=model.vocab.is_text())
     shift = padding_of(prompt.shape[1], length, config)
     alone = changed(config, guidance=1.0)  # one branch
-    branches = open_branches(model.backbone, prompt, alone, tokens.mask, (), True, shift)
-    start = shift + prompt.shape[1]
+    branches = open_branches(
+        model.backbone, prompt, alone, tokens.mask, others=(), cache=True, shift=shift
+    )
+    start = branches.start  # what stands before it is read from `branches`, not from the canvas
     total = padded_length(start + length, size)  # whole blocks
     canvas = torch.full((len(prompt), total), tokens.mask, device=prompt.device)
     score = torch.zeros(len(prompt), device=prompt.device)

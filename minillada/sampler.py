@@ -60,14 +60,11 @@ class Generation(NamedTuple):
 def lay_out(
     prompt: Tensor, answer: int | Tensor, config: SamplingConfig, mask: int
 ) -> tuple[Tensor, Tensor, int]:
-    """The padded prompt `[B, shift + P]`, the ids of the answer `[B, length]`, and the shift.
-
-    An answer of which only the length is given is all masks.
-    """
+    """The padded prompt `[B, shift + P]`, the ids of the answer `[B, length]`, and the shift."""
     if not isinstance(answer, Tensor):
         if answer < 0:
             raise ValueError(f"length must be at least 0, got {answer}")
-        answer = torch.full((len(prompt), answer), mask, device=prompt.device)
+        answer = torch.full((len(prompt), answer), mask, device=prompt.device)  # nothing is given
     if len(answer) != len(prompt):
         raise ValueError(f"{len(answer)} answers for {len(prompt)} prompts; give one for each")
     shift = padding_of(prompt.shape[1], answer.shape[1], config)

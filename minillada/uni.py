@@ -54,7 +54,7 @@ class Uni(Filler):
     ) -> Tensor:  # fmt: skip
         """An image for each caption, `[B, C, H, W]` in [0, 1]; painters: see `paint`."""
         nothing = torch.zeros(0, *layout.sides(self.tokenizer.grid), dtype=torch.long)
-        self.paint(nothing, painter, painter_steps)  # a painter that is wrong costs no drawings
+        self.paint(nothing, painter, painter_steps)  # a wrong painter is found before drawing
         drawn = self.draw_traced(captions, seed=seed, **sampling)
         return self.paint(drawn.codes, painter, painter_steps, seed, drawn.images)
 
@@ -154,7 +154,7 @@ class Uni(Filler):
             if not active:
                 break
             rows = [story.branches(self.tokenizer.grid) for story, _ in active]  # 2. an image
-            # Two branches: the first image has no image before it that guidance could leave out.
+            # Two branches: all stories are at their first image, with none before it to leave out.
             scales = changed(config, guidance_image=0.0) if len(rows[0]) == 2 else config
             codes, _ = self.fill_images(rows, scales, [generator for _, generator in active])
             for (story, _), image in zip(active, codes.cpu()):

@@ -78,9 +78,9 @@ class Writer(nn.Module):
         given = {name: value for name, value in changes.items() if value is not None}
         return changed(base, **{"block_size": self.backbone.config.block_size, **given})
 
-    def own(self, base: SamplingConfig, task: str) -> SamplingConfig:
-        """`base` with the settings that its JSON has for `task`, the key `drawing` or `editing`."""
-        return changed(base, **self.info.get(task, {}))
+    def own(self, base: SamplingConfig, key: str) -> SamplingConfig:
+        """`base` with the model's own settings: those its JSON has under `drawing` or `editing`."""
+        return changed(base, **self.info.get(key, {}))
 
     def tokens(self, allowed: Tensor | None = None, stop: int | None = None) -> Tokens:
         """The special ids for `sampler.generate`, and which ids (bool `[V]`) may be written."""
@@ -95,7 +95,7 @@ class Writer(nn.Module):
         generators: Sequence[torch.Generator] | None = None,  # one for each row
         cache: bool = True,  # False computes everything anew in each step, for comparison
     ) -> tuple[list[list[int]], Generation]:
-        """The ids after the prompt of each row, and the record of the first batch: for pictures.
+        """The ids after the prompt of each row, and the record of the first batch: for figures.
 
         `answer` says how many ids. Or it is `[rows, length]` itself: ids that stay, and the mask's
         id where one is to be found. Without `generators` row r uses seed r. `ValueError` for NaN.
@@ -155,8 +155,7 @@ class Writer(nn.Module):
 
         The header is empty if no image begins. The block size is that of the backbone, not that of
         `config`. No token is forbidden here: if the text ends inside a block, the rest of the block
-        already belongs to the image. It is cut off, and `fill_images` draws the image anew, with
-        guidance.
+        already belongs to the image. This is cut off: `fill_images` draws it anew, with guidance.
         """
         begin, image = self.vocab.markup(BOI)[0], self.vocab.markup(IMAGE)[0]
         # The first of these, or the first code, ends the text, whichever the model wrote.
