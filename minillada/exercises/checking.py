@@ -281,7 +281,8 @@ def example(name: str, inputs: tuple) -> str:
     if not inputs or not all(isinstance(value, int | float | str | list) for value in inputs):
         return ""
     text = f"{name}({', '.join(map(repr, inputs))})"
-    return f" (seen with {text})" if len(text) <= 150 else ""
+    # A tensor in a list is rounded when it is printed, so such a call cannot be tried again.
+    return f" (seen with {text})" if len(text) <= 150 and "tensor(" not in text else ""
 
 
 def difference(mine: Any, right: Any, place: str = "") -> str | None:
@@ -338,8 +339,9 @@ def number_difference(mine: Any, right: Tensor | int | float, at: str) -> str | 
     shapes = list(expected.shape), list(answer.shape)
     if shapes[0] != shapes[1]:
         return f"the shape{at} should be {shapes[0]}, yours is {shapes[1]}"
-    # A float64 answer is as good as a float32 one, but 16 bits are asked for on purpose.
-    if expected.dtype == torch.float16 and answer.dtype != torch.float16:
+    # A float64 answer is as good as a float32 one, but 16 bits are asked for on purpose, or not.
+    halves = [dtype in (torch.float16, torch.bfloat16) for dtype in (expected.dtype, answer.dtype)]
+    if any(halves) and expected.is_floating_point() and expected.dtype != answer.dtype:
         return f"the dtype{at} should be {expected.dtype}, yours is {answer.dtype}"
     # Whole numbers must be equal. Others may differ by 1e-5 of their size, and by 1e-4 near 0.
     rtol = 1e-5 if expected.is_floating_point() else 0.0

@@ -76,6 +76,8 @@ WRONG = [
     (GRID[0], [1.5, 2.25, 3.0], "the shape should be [2], yours is [3]"),
     (GRID, [[1.5, 2.25], [3.125, 9.0]], "the first one at [1, 1]: yours is 9"),
     (GRID.half(), GRID, "the dtype should be torch.float16, yours is torch.float32"),
+    (GRID, GRID.bfloat16(), "the dtype should be torch.float32, yours is torch.bfloat16"),
+    (2.5, torch.tensor(2.5).half(), "the dtype should be torch.float32, yours is torch.float16"),
     ("a seven", "a eight", "the text is wrong from character 2 on: 'a eight'"),
     ("a seven", "a sevens", "from character 7 on"),
     ("a seven", 7, "type int"),
@@ -227,6 +229,11 @@ def test_a_mistake_of_another_form_explains_no_part(capsys):
 def test_a_wrong_answer_comes_before_an_exception_in_a_later_case(capsys):
     cases = [Case((1,), 1, {"that is twice as much": 2}), Case((0,), 0)]
     assert "that is twice as much" in said(lambda n: 2 * n // n, cases, capsys)
+
+
+def test_a_call_with_tensors_in_a_list_is_not_shown(capsys):
+    assert said(returns(5), [Case(([2, 3],), 4)], capsys).endswith("(seen with <lambda>([2, 3]))")
+    assert said(returns(5), [Case(([GRID],), 4)], capsys) == "the number is wrong: yours is 5"
 
 
 def test_exercise_turns_cases_into_a_check(capsys):
