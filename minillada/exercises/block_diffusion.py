@@ -82,12 +82,16 @@ def check_views_mask(chance: Chance) -> Cases:
         right = (copy[:, None] == copy) & same_block | clean_key & earlier
         among, clean_noisy = noisy_query & noisy_key, clean_query & noisy_key
         own_answers = noisy_query & clean_key & same_block
+        own_past = noisy_query & (copy[:, None] == copy) & earlier
+        clean_itself = clean_query & clean_key & same_block
         first_only = ~(noisy_query & clean_key & (copy[:, None] > 0))
         no_past = ~(clean_query & clean_key & earlier)
         mistakes = {
             "views must not see each other: they give answers away": right | among & same_block,
             "clean never sees noisy, of no view": right | clean_noisy & same_block,
             "a view must not see its own clean block, which holds the answers": right | own_answers,
+            "a view reads earlier blocks clean, not as it shows them itself": right | own_past,
+            "the clean copy sees its own block, too": right & ~clean_itself,
             "every view has the clean copy as its context, not only the first": right & first_only,
             "the clean copy sees its own earlier blocks, too": right & no_past,
             "queries are rows and keys are columns; yours is the other way round": right.T,
@@ -116,6 +120,7 @@ def check_reweighted(chance: Chance) -> Cases:
             "that is the mean over all masked tokens, as in the released trainer": pooled,
             "that weighs all samples alike; β_j = 1/√n_j": mean.mean(),
             "that has β_j = 1/n_j; take the root": (mean / n).sum() / (1 / n).sum(),
+            "divide by Σ β_j, too": (beta * mean).sum(),
             "that has β_j = √n_j: few masks should count more, not less": (growing * mean).sum(),
             "L_j is the mean over masked tokens, not their sum": sums.sum() / beta.sum(),
             "divide by Σ β_j, not by the number of samples": (beta * mean).mean(),

@@ -48,6 +48,7 @@ def check_ends(chance: Chance) -> Cases:
             "the standard deviation is the root of the variance": around(t * variance / n**0.5),
             "those ends lie around 0; they belong around the mean": [-half, half],
             "the lower end comes first": [high, low],
+            "that is the mean and the distance of the ends; return both ends": [mean, half],
         }
         yield Case((values, t), [low, high], mistakes)
 
@@ -62,18 +63,35 @@ def check_holm(chance: Chance) -> Cases:
         order = sorted(range(m), key=given.__getitem__)
         rank = {i: place for place, i in enumerate(order)}
         stepped = [(m - rank[i]) * p for i, p in enumerate(given)]
-        uncapped, largest = [0.0] * m, 0.0
-        for i in order:
-            largest = max(largest, stepped[i])
-            uncapped[i] = largest
+        # Products of neighbouring rules, the smallest p-value first.
+        more = [given[i] * (m + 1 - rank[i]) for i in order]
+        less = [given[i] * (m - 1 - rank[i]) for i in order]
+        shares = [given[i] * m / (rank[i] + 1) for i in order]
         mistakes = {
+            "the smallest is multiplied by m, the largest by 1; yours by m + 1 and by 2": [
+                min(1.0, max(more[: rank[i] + 1])) for i in range(m)
+            ],
+            "the smallest is multiplied by m, the largest by 1; yours by m − 1 and by 0": [
+                min(1.0, max(less[: rank[i] + 1])) for i in range(m)
+            ],
+            "that goes from the largest down (Hochberg); Holm goes up from the smallest": [
+                min(1.0, *(stepped[j] for j in order[rank[i] :])) for i in range(m)
+            ],
+            "that is Benjamini and Hochberg's rule: it multiplies by m / place": [
+                min(1.0, *shares[rank[i] :]) for i in range(m)
+            ],
+            "entry i of the sorted list belongs to place order[i], not the other way round": [
+                sorted(right)[i] for i in order
+            ],
             "that is Bonferroni's rule: only the smallest is multiplied by m": [
                 min(1.0, m * p) for p in given
             ],
             "none may become smaller than one that was smaller before": [
                 min(1.0, p) for p in stepped
             ],
-            "a p-value is at most 1": uncapped,
+            "a p-value is at most 1": [
+                max(stepped[j] for j in order[: rank[i] + 1]) for i in range(m)
+            ],
             "give them back in the order they came, not sorted": sorted(right),
             "the smallest is multiplied by m, not the largest": [
                 min(1.0, (rank[i] + 1) * p) for i, p in enumerate(given)
@@ -100,6 +118,12 @@ def check_counted(chance: Chance) -> Cases:
         mistakes = {
             "each masked token has the weight 1/t": (ways * chances * n).mean(1),
             "there are C(m, n) ways to mask n of m tokens": (chances * n / rates).mean(1),
+            "masked tokens have the chance t, visible ones 1 − t": (
+                (ways * (1 - rates) ** n * rates ** (m - n) * n / rates).mean(1)
+            ),
+            "entry n − 1 is for n masks: begin with 1, not with 0": torch.cat(
+                [torch.zeros(1), (ways * chances * n / rates).mean(1)[:-1]]
+            ),
             "n tokens are masked, and each of them counts": (ways * chances / rates).mean(1),
             "average over the rates; that is their sum": (ways * chances * n / rates).sum(1),
             "the tokens that stay visible have the chance 1 − t": (

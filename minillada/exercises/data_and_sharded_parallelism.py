@@ -20,9 +20,16 @@ def check_bytes(chance: Chance) -> Cases:
             right = 16 * weights if sharding == "ddp" else 16 * share
             three = right // 16 * 12
             mistakes = {
-                "float32 has 4 bytes, and you count numbers": right // 4,
+                "a weight has four numbers, and float32 four bytes: one of both is left out": (
+                    right // 4
+                ),
                 "one of the four is missing: weights, gradient, and AdamW has two averages": three,
-                "AdamW has two averages for every weight; you have none of them": right // 2,
+                "either AdamW's two averages are missing, or a float32 has 4 bytes and not 2": (
+                    right // 2
+                ),
+                "ddp keeps everything, fsdp a share; yours is the other way round": (
+                    16 * share if sharding == "ddp" else 16 * weights
+                ),
             }
             if sharding == "ddp":
                 mistakes["ddp: every process keeps all of it"] = 16 * share
@@ -30,6 +37,7 @@ def check_bytes(chance: Chance) -> Cases:
                 mistakes["fsdp divides all of it by the processes"] = 16 * weights
                 hint = "fsdp divides weights and gradient, too, not the averages alone"
                 mistakes[hint] = 8 * weights + 8 * share
+                mistakes["fsdp divides the weights, too"] = 4 * weights + 12 * share
             yield Case((weights, processes, sharding), right, mistakes)
 
 
@@ -76,8 +84,8 @@ def check_reshard(chance: Chance) -> Cases:
     ⌈rows / processes⌉ rows, as long as there are some; the last ones may get fewer, or none.
     """
     generator = chance.generator(18)
-    # Rows, old and new number of processes; in the last case a new process gets nothing.
-    for rows, old, new in ((10 + 4 * chance.whole(0, 3), 2, 4), (6, 3, 4)):
+    # Rows, old and new number of processes. A new process may get nothing, an old one have nothing.
+    for rows, old, new in ((10 + 4 * chance.whole(0, 3), 2, 4), (6, 3, 4), (9, 4, 2)):
         matrix = torch.randn(rows, 3, generator=generator)
         shards = cut(matrix, fsdp_sizes(rows, old))
         right = cut(matrix, fsdp_sizes(rows, new))
@@ -85,6 +93,9 @@ def check_reshard(chance: Chance) -> Cases:
         rounded_down = [floor] * (new - 1) + [rows - floor * (new - 1)]
         even = [len(part) for part in matrix.tensor_split(new)]
         turns = [matrix[rank::new] for rank in range(new)]
+        most = -(-len(shards[0]) * old // new)
+        by_first = [matrix[most * rank : most * (rank + 1)] for rank in range(new)]
+        split = cut(matrix, fsdp_sizes(rows, 4))
         mistakes = {
             "rounded down: then the last process gets all that is left over": cut(
                 matrix, rounded_down
@@ -94,6 +105,8 @@ def check_reshard(chance: Chance) -> Cases:
             ),
             "rows stay together in order: they are not dealt out in turn": turns,
             "the shards are in the wrong order": right[::-1],
+            "the last old shards may have fewer rows than the first, or none": by_first,
+            "cut it for `processes`, not always for four": split,
         }
         if not len(right[-1]):
             words = "a process without rows still gets a shard, of no rows"

@@ -14,6 +14,7 @@ def check_block_size_at(chance: Chance) -> Cases:
     # One row a hint, with the block size of each of the eight steps.
     mistakes = {
         "at step 2 of 8, the entry of 0.25 has begun": [4, 4, 4, 16, 16, 48, 48, 16],
+        "at step 1 of 8, the entry of 0.25 has not begun yet": [4, 16, 16, 48, 48, 16, 16, 16],
         "that is the largest size so far; the schedule also goes back": [4, 4, 16, 16] + 4 * [48],
         "that is the next entry; take the last one that has begun": [16, 16, 48, 48] + 4 * [16],
         "that is the first entry; later ones may have begun": 8 * [4],
@@ -23,13 +24,20 @@ def check_block_size_at(chance: Chance) -> Cases:
         wrong: dict = {hint: sizes[step] for hint, sizes in mistakes.items()}
         wrong[PAIR] = schedule[step // 2]
         yield Case((schedule, steps, step), right, wrong)
-    # The second entry begins at step 2.4, rounded: 2.
-    hints = list(mistakes)
-    late = (hints[0], hints[3], "the start in steps is rounded: round(start * steps)")
+    # The second entry begins at step 2.4, rounded: 2. Starts at 1.6 and 2.6 tell int from round.
+    late, early, _, following, first, of_steps = mistakes
+    exact = "the start in steps is rounded: round(start * steps)"
+    cut = "round(start * steps) also rounds up; int cuts off"
     for size in (16, chance.whole(5, 60)):
-        wrong = dict.fromkeys(late, 4)
-        wrong[PAIR] = (0.3, size)
-        yield Case(([(0.0, 4), (0.3, size)], steps, 2), size, wrong)
+        entries = [(0.0, 4), (0.3, size)]
+        wrong = dict.fromkeys((late, first, exact), 4)
+        wrong[PAIR] = entries[1]
+        yield Case((entries, steps, 2), size, wrong)
+        for start, step in ((0.2, 1), (0.325, 2)):
+            entries = [(0.0, 4), (start, size)]
+            wrong = dict.fromkeys((early, following, of_steps, cut), size)
+            wrong[PAIR] = entries[0]
+            yield Case((entries, steps, step), 4, wrong)
 
 
 @exercise("correct: noise on the masked tokens only; known tokens stay exact")
@@ -53,20 +61,24 @@ def check_noisy_masks(chance: Chance) -> Cases:
 def check_merge_best(chance: Chance) -> Cases:
     """`function(weights [N, P], bits [N], k) -> [P]`: mean of the k rows with fewest bits."""
     generator = chance.generator(16)
-    weights = torch.rand(6, 5, generator=generator)
-    bits = torch.tensor([3.1, 2.8, 2.9, 2.6, 2.7, 3.0])
-    order = bits.argsort()
-    best, share = weights[order[:3]], 1 / bits[order[:3], None]
-    weighted = (best * share).sum(0) / share.sum()
-    mistakes = {
-        "those are the worst ones: fewer bits are better": weights[order[-3:]].mean(0),
-        "those are the last ones; choose by the bound": weights[-3:].mean(0),
-        "that is the mean of all; take the best k": weights.mean(0),
-        "that is their sum; divide by k": best.sum(0),
-        "that is the best checkpoint alone": best[0],
-        "every checkpoint counts the same: this mean is not weighted": weighted,
-    }
-    yield Case((weights, bits, 3), best.mean(0), mistakes)
+    for bits, k in (([3.1, 2.8, 2.9, 2.6, 2.7, 3.0], 3), ([2.7, 2.5, 2.9, 2.6, 2.4, 2.8, 3.0], 2)):
+        weights, bound = torch.rand(len(bits), 5, generator=generator), torch.tensor(bits)
+        order = bound.argsort()
+        best, share = weights[order[:k]], 1 / bound[order[:k], None]
+        mistakes = {
+            "those are the worst ones: fewer bits are better": weights[order[-k:]].mean(0),
+            "those are the last ones; choose by the bound": weights[-k:].mean(0),
+            "those are the first ones; choose by the bound": weights[:k].mean(0),
+            "that is the mean of all; take the best k": weights.mean(0),
+            "take k of them, and not always three": weights[order[:3]].mean(0),
+            "that is their sum; divide by k": best.sum(0),
+            "divide by k, not by the number of all checkpoints": best.sum(0) / len(bits),
+            "that is the best checkpoint alone": best[0],
+            "every checkpoint counts the same: this mean is not weighted": (
+                (best * share).sum(0) / share.sum()
+            ),
+        }
+        yield Case((weights, bound, k), best.mean(0), mistakes)
 
 
 @exercise("correct: late updates count less, as with a learning rate that falls")
@@ -86,6 +98,10 @@ def check_shares(chance: Chance) -> Cases:
             "a checkpoint saved after n updates holds entry n − 1, and not entry n": (
                 (update <= ends).float().mean(1)
             ),
+            "a checkpoint saved after n updates holds entry n − 1, too": (
+                (update < ends - 1).float().mean(1)
+            ),
+            "divide by the number of checkpoints, not of updates": inside.float().sum(1) / steps,
             "divide by the number of checkpoints: it is their mean": inside.float().sum(1),
             "the other way round: early updates are in every checkpoint": 1 - right,
             "updates in no checkpoint have share 0, those in all have share 1": right / right.sum(),

@@ -25,6 +25,12 @@ def check_active(chance: Chance) -> Cases:
             "the router compares a token with every expert, so its whole matrix is used": (
                 (chosen + shared) * one
             ),
+            "the router's bias is not counted here, only its matrix": (
+                router + experts + (chosen + shared) * one
+            ),
+            "the router compares a token with every expert, not only with the chosen ones": (
+                chosen * hidden + (chosen + shared) * one
+            ),
             "shared experts see every token, too": router + chosen * one,
             "the router reads a token, which has `hidden` numbers, not `inner`": (
                 experts * inner + (chosen + shared) * one
@@ -56,6 +62,10 @@ def check_experts_read(chance: Chance) -> Cases:
             "the experts of one token are all different: it misses one with 1 − chosen/experts": (
                 1 - (1 - 1 / experts) ** drawn
             ),
+            "two tokens may choose the same expert; a largest share of 1 does not mend that": (
+                min(1.0, drawn / experts)
+            ),
+            "that is a number of experts; divide it by all of them": experts * (1 - nobody),
             "that is for one token; the others choose, too": chosen / experts,
         }
         yield Case((tokens, experts, chosen), 1 - nobody, mistakes)
@@ -69,8 +79,9 @@ def check_header(chance: Chance) -> Cases:
     JSON: `{name: {"dtype": …, "shape": […], "data_offsets": […]}}`. The entry `__metadata__` is no
     tensor. The numbers follow.
     """
-    for names in (("norm",), ("embedding", "head"), ("a", "b", "c")):
-        header: dict = {"__metadata__": {"format": "pt"}}
+    # The last header is so long that its length fills more than two of the eight bytes.
+    for names, note in ((("norm",), ""), (("embedding", "head"), ""), (("a", "b"), "–" * 70_000)):
+        header: dict = {"__metadata__": {"format": "pt", "note": note}}
         shapes = {}
         end = 0
         for size, name in enumerate(names, start=2):
@@ -98,7 +109,7 @@ def check_tensor(chance: Chance) -> Cases:
     The header is that of exercise 3. `data_offsets` count from the end of the header.
     """
     generator = chance.generator(9)
-    for name in ("gate", "up"):
+    for name in ("gate", "norm", "up"):  # the first, the second and the last in the file
         tensors = {
             part: torch.randn(3, size, generator=generator).bfloat16()
             for part, size in (("norm", 4), ("gate", 5), ("up", 2))

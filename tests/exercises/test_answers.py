@@ -1,5 +1,6 @@
 """Every check accepts the right answer, gives each mistake its own hint, and gives nothing away."""
 
+import colorsys
 import importlib
 import itertools
 import json
@@ -386,20 +387,30 @@ def two(first, second):
     return torch.cat([torch.arange(*first), torch.arange(*second)])
 
 
-def views_mask(length, size, views, among=False, own=False, clean_noisy=False, clean_clean=True):
+def views_mask(
+    length,
+    size,
+    views,
+    among=False,
+    own=False,
+    past=False,
+    clean_noisy=False,
+    clean_clean=True,
+    itself=True,
+):
     """A double loop over places (copy, block); the clean copy is None."""
     places = [(view, k // size) for view in [*range(views), None] for k in range(length)]
     mask = torch.zeros(len(places), len(places), dtype=torch.bool)
     for q, (view, i) in enumerate(places):
         for k, (other, j) in enumerate(places):
             if view is None and other is None:
-                mask[q, k] = i == j or (clean_clean and i > j)
+                mask[q, k] = (itself and i == j) or (clean_clean and i > j)
             elif view is None:
                 mask[q, k] = clean_noisy and i == j
             elif other is None:
                 mask[q, k] = i > j or (own and i == j)
             else:
-                mask[q, k] = (among or view == other) and i == j
+                mask[q, k] = (among or view == other) and (i == j or (past and i > j))
     return mask
 
 
@@ -454,6 +465,8 @@ ANSWERS |= {
             "the clean copy comes last": lambda n, *a: views_mask(n, *a).roll((n, n), (0, 1)),
             "the shape should be": lambda n, b, k: views_mask(n, b, k + 1),
             "not that it is hidden": lambda *a: ~views_mask(*a),
+            "not as it shows them itself": lambda *a: views_mask(*a, past=True),
+            "its own block, too": lambda *a: views_mask(*a, itself=False),
         },
     ),
     "check_reweighted": (
@@ -465,6 +478,9 @@ ANSWERS |= {
             "that has β_j = √n_j": lambda nats, masked: reweighted(nats, masked, 0.5),
             "not their sum": lambda nats, masked: reweighted(nats, masked, mean=False),
             "the mean over all positions": lambda nats, masked: nats.mean(),
+            "divide by Σ β_j, too": lambda nats, masked: (
+                reweighted(nats, masked) * (masked.sum(1) ** -0.5).sum()
+            ),
         },
     ),
 }
@@ -1016,6 +1032,10 @@ ANSWERS |= {
     "check_block_size_at": (
         lambda *a: begun(*a)[-1],
         {
+            "has not begun yet": lambda s, of, n: begun(s, of, n + 1)[-1],
+            "int cuts off": lambda schedule, steps, step: [
+                size for start, size in schedule if int(start * steps) <= step
+            ][-1],
             "the entry of 0.25 has begun": lambda s, of, n: begun(s, of, max(0, n - 0.5))[-1],
             "the largest size so far": lambda *a: max(begun(*a)),
             "the next entry": lambda *a: coming(*a)[0],
@@ -1051,6 +1071,9 @@ ANSWERS |= {
         {
             "the worst ones": lambda w, b, k: merged(w, -b, k),
             "the last ones": lambda w, b, k: w[-k:].mean(0),
+            "the first ones": lambda w, b, k: w[:k].mean(0),
+            "not always three": lambda w, b, k: merged(w, b, 3),
+            "of all checkpoints": lambda w, b, k: merged(w, b, k) * k / len(w),
             "the mean of all": lambda w, b, k: w.mean(0),
             "their sum": lambda w, b, k: merged(w, b, k) * k,
             "the best checkpoint alone": lambda w, b, k: w[b.argmin()],
@@ -1080,6 +1103,15 @@ def stepwise(p_values, factor=lambda m, place: m - place, least=True, most=1.0):
     return out
 
 
+def from_above(p_values, factor):
+    """The neighbours that take the minimum of all larger ones, not the maximum of smaller ones."""
+    out, least = list(p_values), 1.0
+    for place, i in reversed(list(enumerate(sorted(range(len(out)), key=p_values.__getitem__)))):
+        least = min(least, factor(len(out), place) * p_values[i])
+        out[i] = least
+    return out
+
+
 def counted(m, rates, ways=math.comb, of=lambda n: n, weight=True, visible=True):
     """A loop over numbers of masks."""
     out = []
@@ -1100,6 +1132,10 @@ ANSWERS |= {
             "the root of the variance": lambda values, t: student(values, t, root=False),
             "lie around 0": lambda values, t: student(values, t, centre=False),
             "the lower end comes first": lambda values, t: student(values, t)[::-1],
+            "the distance of the ends": lambda values, t: (
+                sum(values) / len(values),
+                student(values, t, centre=False)[1],
+            ),
         },
     ),
     "check_holm": (
@@ -1111,6 +1147,13 @@ ANSWERS |= {
             "in the order they came": lambda p: sorted(stepwise(p)),
             "not the largest": lambda p: stepwise(p, lambda m, place: place + 1, least=False),
             "nothing was corrected": lambda p: list(p),
+            "yours by m + 1 and by 2": lambda p: stepwise(p, lambda m, place: m + 1 - place),
+            "yours by m − 1 and by 0": lambda p: stepwise(p, lambda m, place: m - 1 - place),
+            "Hochberg); Holm": lambda p: from_above(p, lambda m, place: m - place),
+            "Benjamini": lambda p: from_above(p, lambda m, place: m / (place + 1)),
+            "belongs to place order[i]": lambda p: [
+                sorted(stepwise(p))[i] for i in sorted(range(len(p)), key=p.__getitem__)
+            ],
         },
     ),
     "check_counted": (
@@ -1121,6 +1164,11 @@ ANSWERS |= {
             "each of them counts": lambda m, rates: counted(m, rates, of=lambda n: 1),
             "that is their sum": lambda m, rates: [len(rates) * x for x in counted(m, rates)],
             "have the chance 1 − t": lambda m, rates: counted(m, rates, visible=False),
+            "visible ones 1 − t": lambda m, rates: [
+                float((math.comb(m, n) * (1 - rates) ** n * rates ** (m - n) * n / rates).mean())
+                for n in range(1, m + 1)
+            ],
+            "not with 0": lambda m, rates: [0.0, *counted(m, rates)[:-1]],
             "average last": lambda m, rates: [
                 x / float(rates.mean()) for x in counted(m, rates, weight=False)
             ],
@@ -1153,6 +1201,8 @@ ANSWERS |= {
             "gate, up and down": lambda *sizes: active(*sizes, matrices=2),
             "those are all weights": lambda h, i, e, k, s: active(h, i, e, e, s),
             "not `inner`": lambda h, i, e, k, s: active(i, h, e, k, s),
+            "only its matrix": lambda h, i, e, k, s: active(h, i, e, k, s) + e,
+            "not only with the chosen": lambda h, i, e, k, s: active(h, i, k, k, s),
         },
     ),
     "check_experts_read": (
@@ -1162,6 +1212,8 @@ ANSWERS |= {
             "it is read once": lambda n, e, k: n * k / e,
             "are all different": lambda n, e, k: 1 - (1 - 1 / e) ** (n * k),
             "that is for one token": lambda n, e, k: k / e,
+            "does not mend that": lambda n, e, k: min(1, n * k / e),
+            "a number of experts": lambda n, e, k: e * (1 - (1 - k / e) ** n),
         },
     ),
     "check_header": (
@@ -1171,6 +1223,7 @@ ANSWERS |= {
             "how many numbers": lambda data: {n: math.prod(s) for n, s in header(data).items()},
             "is about the file": lambda data: header(data, skip=False),
             "JSONDecodeError": lambda data: json.loads(data[8:]),
+            "Unterminated": lambda data: header(data[:2] + bytes(6) + data[8:]),
         },
     ),
 }
@@ -1199,6 +1252,11 @@ def resharded(shards, processes, drop=False):
     return [part for part in parts if len(part)] if drop else parts
 
 
+def by_first_shard(shards, processes):
+    most = math.ceil(len(shards[0]) * len(shards) / processes)
+    return [torch.cat(shards)[most * rank : most * rank + most] for rank in range(processes)]
+
+
 def rounded_down(shards, processes):
     matrix = torch.cat(shards)
     few = len(matrix) // processes
@@ -1210,9 +1268,11 @@ ANSWERS |= {
     "check_bytes": (
         kept_bytes,
         {
-            "you count numbers": lambda w, p, s: kept_bytes(w, p, s, 4),
+            "one of both is left out": lambda w, p, s: kept_bytes(w, p, s, 4),
+            "yours is the other way round": lambda w, p, s: kept_bytes(w, p, s, ddp="fsdp"),
+            "fsdp divides the weights, too": lambda w, p, s: kept_bytes(w, p, s, shared=0.75),
             "one of the four is missing": lambda w, p, s: kept_bytes(w, p, s, 12),
-            "two averages for every weight; you have none": lambda w, p, s: kept_bytes(w, p, s, 8),
+            "two averages are missing": lambda w, p, s: kept_bytes(w, p, s, 8),
             "ddp: every process keeps all": lambda w, p, s: kept_bytes(w, p, s, ddp=""),
             "fsdp divides all of it": lambda w, p, s: kept_bytes(w, p, "ddp"),
             "not the averages alone": lambda w, p, s: kept_bytes(w, p, s, shared=0.5),
@@ -1235,6 +1295,8 @@ ANSWERS |= {
             "as even as possible": lambda s, n: list(torch.cat(s).tensor_split(n)),
             "not dealt out in turn": lambda s, n: [torch.cat(s)[rank::n] for rank in range(n)],
             "in the wrong order": lambda s, n: resharded(s, n)[::-1],
+            "fewer rows than the first": by_first_shard,
+            "not always for four": lambda s, n: resharded(s, 4),
             "still gets a shard": lambda s, n: resharded(s, n, drop=True),
         },
     ),
@@ -1276,6 +1338,13 @@ ANSWERS |= {
             "the other way round": lambda i, limit: 1 - grey_share(i, limit),
             "that is a count": lambda i, limit: grey_share(i, limit) * i[0].numel(),
             "that is the mean difference": lambda i, limit: spread_of(i).mean(),
+            "a difference of just `limit`": lambda i, limit: (spread_of(i) <= limit).float().mean(),
+            "in per cent": lambda i, limit: 100 * grey_share(i, limit),
+            "not of all numbers": lambda i, limit: grey_share(i, limit) / 3,
+            "may be the first and the last": lambda i, limit: (
+                (i.diff(dim=0).abs().amax(0) < limit).float().mean()
+            ),
+            "saturation": lambda i, limit: (spread_of(i) / i.amax(0) < limit).float().mean(),
             "dark is not grey": lambda i, limit: (i.mean(0) < limit).float().mean(),
             "not the standard deviation": lambda i, limit: (i.std(0) < limit).float().mean(),
             "not only the first two": lambda i, limit: (i[0] - i[1]).abs().lt(limit).float().mean(),
@@ -1296,6 +1365,15 @@ ANSWERS |= {
                 hue_of(rgb)[1],
             ),
             "±√3/2, not ±1": lambda rgb: hue_of(rgb, height=1),
+            "another definition": lambda rgb: (
+                360 * colorsys.rgb_to_hsv(*rgb.tolist())[0],
+                hue_of(rgb)[1],
+            ),
+            "tells them apart": lambda rgb: (
+                (hue_parts(rgb)[1] / hue_parts(rgb)[0]).atan().rad2deg() % 360,
+                hue_of(rgb)[1],
+            ),
+            "degrees come first": lambda rgb: hue_of(rgb)[::-1],
             "root of x² + y²": lambda rgb: (hue_of(rgb)[0], hue_of(rgb)[1] ** 2),
             "take the remainder": lambda rgb: (
                 torch.atan2(*hue_parts(rgb)[::-1]).rad2deg(),
@@ -1308,6 +1386,12 @@ ANSWERS |= {
         {
             "one for each class": lambda labels, colours: (
                 colour_counts(labels, colours).sum(0).max() / len(labels)
+            ),
+            "unsaid counts": lambda labels, colours: (
+                colour_counts(labels, colours)[:, :3].amax(1).sum() / len(labels)
+            ),
+            "in per cent": lambda labels, colours: (
+                100 * colour_counts(labels, colours).amax(1).sum() / len(labels)
             ),
             "do not average over classes": lambda labels, colours: (
                 colour_counts(labels, colours).amax(1) / labels.bincount(minlength=10)
@@ -1436,12 +1520,15 @@ def mean_hue(hues, distances, weighted=True, degrees=True, radians=True, swapped
     return math.degrees(angle) % 360 if degrees else angle % (2 * math.pi)
 
 
-def tensor_of(data, name, skip=8, dtype=torch.bfloat16, shape=True, header=True, swap=False):
+def tensor_of(
+    data, name, skip=8, dtype=torch.bfloat16, shape=True, header=True, swap=False, length_last=False
+):
     length = int.from_bytes(data[:8], "little")
     entry = json.loads(data[8 : 8 + length])[name]
     first, last = entry["data_offsets"]
     start = skip + length if header else 0
-    raw = bytearray(data[start + first : start + last])
+    end = first + last if length_last else last
+    raw = bytearray(data[start + first : start + end])
     if swap:
         raw[::2], raw[1::2] = raw[1::2], raw[::2]
     values = torch.frombuffer(raw, dtype=dtype).float()
@@ -1545,6 +1632,8 @@ ANSWERS |= {
         shares,
         {
             "and not entry n": lambda k, saved: shares(k, saved, lambda i, n: i <= n),
+            "holds entry n − 1, too": lambda k, saved: shares(k, saved, lambda i, n: i < n - 1),
+            "not of updates": lambda k, saved: shares(k, saved, over=k),
             "divide by the number": lambda k, saved: shares(k, saved, over=1),
             "early updates are in every": lambda k, saved: [1 - x for x in shares(k, saved)],
             "have share 0": lambda k, saved: [x / sum(shares(k, saved)) for x in shares(k, saved)],
@@ -1561,6 +1650,7 @@ ANSWERS |= {
             "in radians": lambda h, d: mean_hue(h, d, degrees=False),
             "of torch want radians": lambda h, d: mean_hue(h, d, radians=False),
             "x and y are exchanged": lambda h, d: mean_hue(h, d, swapped=True),
+            "tells them apart": lambda h, d: mean_hue(h, d).deg2rad().tan().atan().rad2deg() % 360,
             "take the remainder": lambda h, d: (mean_hue(h, d) + 180) % 360 - 180,
         },
     ),
@@ -1573,6 +1663,8 @@ ANSWERS |= {
             "is swapped": lambda *a: tensor_of(*a, swap=True),
             "give it the shape": lambda *a: tensor_of(*a, shape=False),
             "read them as numbers": bytes_of,
+            "is invalid for input of size": lambda *a: tensor_of(*a, length_last=True),
+            "the dtype should be torch.float32": lambda *a: tensor_of(*a).bfloat16(),
         },
     ),
 }
