@@ -266,7 +266,7 @@ def explanation(tries: list[Try], first: Try) -> str | None:
     if not isinstance(mine, list | tuple) or not isinstance(right, list | tuple):
         return None
     part = next((i for i, pair in enumerate(zip(mine, right)) if difference(*pair)), len(right))
-    if len(mine) != len(right) or isinstance(right[part], int):
+    if part == len(right) or isinstance(right[part], int):
         return None
     for hint, wrong in first.case.mistakes.items():
         if not isinstance(wrong, list | tuple):  # one number instead of several, for example
