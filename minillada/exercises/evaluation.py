@@ -22,6 +22,10 @@ def check_wilson(chance: Chance) -> Cases:
             "that is p ± z √(p(1−p)/n) of the textbooks; its width is 0 at 0 and 100 %": p + plain,
             "the width is right, but the centre is (p + z²/2n) / (1 + z²/n)": p + spread / shrink,
             "both ends must be divided by 1 + z²/n": centre + spread,
+            "half of the width is divided by 1 + z²/n, too": centre / shrink + spread,
+            "before the division, the centre is p + z²/2n": (p + spread) / shrink,
+            "the lower end comes first": (centre - spread) / shrink,
+            "shares lie between 0 and 1; these are percent": 100 * (centre + spread) / shrink,
             "that is z = 2.58, of 99 %; here it is 95 %": interval(successes, n, 2.58),
             "that is the fraction itself; return both ends of its interval": p,
         }
@@ -42,6 +46,8 @@ def check_frechet_diagonal(chance: Chance) -> Cases:
             "the means are compared, the spreads are not": means,
             "the spreads are compared, the means are not": spreads,
             "no root at the end: the distance in use is the squared one": (means + spreads).sqrt(),
+            "add up over the features; that is their mean": (means + spreads) / size,
+            "twice the root of the product is subtracted": spreads + means + (u * v).sqrt().sum(),
         }
         yield Case((a, u, b, v), means + spreads, mistakes)
 
@@ -86,13 +92,19 @@ def check_difference(chance: Chance) -> Cases:
     """
     size = chance.whole(100, 900)
     random = size - 40, size - chance.whole(5, 30), size
-    for a, b, n in ((540, 560, 600), (20, 35, 50), random):
+    for a, b, n in ((540, 560, 600), (20, 35, 50), (45, 40, 50), random):
         first, second = ((k / n, *interval(k, n)) for k in (a, b))
         centre = second[0] - first[0]
         up = math.hypot(second[2] - second[0], first[0] - first[1])
         plain = 1.96 * math.sqrt(sum(p * (1 - p) / n for p in (first[0], second[0])))
         mistakes = {
             "the difference is p_b − p_a": newcombe(second, first),
+            "where a is ahead, the difference is negative": (
+                newcombe(*sorted((first, second), key=lambda ends: ends[0]))
+            ),
+            "with the lower end of b goes the upper end of a, and the other way round": (
+                newcombe((first[0], first[2], first[1]), second)
+            ),
             "distances add up in squares: the root of their sum": [
                 second[1] - first[2],
                 second[2] - first[1],

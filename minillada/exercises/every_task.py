@@ -42,6 +42,7 @@ def check_edit_branches(chance: Chance) -> Cases:
             ),
             "those are the parts; layout.prompt makes ids of them": users,
             "full has both, image and instruction": (no_image, no_text, no_image),
+            "the order is full, no_text, no_image": (full, no_image, no_text),
             "this is the system prompt of another task": tuple(
                 prompt(*user, task="draw") for user in users
             ),
@@ -75,6 +76,11 @@ def check_story_parts(chance: Chance) -> Cases:
             "an image is a grid: give it the shape that its header says": story(words, flat),
             "special tokens are no text": story(unclosed, images),
             "special tokens, the last ones included, are no text": to_the_end,
+            "special tokens, the one behind the last image included, are no text": [
+                *story(unclosed, images),
+                END_IMAGE,
+            ],
+            "the end of text is no text: leave it out": [*story(words, images), EOS],
             "behind the last image no text follows": [*story(words, images), ""],
             "texts and images come in turn; yours has images alone": images,
             "texts and images come in turn; yours has texts alone": list(words),
@@ -94,6 +100,8 @@ TRACES = [
     (0, 3, "zero, three left; one, two left; two, one left; three, zero left; a three"),
     (5, 1, "five, one left; six, zero left; seven, zero left; a seven"),  # counts one too many
     (2, 1, "two, one left; three, zero left; a three; a three"),  # goes on after its end
+    (3, 2, "three, two left; four, one left"),  # breaks off
+    (6, 0, "six, zero left; a sixteen"),
 ]
 
 
@@ -117,7 +125,14 @@ def check_right_parts(chance: Chance) -> Cases:
         equal = sum(one == two for one, two in zip(mine, right))
         equal_pieces = sum(one == two for one, two in zip(*pieces))
         all_or_nothing = len(mine) if trace == truth else 0
+        sound = agreeing(mine, right)
+        begun = [k for k in range(len(right) + 1) if trace.startswith("; ".join(right[:k]))]
         mistakes = {
+            "a thought that breaks off has no more parts: count those it has": (
+                len(right) if sound == len(mine) else sound
+            ),
+            "compare whole parts: a sixteen begins like a six": begun[-1],
+            "the first wrong part does not count": min(sound + 1, len(mine)),
             "stop at the first mistake: what is thought after it builds on it": equal,
             "count right parts; all or nothing hides where it went wrong": all_or_nothing,
             "that says whether all is right; count the parts": trace == truth,
@@ -125,7 +140,7 @@ def check_right_parts(chance: Chance) -> Cases:
             "a comma stands within a step; semicolons separate parts": agreeing(*pieces),
             "semicolons separate parts, not commas; stop at the first mistake": equal_pieces,
         }
-        yield Case((a, b, trace), agreeing(mine, right), mistakes)
+        yield Case((a, b, trace), sound, mistakes)
 
 
 @exercise("correct: a step is judged among the thoughts that came so far without a mistake")
@@ -137,12 +152,12 @@ def check_step_errors(chance: Chance) -> Cases:
     that is wrong there. As many entries as the longest right thought has parts.
     """
     generator = chance.generator(10)
-    for count, longest in ((40, 4), (200, 6)):
+    for count, longest, best in ((40, 4, 4), (200, 6, 6), (30, 5, 4)):
         parts = torch.randint(2, longest + 1, (count,), generator=generator)
         parts[0], parts[1] = longest, 2
         correct = torch.rand(count, longest, generator=generator) < 0.8
-        right = torch.minimum(correct.long().cumprod(1).sum(1), parts)
-        right[0] = longest  # at least one thought gets to its end
+        right = torch.minimum(correct.long().cumprod(1).sum(1), parts).clamp(max=best)
+        right[0] = best  # one thought gets to its end, or at least to its last part
         step = torch.arange(longest)[:, None]
         wrong_here = ((right == step) & (parts > step)).sum(1)
         reached = ((right >= step) & (parts > step)).sum(1)
@@ -155,6 +170,12 @@ def check_step_errors(chance: Chance) -> Cases:
             "a thought that has ended has no such part: leave it out": wrong_here / ended_too,
             "a thought that ends here without a mistake is not wrong": ends / ended_too,
             "that is the chance to be right": 1 - wrong_here / reached,
+            "as many entries as the longest right thought has parts": (
+                (wrong_here / reached)[: int(right.max())]
+            ),
+            "count only those that are wrong at this part, not before it": (
+                ((right <= step) & (parts > step)).sum(1) / has_part
+            ),
             "those are counts; divide by the thoughts that are right so far": wrong_here.float(),
         }
         yield Case((right, parts), wrong_here / reached, mistakes)

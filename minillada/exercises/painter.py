@@ -9,13 +9,18 @@ from .checking import Case, Cases, Chance, exercise
 def check_line(chance: Chance) -> Cases:
     """`function(picture, noise, t) -> (x_t, velocity)`, all of one shape; t is a number."""
     generator = chance.generator(11)
-    picture, noise = torch.randn(2, 3, 4, 4, generator=generator)
+    picture, noise = torch.randn(2, 3, 1, 4, 4, generator=generator)
     for t in (0.25, 0.6):
         x, velocity = t * picture + (1 - t) * noise, picture - noise
         backwards = (1 - t) * picture + t * noise
         mistakes = {
             "t = 0 must be the noise and t = 1 the picture": (backwards, velocity),
             "the velocity points from the noise to the picture": (x, -velocity),
+            "x_t comes first, then the velocity": (velocity, x),
+            "the weights are t and 1 - t, without roots": (
+                t**0.5 * picture + (1 - t) ** 0.5 * noise,
+                velocity,
+            ),
             "the velocity does not depend on t: along a line it is constant": (x, t * velocity),
             "that is how far it still is; divide by the time that is left": (
                 x,
@@ -33,7 +38,7 @@ def steady(x: torch.Tensor, t: float) -> torch.Tensor:
 @exercise("correct: this is the way back of a jump in flow.jumps")
 def check_jump(chance: Chance) -> Cases:
     """`function(picture, fresh, then) -> x` at the time `then`, after a jump to `picture`."""
-    picture, fresh = torch.randn(2, 6, generator=chance.generator(13))
+    picture, fresh = torch.randn(2, 3, 1, 4, 4, generator=chance.generator(13))
     for then in (0.25, 0.8):
         right = then * picture + (1 - then) * fresh
         mistakes = {
@@ -58,18 +63,20 @@ def check_heun(chance: Chance) -> Cases:
     """
     noise = torch.randn(5, generator=chance.generator(14))
     for steps in (1, 3, 8):
-        size = 1 / steps
-        ends = {name: noise for name in ("right", "euler", "sum", "early", "stay", "middle")}
+        size, far = 1 / steps, ("second", "whole")
+        ends = {name: noise for name in ("right", "euler", "sum", "early", "stay", "middle", *far)}
         for step in range(steps):
             t = step * size
             for name, x in ends.items():
                 first = steady(x, t)
-                ahead = x if name == "stay" else x + size * first
+                ahead = x + {"stay": 0, "whole": 1}.get(name, size) * first
                 second = steady(ahead, t if name == "early" else t + size)
                 if name == "euler":
                     second = first
                 if name == "sum":
                     second = second + first + second
+                if name == "second":
+                    first = second
                 if name == "middle":
                     first = second = steady(x + size / 2 * first, t + size / 2)
                 ends[name] = x + size * (first + second) / 2
@@ -79,6 +86,8 @@ def check_heun(chance: Chance) -> Cases:
             "the second velocity belongs to the time at the end of the step": "early",
             "the second velocity is asked where Euler's step ends, not where it begins": "stay",
             "that is the midpoint method; the second velocity stands at the end": "middle",
+            "go along the mean of both velocities, not along the second alone": "second",
+            "Euler's step has the size 1 / steps, also where it looks ahead": "whole",
         }
         wrong = {hint: ends[name] for hint, name in mistakes.items()}
         yield Case((steady, noise, steps), ends["right"], wrong)

@@ -26,7 +26,8 @@ def check_learning_rate(chance: Chance) -> Cases:
             mistakes = {no_warmup: from_zero}
             if step < warmup:
                 late = "the first step would learn nothing: warm up with (step + 1) / warmup"
-                mistakes[late] = peak * step / warmup
+                slow = "step `warmup - 1` has the peak already: divide by `warmup`"
+                mistakes |= {late: peak * step / warmup, slow: peak * (step + 1) / (warmup + 1)}
                 yield Case(inputs, peak * (step + 1) / warmup, mistakes)
                 continue
             progress = (step - warmup) / (steps - warmup)
@@ -35,6 +36,12 @@ def check_learning_rate(chance: Chance) -> Cases:
                 "after the warm-up the rate should fall": peak,
                 "the decay is a cosine, not a straight line": peak * (1 - (1 - final) * progress),
                 "the end is final_fraction * peak; yours is 0": cosine(progress, peak, 0.0),
+                "final_fraction is a share of the peak: multiply it by `peak`": cosine(
+                    progress, peak, final / peak
+                ),
+                "the whole cosine gets flatter; yours goes to 0 and is cut off before": max(
+                    cosine(progress, peak, 0.0), final * peak
+                ),
                 "the lowest rate would come in step `steps`, one after the last": cosine(
                     (step - warmup) / (steps - 1 - warmup), peak, final
                 ),
@@ -68,6 +75,12 @@ def check_loss_normalisation(chance: Chance) -> Cases:
             "prompt tokens are never asked: divide by the number of targets": (kept / t).mean(),
             "each rate belongs to a whole block: repeat_interleave, not repeat": tiled,
             "only masked positions count; others show the answer": everywhere / number,
+            "one sum, divided once: that is the mean of what each sequence has": (
+                ((kept / t).sum(1) / targets.sum(1)).mean()
+            ),
+            "divide by the number of targets, not by the sum of the weights": (
+                weighted / (masked / t).sum()
+            ),
         }
         yield Case((nats, masked, rates, targets, size), weighted / number, mistakes)
 
@@ -75,20 +88,24 @@ def check_loss_normalisation(chance: Chance) -> Cases:
 NOISE = "one generator serves all steps: make one in each step, seeded with its number"
 MOMENTUM = "the momentum is thrown away: go on from the one in the state"
 RATE = "the learning rate starts again: it depends on the number of the step"
+AGAIN = "the noise of a resumed run starts again: seed with the number of the step"
+BEFORE = "the weight moves along the new momentum, not along the one before"
 
 
 def toy_run(state: dict, end: int, slips: tuple[str, ...] = (), seed: int = 0) -> dict:
-    """The toy training run from a state to step `end`, with some of the three mistakes above."""
+    """The toy training run from a state to step `end`, with some of the mistakes above."""
     weight, momentum = state["weight"], state["momentum"]
     if MOMENTUM in slips:
         momentum = torch.zeros(4)
     generator = torch.Generator().manual_seed(seed)
     for step in range(state["step"], end):
+        since = step - state["step"]
         if NOISE not in slips:
-            generator = torch.Generator().manual_seed(step)
+            generator = torch.Generator().manual_seed(since if AGAIN in slips else step)
+        before = momentum
         momentum = 0.9 * momentum + weight - torch.randn(4, generator=generator)
-        age = step - state["step"] if RATE in slips else step
-        weight = weight - 0.1 / (1 + age) * momentum
+        along = before if BEFORE in slips else momentum
+        weight = weight - 0.1 / (1 + (since if RATE in slips else step)) * along
     return {"step": end, "weight": weight, "momentum": momentum}
 
 
@@ -111,8 +128,17 @@ def check_exact_resume(chance: Chance) -> Cases:
         from_begin = "one generator serves all steps, seeded where the run begins: make one in each"
         done = toy_run(state, end)
         mistakes["return the whole state: step and momentum are needed, too"] = done["weight"]
-        mistakes["that makes one step too many: `end` is how many are done"] = toy_run(
-            state, end + 1
+        one_more = toy_run(state, end + 1)
+        mistakes["that makes one step too many: `end` is how many are done"] = one_more
+        mistakes["that makes one step too many: go up to, but not including, `end`"] = one_more | {
+            "step": end
+        }
+        late = toy_run(state | {"step": state["step"] + 1}, end)
+        mistakes["the first step is left out: state['step'] is the next one to make"] = late
+        mistakes["the steps begin at 0 again: go on from state['step']"] = toy_run(
+            state | {"step": 0}, end
         )
+        for slip in (AGAIN, BEFORE):
+            mistakes[slip] = toy_run(state, end, (slip,))
         mistakes[from_begin] = toy_run(state, end, (NOISE,), seed=state["step"])
         yield Case((state, end), done, mistakes)

@@ -8,11 +8,12 @@ import math
 import pkgutil
 import re
 
+import numpy
 import pytest
 import torch
 import torch.nn.functional as F
 
-from minillada import exercises, layout
+from minillada import exercises, flow, layout
 from minillada.datasets import captions
 from minillada.datasets.mnist import DIGITS
 from minillada.exercises.checking import (
@@ -589,14 +590,14 @@ def normalised(nats, masked, rates, targets, size, over=None, power=-1):
     return (nats * weight)[masked].sum() / (targets if over is None else over).sum()
 
 
-def toy_run(state, end, momentum=True, rate=True, noise="step"):
+def toy_run(state, end, momentum=True, rate=True, noise="step", new=True):
     weight, speed = state["weight"], state["momentum"] if momentum else torch.zeros(4)
     generator = torch.Generator().manual_seed(state["step"] if noise == "begin" else 0)
     for n, step in enumerate(range(state["step"], end)):
-        if noise == "step":
-            generator = torch.Generator().manual_seed(step)
-        speed = 0.9 * speed + weight - torch.randn(4, generator=generator)
-        weight = weight - 0.1 / (1 + (step if rate else n)) * speed
+        if noise in ("step", "again"):
+            generator = torch.Generator().manual_seed(step if noise == "step" else n)
+        old, speed = speed, 0.9 * speed + weight - torch.randn(4, generator=generator)
+        weight = weight - 0.1 / (1 + (step if rate else n)) * (speed if new else old)
     return {"step": end, "weight": weight, "momentum": speed}
 
 
@@ -616,6 +617,13 @@ ANSWERS |= {
             "the rate should fall": lambda n, of, peak, w, f: peak * min((n + 1) / w, 1),
             "one after the last": lambda *a: warm_cosine(*a, last=a[1] - 1),
             "the cosine begins there": lambda *a: warm_cosine(*a, begin=1),
+            "the peak already": lambda n, of, peak, w, f: (
+                peak * (n + 1) / (w + 1) if n < w else warm_cosine(n, of, peak, w, f)
+            ),
+            "a share of the peak": lambda n, of, peak, w, f: warm_cosine(n, of, peak, w, f / peak),
+            "cut off before": lambda n, of, peak, w, f: max(
+                warm_cosine(n, of, peak, w, 0.0), f * peak * (n >= w)
+            ),
         },
     ),
     "check_loss_normalisation": (
@@ -630,6 +638,12 @@ ANSWERS |= {
                 (nats * m / r.repeat(1, s)).sum() / t.sum()
             ),
             "only masked positions": lambda nats, m, r, t, s: normalised(nats, t, r, t, s),
+            "what each sequence has": lambda *a: sum(
+                normalised(*(part[i : i + 1] for part in a[:4]), a[4]) / 3 for i in range(3)
+            ),
+            "the sum of the weights": lambda nats, m, r, t, s: (
+                normalised(nats, m, r, t, s) / normalised(torch.ones_like(nats), m, r, t, s)
+            ),
         },
     ),
     "check_exact_resume": (
@@ -642,7 +656,12 @@ ANSWERS |= {
             "; the learning rate starts": lambda s, e: toy_run(s, e, False, False, "zero"),
             "argument 1 in place": toy_run_in_place,
             "return the whole state": lambda s, e: toy_run(s, e)["weight"],
-            "one step too many": lambda s, e: toy_run(s, e + 1),
+            "how many are done": lambda s, e: toy_run(s, e + 1),
+            "but not including": lambda s, e: toy_run(s, e + 1) | {"step": e},
+            "the first step is left out": lambda s, e: toy_run(s | {"step": s["step"] + 1}, e),
+            "begin at 0 again": lambda s, e: toy_run(s | {"step": 0}, e),
+            "the noise of a resumed run": lambda s, e: toy_run(s, e, noise="again"),
+            "along the new momentum": lambda s, e: toy_run(s, e, new=False),
         },
     ),
 }
@@ -658,9 +677,23 @@ def sprint_commits(confidence, masked, steps_left, threshold, share=math.ceil, a
     return chosen
 
 
+def due(masked, steps_left):
+    return math.ceil(int(masked.sum()) / steps_left)
+
+
 def margin(values):
     best = values.topk(2).values
     return best[..., 0] - best[..., 1]
+
+
+def margin_of_different(p):
+    best = p.amax(-1, keepdim=True)
+    return (best - p.masked_fill(p == best, 0).amax(-1, keepdim=True))[..., 0]
+
+
+def up_to_the_last(committed):
+    last = [int(committed[:, row].any(1).nonzero().max()) + 1 for row in range(3)]
+    return committed.sum((0, 2)) / torch.tensor(last)
 
 
 ANSWERS |= {
@@ -672,7 +705,16 @@ ANSWERS |= {
             "not >=": lambda *a: sprint_commits(*a, above=torch.ge),
             "the share alone": lambda c, m, s, t: sprint_commits(c, m, s, 2.0),
             "it stays False": lambda c, m, s, t: sprint_commits(c, m, s, t) | (c > t),
-            "takes no part": lambda c, m, s, t: sprint_commits(c, m | True, s, t),
+            "nor in the share": lambda c, m, s, t: sprint_commits(c, m | True, s, t),
+            "no part in the order": lambda c, m, s, t: sprint_commits(
+                c, m | True, s, t, share=lambda x: math.ceil(x * int(m.sum()) / len(m))
+            ),
+            "not of all": lambda c, m, s, t: sprint_commits(
+                c, m, s, t, share=lambda x: math.ceil(x * len(m) / int(m.sum()))
+            ),
+            "not on top": lambda c, m, s, t: (
+                (m & (c > t)) | (sprint_commits(c, m & (c <= t), s, 2.0, lambda _: due(m, s)) & m)
+            ),
         },
     ),
     "check_margin": (
@@ -683,12 +725,16 @@ ANSWERS |= {
             "the other way round": lambda x: -margin(x.softmax(-1)),
             "that is a ratio": lambda x: torch.exp(margin(x)),
             "the last dimension": lambda x: margin(x.softmax(1)),
+            "the margin is 0": lambda x: margin_of_different(x.softmax(-1)),
+            "not only over the two best": lambda x: margin(x.topk(2).values.softmax(-1)),
+            "not the least likely": lambda x: x.softmax(-1).amax(-1) - x.softmax(-1).amin(-1),
         },
     ),
     "check_tokens_per_forward": (
         lambda c: c.sum((0, 2)) / c.any(2).sum(0),
         {
             "count its own": lambda c: c.sum((0, 2)) / len(c),
+            "not only the late ones": up_to_the_last,
             "that is the number of tokens": lambda c: c.sum((0, 2)),
             "that is the number of passes": lambda c: c.any(2).sum(0),
             "each row has its own": lambda c: c.sum() / len(c),
@@ -741,6 +787,16 @@ def matches(a, b, trace, separator="; "):
     return sum(one == two for one, two in pairs)
 
 
+def whole_if_begun(a, b, trace):
+    count = right_parts(a, b, trace)
+    return len(parts_of(counting_trace(a, b))) if count == len(parts_of(trace)) else count
+
+
+def beginnings(a, b, trace):
+    right = parts_of(counting_trace(a, b))
+    return max(k for k in range(len(right) + 1) if trace.startswith("; ".join(right[:k])))
+
+
 def parts_without_end(a, b, trace):
     """Fails with an IndexError where a thought goes on after its end."""
     right, count = parts_of(counting_trace(a, b)), 0
@@ -770,6 +826,7 @@ ANSWERS |= {
             "part [0] of the answer: the image comes": lambda v, c, t: branches(
                 v, [t, c], [c], [t]
             ),
+            "the order is full, no_text": lambda v, c, t: branches(v, [c, t], [t], [c, None]),
             "full has both": lambda v, c, t: branches(v, [t], [c, None], [t]),
         },
     ),
@@ -783,6 +840,11 @@ ANSWERS |= {
             "the last ones included": lambda v, i: story(
                 v, i, keep=["<|/image|>", "<|endoftext|>"]
             ),
+            "behind the last image included": lambda v, i: [
+                *story(v, i, keep=["<|/image|>"]),
+                "<|/image|>",
+            ],
+            "the end of text is no text": lambda v, i: story(v, i, keep=["<|endoftext|>"]),
             "images alone": lambda v, i: story(v, i, texts=False),
             "texts alone": lambda v, i: story(v, i, images=False),
             "reads codes as text": lambda v, i: v.decode(i),
@@ -796,6 +858,9 @@ ANSWERS |= {
             "number of parts": lambda a, b, t: len(parts_of(t)),
             "semicolons separate parts (seen": lambda a, b, t: right_parts(a, b, t, ", "),
             "semicolons separate parts, not commas": lambda a, b, t: matches(a, b, t, ", "),
+            "that breaks off": whole_if_begun,
+            "compare whole parts": beginnings,
+            "the first wrong part": lambda a, b, t: min(right_parts(a, b, t) + 1, len(parts_of(t))),
             "whether all is right": lambda a, b, t: t == counting_trace(a, b),
             "IndexError": parts_without_end,
         },
@@ -833,6 +898,16 @@ def levenshtein(a, b, replace=1):
     return row[-1]
 
 
+def recursive_distance(a, b, delete=1, insert=1, rest=1, exchange=9):
+    if not a or not b:
+        return rest * (len(a) + len(b))
+    prices = {(1, 0): delete, (0, 1): insert, (1, 1): a[0] != b[0]}
+    if len(a) > 1 and a[:2] == b[1::-1]:
+        prices[2, 2] = exchange
+    how = {"delete": delete, "insert": insert, "rest": rest, "exchange": exchange}
+    return min(price + recursive_distance(a[i:], b[j:], **how) for (i, j), price in prices.items())
+
+
 def kept_words(a, b):
     return (len(a) + len(b) - levenshtein(a, b, replace=2)) // 2
 
@@ -851,6 +926,8 @@ ANSWERS |= {
             "still takes time": lambda share, factor: 1 / (1 - share),
             "are exchanged": lambda share, factor: 1 / (share + (1 - share) / factor),
             "neither a time nor a speed": lambda share, factor: share * factor,
+            "that is the time that is saved": lambda share, factor: share - share / factor,
+            "twice as fast is 2": lambda share, factor: 1 / (1 - share + share / factor) - 1,
         },
     ),
     "check_front": (
@@ -863,6 +940,18 @@ ANSWERS |= {
                 points, lambda s, q, speed, quality: s >= speed and q >= quality
             ),
             "the best in each": best_in_each,
+            "you keep one": lambda points: sorted(
+                {points.index(points[i]) for i in front(points, dominates)}
+            ),
+            "of less quality is beaten": lambda points: front(
+                points, lambda s, q, speed, quality: s > speed and q >= quality
+            ),
+            "the slower one is beaten": lambda points: front(
+                points, lambda s, q, speed, quality: s >= speed and q > quality
+            ),
+            "the smallest number": lambda points: sorted(
+                front(points, dominates), key=points.__getitem__
+            ),
             "faster is better": lambda points: front([(-s, q) for s, q in points], dominates),
             "return their numbers": lambda points: [points[i] for i in front(points, dominates)],
             "those are the beaten ones": lambda points: sorted(
@@ -879,6 +968,10 @@ ANSWERS |= {
             "how many tokens stay": kept_words,
             "try all three": lambda a, b: max(len(a), len(b)) - kept_words(a, b),
             "order matters": lambda a, b: len({*a} ^ {*b}),
+            "may be deleted": lambda a, b: recursive_distance(a, b, delete=9),
+            "may be inserted": lambda a, b: recursive_distance(a, b, insert=9),
+            "where one list has ended": lambda a, b: recursive_distance(a, b, rest=0),
+            "exchanging two neighbours": lambda a, b: recursive_distance(a, b, exchange=1),
         },
     ),
 }
@@ -919,6 +1012,14 @@ ANSWERS |= {
                 t * picture + (1 - t) * noise,
                 t * (picture - noise),
             ),
+            "then the velocity": lambda picture, noise, t: (
+                picture - noise,
+                t * picture + (1 - t) * noise,
+            ),
+            "without roots": lambda picture, noise, t: (
+                t**0.5 * picture + (1 - t) ** 0.5 * noise,
+                picture - noise,
+            ),
             "divide by the time that is left": lambda picture, noise, t: (
                 t * picture + (1 - t) * noise,
                 (1 - t) * (picture - noise),
@@ -941,6 +1042,8 @@ ANSWERS |= {
             "take their mean": lambda *a: heun(*a, mean=1.0),
             "the time at the end": lambda *a: heun(*a, later=0.0),
             "not where it begins": lambda *a: heun(*a, ahead=0.0),
+            "the second alone": lambda *a: heun(*a, first_too=False),
+            "the size 1 / steps": lambda v, x, n: heun(v, x, n, ahead=n),
             "the midpoint method": lambda *a: heun(*a, ahead=0.5, later=0.5, first_too=False),
         },
     ),
@@ -956,6 +1059,11 @@ def wilson(successes, n, z=1.96, centred=True, shrink=True):
     divisor = 1 + z**2 / n if shrink else 1
     centre = (p + z**2 / (2 * n)) / divisor if centred else p
     return centre - spread / divisor, centre + spread / divisor
+
+
+def wilson_half(successes, n):
+    low, high = wilson(successes, n, shrink=False)
+    return (high - low) / 2
 
 
 def textbook(successes, n):
@@ -978,6 +1086,14 @@ ANSWERS |= {
             "the width is right": lambda k, n: wilson(k, n, centred=False),
             "must be divided": lambda k, n: wilson(k, n, shrink=False),
             "of 99 %": lambda k, n: wilson(k, n, z=2.58),
+            "half of the width": lambda k, n: [
+                sum(wilson(k, n)) / 2 + sign * wilson_half(k, n) for sign in (-1, 1)
+            ],
+            "before the division": lambda k, n: [
+                end / (1 + 1.96**2 / n) for end in wilson(k, n, centred=False, shrink=False)
+            ],
+            "the lower end comes first": lambda k, n: wilson(k, n)[::-1],
+            "these are percent": lambda k, n: [100 * end for end in wilson(k, n)],
             "the fraction itself": lambda k, n: k / n,
         },
     ),
@@ -988,6 +1104,8 @@ ANSWERS |= {
             "the means are compared": lambda a, u, b, v: ((a - b) ** 2).sum(),
             "the spreads are compared": lambda a, u, b, v: ((u.sqrt() - v.sqrt()) ** 2).sum(),
             "no root at the end": lambda *a: frechet(*a) ** 0.5,
+            "that is their mean": lambda *a: frechet(*a) / len(a[0]),
+            "twice the root": lambda a, u, b, v: ((a - b) ** 2 + u + v - (u * v) ** 0.5).sum(),
         },
     ),
     "check_bits_per_token": (
@@ -1476,6 +1594,13 @@ def schedule(masks, steps, share=lambda x: math.cos(math.pi / 2 * x)):
     return [left[i] - left[i + 1] for i in range(steps)]
 
 
+def in_turn(masks, steps, after):
+    left = [masks]
+    for step in range(1, steps + 1):
+        left.append(after(left[-1], math.cos(math.pi / 2 * step / steps)))
+    return [left[i] - left[i + 1] for i in range(steps)]
+
+
 def left(masks, steps):
     return [masks - sum(schedule(masks, steps)[: i + 1]) for i in range(steps)]
 
@@ -1497,6 +1622,9 @@ def difference_of(a, b, n, order="newcombe"):
     up = math.hypot(high_b - b / n, a / n - low_a)
     if order == "one side":
         down = up
+    if order == "same ends":
+        down = math.hypot(b / n - low_b, a / n - low_a)
+        up = math.hypot(high_b - b / n, high_a - a / n)
     return gap - down, gap + up
 
 
@@ -1594,6 +1722,15 @@ ANSWERS |= {
                 n, k, lambda x: (1 + math.cos(math.pi * x)) / 2
             ),
             "the first pass is s = 1": lambda n, k: [0, *schedule(n, k)[:-1]],
+            "round down": lambda n, k: in_turn(n, k, lambda left, c: round(n * c)),
+            "of all masks": lambda n, k: in_turn(n, k, lambda left, c: math.floor(left * c)),
+            "has no least number": lambda n, k: in_turn(
+                n, k, lambda left, c: max(min(left - 1, math.floor(n * c)), 0)
+            ),
+            "as it does in float32": lambda n, k: [
+                *schedule(n, k)[:-1],
+                schedule(n, k)[-1] - math.floor(n * torch.tensor(math.pi / 2).cos()),
+            ],
             "return differences": lambda n, k: [n, *left(n, k)],
         },
     ),
@@ -1611,6 +1748,10 @@ ANSWERS |= {
             ],
             "the chance to be right": lambda r, n: [1 - x for x in step_errors(r, n)],
             "those are counts": lambda r, n: step_errors(r, n, divide=False),
+            "as many entries": lambda r, n: step_errors(r, n)[: int(r.max())],
+            "not before it": lambda r, n: [
+                int(((r <= k) & (n > k)).sum()) / int((n > k).sum()) for k in range(int(n.max()))
+            ],
             "the shape should be": lambda r, n: step_errors(r, n)[:-1],
         },
     ),
@@ -1618,6 +1759,8 @@ ANSWERS |= {
         difference_of,
         {
             "is p_b − p_a": lambda a, b, n: difference_of(b, a, n),
+            "where a is ahead": lambda a, b, n: difference_of(min(a, b), max(a, b), n),
+            "goes the upper end of a": lambda a, b, n: difference_of(a, b, n, "same ends"),
             "add up in squares": lambda a, b, n: (
                 wilson(b, n)[0] - wilson(a, n)[1],
                 wilson(b, n)[1] - wilson(a, n)[0],
@@ -1668,6 +1811,35 @@ ANSWERS |= {
         },
     ),
 }
+
+
+# check -> right answers of another form
+
+ALSO_RIGHT = {
+    "check_cosine_schedule": [
+        lambda *a: torch.tensor(schedule(*a)),
+        lambda *a: (float(n) for n in schedule(*a)),
+    ],
+    "check_difference": [lambda *a: torch.tensor(difference_of(*a), dtype=torch.float64)],
+    "check_edit_branches": [
+        lambda v, c, t: map(
+            lambda user: layout.prompt(v, "edit", user, 4), [[c, t], [c, None], [t]]
+        )
+    ],
+    "check_front": [lambda points: numpy.array(front(points, dominates))],
+    "check_jump": [lambda picture, fresh, then: flow.mix(picture, fresh, torch.tensor([then]))],
+    "check_line": [
+        lambda picture, noise, t: (flow.mix(picture, noise, torch.tensor([t])), picture - noise),
+        lambda picture, noise, t: torch.stack([t * picture + (1 - t) * noise, picture - noise]),
+    ],
+    "check_step_errors": [lambda *a: (share for share in step_errors(*a))],
+}
+
+
+@pytest.mark.parametrize("name", sorted(ALSO_RIGHT))
+def test_right_answers_of_another_form_pass(name, capsys):
+    for answer in ALSO_RIGHT[name]:
+        assert CHECKS[name](answer), capsys.readouterr().out
 
 
 # what every check must do
