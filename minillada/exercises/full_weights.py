@@ -80,7 +80,7 @@ def check_header(chance: Chance) -> Cases:
     tensor. The numbers follow.
     """
     # The last header is so long that its length fills more than two of the eight bytes.
-    for names, note in ((("norm",), ""), (("embedding", "head"), ""), (("a", "b"), "–" * 70_000)):
+    for names, note in ((("norm",), ""), (("embedding", "head"), ""), (("a", "b"), "-" * 70_000)):
         header: dict = {"__metadata__": {"format": "pt", "note": note}}
         shapes = {}
         end = 0
