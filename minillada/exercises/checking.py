@@ -164,6 +164,9 @@ def diagnosis(cases: list[Case], outcomes: Iterable[Outcome], name: str) -> str 
 
 def call(function: Callable, inputs: tuple, seconds: float = SECONDS) -> Outcome:
     """The answer of the student's function, or what went wrong with the call itself."""
+    if not callable(function):  # `check_margin(my_margin(logits))`
+        words = f"that is of type {type(function).__name__}; give the check the name of your"
+        return Outcome(failure=f"{words} function alone, without ( )")
     given = copied(inputs)
     answer, error, frames = timed(function, given, seconds)
     where = line(function, frames) + example(getattr(function, "__name__", "function"), inputs)
@@ -313,7 +316,9 @@ def difference(mine: Any, right: Any, place: str = "") -> str | None:
         strange = [part for part in mine if not isinstance(part, str) or part not in right]
         if strange:
             return f"{strange[0]!r} does not belong to the answer"
-        missing = len(right) - len(frozenset(mine))
+        if len(mine) > len(frozenset(mine)):
+            return f"{next(part for part in mine if list(mine).count(part) > 1)!r} is there twice"
+        missing = len(right) - len(mine)
         return f"{missing} of {len(right)} are missing" if missing else None
     elif len(mine) != len(right):
         return f"the length{at} should be {len(right)}, yours is {len(mine)}"
@@ -331,6 +336,8 @@ def number_difference(mine: Any, right: Tensor | int | float, at: str) -> str | 
         return f"{kind}, a whole number was expected"
     try:
         answer = torch.as_tensor(mine).detach().cpu().to_dense()  # `isclose` knows no sparse ones
+        if answer.dtype == torch.float32 and not isinstance(mine, Tensor):
+            answer = torch.as_tensor(mine, dtype=torch.float64)  # what a float of Python is
     except Exception:  # a text, an object, a ragged list
         return f"{kind}, numbers were expected"
     if answer.is_complex():
@@ -343,13 +350,15 @@ def number_difference(mine: Any, right: Tensor | int | float, at: str) -> str | 
     halves = [dtype in (torch.float16, torch.bfloat16) for dtype in (expected.dtype, answer.dtype)]
     if any(halves) and expected.is_floating_point() and expected.dtype != answer.dtype:
         return f"the dtype{at} should be {expected.dtype}, yours is {answer.dtype}"
-    # Whole numbers must be equal. Others may differ by 1e-5 of their size, and by 1e-4 near 0.
-    rtol = 1e-5 if expected.is_floating_point() else 0.0
+    # Whole numbers must be equal, up to the last bits of a float64. Others may differ by 1e-5 of
+    # their size, and by 1e-4 near 0.
+    whole = not expected.is_floating_point()
+    rtol = 1e-15 if whole else 1e-5
     close = torch.isclose(answer.double(), expected.double(), rtol, 10 * rtol, equal_nan=True)
     if close.all():
         return None
     index = (~close).nonzero()[0].tolist()
     value = answer[tuple(index)].item()
-    shown = f"{value:.6g}" if rtol else value  # a count of bytes is shown to the last one
+    shown = value if whole else f"{value:.6g}"  # a count of bytes is shown to the last one
     where = f"values{at} are wrong, the first one at {index}" if index else f"number{at} is wrong"
     return f"the {where}: yours is {shown}"

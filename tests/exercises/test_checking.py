@@ -39,6 +39,9 @@ GRID = torch.tensor([[1.5, 2.25], [3.125, 4.0625]])
 RIGHT = [
     (4, torch.tensor(4)),
     (4, 4.0),
+    (144_000_576_000_512, 144_000_576_000_512.0),  # more digits than a float32 has
+    ([10**12 + 1, 3], [1e12 + 1, 3.0]),
+    (3, 0.1 * 3 * 10),
     (2.5, torch.tensor(2.5)),
     (2.5, 2.500001),
     (GRID, GRID.tolist()),
@@ -64,6 +67,7 @@ WRONG = [
     (4, 5, "the number is wrong: yours is 5"),
     (102_812_000_000, 102_812_000_001, "the number is wrong: yours is 102812000001"),
     (3, 3.0000004, "the number is wrong: yours is 3.0000004"),
+    (144_000_576_000_512, 144_000_576_000_513.0, "the number is wrong: yours is 144000576000513.0"),
     (4, True, "type bool, a whole number was expected"),
     (10**7, 10**7 + 1, "the number is wrong"),  # whole numbers are compared exactly
     (torch.tensor(157_184), 157_185, "the number is wrong"),
@@ -97,6 +101,8 @@ WRONG = [
     (frozenset({"a", "b"}), ["a"], "1 of 2 are missing"),
     (frozenset({"a", "b"}), ["a", "b", ["c"]], "['c'] does not belong"),
     (frozenset({"a", "b"}), 7, "a list of 2 was expected"),
+    (frozenset({"a", "b"}), ["a", "b", "a"], "'a' is there twice"),
+    (frozenset({"a", "b"}), ["b", "b"], "'b' is there twice"),
     (GRID, torch.zeros(2, 2).to_sparse(), "the first one at [0, 0]"),
     (GRID, GRID.to(torch.complex128), "type Tensor with complex numbers, real ones were expected"),
     (2.5, 2.5 + 0j, "type complex with complex numbers"),
@@ -167,7 +173,9 @@ def test_calls_that_fail(capsys):
     assert "ZeroDivisionError" in said(recursive, cases, capsys)
     assert "(line 4 of recursive: `return 1 // n`)" in said(recursive, cases, capsys)
     assert "TypeError" in said(lambda: 4, cases, capsys)
-    assert "TypeError" in said(None, cases, capsys)
+    for answer, kind in (([4], "list"), (None, "NoneType")):  # `check_double(my_double(2))`
+        words = f"that is of type {kind}; give the check the name of your function alone"
+        assert words in said(answer, cases, capsys)
 
 
 def test_the_call_that_fails_is_shown(capsys):
