@@ -17,13 +17,15 @@ def check_rms_norm(chance: Chance) -> Cases:
     for shape, scale in (((3, 8), 1.0), ((2, 3, 8), 0.02), ((8, 8), 30.0)):
         x = scale * (torch.randn(shape, generator=generator) + 0.7)  # a mean, so that it matters
         weight, eps = torch.rand(8, generator=generator) + 0.5, 1e-3
-        power, over_rows = x.square().mean(-1, keepdim=True), x.square().mean(0, keepdim=True)
+        over_rows, over_second, power = (x.square().mean(n, keepdim=True) for n in (0, 1, -1))
         away = x - x.mean(-1, keepdim=True)
         roots = {
             of_sum: (8 * power + eps).sqrt(),
             "eps is missing: it keeps a zero vector from dividing by zero": power.sqrt(),
             "eps belongs under the root, added to the mean square": power.sqrt() + eps,
             "the mean runs over the last dimension, not over rows": (over_rows + eps).sqrt(),
+            "take the eps that is given; it need not be 1e-6": (power + 1e-6).sqrt(),
+            "the last dimension is -1; it is 1 only if there are two": (over_second + eps).sqrt(),
         }
         mistakes = {hint: x / root * weight for hint, root in roots.items()}
         mistakes[centred] = away / (away.square().mean(-1, keepdim=True) + eps).sqrt() * weight
@@ -61,7 +63,15 @@ def check_rotate_half(chance: Chance) -> Cases:
         from_zero = torch.arange(length)[:, None] * theta ** (-2 * share)
         slow = positions[:, None] * theta**-share
         neighbours = rotated(x, angle, neighbours=True)
+        first, second = x.chunk(2, dim=1)
+        early = first * angle.cos() - second * angle.sin()
+        late = torch.cat([early, early * angle.sin() + second * angle.cos()], dim=1)
+        twins = torch.cat([-second, first], dim=1) * angle.sin().repeat_interleave(2, dim=1)
         mistakes = {
+            "the second half is turned with the old first half; keep a copy of it": late,
+            "i and i + D/2 have the same angle: torch.cat([angle, angle]), not repeat_interleave": (
+                x * angle.cos().repeat_interleave(2, dim=1) + twins
+            ),
             "you pair neighbours 2i and 2i+1; rotate-half pairs i and i + D/2": neighbours,
             "you turn the wrong way: check the signs of the two sines": rotated(x, -angle),
             "the speed of pair i is theta ** (-2 i / D); the 2 is missing": rotated(x, slow),
@@ -155,7 +165,11 @@ def check_cached_block(chance: Chance) -> Cases:
         }  # fmt: skip
         if m:  # with an empty cache these mistakes do not show
             reverse = torch.cat([k, old_keys]), torch.cat([v, old_values])
+            twice = torch.cat([old_keys @ w_k, k]), torch.cat([old_values @ w_v, v])
             mistakes |= {
+                "what is stored are keys and values already: only x meets the matrices": (
+                    look(q, *twice), *twice,
+                ),
                 "the block must see the blocks before it: use the stored keys and values": (
                     look(q, k, v), keys, values,
                 ),

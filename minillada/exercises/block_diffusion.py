@@ -1,5 +1,7 @@
 """Exercises of notebook 06, block diffusion, and of the notebook on views and objectives."""
 
+from typing import Any
+
 import torch
 
 from .checking import Case, Cases, Chance, exercise
@@ -11,10 +13,12 @@ def check_offset_mask(chance: Chance) -> Cases:
     random_size = chance.whole(2, 9)
     random = random_size * chance.whole(3, 7), random_size
     for length, size in ((8, 2), (12, 4), (6, 1), (9, 3), random):
-        noisy, clean = torch.arange(length // 3, length), torch.arange(length)
+        noisy, clean = torch.arange(length // 3, length), torch.arange(1, length)
         query, key = noisy[:, None] // size, clean // size  # numbers of blocks
+        row, column = torch.arange(len(noisy))[:, None] // size, torch.arange(len(clean)) // size
         mistakes = {
             "a noisy block must not see its own clean block, the answer: >, not >=": query >= key,
+            "use the positions that are given, they need not start at 0": row > column,
             "compare blocks, not positions": noisy[:, None] > clean,
             "the other way round: noisy tokens see earlier clean blocks": query < key,
             "that is M_BD, the rule for noisy keys": query == key,
@@ -60,9 +64,12 @@ def check_positions(chance: Chance) -> Cases:
             "the noisy half comes first: [x_t ; x_0]": [clean, noisy],
             "equal tokens have equal positions; you count from 0 to the end": [counted],
             "leave out noisy blocks without targets, and the last clean block": [whole, whole],
+            "nobody reads the last clean block: leave it out, too": [noisy, whole],
+            "noisy blocks of the prompt alone have no loss: leave them out, too": [whole, clean],
             "the noisy half starts with the block of the first target, not at it": [late, clean],
         }
-        mistakes = {hint: torch.cat(wrong) for hint, wrong in halves.items()}
+        mistakes: dict[str, Any] = {hint: torch.cat(wrong) for hint, wrong in halves.items()}
+        mistakes["those are two tensors; the input is one row: torch.cat"] = noisy, clean
         yield Case((prompt, length, size), torch.cat([noisy, clean]), mistakes)
 
 
@@ -138,7 +145,9 @@ def check_pairs(chance: Chance) -> Cases:
     left out of the two halves.
     """
     random = [chance.whole(1, 30) for _ in range(3)]
-    for lengths, size in (([25, 40], 16), ([5], 4), ([3, 9, 4], 3), ([48], 1), (random, 4)):
+    short = ([25, 40], 16), ([5], 4), ([3, 9, 4], 3), ([48], 1), (random, 4)
+    # Building the last mask fails at once: a process has at most 2^47 bytes of addresses.
+    for lengths, size in (*short, ([12_000_001], 16)):
         blocks = [-(-length // size) for length in lengths]
         total, half = sum(blocks), sum(m * (m + 1) // 2 for m in blocks)
         tokens = [m * size for m in blocks]
@@ -149,7 +158,7 @@ def check_pairs(chance: Chance) -> Cases:
         causal = sum(n * (n + 1) for n in tokens)
         own_left_out = pair * sum(m * m for m in blocks)
         wrong = {
-            "documents must not see each other: count each of them alone": one_text,
+            "texts must not see each other: count each of them alone": one_text,
             "a text is filled up to whole blocks: round up": rounded_down,
             "noisy tokens see pairs, too: that is the clean half alone": pair * half,
             "those are all cells; most of them are masked": (2 * size * total) ** 2,

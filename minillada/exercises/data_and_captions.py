@@ -37,6 +37,7 @@ def check_slant(chance: Chance) -> Cases:
             "divide by the variance of y, not of x: the angle is taken from vertical": over_x,
             "measure x and y from the centre of mass, not from the corner": from_corner,
             "measure from the centre of mass; the middle of the image is elsewhere": from_middle,
+            "all pixels count alike there, so nothing leans; weigh each with its ink": 0 * lean,
         }
         wrong = {hint: value.atan().rad2deg() for hint, value in mistakes.items()}
         wrong["that is the angle in radians; 180 degrees are π"] = lean.atan()
@@ -67,6 +68,8 @@ def check_parse_caption(chance: Chance) -> Cases:
         for absent in (0, -1):
             filled = [absent if number is None else number for number in right]
             mistakes[f"what the caption leaves out is None, not {absent}"] = filled
+        untrue = [number or None for number in right]
+        mistakes["class 0 is a class, but `if` takes 0 for False: compare with None"] = untrue
         mistakes["the slant is missing: three numbers were asked for"] = right[:2]
         mistakes["that is the digit alone: three numbers were asked for"] = digit
         yield Case((text,), right, mistakes)

@@ -43,7 +43,7 @@ def entropy(counts: Tensor) -> Tensor:
 def check_shared_bits(chance: Chance) -> Cases:
     """`function(codes [N], labels [N], codebook_size) -> float`: mutual information in bits."""
     generator = chance.generator(3)
-    for size in (5, 30, 90):
+    for size in (5, 30, 600):  # fewer and more than the 512 of the page
         labels = torch.randint(10, (300,), generator=generator)
         noise = torch.randint(size, (300,), generator=generator)
         known = torch.rand(300, generator=generator) < 0.6
@@ -75,6 +75,13 @@ def siglip(image: Tensor, text: Tensor, index: Tensor, scale: float) -> Tensor:
     return -F.logsigmoid(sign * (scale * image @ text.T)).sum(1).mean()
 
 
+def clip(logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """The means over images and over captions that have an image, of logits `[B, N]`."""
+    found = -logits.log_softmax(0)[torch.arange(len(index)), index]  # -log p(image | its caption)
+    by_caption = [found[index == caption].mean() for caption in index.unique()]
+    return F.cross_entropy(logits, index), torch.stack(by_caption).mean()
+
+
 @exercise("correct: captions compete for an image, and images compete for a caption")
 def check_clip(chance: Chance) -> Cases:
     """`function(image [B, E], text [N, E], index [B], scale) -> loss`: CLIP's, both directions."""
@@ -83,13 +90,14 @@ def check_clip(chance: Chance) -> Cases:
         image, text = (F.normalize(torch.randn(n, 6, generator=generator), dim=1) for n in (6, 5))
         index = torch.tensor([0, 3, 3, 4, 1, 3])  # caption 2 has no image, caption 3 has three
         logits = scale * image @ text.T
-        first = F.cross_entropy(logits, index)
+        first, second = clip(logits, index)
         # log p(image | its caption), [B]
         found = logits.log_softmax(0)[torch.arange(len(image)), index]
         sums = torch.zeros(len(text)).index_add(0, index, found)
+        chances = torch.zeros(len(text)).index_add(0, index, found.exp())
         uses = index.bincount(minlength=len(text))
         used = uses > 0
-        second = -(sums[used] / uses[used]).mean()
+        pairs = scale * image @ text[index].T  # a caption stands there once for each of its images
         mistakes = {
             "that is only one direction: images compete for each caption, too": first,
             "that is only one direction: captions compete for each image, too": second,
@@ -101,7 +109,13 @@ def check_clip(chance: Chance) -> Cases:
             "of several images of a caption take the mean, not the sum": (
                 (first - sums[used].mean()) / 2
             ),
-            "the scale is missing": F.cross_entropy(logits / scale, index),
+            "take the mean of −log p over the images of a caption, not −log of the summed p": (
+                (first - chances[used].log().mean()) / 2
+            ),
+            "each caption of `text` enters once; in pairs a shared one is a wrong answer, too": (
+                sum(clip(pairs, torch.arange(len(image)))) / 2
+            ),
+            "the scale is missing": sum(clip(logits / scale, index)) / 2,
             "that is SigLIP's loss, where each pair stands alone": siglip(
                 image, text, index, scale
             ),

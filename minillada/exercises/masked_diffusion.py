@@ -16,11 +16,15 @@ def check_corrupt(chance: Chance) -> Cases:
     ids = torch.randint(9, (6, 6), generator=generator)
     noise = torch.rand(6, 6, generator=generator)
     rates, targets = torch.linspace(0.2, 0.8, 6), torch.arange(6).expand(6, 6) >= 2
-    low, low_by_column = noise < rates[:, None], noise < rates
+    noise[:, 4] = rates  # a noise as large as the rate hides nothing
+    low, above, low_by_column = noise < rates[:, None], noise > rates[:, None], noise < rates
     masked = {
         "the prompt was masked as well; only targets may be": low,
-        "mask with probability t: where the noise is below t, not above": targets & ~low,
+        "mask with probability t: where the noise is below t, not above": targets & above,
         "rates belong to rows: rates[:, None] lines them up": targets & low_by_column,
+        "below the rate is <, not <=: at rate 0 no noise may hide a token": (
+            targets & (noise <= rates[:, None])
+        ),
         "that masks every target; compare the noise with the rate": targets,
     }
     mistakes = {hint: ids.masked_fill(where, 9) for hint, where in masked.items()}
@@ -44,6 +48,9 @@ def check_weighted_loss(chance: Chance) -> Cases:
         "the weight is 1/t, not L divided by the number of masks": total * length / count,
         "do not divide by L: the bound is on −log p of the whole row": right / length,
         "only masked positions count: elsewhere the input holds the answer": nats.sum(1) / rates,
+        "each row sums its own masked tokens; `nats[masked]` holds those of all rows": (
+            nats[masked].sum() / rates
+        ),
         "each row keeps its own number: sum over positions, not over rows": right.sum(),
         "one number for each row: sum over its positions": nats * masked / rates[:, None],
     }
@@ -114,17 +121,19 @@ def check_reverse_step(chance: Chance) -> Cases:
     `p` is what the model says about the clean token; the mask has probability 0 in it.
     """
     generator = chance.generator(6)
-    for s, t in ((0.2, 0.5), (0.0, 0.4), (0.6, 0.9)):
-        mask_id = 5
+    for s, t, mask_id in ((0.2, 0.5, 5), (0.0, 0.4, 2), (0.6, 0.9, 0)):
         p = torch.rand(6, 6, generator=generator)
         p[:, mask_id] = 0
         p /= p.sum(1, keepdim=True)
-        ids = torch.randint(5, (6,), generator=generator)
+        words = torch.tensor([word for word in range(6) if word != mask_id])
+        ids = words[torch.randint(5, (6,), generator=generator)]
         ids[[0, 3, 4]] = mask_id
         masked, known = (ids == mask_id)[:, None], F.one_hot(ids, 6).float()
         stays = F.one_hot(torch.tensor(mask_id), 6)
         right = torch.where(masked, (t - s) / t * p + s / t * stays, known)
         hidden_again = (1 - s) * known + s * stays
+        last = torch.where(masked, (t - s) / t * p, known)
+        last[masked[:, 0], -1] += s / t
         mistakes = {
             "the other way round: the chance to stay hidden is s/t": torch.where(
                 masked, s / t * p + (1 - s / t) * stays, known
@@ -138,14 +147,16 @@ def check_reverse_step(chance: Chance) -> Cases:
             "a token that is known stays as it is; it is never hidden again": torch.where(
                 masked, right, hidden_again
             ),
+            "what is visible in x_t is visible in x_s: only hidden tokens may change": (
+                torch.where(masked, right, (t - s) / t * known + s / t * stays)
+            ),
+            "the mask is the id `mask_id`, which need not be the last one": last,
             "only hidden tokens are sampled; a known one is known": (t - s) / t * p + s / t * stays,
             "that is p, as at time 0; at time s some tokens are still hidden": p,
             "each row must add up to 1: what is not revealed stays the mask": torch.where(
                 masked, (t - s) / t * p, known
             ),
         }
-        if s == 0:  # at the end nothing is hidden, and some of these mistakes do not show
-            mistakes = {
-                hint: wrong for hint, wrong in mistakes.items() if not torch.allclose(wrong, right)
-            }
-        yield Case((ids, p, s, t, mask_id), right, mistakes)
+        # At s = 0 nothing is hidden, and some of these mistakes do not show.
+        shown = {h: wrong for h, wrong in mistakes.items() if not torch.allclose(wrong, right)}
+        yield Case((ids, p, s, t, mask_id), right, shown)

@@ -12,15 +12,19 @@ def check_code_of(chance: Chance) -> Cases:
     """`function(ids [n], offset) -> [n]`: the image code of every id, −1 where the id is text."""
     for offset, seed in ((384, 0), (157_184, 1), (10, 2)):
         generator = chance.generator(seed)
-        others = torch.randint(2 * offset, (9,), generator=generator)
-        ids = torch.cat([torch.tensor([0, offset - 1, offset, offset + 1]), others])
+        others = torch.randint(4 * offset, (9,), generator=generator)
+        ids = torch.cat([torch.tensor([0, offset - 1, offset, offset + 1, 3 * offset]), others])
         late = torch.where(ids > offset, ids - offset, -1)
         added = torch.where(ids >= offset, ids + offset, -1)
+        rest = torch.where(ids >= offset, ids % offset, -1)
+        kept = torch.where(ids >= offset, ids, -1)
         mistakes = {
             "the first image code is 0, its id is the offset itself: compare with >=": late,
             "text ids have no code: put −1 there": ids - offset,
             "0 is the code of an image; text has none and gets −1": (ids - offset).clamp_min(0),
             "that is the other direction: from id to code the offset is subtracted": added,
+            "a remainder begins again at twice the offset: subtract it instead": rest,
+            "those are ids; codes begin at 0": kept,
         }
         yield Case((ids, offset), torch.where(ids >= offset, ids - offset, -1), mistakes)
 
@@ -29,10 +33,13 @@ def check_code_of(chance: Chance) -> Cases:
 def check_read_image(chance: Chance) -> Cases:
     """`function(vocab, ids) -> codes [h, w]`: the image that stands somewhere in a list of ids."""
     vocab = load_vocabulary(512)
-    for height, width in ((2, 3), (4, 2), (3, 5)):
+    for height, width in ((2, 3), (4, 2), (3, 5), (16, 3), (1, 16)):
         generator = chance.generator(height)
         codes = torch.randint(512, (height, width), generator=generator)
-        ids = layout.describe_sequence(vocab, codes, "a seven").ids
+        if height % 2:  # the image comes last, and not at the same place
+            ids = layout.draw_sequence(vocab, "a seven", codes).ids
+        else:
+            ids = layout.describe_sequence(vocab, codes, "a seven").ids
         begin = ids.index(vocab.markup(BOI)[0])
         late = torch.tensor(ids[begin + 2 :][: codes.numel()]) - vocab.image_token_offset
         mistakes = {

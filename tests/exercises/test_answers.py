@@ -60,6 +60,7 @@ ANSWERS |= {
             "that is thin": lambda: wishes(form="a thin {} leaning left"),
             "no full stop": lambda: wishes(form="a thick {} leaning left."),
             "ten is no digit": lambda: wishes([*DIGITS, "ten"]),
+            "'a thick zero leaning left' is there twice": lambda: 2 * wishes(),
         },
     ),
     "check_code_count": (
@@ -115,6 +116,7 @@ ANSWERS |= {
             "the middle of the image": lambda i: slant(i, centre="image"),
             "in radians": lambda i: slant(i, degrees=False),
             "the tangent": lambda i: math.tan(slant(i, degrees=False)),
+            "weigh each with its ink": lambda i: slant(torch.ones_like(i)),
         },
     ),
     "check_parse_caption": (
@@ -124,6 +126,7 @@ ANSWERS |= {
             "'fourteen' holds the letters of 'four'": lambda t: parse(t, whole=False),
             "None, not 0": lambda t: parse(t, absent=0),
             "None, not -1": lambda t: parse(t, absent=-1),
+            "compare with None": lambda t: tuple(number or None for number in parse(t)),
             "the slant is missing": lambda t: parse(t)[:2],
             "the digit alone": lambda t: parse(t)[0],
         },
@@ -182,6 +185,12 @@ def clip_of_pairs(image, text, index, scale):
     return (clip_by_image(image, text, index, scale) + float(pairs)) / 2
 
 
+def clip_of_sums(image, text, index, scale):
+    p = (scale * image @ text.T).softmax(0)
+    sums = [float(p[index == caption, caption].sum().log()) for caption in index.unique()]
+    return (clip_by_image(image, text, index, scale) - sum(sums) / len(sums)) / 2
+
+
 def pairs_alone(image, text, index, scale):
     sign = torch.full((len(image), len(text)), -1.0)
     sign[torch.arange(len(image)), index] = 1.0
@@ -226,7 +235,9 @@ ANSWERS |= {
             "a caption counts once": clip_of_pairs,
             "leave them out": lambda *a: clip(*a, unused=True),
             "take the mean, not the sum": lambda *a: clip(*a, total=True),
-            "the scale is missing": lambda i, t, k, s: clip_by_image(i, t, k, 1.0),
+            "the scale is missing": lambda i, t, k, s: clip(i, t, k, 1.0),
+            "not −log of the summed p": clip_of_sums,
+            "in pairs a shared one": lambda i, t, k, s: clip(i, t[k], torch.arange(len(i)), s),
             "SigLIP's loss": pairs_alone,
         },
     ),
@@ -236,9 +247,9 @@ ANSWERS |= {
 # 03 one vocabulary
 
 
-def read_image(vocab, ids, shift=1, view=lambda codes, h, w: codes.view(h, w)):
+def read_image(vocab, ids, shift=1, largest=16, view=torch.Tensor.view):
     begin = ids.index(vocab.markup("<boi>")[0])
-    sizes = {vocab.markup(size_token(n))[0]: n for n in range(1, 17)}
+    sizes = {vocab.markup(size_token(n))[0]: n for n in range(1, largest + 1)}
     height, width = sizes[ids[begin - 2]], sizes[ids[begin - 1]]
     found = torch.tensor(ids[begin + shift :][: height * width]) - vocab.image_token_offset
     return view(found, height, width)
@@ -252,6 +263,8 @@ ANSWERS |= {
             "put −1 there": lambda ids, offset: ids - offset,
             "the other direction": lambda i, offset: torch.where(i >= offset, i + offset, -1),
             "text has none": lambda ids, offset: (ids - offset).clamp_min(0),
+            "a remainder": lambda ids, offset: torch.where(ids >= offset, ids % offset, -1),
+            "those are ids": lambda ids, offset: torch.where(ids >= offset, ids, -1),
         },
     ),
     "check_read_image": (
@@ -266,6 +279,10 @@ ANSWERS |= {
             "use vocab.codes": lambda v, ids: read_image(v, ids) + v.image_token_offset,
             ".view(height, width)": lambda v, ids: read_image(v, ids).flatten(),
             "right behind <boi>": lambda v, ids: read_image(v, ids, shift=2),
+            "some ids are not image codes": lambda v, ids: v.codes(
+                torch.tensor(ids[15:][: read_image(v, ids).numel()])  # where it stood before
+            ).view(read_image(v, ids).shape),
+            "KeyError: 24": lambda v, ids: read_image(v, ids, largest=15),
         },
     ),
     "check_targets": (
@@ -339,6 +356,9 @@ ANSWERS |= {
             "rates belong to rows": lambda x, targets, t, noise, mask: torch.where(
                 targets & (noise < t), mask, x
             ),
+            "not <=": lambda x, targets, t, noise, mask: torch.where(
+                targets & (noise <= t[:, None]), mask, x
+            ),
             "masks every target": lambda x, targets, t, noise, mask: torch.where(targets, mask, x),
             "nothing has changed": lambda x, targets, t, noise, mask: x,
         },
@@ -353,6 +373,7 @@ ANSWERS |= {
             "number of masks": lambda nats, m, t: masked_sum(nats, m) / m.sum(1) * m.shape[1],
             "do not divide by L": lambda nats, m, t: (nats * m).mean(1) / t,
             "only masked positions": lambda nats, m, t: nats.sum(1) / t,
+            "each row sums its own": lambda nats, m, t: nats[m].sum() / t,
             "each row keeps": lambda nats, m, t: (masked_sum(nats, m) / t).sum(),
             "one number for each row": lambda nats, m, t: nats * m / t[:, None],
         },
@@ -432,6 +453,9 @@ ANSWERS |= {
             "that is M_BD": lambda i, j, b: offset_mask(i, j, b, torch.eq),
             "compare blocks": lambda i, j, b: i[:, None] > j,
             "queries are rows": lambda i, j, b: offset_mask(i, j, b).T,
+            "use the positions that are given": lambda i, j, b: offset_mask(
+                torch.arange(len(i)), torch.arange(len(j)), b
+            ),
         },
     ),
     "check_shared_block": (
@@ -448,6 +472,9 @@ ANSWERS |= {
         positions,
         {
             "leave out": lambda p, n, b: two((n,), (n,)),
+            "nobody reads the last": lambda p, n, b: two((p // b * b, n), (n,)),
+            "of the prompt alone": lambda p, n, b: two((n,), (n - b,)),
+            "the input is one row": lambda p, n, b: (range(p // b * b, n), range(n - b)),
             "from 0 to the end": lambda p, n, b: torch.arange(len(positions(p, n, b))),
             "positions count from": lambda p, n, b: two((n - p // b * b,), (n - b,)),
             "noisy half comes first": lambda p, n, b: two((n - b,), (p // b * b, n)),
@@ -504,6 +531,20 @@ def rotate_half(x, positions, theta, sign=1, exponent=2):
     )
 
 
+def rotate_in_place(x, positions, theta):
+    x, half = x.clone(), x.shape[1] // 2
+    angle = positions[:, None] * theta ** (-2 * torch.arange(half) / x.shape[1])
+    x[:, :half] = x[:, :half] * angle.cos() - x[:, half:] * angle.sin()
+    x[:, half:] = x[:, :half] * angle.sin() + x[:, half:] * angle.cos()
+    return x
+
+
+def rotate_with_twins(x, positions, theta):
+    angle = positions[:, None] * theta ** (-2 * (torch.arange(x.shape[1]) // 2) / x.shape[1])
+    first, second = x.chunk(2, dim=1)
+    return x * angle.cos() + torch.cat([-second, first], 1) * angle.sin()
+
+
 def rotate_neighbours(x, positions, theta):
     shuffled = rotate_half(torch.cat([x[:, ::2], x[:, 1::2]], 1), positions, theta)
     return torch.stack(shuffled.chunk(2, 1), -1).flatten(1)
@@ -530,6 +571,10 @@ ANSWERS |= {
             "over the last dimension": lambda x, w, e: rms_norm(
                 x, w, e, power=lambda x: x.square().mean(0, keepdim=True)
             ),
+            "the last dimension is -1": lambda x, w, e: rms_norm(
+                x, w, e, power=lambda x: x.square().mean(1, keepdim=True)
+            ),
+            "take the eps that is given": lambda x, w, e: rms_norm(x, w, 1e-6),
             "300 squared overflows": lambda x, w, e: rms_norm(x, w, e, wide=False),
             "cast back": lambda x, w, e: rms_norm(x.float(), w, e).float(),
             "that is LayerNorm": lambda x, w, e: F.layer_norm(
@@ -545,6 +590,8 @@ ANSWERS |= {
             "the 2 is missing": lambda x, p, t: rotate_half(x, p, t, exponent=1),
             "use the positions given": lambda x, p, t: rotate_half(x, torch.arange(len(x)), t),
             "nothing has changed": lambda x, p, t: x,
+            "with the old first half": rotate_in_place,
+            "not repeat_interleave": rotate_with_twins,
         },
     ),
     "check_attention_parameters": (
@@ -1539,12 +1586,13 @@ def reverse_step(ids, p, s, t, mask, stay=None, keep=True, keep_prompt=True):
     return out
 
 
-def forgets(ids, p, s, t, mask):
+def forgets(ids, p, s, t, mask, still=None):
     """Hides known tokens once more."""
+    still = s if still is None else still
     out = reverse_step(ids, p, s, t, mask)
     for i, token in enumerate(ids.tolist()):
         if token != mask:
-            out[i, token], out[i, mask] = 1 - s, s
+            out[i, token], out[i, mask] = 1 - still, still
     return out
 
 
@@ -1571,17 +1619,27 @@ def cached_block(x, w_q, w_k, w_v, keys, values, see="all", store="all", scaled=
     return out, *(torch.cat([pair[i] for i in order]) for pair in kept)
 
 
-def pairs_by_mask(lengths, size, whole=True, among=False, half=False):
-    """Counts in a mask that is built."""
+def pairs(lengths, size, whole=True, among=False, half=False):
+    """One block after the other."""
     blocks = [-(-n // size) if whole else n // size for n in lengths]
     if among:
         blocks = [sum(blocks)]
     total = 0
     for number in blocks:
-        places = torch.arange(number * size) // size
-        see = places[:, None] >= places
-        clean, noisy = see, see  # a noisy block sees itself and earlier clean ones: as many
-        total += int(clean.sum()) + (0 if half else int(noisy.sum()))
+        for block in range(number):
+            total += (block + 1) * size**2  # what the clean block sees
+            total += 0 if half else (1 + block) * size**2  # the noisy one itself, and clean ones
+    return total
+
+
+def pairs_by_mask(lengths, size):
+    """Counts in a mask that is built."""
+    total = 0
+    for tokens in whole_tokens(lengths, size):
+        mask = torch.zeros(2 * tokens, 2 * tokens, dtype=torch.bool)
+        places = torch.arange(tokens)
+        mask |= block_diffusion_mask(places, places, size)[0]
+        total += int(mask.sum())
     return total
 
 
@@ -1679,6 +1737,12 @@ ANSWERS |= {
             "divide by t": undivided,
             "that forgets x_t": lambda i, p, s, t, m: reverse_step(i, p, s, t, m, stay=s),
             "never hidden again": forgets,
+            "only hidden tokens may change": lambda *a: forgets(*a, still=a[2] / a[3]),
+            "need not be the last one": lambda i, p, s, t, m: torch.where(
+                i[:, None] == m,
+                (1 - s / t) * p + s / t * (torch.arange(p.shape[1]) == p.shape[1] - 1),
+                F.one_hot(i, p.shape[1]),
+            ),
             "a known one is known": lambda *a: reverse_step(*a, keep_prompt=False),
             "each row must add up": lambda *a: reverse_step(*a, keep=False),
             "that is p, as at time 0": lambda i, p, s, t, m: p,
@@ -1694,19 +1758,23 @@ ANSWERS |= {
             "not only the new ones": lambda *a: cached_block(*a, store="new"),
             "must grow by this block": lambda *a: cached_block(*a, store="old"),
             "old ones first": lambda *a: cached_block(*a, store="front"),
+            "only x meets the matrices": lambda x, q, k, v, keys, values: cached_block(
+                x, q, k, v, keys @ k, values @ v
+            ),
             "return the keys and values": lambda *a: cached_block(*a)[0],
         },
     ),
     "check_pairs": (
-        pairs_by_mask,
+        pairs,
         {
-            "documents must not see": lambda *a: pairs_by_mask(*a, among=True),
-            "round up": lambda *a: pairs_by_mask(*a, whole=False),
-            "clean half alone": lambda *a: pairs_by_mask(*a, half=True),
+            "texts must not see": lambda *a: pairs(*a, among=True),
+            "round up": lambda *a: pairs(*a, whole=False),
+            "clean half alone": lambda *a: pairs(*a, half=True),
             "those are all cells": lambda n, b: (2 * sum(whole_tokens(n, b))) ** 2,
             "sees all others": lambda n, b: sum(k * (k + 1) for k in whole_tokens(n, b)),
             "a block of their own": lambda n, b: sum(k * k for k in whole_tokens(n, b)),
-            "counts pairs of blocks": lambda n, b: pairs_by_mask(n, b) // b**2,
+            "RuntimeError": pairs_by_mask,  # the last one would need 576 terabytes
+            "counts pairs of blocks": lambda n, b: pairs(n, b) // b**2,
         },
     ),
     "check_cosine_schedule": (
