@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -189,9 +190,9 @@ def save_model(path: Path, module: nn.Module, info: dict) -> None:
 
 
 def build(cls: Stored[M], config: Any) -> M:
-    """A fresh module of a class from its configuration as plain JSON."""
+    """A fresh module of a class from its configuration, in float32 whatever the default is."""
     try:
-        return cls(from_dict(cls.config_class, config))
+        return cls(config).float()
     except (TypeError, RuntimeError, ArithmeticError) as error:  # sizes that do not fit together
         raise ValueError(f"this configuration does not describe a {cls.kind}: {error}") from None
 
@@ -208,11 +209,13 @@ class NoNumbers(TorchFunctionMode):
 def check_sizes(cls: Stored[M], config: Any, tensors: Tensors, path: Path) -> None:
     """`ValueError`, before memory is taken, unless the configuration asks for these tensors."""
     made = []  # for each parameter so far: as how many tensors a file holds it
+    mine = threading.get_ident()
 
     # A wrong configuration may ask for 100,000 experts, and to build them takes minutes, even on
     # `meta`. So torch calls `count` for each new parameter: it raises at more than the file has.
     def count(module: nn.Module, name: str, parameter: Any) -> None:
-        made.append(len(parameter) if isinstance(module, Experts) else 1)  # a stack is many
+        if threading.get_ident() == mine:  # the hook is one for all threads
+            made.append(len(parameter) if isinstance(module, Experts) else 1)  # a stack is many
         if sum(made) > len(tensors):
             raise ValueError(f"{path} does not fit its configuration: it holds too few tensors")
 
@@ -233,7 +236,12 @@ def load_model(name: Name, cls: Stored[M], device: str | torch.device = "cpu") -
     if info.get("sha256") != checksum(path):
         raise ValueError(f"{path} and its JSON do not belong together; {RESTORE}")
     # 2. the module has these tensors, so it is built and filled
+    try:
+        config = from_dict(cls.config_class, config)
+    except ValueError as error:
+        raise ValueError(f"{path.with_suffix('.json')}: {error}") from None
     check_sizes(cls, config, tensors, path)
-    module = build(cls, config)
+    with torch.device("cpu"):  # whatever the default device is
+        module = build(cls, config)
     load_tensors(module, tensors, path)
     return module.to(device).eval(), info

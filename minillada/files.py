@@ -37,9 +37,11 @@ def find(name: Name, suffix: str, inside: str) -> Path | None:
     In a folder the file is called `inside`; None if the folder has no such file. A path with the
     suffix is not checked. A shipped name comes first, so no folder hides it; `./mnist` is a folder.
     """
-    path = Path(name)
+    if not isinstance(name, str | Path):
+        raise ValueError(f"a name is a string or a path, got {type(name).__name__}")
     if is_shipped(name, suffix):
         return WEIGHTS_DIR / f"{name}{suffix}"
+    path = Path(name)
     if path.suffix == suffix:
         return path  # whoever reads it finds out whether it is there
     return path / inside if (path / inside).is_file() else None

@@ -65,9 +65,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, max_grid: int = 16) -> Text
     # 3. Few texts hold few pairs to merge, and then there are fewer entries.
     size = bpe.get_vocab_size()
     if size != vocab_size:
-        raise ValueError(
-            f"these texts yield {size} entries, not {vocab_size}; ask for that number or add text"
-        )
+        raise ValueError(f"these texts yield {size} entries, not {vocab_size}; ask for that number")
     return bpe
 
 
@@ -161,7 +159,7 @@ class Vocabulary:
 
     def is_image(self) -> Tensor:
         """Boolean `[V]`: True for the ids that are image codes."""
-        return torch.arange(self.size) >= self.image_token_offset
+        return torch.arange(self.size, device="cpu") >= self.image_token_offset
 
     def is_text(self) -> Tensor:
         """Boolean `[V]`: every id but image codes and operations; special tokens count as text."""
@@ -196,9 +194,7 @@ def load_vocabulary(
     path = text_path(text)
     if not path.is_file():
         need_data()  # if the whole data folder is missing, this says so
-        raise FileNotFoundError(
-            f"no text pieces at {path}; restore shipped ones with `git checkout -- data`"
-        )
+        raise FileNotFoundError(f"no text pieces at {path}; `git checkout -- data` restores ours")
     # Other pieces would load without an error, but every id would mean something else.
     if sha256 is not None and checksum(path) != sha256:
         raise ValueError(f"{path} holds other text pieces than those of the model; restore them")

@@ -4,12 +4,14 @@ import json
 import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from helpers import describe, tiny_backbone, tiny_config, tiny_judge, tiny_tokenizer
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import nn
 
 from minillada import checkpoint
 from minillada.config import ModelConfig
@@ -310,7 +312,7 @@ def test_configuration_of_another_model_is_refused(saved, change, sentence):
 
 def test_configuration_without_its_fields_is_refused(saved):
     rewrite(saved, lambda info: info["config"].pop("vocab_size"))
-    with pytest.raises(ValueError, match="ModelConfig needs the field 'vocab_size'"):
+    with pytest.raises(ValueError, match="weights.json: ModelConfig needs the field 'vocab_size'"):
         checkpoint.load_model(saved, Backbone)
     for config in ([], None, "large"):
         rewrite(saved, lambda info, config=config: info.update(config=config))
@@ -428,3 +430,44 @@ def test_the_digest_of_tensors_sees_names_types_shapes_values_and_settings():
     in_another_order = {"b": tensors["b"], "a": tensors["a"].bfloat16().float()}
     again = checkpoint.tensors_digest(in_another_order, settings)
     assert again == checkpoint.tensors_digest(tensors, settings)
+
+
+# --- around a call -------------------------------------------------------------------------------
+
+
+def test_another_thread_may_build_modules_meanwhile(saved, monkeypatch):
+    build = checkpoint.build
+
+    def meanwhile(cls, config):
+        with ThreadPoolExecutor(1) as other:
+            other.submit(lambda: [nn.Linear(1, 1) for _ in range(100)]).result()
+        return build(cls, config)
+
+    monkeypatch.setattr(checkpoint, "build", meanwhile)
+    checkpoint.load_model(saved, Backbone)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_default_type_changes_nothing(tmp_path, dtype):
+    path, tokenizer = tmp_path / "weights.safetensors", tiny_tokenizer()
+    info = describe("tokenizer", tokenizer)
+    checkpoint.save_tensors(path, tokenizer.state_dict(), info=info)  # in float32, as some are
+    torch.set_default_dtype(dtype)
+    try:
+        module, _ = checkpoint.load_model(path, ImageTokenizer)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for key, value in module.state_dict().items():
+        assert value.equal(tokenizer.state_dict()[key]), key
+
+
+def test_the_default_device_changes_nothing(saved):
+    with torch.device("meta"):
+        module, _ = checkpoint.load_model(saved, Backbone)
+    assert module.lm_head.weight.device.type == "cpu"
+
+
+@pytest.mark.parametrize("name", [None, 3, ["mnist"], b"mnist"])
+def test_a_name_is_a_string_or_a_path(name):
+    with pytest.raises(ValueError, match="a name is a string or a path, got"):
+        checkpoint.load_model(name, Backbone)

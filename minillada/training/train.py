@@ -202,7 +202,7 @@ def new_model(
     tokenizer's codebook. A turbo painter starts as the painter that it is distilled from, `source`.
     """
     torch.manual_seed(preset.training.seed)
-    module = checkpoint.build(checks.MODULES[preset.kind], to_dict(preset.model))
+    module = checkpoint.build(checks.MODULES[preset.kind], preset.model)
     if isinstance(module, Backbone) and tokenizer is not None:
         offset = module.config.vocab_size - len(tokenizer.embedding)
         transfer.start_image_rows(module, tokenizer.embedding.cpu(), offset)
