@@ -150,10 +150,10 @@ def filter_logits(logits: Tensor, top_k: int | None, top_p: float | None) -> Ten
     if top_p is not None and top_p < 1:
         ordered, order = logits.sort(dim=-1, descending=True)
         # A token is dropped if the tokens better than it already hold `top_p`. Nothing is better
-        # than the best token, so this one always stays.
+        # than the best token, so this one always stays, even if float32 rounds `top_p` to 0.
         p = ordered.softmax(-1)
         before = p.cumsum(-1) - p
-        drop = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= top_p)
+        drop = torch.zeros_like(logits).bool().scatter(-1, order, before >= max(top_p, 1e-30))
         logits = logits.masked_fill(drop, -math.inf)
     return logits
 
@@ -187,7 +187,7 @@ def spread(values: Tensor, where: Tensor) -> Tensor:
 
 def exponential_noise(shape: torch.Size, generators: Generators) -> Tensor:
     """Exponentially distributed numbers `[B, ...]` on the CPU; rows without generator hold 1."""
-    noise = torch.ones(shape)
+    noise = torch.ones(shape, dtype=torch.float32, device="cpu")
     for row, generator in zip(noise, generators, strict=True):
         if generator is not None:
             # `row` is a view of `noise`, so this fills `noise`.

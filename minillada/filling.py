@@ -121,7 +121,7 @@ class Filler(Writer):
         # 2. The blanks are filled in. Where the text ends is given, so no other end is written.
         allowed = self.vocab.is_text()
         allowed[self.vocab.eos_id] = False
-        given = torch.tensor(masked)  # [N, answer_length]
+        given = torch.tensor(masked, device="cpu")  # [N, answer_length]
         filled, _ = self.write([(ids,) for ids in prompts], given, config, self.tokens(allowed))
         # 3. of the sentences about one image, the likeliest
         scores: list[float] = []

@@ -32,7 +32,7 @@ class KVCache:
     """
 
     def __init__(self, layers: int):
-        nothing = torch.empty(1, 1, 0, 1)  # broadcasts to any heads
+        nothing = torch.empty(1, 1, 0, 1, device="cpu")  # broadcasts to any heads
         self.keys, self.values = [nothing] * layers, [nothing] * layers
         self.lengths = [0] * layers  # tokens that stay, for each layer
 

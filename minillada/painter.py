@@ -88,8 +88,8 @@ class Painter(nn.Module):
     def picture(self, x: Tensor, t: Tensor, sketch: Tensor, condition: Tensor) -> Tensor:
         """x̂_1 from x at times t `[B]`; pictures are `[B, C, H, W]`, only the sketch in [-1, 1]."""
         # Cosine and sine of eight multiples of the time, up to a quarter turn for the slowest:
-        # layers tell two times apart more easily by 16 numbers than by one.
-        angles = t[:, None] * (math.pi / 2 * torch.arange(1, 9, device=t.device))  # [B, 8]
+        # layers tell two times apart more easily by 16 numbers than by one. Angles [B, 8]:
+        angles = t[:, None] * (math.pi / 2 * torch.arange(1, 9, dtype=t.dtype, device=t.device))
         time = self.time(torch.cat([angles.cos(), angles.sin()], dim=1))
         outer = self.enter(F.pixel_unshuffle(torch.cat([x, sketch], 1), 2))  # [B, width, H/2, W/2]
         for block in self.down:
@@ -118,7 +118,7 @@ class Painter(nn.Module):
         `guidance` scales the difference to what it says without codes; 1 is none.
         """
         inputs = sketch, self.read(codes)
-        dropped, grey = self.drop(codes, sketch, torch.ones(len(codes), dtype=torch.bool))
+        dropped, grey = self.drop(codes, sketch, codes.new_ones(len(codes), dtype=torch.bool))
         no_inputs = grey, self.read(dropped)
 
         def says(x: Tensor, t: Tensor) -> Tensor:

@@ -60,11 +60,12 @@ def follow(
     config: PainterConfig, says: Says, like: Tensor, generators: list[torch.Generator], steps: int
 ) -> Tensor:
     """From noise to pictures of the shape and on the device of `like`, a generator for each."""
-    times = torch.linspace(0, 1, steps + 1, device=like.device)
+    times = torch.linspace(0, 1, steps + 1, dtype=like.dtype, device=like.device)
 
     def fresh() -> Tensor:
         # The generators are those of the CPU: the same noise on every device.
-        rows = [torch.randn(like.shape[1:], generator=generator) for generator in generators]
+        empty = like.new_empty(like.shape[1:], device="cpu")
+        rows = [empty.normal_(generator=generator).clone() for generator in generators]
         return torch.stack(rows).to(like.device)
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:

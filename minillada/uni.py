@@ -53,7 +53,7 @@ class Uni(Filler):
         painter_steps: int | None = None, **sampling,
     ) -> Tensor:  # fmt: skip
         """An image for each caption, `[B, C, H, W]` in [0, 1]; painters: see `paint`."""
-        nothing = torch.zeros(0, *layout.sides(self.tokenizer.grid), dtype=torch.long)
+        nothing = torch.zeros(0, *layout.sides(self.tokenizer.grid), dtype=torch.long, device="cpu")
         self.paint(nothing, painter, painter_steps)  # a wrong painter is found before drawing
         drawn = self.draw_traced(captions, seed=seed, **sampling)
         return self.paint(drawn.codes, painter, painter_steps, seed, drawn.images)

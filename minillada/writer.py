@@ -138,7 +138,7 @@ class Writer(nn.Module):
         tokens = self.tokens(self.vocab.is_image())
         answer = height * width if given is None else given
         written, record = self.write(rows, answer, config, tokens, generators, cache)
-        ids = torch.tensor(written, dtype=torch.long).view(len(rows), height, width)  # [B, h, w]
+        ids = torch.tensor(written, dtype=torch.long, device="cpu").view(len(rows), height, width)
         return self.vocab.codes(ids).to(self.device), record
 
     def reply(self, prompts: list[list[int]], length: int, config: SamplingConfig) -> list[str]:

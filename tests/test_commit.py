@@ -173,6 +173,12 @@ def test_filters_are_the_loop(data, k, p):
     assert torch.equal(result[kept], torch.tensor(values)[kept])
 
 
+def test_the_best_token_stays_however_small_top_p_is():
+    logits = torch.tensor([[1.0, 3.0, 2.0]])
+    kept = filter_logits(logits, top_k=None, top_p=1e-300)  # 0 in float32
+    assert kept.isfinite().tolist() == [[False, True, False]]
+
+
 def test_filters_work_on_every_row_alone():
     logits = torch.tensor([[[3.0, 2.0, 1.0], [1.0, 3.0, 2.0]]])
     one = filter_logits(logits, 1, None).isfinite()

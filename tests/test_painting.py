@@ -73,3 +73,21 @@ def test_a_path_is_no_shipped_painter(uni, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="no weights at .*/flow/weights.safetensors"):
         uni.paint(torch.zeros(1, 4, 4, dtype=torch.long), Path("flow"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_default_type_and_device_of_the_user_change_nothing(uni, dtype):
+    def pictures():
+        settings = dict(seed=1, steps=2, painter_steps=2)
+        return [uni.draw(["a two"], painter=name, **settings) for name in ("flow", "turbo")]
+
+    plain = pictures()
+    described = uni.describe(plain[0])
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):  # stands for any other device than the model's
+            assert all(map(torch.equal, pictures(), plain))
+            assert uni.describe(plain[0]) == described
+            assert uni.infill("a ___ two", plain[0])
+    finally:
+        torch.set_default_dtype(torch.float32)
