@@ -95,9 +95,7 @@ def pack(sequences: list[TokenSequence], vocab: Vocabulary, length: int, block_s
     is not. `ValueError` for a sequence longer than a row, or rows that are not whole blocks.
     """
     if length % block_size:
-        raise ValueError(
-            f"block size {block_size} does not divide rows of {length} tokens; choose a multiple"
-        )
+        raise ValueError(f"rows of {length} tokens are no whole blocks of {block_size}; change one")
     # 1. the longest first, each into the first row that has room for it
     rows: list[list[TokenSequence]] = []
     free: list[int] = []  # number of free tokens in each row

@@ -121,9 +121,7 @@ def check_experts(config: ModelConfig) -> None:
     """`ValueError` for a router that cannot choose."""
     experts, groups, kept = config.num_experts, config.n_group, config.topk_group
     if experts % groups:
-        raise ValueError(
-            f"{experts} experts cannot be split into {groups} equal groups; change n_group"
-        )
+        raise ValueError(f"{experts} experts do not make {groups} equal groups; change n_group")
     if kept > groups:
         raise ValueError(f"topk_group must lie between 1 and n_group = {groups}, got {kept}")
     if config.num_experts_per_tok > kept * (experts // groups):

@@ -65,7 +65,7 @@ def test_packed_rows_hold_every_sequence_once_and_whole(sizes, block_size, block
 
 
 def test_rows_that_cannot_be_packed():
-    with pytest.raises(ValueError, match="block size 4 does not divide rows of 10 tokens; choose"):
+    with pytest.raises(ValueError, match="rows of 10 tokens are no whole blocks of 4; change one"):
         pack([TokenSequence([5, 6], 1)], vocab, 10, 4)
     with pytest.raises(
         ValueError, match="a sequence of 12 tokens does not fit into rows of 8; make"

@@ -352,7 +352,7 @@ def read_json(path: Path, *fields: str) -> dict[str, Any]:
     """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, IsADirectoryError):
         stored = None
     whole = isinstance(stored, dict) and stored.keys() >= {*fields}
     if not whole or stored.get("digest") not in (None, checkpoint.digest(stored)):

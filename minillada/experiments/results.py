@@ -46,7 +46,7 @@ def read_result(path: Path) -> dict[str, Any]:
     """A stored file with everything around its results. `ValueError` if it is not one."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError):
+    except (ValueError, RecursionError, IsADirectoryError):
         stored = None
     needed = {"experiment", "weights", "points", "results"}
     if not isinstance(stored, dict) or not needed <= stored.keys():

@@ -157,3 +157,14 @@ def test_the_commit_names_changes_and_is_unknown_without_git(tmp_path):
 def test_no_git_program(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert results.current_commit() == "unknown"
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "1" * 5_000, "[]", None])
+def test_a_damaged_file_is_refused_in_one_sentence(tmp_path, content):
+    path = tmp_path / "x.json"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_text(content)
+    with pytest.raises(ValueError, match="x.json does not hold the results of an experiment"):
+        results.read_result(path)
