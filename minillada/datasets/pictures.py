@@ -100,7 +100,7 @@ def colourfulness(picture: Image.Image) -> float:
     """Mean difference between the largest and the smallest channel, from 0 to 1."""
     if picture.mode[0] in "1LIF":  # grey, of any depth
         return 0.0
-    colours = to_tensor(picture.convert("RGB").resize((SIZE, SIZE)))  # [3, H, W]
+    colours = to_tensor(to_rgb(picture).resize((SIZE, SIZE)))  # [3, 32, 32], as they are seen
     return float((colours.amax(0) - colours.amin(0)).mean())
 
 

@@ -380,3 +380,15 @@ def test_a_coloured_digit_is_read_and_said_to_be_coloured(tmp_path):
     save_photo(tmp_path / "red.png", torch.where(grey > 0.3, red, paper))
     with pytest.warns(UserWarning, match=r"red\.png is coloured; this model reads grey digits"):
         assert pictures.read(tmp_path / "red.png").shape == (1, 32, 32)
+
+
+@pytest.mark.filterwarnings("error")
+def test_colours_below_what_is_transparent_are_not_spoken_of(tmp_path):
+    ink = ImageOps.invert(enlarged(0))  # white where it is to be opaque
+    clear = Image.composite(Image.new("RGB", ink.size), Image.new("RGB", ink.size, "red"), ink)
+    clear.putalpha(ink)  # black ink, and red that nobody sees
+    clear.save(tmp_path / "clear.png")
+    pictures.read(tmp_path / "clear.png")
+    # Pillow itself warns when a palette with transparent entries is made RGB.
+    ink.convert("P").save(tmp_path / "palette.png", transparency=bytes(range(256)))
+    pictures.read(tmp_path / "palette.png")
