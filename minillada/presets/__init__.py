@@ -30,7 +30,8 @@ def get_preset(name: str) -> Preset:
 def read_settings(texts: list[str], **options: Any) -> dict[str, Any]:
     """Values by name from texts such as `steps=10` or `mask_rate=[0.1, 1.0]`; values are JSON.
 
-    Options that are None were not given, and are left out. `ValueError` for a name given twice.
+    `options` are settings that have a flag of their own, such as `--steps`; None: it was not given.
+    `ValueError` for a name given twice.
     """
     values = {name: value for name, value in options.items() if value is not None}
     for text in texts:

@@ -1,8 +1,8 @@
 """Presets that learn from colour photographs: CIFAR-10, 32 x 32 px in ten classes.
 
 They are made for a GPU, where each takes a few minutes. The shipped tokenizer, backbone and
-painter were made in two rounds with about as many steps (data/README.md). A CPU wants smaller
-batches of stored codes:
+painter were made in two rounds, together about as long as one run of these (data/README.md). A CPU
+wants smaller batches, of stored codes:
 `minillada train cifar --set batch_size=32 --set moves=0 --set workers=0`.
 """
 
@@ -30,7 +30,7 @@ FEATURES = changed(JUDGE, width=32, features=128)
 
 
 # 64 codes an image, 4 x 4 px each. A loss on edges keeps strokes sharp; photographs have none. With
-# a caption loss of 0.03, a round gained 0.7 dB less (docs/log.md).
+# a caption loss of 0.03, a round gained 0.7 dB less of PSNR (docs/log.md).
 TOKENIZER = TokenizerConfig(
     channels=3,
     patch_size=4,
@@ -47,7 +47,7 @@ CODING = changed(
     TrainingConfig(), steps=4000, learning_rate=2e-3, batch_size=512, operation_share=0.4,
     bfloat16=True,
 )  # fmt: skip
-PIXELS = changed(
+PIXELS = changed(  # for comparison: smaller, and trained for pixels alone (notebook 18)
     TOKENIZER, width=48, depth=1, feature_weight=0.0, alignment_weight=0.0, unquantised_steps=150
 )
 
@@ -62,8 +62,8 @@ BACKBONE = ModelConfig(
     num_attention_heads=8,
     num_key_value_heads=4,
     intermediate_size=768,
-    # An exact edit copies from a place 65 to 80 tokens before. At the released base of 600,000 only
-    # 3 of 8 pairs of a head turn enough to tell such places apart (notebook 18).
+    # An exact edit copies from a place 65 to 80 tokens before. At RoPE's released base of 600,000
+    # only 3 of 8 pairs of a head turn enough to tell such places apart (notebook 18).
     rope_theta=100.0,
     partial_rotary_factor=1.0,
     block_size=96,
@@ -91,7 +91,7 @@ SPEAKING = changed(
 
 
 def tokenizer(name: str, model: TokenizerConfig, training: TrainingConfig) -> Preset:
-    """An image tokenizer of photographs, which keeps what `cifar-features` sees."""
+    """An image tokenizer of photographs. With a `feature_weight`, `cifar-features` teaches it."""
     return Preset(
         name=name,
         kind="tokenizer",

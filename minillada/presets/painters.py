@@ -22,7 +22,7 @@ def painter(
     dataset: Literal["mnist", "cifar10"], model: PainterConfig, training: TrainingConfig
 ) -> Preset:
     """A painter of the codes of a data set's tokenizer."""
-    name = dataset.removesuffix("10")
+    name = dataset.removesuffix("10")  # the weights of `cifar10` are called cifar-…
     return Preset(
         name=f"{name}-painter",
         kind="painter",

@@ -1,14 +1,14 @@
 """The stages of the model of every task, `mnist-uni`.
 
-The first stage, alignment, is `mnist`: captions and drawing, each masking only its own modality.
-The second learns the tasks, each in one wording. The third adds arithmetic and thinking, and varies
-the wording. The next two go on with larger shares for what was learned slowly: texts that take a
-step of reasoning, several images, edits that move every code, style. Text tokens weigh more there.
-The stage `mnist-uni-drills` adds drills for the links of a thought.
+The first stage, alignment, is `mnist`. It draws, masking codes alone, and describes, masking words
+alone. The second learns the tasks, each in one wording. The third adds arithmetic and thinking, and
+varies the wording. The next two go on with larger shares for what was learned slowly: texts that
+take a step of reasoning, several images, edits that move every code, style. From there on, text
+tokens weigh more. `mnist-uni-drills` adds drills for the links of a thought (`tasks/thinking.py`).
 
 The last stage, `mnist-uni`, asks for the same in many more wordings: polite ones, other words,
-other orders of words, numbers as numerals. Its rotations turn faster, so that places are found
-again (notebook 18). It is made for a GPU. A CPU wants smaller batches:
+other orders of words, numbers as numerals. Its position embedding (RoPE) turns faster, so that
+places are found again (notebook 18). It is made for a GPU. A CPU wants smaller batches:
 `minillada train mnist-uni --set batch_size=32 --set pack_length=0 --set moves=0 --set workers=0`.
 """
 
@@ -26,7 +26,7 @@ TOKENIZER = TokenizerConfig(codebook_size=1024)
 # The stages go on from the weights of `mnist`, so the network has its sizes.
 BACKBONE = changed(LARGE, vocab_size=TEXT_VOCAB_SIZE + TOKENIZER.codebook_size)
 
-# (task, share of the examples)
+# (task, its weight among the examples). Weights are divided by their sum.
 MULTITASK = (
     ("draw", 3.0), ("describe", 3.0), ("digit", 3.0), ("thickness", 1.0), ("slant", 1.0),
     ("parity", 1.0), ("compare", 1.5), ("edit_operation", 4.0), ("edit_digit", 2.0),
@@ -90,7 +90,7 @@ STAGES = {
         workers=2,
     ),
 }
-# At the released base of 600,000 most pairs of a head hardly turn within our rows.
+# At RoPE's released base of 600,000 most pairs of a head hardly turn within our rows.
 FASTER_TURNS = changed(BACKBONE, rope_theta=100.0, partial_rotary_factor=1.0)
 
 
