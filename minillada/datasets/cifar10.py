@@ -64,7 +64,7 @@ def load_cifar10(split: str = "train", root: Path | None = None) -> Images:
     path = (root or DATA_DIR) / "cifar10" / "cifar10.safetensors"
     if not path.exists():
         download(path)
-    path.open("rb").close()  # raises PermissionError: such a file need not be damaged
+    path.open("rb").close()  # not in `try`: a file that may not be read need not be damaged
     try:
         with safe_open(path, "pt") as file:
             images = Images(file.get_tensor(f"{split}_pixels"), file.get_tensor(f"{split}_labels"))
@@ -131,13 +131,13 @@ def choose_sample(images: Images) -> Images:
 def to_sheet(pixels: Tensor) -> Tensor:
     """Images `[1000, 3, 32, 32]` as one picture `[320, 3200, 3]`: a row for each class."""
     grid = pixels.unflatten(0, (SAMPLE_EACH, len(CLASSES)))  # [100, 10, 3, 32, 32]
-    return grid.permute(1, 3, 0, 4, 2).reshape(320, 3200, 3)
+    return grid.permute(1, 3, 0, 4, 2).reshape(320, 3200, 3)  # from [10, 32, 100, 32, 3]
 
 
 def from_sheet(sheet: Tensor) -> Tensor:
     """The inverse of `to_sheet`; `RuntimeError` for a picture of another size."""
     grid = sheet.reshape(len(CLASSES), 32, SAMPLE_EACH, 32, 3)
-    return grid.permute(2, 0, 4, 1, 3).reshape(-1, *SHAPE)
+    return grid.permute(2, 0, 4, 1, 3).reshape(-1, *SHAPE)  # from [100, 10, 3, 32, 32]
 
 
 def write_sample(split: str, root: Path | None = None) -> Path:

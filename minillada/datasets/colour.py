@@ -24,7 +24,7 @@ BRIGHTNESS_EDGE = 0.475  # of the mean luma: the median of the training set
 
 COLOUR_WORDS = ("blue", "green", "brown", "")  # the last is left unsaid
 UNSAID = 3
-# Hues in degrees: red is 0, green 120, blue 240. Brown reaches from pink over red to dark orange.
+# Degrees of each word but the last. Red is 0, green 120, blue 240; brown: pink, red, dark orange.
 HUES = ((175.0, 260.0), (65.0, 165.0), (-40.0, 55.0))
 COLOURFUL = 0.06  # distance from grey at which a colour is seen
 BORDER = 4  # px: the frame in which colour is measured
@@ -55,7 +55,7 @@ def hue(colours: Tensor) -> tuple[Tensor, Tensor]:
     """
     red, green, blue = colours.unbind(1)
     x = red - (green + blue) / 2
-    y = 0.75**0.5 * (green - blue)
+    y = 0.75**0.5 * (green - blue)  # √0.75 is the sine of 120°
     angle = torch.rad2deg(torch.atan2(y, x))  # -180 to 180
     return torch.where(angle < -60, angle + 360, angle), torch.hypot(x, y)
 

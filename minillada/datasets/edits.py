@@ -157,7 +157,7 @@ def rows_of(instructions: Sequence[str | None], images: Tensor) -> dict[str, lis
 
 def operation(instruction: str) -> Operation:
     """The operation that an instruction asks for; `ValueError` if there is none."""
-    every = OPERATIONS | COLOUR_OPERATIONS  # what has one name is one operation
+    every = OPERATIONS | COLOUR_OPERATIONS  # a name in both is the same operation
     if instruction not in every:
         known = ", ".join(every)
         raise ValueError(f"no operation is called {instruction!r}; choose one of {known}")

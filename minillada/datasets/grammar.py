@@ -32,7 +32,7 @@ class Grammar:
 
     def index(self, classes: Tensor) -> Tensor:
         """Row `[B]` in `all_captions` of classes `[B, columns]`."""
-        row = torch.zeros_like(classes[:, 0])
+        row = torch.zeros_like(classes[:, 0])  # as hours, minutes and seconds become seconds
         for column, words in zip(classes.unbind(1), self.words.values()):
             row = row * len(words) + column
         return row
@@ -40,8 +40,8 @@ class Grammar:
     def parse(self, text: str) -> tuple[int | None, ...]:
         """The class of each column that `text` names; None where a word is missing.
 
-        The inverse of `caption`, but for a class without a word: whether it was left out or unsaid
-        cannot be read.
+        The inverse of `caption`, with one exception: a column with a class without a word is never
+        None. Left out or unsaid, the sentence is the same, so it is read as that class.
         """
         said = set(re.findall(r"\w+", text))
         return tuple(find(options, said) for options in self.words.values())
@@ -57,5 +57,5 @@ def find(options: tuple[str, ...], words: set[str]) -> int | None:
 
 def article(words: str) -> str:
     """`a seven`, `an eight`, `an airplane`: the words with their article."""
-    # Of all our words, only "one" begins with another vowel; it is spoken "won". An 8 is an eight.
+    # Of other vowels, our words begin only with the o of "one", spoken "won". An 8 is an eight.
     return f"an {words}" if words[0] in "ae8" else f"a {words}"

@@ -34,8 +34,8 @@ MNIST_MD5 = {
 def load_mnist(split: str = "train", root: Path | None = None) -> Images:
     """MNIST `train` (60,000) or `test` (10,000), padded to 32 x 32 with black.
 
-    Raises `FileNotFoundError` if neither the shipped files nor a download can be had, and
-    `ValueError` if the bytes of a file are not those of the original data set.
+    `root` is the folder in which `mnist/` stands; None: the data folder. `FileNotFoundError` if
+    neither these files nor a download can be had, `ValueError` if the bytes are not the original's.
     """
     if split not in ("train", "test"):
         raise ValueError(f"MNIST has the splits 'train' and 'test', not {split!r}")
@@ -45,7 +45,8 @@ def load_mnist(split: str = "train", root: Path | None = None) -> Images:
     images = bytearray(idx_bytes(f"{prefix}-images-idx3-ubyte", root or DATA_DIR))
     labels = bytearray(idx_bytes(f"{prefix}-labels-idx1-ubyte", root or DATA_DIR))
     # The IDX format begins with big-endian words of 4 bytes: four for images (magic number, count,
-    # rows, columns), two for labels (magic number, count). The bytes follow.
+    # rows, columns), two for labels (magic number, count). The bytes follow. `frombuffer` makes no
+    # copy of them and wants memory that may be written to, hence `bytearray`.
     pixels = torch.frombuffer(images, dtype=torch.uint8, offset=16).view(-1, 1, 28, 28)
     classes = torch.frombuffer(labels, dtype=torch.uint8, offset=8).long()
     return Images(F.pad(pixels, (2, 2, 2, 2)), classes)
@@ -56,7 +57,7 @@ def idx_bytes(name: str, root: Path) -> bytes:
     path = root / "mnist" / f"{name}.gz"
     if not path.exists():
         download(root)
-    packed = path.read_bytes()  # raises PermissionError: such a file need not be damaged
+    packed = path.read_bytes()  # not in `try`: a file that may not be read need not be damaged
     try:
         content = gzip.decompress(packed)
     except (OSError, EOFError, zlib.error):
@@ -72,8 +73,7 @@ def idx_bytes(name: str, root: Path) -> bytes:
 def download(root: Path) -> None:
     """Fetch the four files through torchvision into `root/mnist`.
 
-    Each file goes to a temporary folder first and moves only when it is complete, so an
-    interruption leaves nothing behind.
+    Each goes to a temporary folder and moves when it is complete: none is ever half-written.
     """
     folder = root / "mnist"
     try:

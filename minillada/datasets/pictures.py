@@ -6,7 +6,7 @@ Notable choices
 - A picture that looks like MNIST already is not touched, so a test image keeps every pixel.
 - A photo is cut to a square around its middle and made small by averaging, as CIFAR-10 was.
 - A grey photo, or a colourful picture of a digit, is converted, and a warning says so.
-- What 16 codes of the shipped tokenizer cannot say is no digit: a word, for example.
+- A picture that 16 codes of the shipped tokenizer cannot give back, such as a word, is no digit.
 - The header is checked before pixels are decoded: a small file can hold an enormous picture.
 """
 
@@ -32,11 +32,11 @@ NO_DIGIT = "{path} shows no digit; write one with dark ink on light paper"
 BOX, MNIST_SIZE, SIZE = 20, 28, 32  # px: the ink's box, an image of MNIST, what a model reads
 MNIST_SIZES = ((MNIST_SIZE, MNIST_SIZE), (SIZE, SIZE))
 BLACK = 0.1  # a border as dark as this is that of an MNIST image
-# Paper differs from a smooth surface by at most so much of what ink differs from it. Scanned digits
-# reach 0.06, and four of five photos are above 0.08 (docs/log.md).
+# How uneven paper may be, as a share of how much ink differs from it. Scanned digits reach 0.06,
+# and four of five photos are above 0.08 (docs/log.md).
 UNEVEN = 0.08
-# What 16 codes give back differs from a digit by at most so much: a mean square, and the same as a
-# share of the image's own. Of scans and 8 x 8 digits 99.9 % are below both (docs/log.md).
+# The largest mean squared difference of a digit from what its 16 codes give back, and the same as a
+# share of the digit's mean square. Of scans and 8 x 8 digits 99.9 % are below both (docs/log.md).
 MOST_WRONG, WRONG_SHARE = 0.0105, 0.2
 MOST_TINT = 0.2  # mean difference of the channels up to which colour is the tint of paper
 
@@ -61,12 +61,12 @@ def read_photo(picture: Image.Image, path: str | Path) -> Tensor:
     return middle(colours)
 
 
-def middle(channels: Tensor) -> Tensor:
+def middle(image: Tensor) -> Tensor:
     """The largest square in the middle of `[C, H, W]`, brought to `[C, 32, 32]`."""
-    height, width = channels.shape[-2:]
+    height, width = image.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = channels[:, top : top + side, left : left + side]
+    square = image[:, top : top + side, left : left + side]
     if side == SIZE:
         return square.clone()  # every pixel of a CIFAR-10 image is kept
     mode = "area" if side > SIZE else "bilinear"
@@ -92,7 +92,7 @@ def read_mask(path: str | Path, channels: int = 1) -> Tensor:
 
 
 def pad(grey: Tensor) -> Tensor:
-    """The border around 28 x 28 px that makes them `[32, 32]`."""
+    """28 x 28 px with a black border as `[32, 32]`; 32 x 32 px stay as they are."""
     return F.pad(grey, ((SIZE - grey.shape[0]) // 2,) * 4)
 
 
@@ -119,7 +119,7 @@ def read_digit(picture: Image.Image, path: str | Path) -> Tensor:
         warnings.warn(f"{path} is coloured; this model reads grey digits alone", stacklevel=3)
     done = digit_steps(picture, path)
     image = done["what is read"]
-    # What looks like MNIST already is taken as it is.
+    # There is no step "ink" for what looks like MNIST already: it is taken as it is.
     if "ink" in done and not is_digit(image):
         raise ValueError(NO_DIGIT.format(path=path))
     return image
@@ -257,7 +257,7 @@ def shrink(grey: Tensor) -> Tensor:
 
 
 def find_ink(grey: Tensor) -> Tensor | None:
-    """Where there is ink, `[H, W]` of 0 and 1 at about `WORK` px; None if there is none."""
+    """How much ink there is, from 0 to 1, `[H, W]` as `shrink` makes it; None if there is none."""
     # 1. a size at which strokes are wide
     grey = shrink(grey)
     # 2. what differs from the paper, positive where there is ink
@@ -275,8 +275,8 @@ def find_ink(grey: Tensor) -> Tensor | None:
 
 
 def unevenness(difference: Tensor, ink: Tensor) -> float:
-    """How much what is no ink differs from smooth paper, without noise: a standard deviation."""
-    far = F.max_pool2d(ink[None], 9, stride=1, padding=4)[0] == 0  # from every ink
+    """How uneven the paper is, far from ink and without noise: a standard deviation."""
+    far = F.max_pool2d(ink[None], 9, stride=1, padding=4)[0] == 0  # no ink within 4 px
     smooth = F.avg_pool2d(difference[None], 9, stride=1, padding=4, count_include_pad=False)[0]
     return float(smooth[far].std()) if int(far.sum()) > 1 else 0.0
 
@@ -284,7 +284,8 @@ def unevenness(difference: Tensor, ink: Tensor) -> float:
 def paper(grey: Tensor) -> Tensor:
     """The brightness `[H, W]` of the paper below the ink: a smooth surface, for light is uneven.
 
-    Begins with the border and fits a surface of second degree to the pixels that are near it.
+    It begins as the median of the border. Then, five times, a surface of second degree is fitted to
+    the pixels that are near the surface before.
     """
     height, width = grey.shape
     y = torch.linspace(-1, 1, height)[:, None].expand(height, width).flatten()
@@ -300,7 +301,7 @@ def paper(grey: Tensor) -> Tensor:
 
 
 def spread(difference: Tensor) -> float:
-    """The median distance of paper from its mean: of all pixels, or of the border if that is less.
+    """The median size of a difference from paper: of all pixels, or of the border if that is less.
 
     In a picture that is cut close to a thick digit, most pixels are ink.
     """
@@ -345,9 +346,9 @@ def centre(ink: Tensor) -> Tensor:
     mass = ink.sum().clamp_min(1e-6)
     y = float((ink.sum(1) * torch.arange(height)).sum() / mass)
     x = float((ink.sum(0) * torch.arange(width)).sum() / mass)
-    middle = MNIST_SIZE / 2
-    top = min(max(round(middle - y), 0), MNIST_SIZE - height)
-    left = min(max(round(middle - x), 0), MNIST_SIZE - width)
+    half = MNIST_SIZE / 2
+    top = min(max(round(half - y), 0), MNIST_SIZE - height)
+    left = min(max(round(half - x), 0), MNIST_SIZE - width)
     canvas = torch.zeros(MNIST_SIZE, MNIST_SIZE)
     canvas[top : top + height, left : left + width] = ink
     return canvas

@@ -2,8 +2,9 @@
 
 Notable choices
 - What an image shows stands in named columns, one class for each image. MNIST has the columns
-  digit, thickness and slant, CIFAR-10 label, brightness and colour; the class stays the same.
-- Measures are numbers beside the classes, for what has a nearest: the slant in degrees.
+  digit, thickness and slant, CIFAR-10 label, brightness and colour. The classes of an image in all
+  columns are its *kind*, such as (7, 1, 2).
+- Measures are numbers beside the classes, which say more: the slant in degrees.
 - Columns and measures of both splits are stored, because measuring 60,000 images takes seconds. For
   CIFAR-10 the codes of all images are stored with them. So a backbone can be trained from a bare
   clone: pixels are read when somebody asks for them, and not before.
@@ -27,7 +28,7 @@ from ..vq import Tokenizer
 from .images import Images
 from .table import MNIST, DataSet
 
-BATCH = 500  # images measured at once; of 5,000, every step makes 80 MB of new numbers
+BATCH = 500  # images measured at once; with 5,000, each step of a measure would fill 80 MB
 
 
 class Pool:
@@ -50,7 +51,7 @@ class Pool:
         self.data, self.codes, self.made_by = data, codes, made_by
         self.moved: Tensor | None = None  # codes of moved images (`training/stream.py`)
         self.label = next(iter(columns))  # the column of the label, such as digit
-        # a class of each column, such as digit 7, thickness 1, slant 2 -> indices of its images
+        # kind, such as digit 7, thickness 1, slant 2 -> indices of its images
         self.members: dict[tuple[int, ...], list[int]] = {}
         for index, kind in enumerate(zip(*columns.values())):
             self.members.setdefault(kind, []).append(index)
@@ -83,8 +84,7 @@ class Pool:
         kinds = self.kinds(**wanted)
         if not kinds:
             raise ValueError(f"no image of this split has {', '.join(asked)}; use a larger split")
-        # 2. one of the kinds, as often as it occurs, and then one of its images: so every image
-        # that fits is equally likely
+        # 2. a kind, as often as it occurs, and one of its images: all that fit are equally likely
         sizes = [len(self.members[kind]) for kind in kinds]
         [kind] = rng.choices(kinds, sizes)
         return rng.choice(self.members[kind])
@@ -162,7 +162,7 @@ def stored_pool(data: DataSet, split: str, path: Path | None = None) -> Pool:
     """The pool of a split, from the shipped file; without a file, its images are measured.
 
     `ValueError` if the file is damaged or belongs to another version of the data: it holds a digest
-    of itself.
+    of the rest of it.
     """
     path = path or DATA_DIR / data.stored
     if not path.exists():
@@ -206,8 +206,8 @@ def store_pools(
             device, parts = tokenizer.embedding.device, []
             for rows in torch.arange(len(images.labels)).split(BATCH):
                 parts.append(tokenizer.encode(images.floats(rows).to(device)).cpu())
-            kind = torch.uint16 if len(tokenizer.embedding) <= 2**16 else torch.int32
-            tensors[f"{split}_codes"] = torch.cat(parts).to(kind)
+            dtype = torch.uint16 if len(tokenizer.embedding) <= 2**16 else torch.int32
+            tensors[f"{split}_codes"] = torch.cat(parts).to(dtype)
     about = about | {"digest": checkpoint.tensors_digest(tensors, about)}
     checkpoint.save_tensors(path, tensors, about)
     return path

@@ -1,4 +1,4 @@
-"""The data sets by name, as presets name them: what is asked of one is asked of all."""
+"""The data sets by name, as presets name them, and what each of them offers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class DataSet:
     load: Callable[[str], Images]  # of "train" or "test"
     checksums: dict[str, str]
     grammar: Grammar
-    classes: Callable[[Tensor, Tensor], Tensor]  # images and labels -> a class of each column
-    measures: dict[str, Callable[[Tensor], Tensor]]  # what has a nearest: images -> numbers [B]
+    classes: Callable[[Tensor, Tensor], Tensor]  # images and labels -> classes [B, columns]
+    measures: dict[str, Callable[[Tensor], Tensor]]  # finer than classes: images -> numbers [B]
     operations: dict[str, Operation]
     # Mean squared difference below which results of two operations are not told apart. A thick
     # digit and its mirror image differ by about 0.1; a photo and its grey copy by 0.002 or more,
