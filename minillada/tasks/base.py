@@ -44,7 +44,7 @@ class Example(NamedTuple):
     system: str  # a key of `layout.SYSTEM_PROMPTS`
     user: list[str | Picture | None]
     response: list[str | Picture]
-    given: int = 0  # so many parts of the response are only shown in training, not asked for
+    given: int = 0  # so many first parts of the response count as prompt (`layout.sequence`)
 
 
 class Marked(NamedTuple):
@@ -100,7 +100,7 @@ class Source:
         return wordings.plain[0]
 
     def numbers(self, *values: int) -> list[str]:
-        """Numbers as words; where wordings vary much, sometimes as numerals."""
+        """Numbers as words; with many or new wordings, sometimes as numerals."""
         if (self.many_wordings or self.new_wording) and self.rng.random() < NUMERALS:
             return [str(n) for n in values]
         return [NUMBERS[n] for n in values]
@@ -167,7 +167,7 @@ def texts_of(asked: list[Example]) -> list[str]:
 
 
 def wanted(pool: Pool, asked: list[Example], column: str | None = None) -> Tensor:
-    """The class `[N]` of the last picture of each response: a column of the pool, or the label."""
+    """The class `[N]` of the last picture of each response, in `column`; None: its label."""
     classes = pool.columns[column or pool.label]
     return torch.tensor([classes[pictures_of(example.response)[-1].index] for example in asked])
 

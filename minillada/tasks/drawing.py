@@ -24,11 +24,11 @@ def make_draw(source: Source) -> Example:
     classes: list[int | None] = [*pool.classes(index)]
     # A user may ask for "a seven" only: the model then chooses the rest by itself.
     if source.varied and rng.random() < 0.2:
-        for column in rng.choice(((1,), (2,), (1, 2))):
+        for column in rng.choice(((1,), (2,), (1, 2))):  # the label is column 0 and stays
             classes[column] = None
     caption = pool.data.grammar.caption(*classes)
     [number] = source.numbers(label)
-    if number not in DIGITS:  # a numeral, and then the caption is one of a digit
+    if number not in DIGITS:  # It is a numeral. Photos have none (`Source`), so this is a digit.
         caption = caption.replace(DIGITS[label], number)
     return Example("draw", [source.wording(DRAW).format(caption=caption)], [Picture(index)])
 

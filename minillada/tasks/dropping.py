@@ -37,10 +37,10 @@ def without_text_or_images(example: Example, rng: Random) -> Example:
 
 
 def without_images_or_words(example: Example, rng: Random) -> Example:
-    """Interleaving: either some words without their images, or all images without words.
+    """Interleaving: either all images without words, or some words without the images before.
 
-    Without images, one is asked for all the same, that of the last word: words that follow one
-    another without images would be nothing to learn.
+    The image of the last of these words is the response; the words count as prompt. They are two or
+    more, since before the first image there is none to leave out.
     """
     pictures = pictures_of(example.response)
     if rng.random() >= 0.5:

@@ -54,7 +54,7 @@ EDIT_DIGIT = Wordings(
         "change {it} into the digit {number}",
     ),
 )
-EDIT_LABEL = Wordings(EDIT_DIGIT.plain)  # photos have no digit
+EDIT_LABEL = Wordings(EDIT_DIGIT.plain)  # for photos; some of `more` speak of a digit
 IT = Wordings(
     ("it",),
     more=("this", "that", "the digit", "this digit", "the image", "this image", "the picture"),
@@ -71,7 +71,7 @@ ALIKE = MNIST.alike
 
 
 def shifted(where: str) -> Wordings:
-    """Ways to ask for a shift, such as `left`."""
+    """Ways to ask for a shift to a side, such as `left`; `{{it}}` leaves the field `{it}`."""
     return Wordings(
         (f"shift it {where}",),
         more=(
@@ -124,7 +124,7 @@ def stroked(verb: str, word: str, other: str) -> Wordings:
     )
 
 
-# Digits are edited in many wordings; the name of an operation is the first.
+# operation -> ways to ask for it, for digits; the first one is the name of the operation
 OPERATION_WORDINGS = {
     "make it thicker": stroked("thicken", "thicker", "bolder"),
     "make it thinner": stroked("thin", "thinner", "finer"),
@@ -251,7 +251,7 @@ def nearest_operation(
 ) -> bool:
     """Whether the wanted result is nearer to `drawn` than that of any other operation.
 
-    Both images are `[C, H, W]`.
+    Both images are `[C, H, W]`; the instruction is the name of an operation.
     """
     result = edits.apply([instruction], original[None])[0]
     distance = (drawn - result).square().mean()

@@ -63,9 +63,9 @@ def make_infill(source: Source) -> Example:
     index = pool.pick(rng, **{pool.label: source.some_label()})
     classes = pool.classes(index)
     caption, words = pool.data.grammar.caption(*classes), []
-    for options, kind in zip(pool.data.grammar.words.values(), classes):
-        if options[kind]:  # a grey photo has no word for its colour that could be missing
-            words.append(options[kind])
+    for options, chosen in zip(pool.data.grammar.words.values(), classes):
+        if options[chosen]:  # a grey photo has no word for its colour that could be missing
+            words.append(options[chosen])
     text = caption.replace(rng.choice(words), BLANK)
     return Example("describe", [Picture(index), text], [caption])
 

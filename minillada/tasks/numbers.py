@@ -19,7 +19,7 @@ NUMBERS = (*DIGITS, *TWO_FIGURES.split())  # up to nine plus nine
 # `held_out` says, from the left. Every sum keeps other pairs, and every number other partners.
 HELD_OUT = ((0, 5), (1, 6), (2, 4), (1, 3), (2, 3), (3, 4), (2, 6), (3, 5), (4, 5))
 
-# Pairs whose sum can be drawn as one digit, and pairs whose sum has a name.
+# Pairs whose sum can be drawn as one digit; pairs whose sum has a name, to count on by 0 to 9.
 SUMS = [(a, b) for a in range(10) for b in range(10 - a)]
 COUNTED = [(a, b) for a in range(len(NUMBERS)) for b in range(10) if a + b < len(NUMBERS)]
 
@@ -34,7 +34,7 @@ def trained_pairs(pairs: list[tuple[int, int]], held_out: int) -> list[tuple[int
     return [(a, b) for a, b in pairs if not is_held_out(a, b, held_out)]
 
 
-# What no run draws or thinks that holds out all it can, as `mnist-uni` does.
+# Never drawn or thought by a run that holds out all of `HELD_OUT`, as `mnist-uni` does.
 UNSEEN_SUMS = [(a, b) for a, b in SUMS if is_held_out(a, b, len(HELD_OUT))]
 
 

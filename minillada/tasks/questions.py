@@ -13,7 +13,7 @@ from .base import Example, Marked, Picture, Source, inputs
 from .numbers import NUMBERS
 from .wordings import Wordings
 
-# The first wording of a question is the one that is evaluated; instruction tuning adds the others.
+# topic -> how it is asked about; `{n}` is a number to add
 QUESTIONS = {
     "digit": Wordings(
         ("what digit is this?", "which digit do you see?", "name the digit."),
@@ -150,10 +150,10 @@ def make_describe(source: Source) -> Example:
     return Example("describe", [Picture(index), source.wording(DESCRIBE)], [text])
 
 
-def make_question(kind: str, source: Source) -> Example:
-    """A digit and the question `QUESTIONS[kind]` about it."""
+def make_question(topic: str, source: Source) -> Example:
+    """A digit and the question `QUESTIONS[topic]` about it."""
     pool, rng = source.pool, source.rng
-    # Some kinds of digit are rare; even classes keep a model from answering the frequent one.
+    # Each digit and each thickness come equally often, so guessing the frequent one does not pay.
     index = pool.pick(rng, digit=source.some_label(), thickness=rng.randrange(2))
     digit = pool.columns["digit"][index]
     n = rng.randrange(10)
@@ -166,17 +166,17 @@ def make_question(kind: str, source: Source) -> Example:
     }
     # {n} stands in questions of arithmetic only; `format` leaves the others as they are.
     [number] = source.numbers(n)
-    question = source.wording(QUESTIONS[kind]).format(n=number)
-    return Example("describe", [Picture(index), question], [answers[kind]])
+    question = source.wording(QUESTIONS[topic]).format(n=number)
+    return Example("describe", [Picture(index), question], [answers[topic]])
 
 
-def make_photo_question(kind: str, source: Source) -> Example:
-    """A photo and the question `PHOTO_QUESTIONS[kind]` about it."""
+def make_photo_question(topic: str, source: Source) -> Example:
+    """A photo and the question `PHOTO_QUESTIONS[topic]` about it."""
     pool, rng = source.pool, source.rng
     # Each answer is as likely as any other; most photos have no colour, or are brown.
-    if kind == "colour":
+    if topic == "colour":
         index = pool.pick(rng, colour=rng.randrange(colour.UNSAID))
-    elif kind == "brightness":
+    elif topic == "brightness":
         index = pool.pick(rng, brightness=rng.randrange(len(colour.BRIGHTNESS_WORDS)))
     else:
         index = pool.pick(rng, label=source.some_label())
@@ -187,8 +187,8 @@ def make_photo_question(kind: str, source: Source) -> Example:
         "colour": colour.COLOUR_WORDS[most],
         "kind": KIND_ANSWERS[int(CLASSES[label] in VEHICLES)],
     }
-    question = source.wording(PHOTO_QUESTIONS[kind])
-    return Example("describe", [Picture(index), question], [answers[kind]])
+    question = source.wording(PHOTO_QUESTIONS[topic])
+    return Example("describe", [Picture(index), question], [answers[topic]])
 
 
 def mark_answers(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
@@ -210,7 +210,6 @@ def mark_descriptions(
     [question] = set(questions)  # all examples of an evaluation have the first wording
     marked = mark_texts(asked, uni.describe([image for (image,) in images], question=question))
     parse = pool.data.grammar.parse
-    # The label can be right although the rest is not: both are read from the text.
     right_label = []
     for (answer,), example in zip(marked.answers, asked):
         said, true = parse(str(answer)), parse(str(example.response[0]))

@@ -89,7 +89,7 @@ def all_texts(data: DataSet = MNIST) -> list[str]:
 
 
 def photo_texts() -> list[str]:
-    """Texts of the tasks of photos. What occurs in many examples is repeated."""
+    """Texts of the tasks of photos, five times: each is said more often than a single caption."""
     words = CIFAR10.grammar.words
     texts = [*comparing.BRIGHTER.plain]
     for wordings in questions.PHOTO_QUESTIONS.values():
@@ -115,9 +115,9 @@ def digit_texts() -> list[str]:
             texts += [wording.format(n=digit) for digit in DIGITS]
     for wording in editing.EDIT_DIGIT.plain:
         texts += [wording.format(digit=article(digit)) for digit in DIGITS]
-    counted = [(a, b) for a in range(10) for b in range(a + 1, 10)]
+    upwards = [(a, b) for a in range(10) for b in range(a + 1, 10)]  # for stories
     for wording in thinking.SUM.plain + stories.COUNT.plain:
-        texts += [wording.format(a=NUMBERS[a], b=NUMBERS[b]) for a, b in SUMS + counted]
+        texts += [wording.format(a=NUMBERS[a], b=NUMBERS[b]) for a, b in SUMS + upwards]
     texts += [counting_trace(a, b) for a, b in SUMS]
     texts += [*MNIST.operations, *references.MULTI_REFERENCE.plain] * 5
     style = questions.SLANT_ANSWERS + MNIST.grammar.words["thickness"]

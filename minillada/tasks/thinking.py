@@ -87,7 +87,7 @@ def make_sum_direct(source: Source, pairs: Pairs | None = None) -> Example:
 
 
 def make_sum_thinking(source: Source, pairs: Pairs | None = None) -> Example:
-    """A sum, its thought and its image; `pairs` are those that the source trains if None."""
+    """A sum of one of `pairs` (None: those that are trained), its thought and its image."""
     a, b = source.rng.choice(pairs or trained_pairs(SUMS, source.held_out))
     prompt = source.with_numbers(SUM, a, b)
     # The thought is part of the response: the model learns to write it, then to draw from it.
@@ -115,8 +115,8 @@ def make_repeat(source: Source) -> Example:
 def make_go_on(source: Source) -> Example:
     """A thought in which the numbers have slipped, to be finished from what is written.
 
-    A thought about a trained pair can be concluded from the prompt, without reading it. For a new
-    pair that is of no use, so here it is wrong. Only trained pairs are asked about.
+    A model may remember how the thought about a trained pair goes on, without reading it. It cannot
+    remember a new pair. So here, what it remembers is wrong. Only trained pairs are asked about.
     """
     pool, rng = source.pool, source.rng
     pairs = trained_pairs(COUNTED, source.held_out)

@@ -38,8 +38,8 @@ class Wordings(NamedTuple):
         return polite(text, rng.choice(frames)) if frames and rng.random() < POLITE else text
 
 
-# What may stand around a question, a request, and the name of a picture. Nobody is forced to be
-# polite, so there is no plain one.
+# What may stand around a question, a request, and the name of a picture, in the place of `{}`.
+# Nobody is forced to be polite, so there is no plain one.
 QUESTION = Wordings(
     (),
     more=(
@@ -128,7 +128,7 @@ def polite_words(text: str) -> Wordings:
     """What may stand around a text; nothing around one that begins with a number."""
     if "?" in text:
         return QUESTION
-    if text.startswith(("the ", "{caption}")):
+    if text.startswith(("the ", "{caption}")):  # the name of a picture, not a request for it
         return PICTURE
     return NONE if text.startswith("{") else REQUEST
 
