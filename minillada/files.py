@@ -7,11 +7,11 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # A clone has its data beside the package; an environment variable names another place.
-DATA_DIR = Path(os.environ.get("MINILLADA_DATA", Path(__file__).resolve().parent.parent / "data"))
+DATA_DIR = Path(os.environ.get("MINILLADA_DATA") or Path(__file__).resolve().parents[1] / "data")
 WEIGHTS_DIR = DATA_DIR / "weights"
 RESULTS_DIR = DATA_DIR / "results"
 Name = str | Path  # of weights or text pieces, as `find` understands it
@@ -65,9 +65,10 @@ def check_replaceable(path: Path) -> None:
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder, and rename it to `path` on success.
 
-    On failure it is removed and the old file stays. Errors as in `check_replaceable`.
+    On failure it and new folders are removed, and the old file stays. Errors: `check_replaceable`.
     """
     check_replaceable(path)
+    new = [folder for folder in path.parents if not folder.exists()]  # the deepest one first
     path.parent.mkdir(parents=True, exist_ok=True)
     # 1. Remove what killed writers of this machine left behind; no other code does.
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
@@ -87,6 +88,9 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+        for folder in new:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
 def is_alive(process: int) -> bool:
@@ -94,9 +98,8 @@ def is_alive(process: int) -> bool:
     if sys.platform == "win32":
         return True  # not known: there, `os.kill` would end the process
     try:
-        os.kill(process, 0)  # signal 0 only asks whether the process exists
+        with suppress(PermissionError, OverflowError):  # another user's, or too large to be tested
+            os.kill(process, 0)  # signal 0 only asks whether the process exists
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):
-        return True  # a process of another user, or a number that cannot be tested: keep the file
     return True

@@ -121,3 +121,22 @@ def test_nothing_is_made_where_the_data_folder_is_missing(tmp_path):
     assert len(sentences) == 3 and names(tmp_path) == []
     for sentence in sentences:
         assert "there is no data folder at" in sentence and "`pip install -e .`" in sentence
+
+
+def test_a_write_that_fails_leaves_no_new_folder(tmp_path):
+    (tmp_path / "old").mkdir()
+    for name in ("new/deep/x", "old/new/x"):
+        with pytest.raises(RuntimeError), atomic(tmp_path / name):
+            raise RuntimeError("refused")
+    assert names(tmp_path) == ["old"] and names(tmp_path / "old") == []
+    with atomic(tmp_path / "new" / "x"):
+        pass
+    assert names(tmp_path) == ["new", "old"]
+
+
+def test_an_empty_variable_names_no_data_folder():
+    """An unset variable of a shell script often arrives as an empty one."""
+    code = "from minillada.files import DATA_DIR; print(DATA_DIR)"
+    environment = os.environ | {"MINILLADA_DATA": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.stdout.decode().strip().endswith("data")
