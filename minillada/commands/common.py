@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -128,9 +128,11 @@ def check_picture(out: Path) -> None:
 
 
 @contextmanager
-def picture_file(out: Path) -> Iterator[tuple[Path, str]]:
-    """A temporary path to save a picture to, and its format; it becomes `out` at the end."""
+def picture_file(out: Path, used: Iterable[Path] = ()) -> Iterator[tuple[Path, str]]:
+    """A temporary path that becomes `out`, and its format. `ValueError` if `out` is `used`, too."""
     check_picture(out)
+    if os.path.realpath(out) in map(os.path.realpath, used):
+        raise ValueError(f"{out} is also another file of this command; choose another name")
     with atomic(out) as temporary:
         yield temporary, FORMATS[out.suffix.lower()]
 

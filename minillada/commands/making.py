@@ -115,7 +115,7 @@ def draw(
     painter: Annotated[
         str, option("conv (the tokenizer's decoder), flow, turbo, or a painter's weights.")
     ] = "conv",
-    painter_steps: Annotated[int | None, option("Steps of the painter; default: its own.")] = None,
+    painter_steps: Annotated[int | None, option("Its steps; default: its own.", max=1000)] = None,
     out: Out = Path("outputs/draw.png"),
     model: Model = "mnist",
     device: Device = "cpu",
@@ -175,7 +175,7 @@ def save_steps(paths: list[Path], model: str, out: Path) -> None:
     if not paths or channels_of(model) == 3:
         raise ValueError("--show-steps is for picture files of digits; photos are only made small")
     rows = [picture_steps(path) for path in paths]
-    with picture_file(out) as (path, kind):
+    with picture_file(out, paths) as (path, kind):
         grids.steps_page(rows, [str(path) for path in paths]).savefig(path, format=kind)
 
 
@@ -236,7 +236,7 @@ def edit(
     check_texts([instruction])
     images = read_pictures(pictures, together, model, show_steps)
     scales = {"guidance_text": guidance_text, "guidance_image": guidance_image}
-    with picture_file(out) as file:
+    with picture_file(out, [*pictures, show_steps] if show_steps else pictures) as file:
         uni = load_finished(model, device)
         edited = uni.edit(images, instruction, seed=seed, **scales)
         save_images(edited, len(edited), file)
@@ -245,13 +245,12 @@ def edit(
 
 def inpaint(
     pictures: PictureFiles,
-    hide: Annotated[str, option(f"What to fill in: {', '.join(HOLES)}.")] = HOLES[1],
+    hide: Annotated[
+        str | None, option(f"What to fill in: {', '.join(HOLES)}; default: {HOLES[1]}.")
+    ] = None,
     mask: Annotated[
         Path | None,
-        option(
-            "A picture in place of --hide: white where to fill in. As large as the photo, or for "
-            "digits 32 x 32."
-        ),
+        option("Instead of --hide: a picture, white where to fill in (digits: 32 x 32)"),
     ] = None,
     caption: Annotated[
         str | None, option("What the whole picture shows; default: the model decides.")
@@ -268,11 +267,13 @@ def inpaint(
     and scaled, so its mask is drawn over the digit as it is read (`describe --show-steps`).
     """
     check_range("the number of pictures", len(pictures), 1, MOST_PICTURES)
-    check_texts([hide, caption or ""])
+    check_texts([hide or "", caption or ""])
+    if hide is not None and mask is not None:
+        raise ValueError("--hide and --mask both say what to fill in; give one of them")
     images = torch.stack(read_files(pictures, model))
     channels, *size = images.shape[1:]
-    hidden = hole(hide, *size) if mask is None else read_mask(mask, channels)
-    with picture_file(out) as file:
+    hidden = read_mask(mask, channels) if mask else hole(HOLES[1] if hide is None else hide, *size)
+    with picture_file(out, [*pictures, mask] if mask else pictures) as file:
         uni = load_finished(model, device)
         filled = uni.inpaint(images, hidden, caption, guidance=guidance, seed=seed)
         shown = images.masked_fill(hidden, 0.5)

@@ -46,7 +46,9 @@ Place = Annotated[str, argument("Folder of the checkpoint, or its name on the Hu
 Text = Annotated[str, argument("What to draw or to tell.")]
 Photo = Annotated[Path, argument("A picture file.")]
 Painter = Annotated[Literal["turbo", "normal"], option("turbo: 8 steps; normal: 50.")]
-PainterSteps = Annotated[int | None, option("Steps of the painter, if not 8 or 50.", min=1)]
+PainterSteps = Annotated[
+    int | None, option("Steps of the painter, if not 8 or 50.", min=1, max=1000)
+]
 Side = Annotated[int, option("Side of the picture in pixels, a multiple of 32.")]
 Steps = Annotated[int, option("Steps for a block of 32 tokens.", min=1)]
 Length = Annotated[int, option("Tokens at most.", min=1)]
@@ -263,7 +265,7 @@ def edit(
     read = open_picture(photo)
     wishes: dict[str, Any] = {"guidance_text": guidance_text, "guidance_image": guidance_image}
     wishes |= {"steps": steps, "crop": crop, "painter": painter, "seed": seed}
-    with picture_file(out) as (path, kind):
+    with picture_file(out, [photo]) as (path, kind):
         model = opening.load(place, painter, painter_steps)
         model.edit(read, instruction, **wishes).save(path, kind)
     print(f"saved {out}")

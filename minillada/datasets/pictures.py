@@ -80,15 +80,16 @@ def read_mask(path: str | Path, channels: int = 1) -> Tensor:
     so its mask is one of the digit as it is read: 28 x 28 or 32 x 32 pixels, else `ValueError`.
     """
     grey = to_grey(open_picture(Path(path)))  # [H, W]
-    if channels == 3:
-        return middle(grey[None])[0] > 0.5
-    if tuple(grey.shape) not in MNIST_SIZES:
+    if channels == 1 and tuple(grey.shape) not in MNIST_SIZES:
         height, width = grey.shape
         raise ValueError(
             f"{path} has {width} x {height} pixels; draw the mask of a digit in {SIZE} x {SIZE}, "
             "over the digit as it is read (`minillada describe --show-steps` shows it)"
         )
-    return pad(grey) > 0.5
+    mask = (middle(grey[None])[0] if channels == 3 else pad(grey)) > 0.5
+    if not mask.any():
+        raise ValueError(f"{path} has no white pixels; make those white that are to be filled in")
+    return mask
 
 
 def pad(grey: Tensor) -> Tensor:

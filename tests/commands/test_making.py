@@ -355,6 +355,23 @@ def test_what_cannot_be_filled_in(refuse, run, picture):
     assert "there is no blank in 'a seven'" in refuse("infill", "a seven", one)
     asked = ["inpaint", one, "--guidance", 2, "--model", run]
     assert "guidance strengthens a caption; give one" in refuse(*asked)
+    both = ["inpaint", one, "--mask", one, "--hide", "middle"]
+    assert "--hide and --mask both say what to fill in" in refuse(*both)
+
+
+def test_no_file_of_a_command_is_lost_to_another(refuse, run, picture, tmp_path):
+    one, mask = picture("one.png"), picture("mask.png", 32)
+    before = one.read_bytes()
+    asked = ["edit", one, "--instruction", "mirror it", "--model", run]
+    problem = "one.png is also another file of this command; choose another name"
+    assert problem in refuse(*asked, "--out", one)
+    assert problem in refuse(*asked, "--out", tmp_path / "nowhere" / ".." / "one.png")
+    assert problem in refuse("inpaint", one, "--out", "one.png", "--model", run)
+    assert problem in refuse("describe", one, "--show-steps", one, "--model", run)
+    masked = ["inpaint", one, "--mask", mask, "--out", mask, "--model", run]
+    assert "mask.png is also another file" in refuse(*masked)
+    assert one.read_bytes() == before
+    assert not (tmp_path / "outputs").exists()
 
 
 STEPS = {"describe": [], "answer": [], "edit": ["--instruction", "mirror it"]}

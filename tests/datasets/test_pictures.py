@@ -336,6 +336,13 @@ def test_a_mask_that_is_no_mask_of_a_digit_as_it_is_read_is_refused(tmp_path):
             pictures.read_mask(tmp_path / "mask.png")
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_mask_that_hides_nothing_is_refused(tmp_path, channels):
+    Image.new("L", (32, 32), 100).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match="mask.png has no white pixels; make those white"):
+        pictures.read_mask(tmp_path / "mask.png", channels)
+
+
 # --- photos --------------------------------------------------------------------------------------
 
 
