@@ -20,15 +20,17 @@ def sentence(error: BaseException) -> str | None:
     """What a user can do about an error, in one sentence; None for a fault of the program."""
     if isinstance(error, UnicodeError):
         return "some text is not valid UTF-8; type it again, or save the file as UTF-8"
-    if isinstance(error, ValueError | FloatingPointError):
-        return str(error)
-    if isinstance(error, FileNotFoundError) and error.filename is None:
+    ours = isinstance(error, FileNotFoundError) and error.filename is None
+    if ours or isinstance(error, ValueError | FloatingPointError):
         return str(error)
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror or error}; choose another place, or make room"
+        advice = "change its permissions" if isinstance(error, PermissionError) else "make room"
+        return f"{place}{error.strerror or error}; choose another place, or {advice}"
     if isinstance(error, SafetensorError):
         return f"the weights could not be read or written ({error})"
+    if "Symlink loop" in str(error):  # a `RuntimeError` of `Path.resolve` up to Python 3.12
+        return f"{error}; choose another place"
     if isinstance(error, RecursionError):
         return "a file is nested too deeply to be read; restore it"
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):

@@ -189,12 +189,12 @@ def info(
     print_report(report, as_json)
 
 
-Pairs = Annotated[int, option("Pairs of runs, one of each, for the median.", min=1)]
-Rows = Annotated[int, option("Rows.", min=1)]
+Pairs = Annotated[int, option("Pairs of runs, one of each, for the median.", min=1, max=1000)]
+Rows = Annotated[int, option("Rows.", min=1, max=10_000)]
 
 
 def bench_sampler(
-    length: Annotated[int, option("New tokens a row.", min=32)] = 512,
+    length: Annotated[int, option("New tokens a row.", min=32, max=100_000)] = 512,
     batch: Rows = 8,
     profile: Annotated[
         bool, option("Instead: shares of matrix products, attention and the rest.", "--profile")
@@ -214,9 +214,9 @@ def bench_sampler(
 
 
 def bench_train(
-    length: Annotated[int, option("Tokens a row, a multiple of 16.", min=16)] = 512,
+    length: Annotated[int, option("Tokens a row, a multiple of 16.", min=16, max=100_000)] = 512,
     batch: Rows = 4,
-    views: Annotated[int, option("Pairs of complementary views a row.", min=1)] = 2,
+    views: Annotated[int, option("Pairs of complementary views a row.", min=1, max=1000)] = 2,
     pairs: Pairs = 3,
     device: Device = "cpu",
     seed: Seed = 0,
@@ -229,7 +229,7 @@ def bench_train(
 
 def bench_step(
     preset: Annotated[str, argument("What is trained: a preset of `minillada train`.")],
-    steps: Annotated[int, option("Steps that are timed.", min=2)] = 20,
+    steps: Annotated[int, option("Steps that are timed.", min=2, max=10_000)] = 20,
     changes: Annotated[list[str] | None, option("NAME=VALUE; repeatable.", "--set")] = None,
     device: Device = "cpu",
     seed: OptionalSeed = None,
@@ -245,5 +245,4 @@ def bench_moe(
     pairs: Pairs = 15, device: Device = "cpu", seed: Seed = 0, as_json: Json = False
 ) -> None:
     """The grouped experts against the formula over all experts, and against a sparse loop."""
-    setting = bench.Setting(check_device(device), seed, pairs)
-    print_report(bench.bench_moe(setting), as_json)
+    print_report(bench.bench_moe(bench.Setting(check_device(device), seed, pairs)), as_json)

@@ -55,7 +55,10 @@ def drawing(run, *options):
     ("error", "sentence"),
     [
         (OSError(28, "No space left on device", "x.png"), "x.png: No space left on device"),
-        (PermissionError(13, "Permission denied", "x.png"), "x.png: Permission denied"),
+        (
+            PermissionError(13, "Permission denied", "x.png"),
+            "Permission denied; choose another place, or change",
+        ),
         (OSError(30, "Read-only file system"), "Read-only file system"),
         (MemoryError(), "not enough memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "not enough"),
@@ -71,6 +74,12 @@ def test_errors_that_a_user_can_cause(refuse, run, monkeypatch, error, sentence)
 
     monkeypatch.setattr(Uni, "draw", fail)
     assert sentence in refuse(*drawing(run))
+
+
+def test_numbers_without_end_are_refused(call, run):
+    for asked in (drawing(run, "--painter-steps", 10**30), ["bench", "train", "--batch", 10**30]):
+        code, out, err = call(*asked)
+        assert code == 2 and out == "" and "less than or equal to" in err
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), TypeError("x"), RuntimeError("shapes differ")])
@@ -107,6 +116,9 @@ def test_places_that_cannot_be_written(refuse, run, tmp_path):
         assert "link.png is not a regular file" in refuse(*drawing(run, "--out", "link.png"))
         os.mkfifo(tmp_path / "pipe.png")
         assert "pipe.png is not a regular file" in refuse(*drawing(run, "--out", "pipe.png"))
+        (tmp_path / "loop").symlink_to(tmp_path / "loop")
+        loop = ["train", "mnist-cpu", "--start", run, "--out", "loop"]
+        assert "loop'; choose another place" in refuse(*loop)
     assert (tmp_path / "there.png").read_text() == "keep me"
 
 
