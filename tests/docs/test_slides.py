@@ -130,5 +130,7 @@ def test_slides_in_the_browser(page, open_page):
     # What is longer than a slide can be scrolled; that is for wide tables, and for nothing else.
     assert sum(height > 705 for height in heights) <= 3
     assert shown.locator("mjx-merror").count() == 0 and shown.locator("mjx-container").count() > 20
+    # What a figure shows is said to screen readers, and not printed below it.
+    assert shown.locator(".jp-sr-only").first.bounding_box()["width"] <= 1
     shown.keyboard.press("ArrowRight")
     assert shown.evaluate("Reveal.getIndices().h") == 1
