@@ -107,6 +107,10 @@ def hosted(notebook: dict[str, Any], name: str, repository: str) -> dict[str, An
         raise ValueError(f"{repository!r} is no repository of GitHub; write OWNER/NAME")
     place = f"{repository}/blob/main/editions/student/{name}"
     made = student(notebook)
+    for cell in made["cells"]:
+        if cell["cell_type"] == "markdown":  # the host has no other file of the clone
+            text, home = "".join(cell["source"]), f"https://github.com/{repository}/blob/main"
+            cell["source"] = text.replace("](../", f"]({home}/")
     fetch = code(FETCH.format(repository=repository), "fetch", {})
     made["cells"][1:1] = [markdown(BADGES.format(place=place), "badges"), fetch]
     return renumbered(made)
@@ -149,7 +153,8 @@ def discussion(number: str, guide: Path = TEACHING) -> list[str]:
             questions.append(found.group(1))
         elif wanted and questions and line.startswith("  "):
             questions[-1] += " " + line.strip()
-    return questions
+    # The guide lies in docs/, a notebook beside that folder.
+    return [re.sub(r"\]\((?=[\w./-]+\.md)", "](../docs/", one) for one in questions]
 
 
 def numbers_in(text: str) -> set[str]:
@@ -270,7 +275,10 @@ def save(notebook: dict[str, Any], path: Path) -> None:
         if cell["cell_type"] == "markdown":
             source = "".join(cell["source"])
             source = source.replace(f"](../docs/{GLOSSARY.name}", f"]({GLOSSARY.name}")
-            cell["source"] = source.replace("](../", f"]({root}/")
+            source = source.replace("](../", f"]({root}/")
+            if path.parent.name == path.stem:  # as in nbgrader's source: a folder a notebook
+                source = re.sub(r"\]\((\d\d_\w+)\.ipynb", r"](../\1/\1.ipynb", source)
+            cell["source"] = source
     text = json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True)
     with atomic(path) as part:
         part.write_text(text + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ import builtins
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,10 @@ def test_on_a_host_the_first_cell_fetches_the_package(tmp_path, monkeypatch):
     assert [title, *rest] and len(rest) == len(editions.student(notebook)["cells"]) - 1
     file = f"github/ann/my.course/blob/main/editions/student/{PATHS[0].name}"
     assert file in badges["source"] and badges["source"].count("[![") == 2
+    # Only the notebook is there, so what it links to is named on GitHub.
+    page = {"cells": [editions.markdown("[the log](../docs/log.md#here)", "a")]}
+    text = editions.hosted(page, "01.ipynb", "ann/my.course")["cells"][0]["source"]
+    assert text == "[the log](https://github.com/ann/my.course/blob/main/docs/log.md#here)"
     # Where the package is there already, nothing happens; else it is cloned, then installed.
     asked = []
 
@@ -254,6 +259,10 @@ def test_all_editions_of_all_notebooks(tmp_path):
         text = (folder / PATHS[0].name).read_text(encoding="utf-8")
         assert "](glossary.md" in text and "docs/glossary.md" not in text
     assert made == [path.stem for path in PATHS]
+    for path in (tmp_path / "editions").rglob("*.ipynb"):
+        for cell in pages.cells_of(pages.read_json(path)):
+            links = re.findall(r"\]\(([\w./-]+)[#)]", cell.source * (cell.kind == "markdown"))
+            assert not [link for link in links if not (path.parent / link).exists()], path
     source = tmp_path / "editions" / "nbgrader" / "source"
     assert sorted(path.name for path in source.iterdir()) == made
     assert all((source / name / "glossary.md").is_file() for name in made)
