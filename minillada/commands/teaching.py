@@ -53,8 +53,10 @@ def grade(
     print(f"{count}, {mean:.1f} of {most} exercises right on average; {csv}")
     if left := grading.without_notebook(folder):
         print(f"no notebook in, so not graded: {', '.join(map(escaped, left))}")
-    if lost := [one.student for one in grades if grading.NOT_GRADED in one.marks]:
-        print(f"no points, look at them yourself: {', '.join(map(escaped, lost))}")
+    lost = {one.student for one in found if one.problem}
+    lost |= {one.student for one in grades if grading.NOT_GRADED in one.marks}
+    if lost:
+        print(f"no points, look at them yourself: {', '.join(map(escaped, sorted(lost)))}")
 
 
 def editions(

@@ -113,7 +113,8 @@ def submissions(folder: Path, page: Page, number: str) -> list[Submission]:
         found.setdefault(parts[0] if len(parts) > 1 else path.stem, []).append(path)
     if not found:
         raise FileNotFoundError(f"there is no notebook (*.ipynb) in {folder}")
-    return [chosen(name, paths, page, folder, number) for name, paths in sorted(found.items())]
+    names = sorted(found, key=lambda name: (name.casefold(), name))
+    return [chosen(name, found[name], page, folder, number) for name in names]
 
 
 def notebooks_in(folder: Path) -> list[Path]:
@@ -138,14 +139,21 @@ def without_notebook(folder: Path) -> list[str]:
 
 
 def chosen(student: str, paths: list[Path], page: Page, folder: Path, number: str) -> Submission:
-    """Of a student's notebooks the first with the number; a note names it if there was a doubt."""
-    numbered = [path for path in paths if path.name.startswith(number)]
-    path = (numbered or paths)[0]
+    """Of a student's notebooks the first with the number, or with the name of the student.
+
+    A note names it if there was a doubt. A notebook with another number is none.
+    """
+    own = [path for path in paths if path.name.startswith(number) or path.parent == folder]
+    path = (own or paths)[0]
     submission = read(student, path, page)
-    alone = paths == [folder / f"{student}.ipynb"]
-    if len(numbered) == 1 or alone:
+    others = [one for one in paths if one in own or not re.match(r"\d\d_", one.name)]
+    rest = [str(one.relative_to(folder)) for one in others if one != path]
+    if own and not rest:
         return submission
-    note = f"of {len(paths)} notebooks the graded one is {path.relative_to(folder)}"
+    note = f"graded: {path.relative_to(folder)}"
+    note += (
+        f"; not graded: {', '.join(rest)}" if rest else f", whose name does not begin with {number}"
+    )
     return replace(submission, notes=(note, *submission.notes))
 
 
@@ -155,6 +163,10 @@ def read(student: str, path: Path, page: Page) -> Submission:
         cells = cells_of(read_json(path))
     except ValueError as error:
         return Submission(student, [], str(error))
+    asked_for = [exercise.function for exercise in page.exercises]
+    if not any(name in cell.source for cell in cells for name in asked_for):
+        words = f"{path.name} names none of {', '.join(asked_for)}; is it another notebook?"
+        return Submission(student, [], words)
     own = []
     copies = 0
     for cell in cells:
@@ -255,7 +267,7 @@ def collected(folder: Path, tasks: list[worker.Task], end: str) -> Iterator[list
             if outcome.failure:
                 break
         yield outcomes
-        if outcomes and outcomes[-1].ran_out_of_time:
+        if outcomes and outcomes[-1].ran_out:
             return  # the process ended itself here
 
 
@@ -443,7 +455,7 @@ def save_feedback(grades: list[Grade], page: Page, folder: Path) -> None:
     for one in grades:
         notes = "".join(f"\nNote: {note}" for note in one.notes)
         right = f"Right: {one.points} of {len(one.marks)} exercises."
-        text = f"{harmless(one.student)}\n{right}\n\n{feedback_of(one, page)}\n{notes}"
+        text = f"{harmless(one.student)}\n{right}\n\n{feedback_of(one, page)}\n{notes}\n"
         name = plain = re.sub(r"[^\w.-]", "_", one.student)
         number = 1
         while name.casefold() in taken:  # for Windows and macOS Ann.txt and ann.txt are one file

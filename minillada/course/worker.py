@@ -107,6 +107,7 @@ def serve(job: Job) -> None:
     out = job.folder / "out"
     namespace, notes = build(job)
     write(out / "loaded.json", {"notes": notes[:20]})
+    hint = "; see the notes" if notes else ""
     for number, task in enumerate(job.tasks):
         began = time.monotonic()
         function = namespace.get(task.function)
@@ -114,19 +115,19 @@ def serve(job: Job) -> None:
             left = max(0.1, job.seconds - (time.monotonic() - began))
             # Some calls into C cannot be stopped from Python: then the process ends itself.
             faulthandler.dump_traceback_later(left + LATE, exit=True, file=sys.stderr)
-            outcome = answer(function, task.function, inputs, left)
+            outcome = answer(function, task.function, inputs, left, hint)
             save(outcome, out, f"{number}-{case}")
             if outcome.failure:
                 break
-        if outcome.ran_out_of_time:
-            os._exit(0)  # its thread may still be running: the rest gets a fresh process
+        if outcome.ran_out:
+            os._exit(0)  # its thread may still run, its memory be held: the rest starts afresh
     os._exit(0)  # without what a student registered for the end
 
 
-def answer(function: Any, name: str, inputs: tuple, seconds: float) -> Outcome:
-    """One call, as in the notebook."""
+def answer(function: Any, name: str, inputs: tuple, seconds: float, hint: str = "") -> Outcome:
+    """One call, as in the notebook; `hint` ends the sentence about a function that is missing."""
     if function is None:
-        return Outcome(failure=f"there is no function {name} in your notebook")
+        return Outcome(failure=f"there is no function {name} in your notebook{hint}")
     try:
         return call(function, inputs, seconds)
     except BaseException as error:
@@ -142,6 +143,8 @@ def build(job: Job) -> tuple[dict[str, Any], list[str]]:
     notes: list[str] = []
     reads: dict[str, set[str]] = {}  # name -> names that its statement reads
     left_out: dict[str, str] = {}  # name -> note about the statement that would bind it
+    written: set[str] = set()  # functions that are not only a stub
+    wanted = {task.function for task in job.tasks}
     for statement in job.imports:
         run(compile(statement, "<imports>", "exec"), namespace)
     for node, code in statements(job.cells, notes):
@@ -151,16 +154,20 @@ def build(job: Job) -> tuple[dict[str, Any], list[str]]:
         # What a name held before a statement that is left out is not what the student means by it.
         known = {name: value for name, value in namespace.items() if name not in left_out}
         problem = run(code, namespace) if is_taken(node, known) else TAKEN
+        reads |= dict.fromkeys(bound, names_in(with_parts(code), "LOAD_NAME", "LOAD_GLOBAL"))
+        words = linecache.getline(code.co_filename, node.lineno).strip()[:80]
+        note = f"code {code.co_filename.strip('<>')}: `{words}` was not run ({problem})"
         if problem is None:
-            reads |= dict.fromkeys(bound, names_in(with_parts(code), "LOAD_NAME", "LOAD_GLOBAL"))
             left_out = {name: note for name, note in left_out.items() if name not in bound}
+            if isinstance(node, ast.FunctionDef) and not is_unfinished(node):
+                if node.name in written & wanted:
+                    notes.append(f"{node.name} is defined more than once; the last one counts")
+                written.add(node.name)
         elif isinstance(node, TAKEN_WHOLE):
-            notes.append(problem)
+            notes.append(note)
         else:
-            words = linecache.getline(code.co_filename, node.lineno).strip()[:80]
-            note = f"code {code.co_filename.strip('<>')}: `{words}` was not run ({problem})"
             left_out |= dict.fromkeys(bound, note)
-    needed = needed_by([task.function for task in job.tasks], reads)
+    needed = needed_by(wanted, reads)
     missed = [note for name, note in left_out.items() if name in needed]
     return namespace, [*dict.fromkeys(missed), *notes]
 
@@ -173,8 +180,10 @@ def statements(cells: list[str], notes: list[str]) -> Iterator[tuple[ast.stmt, C
             source = python_of(source)
             body = ast.parse(source).body
         except Exception as error:
-            place = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-            notes.append(f"code cell {number} cannot be read ({type(error).__name__}{place})")
+            why = type(error).__name__
+            if isinstance(error, SyntaxError):
+                why = f"{error.msg}, line {error.lineno}: `{(error.text or '').strip()[:80]}`"
+            notes.append(f"code cell {number} cannot be read ({why})")
             continue
         linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
         for node in body:

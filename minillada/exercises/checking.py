@@ -33,6 +33,7 @@ from torch import Tensor
 
 SECONDS = 10.0  # that one call of a student's function may take; a right one takes milliseconds
 TAKES_LONGER = "your function takes longer than"
+NEEDS_MORE = "your function needs more memory than it may have"
 
 
 class Chance:
@@ -75,8 +76,9 @@ class Outcome(NamedTuple):
     failure: str | None = None
 
     @property
-    def ran_out_of_time(self) -> bool:
-        return (self.failure or "").startswith(TAKES_LONGER)
+    def ran_out(self) -> bool:
+        """Whether time or memory was used up: what comes next in this process may find none."""
+        return (self.failure or "").startswith((TAKES_LONGER, NEEDS_MORE))
 
 
 class Try(NamedTuple):
@@ -172,6 +174,9 @@ def call(function: Callable, inputs: tuple, seconds: float = SECONDS) -> Outcome
     where = line(function, frames) + example(getattr(function, "__name__", "function"), inputs)
     if isinstance(error, TookTooLong):
         return Outcome(failure=f"{TAKES_LONGER} {seconds:.2g} seconds{where}")
+    # What torch says of a full memory names its own files.
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return Outcome(failure=f"{NEEDS_MORE}{where}")
     # Torch raises this error, too, but with words: `torch.arange(3).softmax(0)`.
     if isinstance(error, NotImplementedError) and not str(error):
         words = "not done yet: replace `raise NotImplementedError` by your code"

@@ -253,7 +253,7 @@ def test_what_is_not_a_function_is_not_run(tmp_path):
     hand_in(folder, "ann", *cells, margin, below, broken, TOKENS, COUNT, "import nothing_there")
     one = grades_of(folder, page)["ann"]
     assert one.marks == ["right"] * 3
-    assert any("cannot be read (SyntaxError, line 1)" in note for note in one.notes)
+    assert any("cannot be read ('(' was never closed, line 1: `def" in note for note in one.notes)
     assert any("nothing_there" in note for note in one.notes)
 
 
@@ -363,6 +363,53 @@ def test_a_note_names_what_an_answer_needs_and_was_not_run(cell):
     assert notes == [f"code cell 5: `{line}` was not run ({why})"]
     _, notes = built(*cells, cell, "scale = 1\ndef helper():\n    return scale", asked=["f"])
     assert not notes, "what is bound again is not missed"
+
+
+def test_a_note_says_why_a_function_or_an_import_is_missing():
+    """Its default needs what was left out, so that is named as well."""
+    left_out, function = "side = torch.ones(3)", "def f(n, side=side):"
+    gone = "import nothing_there"
+    _, notes = built(left_out, gone, f"{function}\n    return n", asked=["f"])
+    assert f"code cell 1: `{left_out}` was not run ({worker.TAKEN})" in notes
+    words = "was not run (NameError: name 'side' is not defined)"
+    assert f"code cell 3: `{function}` {words}" in notes
+    assert any(note.startswith(f"code cell 2: `{gone}` was not run (Module") for note in notes)
+
+
+def test_a_note_says_that_the_last_of_two_answers_counts():
+    one, two = "def f(n):\n    return n", "def f(n):\n    return 2 * n"
+    names, notes = built(STUB.format("f", "n"), one, STUB.format("f", "n"), asked=["f"])
+    assert names["f"](1) == 1 and not notes, "a stub is no answer"
+    names, notes = built(one, two, asked=["f"])
+    assert names["f"](1) == 2
+    assert notes == ["f is defined more than once; the last one counts"]
+
+
+def test_an_answer_that_cannot_be_read_is_told_from_one_that_is_not_there(tmp_path):
+    broken = "def my_margin(logits)\n    return 1"
+    one = grading.grade(
+        grading.Submission("ann", [IMPORTS, broken]), page_of(tmp_path), grading.Limits()
+    )
+    assert one.marks[0] == "there is no function my_margin in your notebook; see the notes"
+    assert one.notes == [
+        "code cell 2 cannot be read (expected ':', line 1: `def my_margin(logits)`)"
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere memory is watched, not limited")
+def test_memory_that_an_answer_keeps_costs_no_other_exercise(tmp_path):
+    greedy = """
+kept = []
+def my_margin(logits):
+    while True:
+        kept.append(torch.ones(5_000_000))
+"""
+    submission = grading.Submission("ann", [IMPORTS, greedy, TOKENS, COUNT])
+    limits = grading.Limits(memory=300_000_000)
+    one = grading.grade(submission, page_of(tmp_path), limits)
+    words = "your function needs more memory than it may have (line 3 of my_margin: `kept.append("
+    assert one.marks[0].startswith(words)
+    assert one.marks[1:] == ["right", "right"]
 
 
 def test_a_note_outlives_the_process_that_wrote_it(tmp_path):
@@ -506,8 +553,44 @@ def test_of_several_notebooks_the_nearest_to_the_top_counts(tmp_path):
     hand_in(folder / "bob", "06_other", COUNT)
     ann, bob = grading.submissions(folder, page, "05")
     assert ann.cells == [MARGIN]
-    assert ann.notes == (f"of 3 notebooks the graded one is {Path('ann', '05_page.ipynb')}",)
-    assert bob.notes == (f"of 1 notebooks the graded one is {Path('bob', '06_other.ipynb')}",)
+    second, third = Path("ann", "05_page-Copy1.ipynb"), Path("ann", "old", "05_page.ipynb")
+    note = f"graded: {Path('ann', '05_page.ipynb')}; not graded: {second}, {third}"
+    assert ann.notes == (note,)
+    note = f"graded: {Path('bob', '06_other.ipynb')}, whose name does not begin with 05"
+    assert bob.notes == (note,)
+
+
+def test_a_file_and_a_folder_of_one_student_are_both_named(tmp_path):
+    """The file bears the student's name; other notebooks of the course are no doubt."""
+    page, folder = page_of(tmp_path), tmp_path / "in"
+    (folder / "ann").mkdir(parents=True)
+    hand_in(folder, "ann", MARGIN)
+    hand_in(folder / "ann", "05_page", STUB.format("my_margin", "logits"))
+    hand_in(folder / "ann", "04_other", COUNT)
+    (folder / "bob").mkdir()
+    hand_in(folder / "bob", "05_page", MARGIN)
+    hand_in(folder / "bob", "04_other", COUNT)
+    ann, bob = grading.submissions(folder, page, "05")
+    assert ann.cells == [MARGIN]
+    assert ann.notes == (f"graded: ann.ipynb; not graded: {Path('ann', '05_page.ipynb')}",)
+    assert bob.cells == [MARGIN] and not bob.notes
+
+
+def test_another_notebook_is_named_and_not_marked_function_by_function(tmp_path, capsys):
+    handed_out = editions.student(pages.read_json(pages.notebook_of("08")))
+    editions.save(handed_out, tmp_path / "in" / "ann.ipynb")
+    teaching.grade(tmp_path / "in", "01", tmp_path / "grades.csv")
+    assert "no points, look at them yourself: ann\n" in capsys.readouterr().out
+    (row,) = csv.DictReader((tmp_path / "grades.csv").open(encoding="utf-8-sig"))
+    words = "ann.ipynb names none of my_slant, my_parse; is it another notebook?"
+    assert row["points"] == "0" and words in row["feedback"]
+
+
+def test_students_stand_in_the_order_of_a_list_of_names(tmp_path):
+    for name in ("bob", "Cem", "ann"):
+        hand_in(tmp_path / "in", name, MARGIN)
+    found = grading.submissions(tmp_path / "in", page_of(tmp_path), "05")
+    assert [one.student for one in found] == ["ann", "bob", "Cem"]
 
 
 def test_feedback_of_one_student_never_replaces_that_of_another(tmp_path):
