@@ -34,8 +34,7 @@ def is_shipped(name: Name, suffix: str) -> bool:
 def find(name: Name, suffix: str, inside: str) -> Path | None:
     """The file that a name means: a shipped name, a path with the suffix, or a run's folder.
 
-    In a folder the file is called `inside`; None if the folder has no such file. A path with the
-    suffix is not checked. A shipped name comes first, so no folder hides it; `./mnist` is a folder.
+    In a folder it is called `inside`; None if it is not there. No folder hides a shipped name.
     """
     if not isinstance(name, str | Path):
         raise ValueError(f"a name is a string or a path, got {type(name).__name__}")
@@ -48,8 +47,7 @@ def find(name: Name, suffix: str, inside: str) -> Path | None:
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:
-    """Digest of a file in hexadecimal; equal files have equal digests."""
-    # `file_digest` reads piece by piece, so a file may be larger than the memory.
+    """Digest of a file, of any size, in hexadecimal; equal files have equal digests."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
@@ -78,8 +76,7 @@ def atomic(path: Path) -> Iterator[Path]:
     # 2. The number of the process is in the name: two processes of a machine never share a file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        # 3. Some libraries create files that only their owner may read. So we make an empty file
-        # first, remember its usual permissions, and set them again afterwards.
+        # 3. An empty file has the usual permissions; some libraries let only the owner read theirs.
         temporary.touch()
         permissions = temporary.stat().st_mode
         yield temporary
