@@ -53,10 +53,11 @@ def grade(
     print(f"{count}, {mean:.1f} of {most} exercises right on average; {csv}")
     if left := grading.without_notebook(folder):
         print(f"no notebook in, so not graded: {', '.join(map(escaped, left))}")
-    lost = {one.student for one in found if one.problem}
-    lost |= {one.student for one in grades if grading.NOT_GRADED in one.marks}
-    if lost:
-        print(f"no points, look at them yourself: {', '.join(map(escaped, sorted(lost)))}")
+    # Where a note stands beside a lost point, the answer may be right all the same.
+    doubts = {one.student for one in grades if one.notes and one.points < most}
+    doubts |= {one.student for one in found if one.problem}
+    if doubts:
+        print(f"look at these yourself, {csv} says why: {', '.join(map(escaped, sorted(doubts)))}")
 
 
 def editions(

@@ -576,12 +576,16 @@ def test_a_file_and_a_folder_of_one_student_are_both_named(tmp_path):
     assert bob.cells == [MARGIN] and not bob.notes
 
 
-def test_another_notebook_is_named_and_not_marked_function_by_function(tmp_path, capsys):
+def test_another_notebook_and_what_was_not_run_are_named(tmp_path, capsys):
     handed_out = editions.student(pages.read_json(pages.notebook_of("08")))
     editions.save(handed_out, tmp_path / "in" / "ann.ipynb")
+    names = "my_slant", "my_parse"
+    hand_in(tmp_path / "in", "bob", *(STUB.format(name, "x") for name in names))
+    hand_in(tmp_path / "in", "eve", "my_parse = found(my_slant)")
     teaching.grade(tmp_path / "in", "01", tmp_path / "grades.csv")
-    assert "no points, look at them yourself: ann\n" in capsys.readouterr().out
-    (row,) = csv.DictReader((tmp_path / "grades.csv").open(encoding="utf-8-sig"))
+    printed = capsys.readouterr().out
+    assert f"look at these yourself, {tmp_path / 'grades.csv'} says why: ann, eve\n" in printed
+    row, *_ = csv.DictReader((tmp_path / "grades.csv").open(encoding="utf-8-sig"))
     words = "ann.ipynb names none of my_slant, my_parse; is it another notebook?"
     assert row["points"] == "0" and words in row["feedback"]
 
