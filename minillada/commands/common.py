@@ -174,8 +174,7 @@ def paragraphs(text: str) -> str:
 def print_texts(names: Sequence[object], texts: list[str], as_json: bool) -> None:
     """One text for each name, as lines or as a JSON list."""
     if as_json:
-        print_json([{"name": str(name), "text": text} for name, text in zip(names, texts)])
-        return
+        return print_json([{"name": str(name), "text": text} for name, text in zip(names, texts)])
     for name, text in zip(names, texts):
         print(f"{escaped(name)}: {escaped(text)}")
 
@@ -187,7 +186,6 @@ def print_json(value: Any) -> None:
 def print_report(report: dict, as_json: bool) -> None:
     """A flat report as JSON or as lines."""
     if as_json:
-        print_json(report)
-        return
+        return print_json(report)
     for name, value in report.items():
         print(f"{escaped(name)}: {escaped(value)}")
