@@ -147,8 +147,8 @@ def knows_a_word(vocab: Vocabulary, text: str) -> bool:
 
 def read_image(image: Tensor | numpy.ndarray) -> Tensor:
     """Pixels of any float type, or bytes (0 to 255), as float32."""
-    # 1. NumPy's unsigned and signed integers and floats become tensors: kinds u, i and f
-    if isinstance(image, numpy.ndarray) and image.dtype.kind in "uif":
+    # 1. NumPy's floats (kind f) and bytes become tensors
+    if isinstance(image, numpy.ndarray) and (image.dtype.kind == "f" or image.dtype == "uint8"):
         dtype = "float32" if image.dtype.kind == "f" else None  # torch knows some floats only
         image = torch.from_numpy(numpy.array(image, dtype, order="C"))  # those of PIL are read-only
     # 2. bytes count from 0 to 255; other integers are refused, since their range is unknown

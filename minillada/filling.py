@@ -177,9 +177,7 @@ def log_likelihood(model: Writer, prompt: Tensor, answer: Tensor, config: Sampli
     tokens = Tokens(model.vocab.mask_id, allowed=model.vocab.is_text())
     shift = padding_of(prompt.shape[1], length, config)
     alone = changed(config, guidance=1.0)  # one branch
-    branches = open_branches(
-        model.backbone, prompt, alone, tokens.mask, others=(), cache=True, shift=shift
-    )
+    branches = open_branches(model.backbone, prompt, alone, tokens.mask, (), True, shift=shift)
     start = branches.start  # what stands before it is read from `branches`, not from the canvas
     total = padded_length(start + length, size)  # whole blocks
     canvas = torch.full((len(prompt), total), tokens.mask, device=prompt.device)

@@ -63,9 +63,8 @@ def follow(
     times = torch.linspace(0, 1, steps + 1, dtype=like.dtype, device=like.device)
 
     def fresh() -> Tensor:
-        # The generators are those of the CPU: the same noise on every device.
-        empty = like.new_empty(like.shape[1:], device="cpu")
-        rows = [empty.normal_(generator=generator).clone() for generator in generators]
+        row = like.new_empty(like.shape[1:], device="cpu")  # the same noise on every device
+        rows = [row.normal_(generator=generator).clone() for generator in generators]
         return torch.stack(rows).to(like.device)
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:

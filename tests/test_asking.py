@@ -179,6 +179,8 @@ def test_half_precision_is_read():
         ([Image.new("L", (32, 32))], "got Image; `minillada.pictures.read`"),
         ("seven.png", "got str; `minillada.pictures.read`"),
         (None, "got NoneType"),
+        (numpy.ones((1, 1, 32, 32), ">u2"), "of floats in .* or of bytes, got >u2"),
+        (numpy.ones((1, 1, 32, 32), "int8"), "of floats in .* or of bytes, got int8"),
         ([PIXELS[0], PIXELS[0, :, :28]], "images of different sizes cannot be read together"),
     ],
 )

@@ -39,7 +39,7 @@ from ..config import TrainingConfig
 from ..extras import merging
 from ..extras.packages import load_package
 from ..files import atomic, checksum
-from ..settings import to_dict
+from ..settings import as_python, to_dict
 from .distributed import SHARDS, Processes
 from .locking import lock
 from .state import STATE, Learner, State, differences, read_state, save_state
@@ -70,8 +70,8 @@ class Run:
         self.folder = Path(self.folder)
         for name in ("save_every", "snapshot_every"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            if value is not None and not (isinstance(as_python(value), int) and value >= 1):
+                raise ValueError(f"{name} must be a whole number and at least 1, got {value!r}")
         if self.resume and self.overwrite:
             raise ValueError("--resume keeps a run and --overwrite replaces it; choose one")
         # Before anything is written: a `ValueError` if the package is missing.
@@ -256,7 +256,7 @@ def story_of(info: dict[str, Any]) -> dict[str, Any]:
 def open_log(path: Path, steps: int) -> TextIO:
     """The log for appending, cut back to the first `steps`, so that each step stands there once."""
     kept, foreign = [], 0
-    if steps and path.exists():
+    if steps and path.is_file():
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         for number, line in enumerate(lines, start=1):
             step = step_of(line)

@@ -43,8 +43,9 @@ def test_the_default_is_at_most_500_steps(tmp_path):
 
 
 def test_settings_of_a_run_that_make_no_sense(tmp_path):
-    with pytest.raises(ValueError, match="save_every must be at least 1, got 0"):
-        Run(tmp_path, save_every=0)
+    for value in (0, 1.5, float("nan"), "1"):
+        with pytest.raises(ValueError, match="save_every must be a whole number and at least 1"):
+            Run(tmp_path, save_every=value)
     with pytest.raises(ValueError, match="--resume keeps a run and --overwrite replaces it"):
         Run(tmp_path, resume=True, overwrite=True)
 
@@ -61,6 +62,14 @@ def test_a_foreign_line_in_the_log_does_not_stop_a_run(tmp_path, line):
     with pytest.warns(UserWarning, match="1 lines that no step wrote were left out"):
         fit(*judge_run(99), SHORT, Run(tmp_path / "run", resume=True))
     assert log.read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+
+
+def test_a_folder_in_the_place_of_the_log_is_refused(tmp_path):
+    fit(*judge_run(SHORT.seed), SHORT, Run(tmp_path), stop_after=3)
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(ValueError, match="metrics.jsonl is not a regular file"):
+        fit(*judge_run(SHORT.seed), SHORT, Run(tmp_path, resume=True))
 
 
 def test_leftovers_of_a_killed_process_go_away(tmp_path):
