@@ -243,7 +243,7 @@ class Preset(Config):
     kind: Literal["text", "judge", "tokenizer", "backbone", "painter"]
     model: TextConfig | TokenizerConfig | JudgeConfig | PainterConfig | ModelConfig
     training: TrainingConfig = TrainingConfig()
-    dataset: Literal["mnist", "cifar10"] = "mnist"  # what it learns from (`datasets/table.py`)
+    dataset: str = "mnist"  # what it learns from (`datasets/table.py`)
     tokenizer: str | None = None  # the image tokenizer that a backbone or a painter reads
     teacher: str | None = None  # the classifier whose features a tokenizer or painter must keep
     source: str | None = None  # the painter that a turbo painter is distilled from

@@ -28,7 +28,6 @@ CLASSIFYING = changed(
 # please the network that marks it with patterns that nobody sees.
 FEATURES = changed(JUDGE, width=32, features=128)
 
-
 # 64 codes an image, 4 x 4 px each. A loss on edges keeps strokes sharp; photographs have none. With
 # a caption loss of 0.03, a round gained 0.7 dB less of PSNR (docs/log.md).
 TOKENIZER = TokenizerConfig(
@@ -50,7 +49,6 @@ CODING = changed(
 PIXELS = changed(  # for comparison: smaller, and trained for pixels alone (notebook 18)
     TOKENIZER, width=48, depth=1, feature_weight=0.0, alignment_weight=0.0, unquantised_steps=150
 )
-
 
 TEXT_VOCAB_SIZE = 512
 # A picture to draw and its caption, or a picture and what is said of it, fit into one block of 96

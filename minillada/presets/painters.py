@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from ..config import JudgeConfig, PainterConfig, Preset, TrainingConfig
 from ..settings import changed
 
@@ -18,9 +16,7 @@ PAINTING = changed(TrainingConfig(), steps=2500, batch_size=32, learning_rate=2e
 PHOTOS = PainterConfig(channels=3, grid=8, codebook_size=1024, width=80)
 
 
-def painter(
-    dataset: Literal["mnist", "cifar10"], model: PainterConfig, training: TrainingConfig
-) -> Preset:
+def painter(dataset: str, model: PainterConfig, training: TrainingConfig) -> Preset:
     """A painter of the codes of a data set's tokenizer."""
     name = dataset.removesuffix("10")  # the weights of `cifar10` are called cifar-…
     return Preset(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 from ..datasets.mnist import DIGITS
 from ..datasets.pool import Pool
 from ..measure.judge import Judge
@@ -23,8 +25,10 @@ def make_draw(source: Source) -> Example:
     label = pool.columns[pool.label][index]
     classes: list[int | None] = [*pool.classes(index)]
     # A user may ask for "a seven" only: the model then chooses the rest by itself.
-    if source.varied and rng.random() < 0.2:
-        for column in rng.choice(((1,), (2,), (1, 2))):  # the label is column 0 and stays
+    others = range(1, len(classes))  # the label is column 0 and stays
+    left_out = [columns for count in others for columns in combinations(others, count)]
+    if left_out and source.varied and rng.random() < 0.2:
+        for column in rng.choice(left_out):
             classes[column] = None
     caption = pool.data.grammar.caption(*classes)
     [number] = source.numbers(label)

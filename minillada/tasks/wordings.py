@@ -32,7 +32,9 @@ class Wordings(NamedTuple):
         return polite(text, rng.choice(frames)) if frames and rng.random() < POLITE else text
 
     def never_trained(self, rng: Random) -> str:
-        """One of those that are never trained."""
+        """One of those that are never trained. `ValueError` if there are none."""
+        if not self.new:
+            raise ValueError(f"no wording of {self.plain[0]!r} is never trained; give some as new")
         text = rng.choice(self.new)
         frames = polite_words(text).new
         return polite(text, rng.choice(frames)) if frames and rng.random() < POLITE else text

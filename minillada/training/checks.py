@@ -12,6 +12,7 @@ from ..batching import padded_length
 from ..config import ModelConfig, PainterConfig, Preset, TextConfig, TokenizerConfig
 from ..datasets.images import Images
 from ..datasets.pool import Pool
+from ..datasets.table import named
 from ..diffusion import check_packed
 from ..extras.conversion import check_block_schedule, check_block_sizes, padding_multiple
 from ..extras.levenshtein import UNPACKED
@@ -45,6 +46,7 @@ def check_settings(preset: Preset, start: str | None) -> None:
     """`ValueError` for settings that no run can have, whatever it is trained on."""
     if type(preset.model) is not MODELS[preset.kind]:
         raise ValueError(f"{preset.name} cannot become a {preset.kind}; leave its kind as it is")
+    named(preset.dataset)
     if start is not None and not start.strip():
         raise ValueError("--start is empty; name the weights to start from, or leave it out")
     rows = preset.training.batch_size

@@ -173,3 +173,8 @@ def test_a_polite_request():
     assert polite("name the digit.", "could you {}?") == "could you name the digit?"
     assert polite("turn {it} into {digit}", "{}, please") == "turn {it} into {digit}, please"
     assert polite_words("{a} and {b}").more == ()
+
+
+def test_what_has_no_wording_that_is_never_trained():
+    with pytest.raises(ValueError, match="no wording of 'turn it' is never trained; give some as"):
+        Wordings(("turn it",)).never_trained(Random(0))

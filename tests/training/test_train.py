@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,15 @@ from tiny_runs import BACKBONE, JUDGE, STEPS, TOKENIZER, same_bits
 import minillada
 from minillada import checkpoint
 from minillada.config import Preset, TextConfig
-from minillada.datasets import mnist
+from minillada.datasets import mnist, pool
+from minillada.datasets.grammar import Grammar
+from minillada.datasets.table import DATASETS, MNIST
 from minillada.extras import merging
 from minillada.measure.judge import Judge
 from minillada.model import Backbone
 from minillada.presets import get_preset, read_settings
 from minillada.settings import changed
+from minillada.tasks.table import TASKS, TASKS_OF
 from minillada.training import run as run_module
 from minillada.training import train
 from minillada.training.run import Run
@@ -569,3 +573,41 @@ def test_a_tokenizer_goes_on_deeper(tmp_path):
     assert len(further) == 2 * 8 and all(value.any() for value in further)
     with pytest.raises(ValueError, match="depth: 3 before, 1 now"):
         train.train(TOKENIZER, tmp_path / "third", start=str(tmp_path / "second"))
+
+
+# --- data of one's own ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [1, 2, 4])
+def test_a_data_set_of_ones_own(tmp_path, monkeypatch, columns):
+    """An entry in each of two tables is enough, with as many columns as it likes."""
+    kinds = ("one", "two", "three")
+    words = {"label": kinds, "size": ("small", "large"), "side": ("left", "right"), "x": ("a", "b")}
+    mine = replace(
+        MNIST,
+        name="shapes",
+        load=lambda split: real_images(40)._replace(labels=torch.arange(40) % 3),
+        checksums={},
+        grammar=Grammar(
+            dict(itertools.islice(words.items(), columns)),
+            lambda label, *others: f"a {kinds[label]}{[*others]}",
+        ),
+        classes=lambda pixels, labels: torch.stack([labels, *[labels % 2] * (columns - 1)], 1),
+        measures={},
+        stored="shapes/none",
+    )
+    monkeypatch.setitem(DATASETS, "shapes", mine)
+    monkeypatch.setitem(TASKS_OF, "shapes", {name: TASKS[name] for name in ("draw", "describe")})
+    monkeypatch.setattr(train, "stored_pool", pool.stored_pool)
+    changes = dict(dataset="shapes", steps=1)
+    train.train(changed(TOKENIZER, **changes), tmp_path / "tokenizer")
+    changes["tokenizer"] = str(tmp_path / "tokenizer")
+    train.train(changed(BACKBONE, **changes), tmp_path / "backbone")
+    uni = minillada.load(tmp_path / "backbone")
+    assert uni.draw(["a two"]).shape == (1, 1, 32, 32)
+    assert uni.info["dataset"] == "shapes"
+
+
+def test_an_unknown_data_set(tmp_path):
+    with pytest.raises(ValueError, match="no data set is called 'svhn'; choose mnist or cifar10"):
+        train.train(changed(JUDGE, dataset="svhn"), tmp_path)
