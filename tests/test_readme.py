@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import typer.main
@@ -20,10 +21,14 @@ from PIL import Image
 
 from minillada import checkpoint, cli
 from minillada.datasets import mnist
+from minillada.datasets.pool import measured_pool
+from minillada.datasets.table import DATASETS
 from minillada.evaluation import report
 from minillada.experiments.results import load_result, read_result, result_path
 from minillada.measure.intervals import interval_of
 from minillada.official.inspection import memory_table
+from minillada.presets import PRESETS
+from minillada.tasks.table import TASKS_OF
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("docs/installing.md", "docs/commands.md", "docs/numbers.md", "docs/full-weights.md")
@@ -54,11 +59,11 @@ def commands(program: str) -> list[list[str]]:
     return [w[1:] for w in words if len(w) > 1 and w[0].removeprefix(".venv/bin/") == program]
 
 
-def run_snippet(page: str) -> dict:
-    """What the names of the one Python snippet of a page hold after it ran."""
-    (snippet,) = [text for language, text in FENCE.findall(DOCUMENTS[page]) if language == "python"]
-    names: dict = {}
-    exec(snippet, names)
+def run_snippet(page: str, place: int = 0) -> dict:
+    """What the names of a Python snippet of a page hold after it ran, as an import does."""
+    snippets = [text for language, text in FENCE.findall(DOCUMENTS[page]) if language == "python"]
+    names: dict = {"__name__": "snippet"}
+    exec(snippets[place], names)
     return names
 
 
@@ -78,6 +83,17 @@ def test_the_python_snippet_of_the_commands_runs():
     assert len(names["texts"]) == len(names["sums"]) == 1 and names["texts"][0]
     kinds = [isinstance(part, str) for part in names["story"]]
     assert kinds == [True, False] * 4, "a text, then an image: three, four, five, six"
+
+
+def test_the_data_set_of_the_commands_is_one():
+    with patch.dict(DATASETS), patch.dict(TASKS_OF), patch.dict(PRESETS):
+        run_snippet("docs/commands.md", -1)
+        data = DATASETS["shapes"]
+        pool = measured_pool(data, data.load("test"))
+        assert pool.label == "label" and len(pool.members) == 6, "three kinds in two sizes"
+        assert len(set(data.grammar.all_captions())) == 6
+        assert {PRESETS[f"shapes-{kind}"].dataset for kind in ("text", "cpu")} == {"shapes"}
+    assert "shapes" not in DATASETS
 
 
 def subcommands() -> dict[tuple[str, ...], object]:
