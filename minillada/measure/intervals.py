@@ -21,15 +21,12 @@ STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306)
 
 
 class Interval(NamedTuple):
-    """A measured value, both ends of its 95 % interval, and how many samples it comes from.
-
-    `n` is 0 where a record does not say it.
-    """
+    """A measured value, both ends of its 95 % interval, and how many samples it comes from."""
 
     value: float
     low: float
     high: float
-    n: int = 0
+    n: int = 0  # 0 where a record does not say it
 
     @property
     def half(self) -> float:
@@ -73,7 +70,7 @@ def fraction(name: str, hits: Tensor) -> dict:
 
 
 def student_t(freedom: int) -> float:
-    """How many standard errors reach to the end of a 95 % interval of a mean."""
+    """How many standard errors reach to the end of a mean's 95 % interval: `freedom` is n − 1."""
     if freedom <= len(STUDENT_T):
         return STUDENT_T[freedom - 1]
     # The normal value and its first two corrections (Abramowitz & Stegun, 26.7.5).
@@ -115,6 +112,7 @@ def interval_of(report: Mapping, name: str) -> Interval:
     half = field("ci95")
     if low is not None and high is not None:
         return Interval(value, low, high, int(n or 0))
-    if half is not None and n is not None:  # both were stored for shares only
+    # Old reports hold both for shares alone. Wilson's ends follow from the count, without `half`.
+    if half is not None and n is not None:
         return share(round(value * n), int(n))
     return Interval(value, value - (half or 0.0), value + (half or 0.0))

@@ -78,7 +78,8 @@ class Judge(nn.Module):
         self, images: Tensor, labels: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, dict]:
         """Cross-entropy on copies that are changed at random, but show the same."""
-        logits = self((flip_and_shift if self.config.flips else augment)(images, generator))
+        change = flip_and_shift if self.config.flips else augment
+        logits = self(change(images, generator))
         right = (logits.argmax(1) == labels).float().mean()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         return loss, {"accuracy": float(right)}

@@ -22,17 +22,14 @@ from ..writer import Writer
 
 
 class Timing(NamedTuple):
-    """Seconds; `clock` says how they were taken.
-
-    `peak_memory_mib` is GPU memory. It is None on a CPU, where torch cannot tell.
-    """
+    """Seconds; `clock` says how they were taken."""
 
     median: float
     lower_quartile: float
     upper_quartile: float
     repeats: int
     clock: str
-    peak_memory_mib: float | None
+    peak_memory_mib: float | None  # of a GPU; None on a CPU, where torch cannot tell
 
 
 def is_cuda(device: str | torch.device) -> bool:
@@ -130,8 +127,9 @@ def speed_ratio(
 class Passes:
     """Rows that a backbone was asked about: one row in one forward pass counts 1.
 
-    It is a `Recorder` of the sampler, because the sampler knows which rows of a batch have
-    finished. These are not counted: so an answer counts the same alone and in company.
+    A hook counts all rows of a forward pass. Those that have finished are then taken off, so an
+    answer counts the same alone and in company. Only the sampler knows them: it takes this object
+    as a `Recorder`.
     """
 
     def __init__(self) -> None:
@@ -142,12 +140,12 @@ class Passes:
         self.rows += len(inputs[0])
 
     def attach(self, loop: Loop) -> Loop:
-        """The same steps, watched."""
+        """The same steps, watched: finished rows are taken off."""
         return WatchedLoop(loop, self)
 
 
 class WatchedLoop(Loop):
-    """A loop that takes the rows off which had nothing left to change in a step."""
+    """A loop that takes off the rows which a step could not change (`Step.confidence` is 0)."""
 
     def __init__(self, loop: Loop, passes: Passes):
         super().__init__(loop.rows, loop.branches, loop.generators, loop.steps_per_block)

@@ -51,7 +51,7 @@ class ShiftedNorm(nn.BatchNorm2d):
 class Whitening(nn.Module):
     """The first layer: patches `[B, C, 2, 2]` -> numbers of variance 1 that are not correlated."""
 
-    kernel: Tensor  # [2 * C * 4, C, 2, 2]: each direction and its opposite
+    kernel: Tensor  # [2 * C * 4, C, 2, 2]: each direction and its opposite, as GELU drops one
 
     def __init__(self, channels: int):
         super().__init__()
@@ -82,7 +82,7 @@ def make_body(config: JudgeConfig) -> nn.Sequential:
     channels, width = config.channels, config.width
     if config.features != 4 * width:
         raise ValueError(f"a whitened body has {4 * width} features, not {config.features}")
-    layers: list[nn.Module] = [Whitening(channels), nn.GELU()]  # [B, 24, 31, 31]
+    layers: list[nn.Module] = [Whitening(channels), nn.GELU()]  # [B, 8 C, H - 1, W - 1]
     source = 2 * channels * PATCH**2
     # Three stages of two convolutions; each stage halves the image and doubles the channels.
     for stage in (width, 2 * width, 4 * width):
