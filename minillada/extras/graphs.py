@@ -10,9 +10,9 @@ the host needs to launch the next one. A graph launches all of them at once.
 Notable choices
 - A graph repeats the same kernels at the same addresses. So every tensor that outlives a step stays
   where it is. The cache has all its room from the start; a mask hides what it does not hold yet.
-- There are two widths: the first step of a block also runs the block before it. Each has a graph.
-  The first step of all also runs the prompt, whose length differs. It is not recorded.
-- The first step of a width is the warm-up that PyTorch asks for. The second is recorded.
+- Passes have two widths, in tokens: the first one of a block also runs the block before it. Each
+  width has a graph. The very first pass also runs the prompt, of any length. It is not recorded.
+- The first pass of a width is the warm-up that PyTorch asks for. The second is recorded.
 - Greedy decisions are part of the graph. Samples need random numbers of the CPU, and edits ask what
   they find, so both are decided outside, from the logits of the graph.
 - Tokens are those of the usual loop. Logits differ in the last digits, because attention runs over
@@ -90,7 +90,7 @@ class FixedRows(Rows):
 
     def enter(self, first: int) -> None:
         self.first = 0  # only the loop knows it: what is recorded must not depend on a number
-        self.here += first - self.here[0]
+        self.here += first - self.here[0]  # moved to the block, in place
         self.unsettled.fill_(self.config.edit_threshold < 1)
         self.passes_without_mask.zero_()
 
@@ -128,9 +128,8 @@ class FixedBranches:
         The block comes last. Those in front of it are final tokens that are not in the cache yet.
         """
         # 1. What each branch reads: its own prompt, and the common answer.
-        places = rows.here[0] + torch.arange(
-            self.block_size - width, self.block_size, device=rows.here.device
-        )
+        offsets = torch.arange(self.block_size - width, self.block_size, device=rows.here.device)
+        places = rows.here[0] + offsets  # [width], up to the end of the block
         ids = rows.ids[:, places].repeat(self.branch_count, 1)  # [R, width]
         if self.branch_count > 1:
             ids = torch.where(self.in_prefix[places], self.prefix[:, places], ids)
@@ -159,7 +158,8 @@ class FixedLoop(Loop):
         self.fixed = FixedBranches(loop.branches, room)
         # Decisions that need neither random numbers nor a look at what was found.
         self.greedy = not self.rows.is_random and config.edit_threshold == 1
-        self.current = torch.zeros((), dtype=torch.long, device=self.device)  # pace of the step
+        # The pace of a step as a tensor: a graph reads it anew each time.
+        self.pace_now = torch.zeros((), dtype=torch.long, device=self.device)
         self.tape = Tape(self.device)
 
     def load(self, loop: Loop) -> None:
@@ -174,18 +174,19 @@ class FixedLoop(Loop):
         self.first = first
         self.busy = bool(self.rows.open_positions()[0].any())
 
-    def width(self) -> int:
-        """Of the next pass: the block, and the final tokens in front of it that are not known."""
-        known, self.known = self.known, self.first
-        return self.first + self.fixed.block_size - known
+    def next_width(self) -> int:
+        """Tokens of the next pass: the block, and the final ones in front of it not known yet."""
+        width = self.first + self.fixed.block_size - self.known
+        self.known = self.first  # after this pass
+        return width
 
     def step(self, number: int) -> Step | None:
         if not self.greedy:
             step = super().step(number)
-            return step and step._replace(start=self.first)
+            return None if step is None else step._replace(start=self.first)
         if not self.busy:
             return None
-        self.current.fill_(self.pace(number))
+        self.pace_now.fill_(self.pace(number))
         step, busy = self.play(self.decided)
         # The next step overwrites these tensors.
         step = Step(self.first, *(part.clone() for part in step[1:]))
@@ -195,10 +196,11 @@ class FixedLoop(Loop):
     def decided(self, width: int) -> tuple[Step, Tensor]:
         """A whole greedy step, and whether the block has masks left."""
         masked, _ = self.rows.open_positions()  # [B, block]
-        count = self.count(masked, self.current)
+        count = self.count(masked, self.pace_now)
         everywhere = torch.ones_like(masked)
         step = decide(self.rows, self.every_logit(width), count, self.generators, everywhere)
         self.rows.write(step)
+        # `decide` looked everywhere; a `Step` holds 0 where it could not change anything.
         step = step._replace(confidence=step.confidence.masked_fill(~masked, 0))
         return step, self.rows.open_positions()[0].any()
 
@@ -212,32 +214,32 @@ class FixedLoop(Loop):
         return self.rows.tokens.restrict(guided_logits(branches, self.rows.config))
 
     def play(self, work: Callable[[int], Any]) -> Any:
-        """The result of `work(width)`, recorded for the two widths that return."""
-        width = self.width()
+        """The result of `work(width)`, recorded for the two widths that come again and again."""
+        width = self.next_width()
         if self.device.type != "cuda" or width > 2 * self.fixed.block_size:
             return work(width)
         return self.tape.play(width, lambda: work(width))
 
 
 class Tape:
-    """Work that is done once, then recorded, then played again; each kind of it has a number."""
+    """Work that is done once, then recorded, then played again; each width has its recording."""
 
     def __init__(self, device: torch.device):
         self.device = device
         self.warm: set[int] = set()
         self.recorded: dict[int, tuple[torch.cuda.CUDAGraph, Any]] = {}
 
-    def play(self, number: int, work: Callable[[], Any]) -> Any:
-        """What `work` returns; from the third time on always the same tensors, with new values."""
-        if number not in self.warm:
-            self.warm.add(number)
+    def play(self, width: int, work: Callable[[], Any]) -> Any:
+        """What `work` returns; from the second time on always the same tensors, with new values."""
+        if width not in self.warm:
+            self.warm.add(width)
             return self.warm_up(work)
-        if number not in self.recorded:
+        if width not in self.recorded:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):  # nothing is computed yet
                 result = work()
-            self.recorded[number] = graph, result
-        graph, result = self.recorded[number]
+            self.recorded[width] = graph, result
+        graph, result = self.recorded[width]
         graph.replay()
         return result
 
