@@ -31,7 +31,7 @@ LEAST_PADDING = 16  # whole blocks of the usual size
 
 
 def model_of(preset: Preset) -> ModelConfig:
-    """The backbone that a preset trains. `ValueError` if it trains something else."""
+    """The sizes of the backbone that a preset trains. `ValueError` if it trains something else."""
     if not isinstance(preset.model, ModelConfig):
         raise ValueError(f"{preset.name} is a {preset.kind}, which has no blocks")
     return preset.model

@@ -85,7 +85,7 @@ def align(draft: list[int], target: list[int], delete_id: int, insert_id: int) -
 def apply_labels(
     ids: Tensor, labels: Tensor, delete_id: int, insert_id: int, mask_id: int, pad_id: int
 ) -> Tensor:
-    """One round: `ids` `[B, n]` after the operations `labels` `[B, n]`, padded or cut to n."""
+    """One round: `ids` `[B, n]` after the operations `labels` `[B, n]`; `[B, n]`, padded or cut."""
     inserted, kept = labels == insert_id, labels != delete_id
     # Every token becomes none, one or two; `end` counts those up to and including its own. So it
     # goes to place end - 1, and a mask before it to end - 2.
@@ -151,10 +151,9 @@ def short_answers(batch: Batch, vocab: Vocabulary, block_size: int) -> dict[int,
 def plant(
     batch: Batch, vocab: Vocabulary, block_size: int, rate: float, generator: Generator
 ) -> tuple[Batch, Tensor] | None:
-    """Drafts with errors instead of the short answers of a batch, and their labels `[B', L]`.
+    """Drafts with errors instead of the B' short answers of a batch, and their labels `[B', L]`.
 
-    None if the batch has no such answer. `ValueError` for packed rows and for a `rate` that is no
-    share.
+    None if B' is 0. `ValueError` for packed rows and for a `rate` that is no share.
     """
     if not 0 <= rate <= 1:
         raise ValueError(f"planted_errors is a share of the tokens; use 0 to 1, not {rate}")

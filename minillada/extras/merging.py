@@ -32,7 +32,7 @@ def snapshots(name: str | Path) -> list[Path]:
 
 
 def distinct(names: list[str]) -> list[Path]:
-    """The snapshots of all names; of files with equal weights one, which would count twice."""
+    """The snapshots of all names, each once: equal weights in two files would count twice."""
     found: dict[str, Path] = {}
     for name in names:
         for path in snapshots(name):
@@ -69,10 +69,10 @@ def merge(paths: list[Path], cls: Stored[M]) -> tuple[M, dict[str, Any]]:
     return modules[0], about | {"merged": parts}
 
 
-def check_same(first: Path, model: dict, path: Path, other: dict) -> None:
+def check_same(first: Path, first_info: dict, path: Path, info: dict) -> None:
     """`ValueError` unless the infos of two checkpoints are of one model."""
     for key in SAME:
-        values = model.get(key), other.get(key)
+        values = first_info.get(key), info.get(key)
         if None not in values and values[0] != values[1]:
             raise ValueError(
                 f"{path} and {first} differ in {key}; "

@@ -1,6 +1,7 @@
 """SPRINT: decode from a prefix cache that keeps only the important tokens, without training.
 
-(LLaDA2.0-Uni, arXiv 2604.20796.) Importance of prefix token i:
+(LLaDA2.0-Uni, arXiv 2604.20796.) Shapes: R rows, those of all guidance branches together, with T
+prefix tokens. Importance of prefix token i:
 
     α ‖k_i‖ / mean ‖k‖ + (1 − α) conf_i
 
@@ -62,7 +63,7 @@ def keep_mask(
         ordered = score.masked_fill(~members, -math.inf)
         # `argsort` twice gives the ranks (`commit.choose_commits` says why).
         rank = ordered.argsort(dim=1, descending=True, stable=True).argsort(1)
-        # Rounding may lift a whole product above itself, for example 0.1 · 30. Python's numbers
+        # Rounding may lift a whole product above itself, for example 0.28 · 25. Python's numbers
         # have 64 bits, so that it stays below the margin; not every device has such numbers.
         counts = [math.ceil(fraction * n - 1e-6) for n in members.sum(1).tolist()]
         kept |= members & (rank < torch.tensor(counts, device=rank.device)[:, None])
@@ -77,10 +78,10 @@ class Sprint:
     """
 
     is_image: Tensor
-    keep_text: float = 1.0
-    keep_image: float = 0.8
-    alpha: float = 0.5
-    warmup: int = 1
+    keep_text: float = 1.0  # share of the text tokens that stay
+    keep_image: float = 0.8  # the same for image codes
+    alpha: float = 0.5  # how much norms count, and not confidence
+    warmup: int = 1  # first steps of a block, which see everything
     pin_slip: bool = False
     image: Tensor = field(init=False)  # bool [R, T]
     confidence: Tensor = field(init=False)  # [R, T]
@@ -88,9 +89,7 @@ class Sprint:
     def __post_init__(self) -> None:
         for name, share in (("text", self.keep_text), ("image", self.keep_image)):
             if not 0 < share <= 1:
-                raise ValueError(
-                    f"the share of {name} tokens to keep must lie in (0, 1], got {share}"
-                )
+                raise ValueError(f"share of {name} tokens to keep must lie in (0, 1], got {share}")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must lie in [0, 1], got {self.alpha}")
         if self.warmup < 1:
@@ -124,7 +123,7 @@ class Sprint:
         kept = keep_mask(score, self.image, real, self.keep_text, self.keep_image)
 
         # 2. Gather what is kept. Rows that keep fewer take along places that are then hidden.
-        width = int(kept.sum(1).max()) if kept.numel() else 0
+        width = int(kept.sum(1).max()) if kept.numel() else 0  # 0: there is no prefix to gather
         index = kept.int().argsort(dim=1, descending=True, stable=True)[:, :width]  # [R, width]
         short = KVCache(len(layers))
         for layer, (key, value) in enumerate(layers if width else []):

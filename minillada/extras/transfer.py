@@ -1,4 +1,4 @@
-"""Starting a model from other weights: a smaller codebook, another vocabulary, or a codebook.
+"""Starting a model from weights with other codes or ids, or its image rows from a codebook.
 
 LLaDA2.0-Uni (arXiv 2604.20796) grows out of a text model: text rows of embedding and head are kept,
 new rows start at random. Here the image codes may change as well.
@@ -33,7 +33,7 @@ def grown(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
     """`old` with codebooks enlarged to the size, and residual blocks to the depth, of `new`.
 
     Old codes keep their numbers; further ones stay as they are in `new`. Codes of another length
-    stay as they are, and do not fit. What is deeper in `new` (`vq.ResidualBlock.more`) stays, too.
+    stay old, and loading refuses them. What is deeper in `new` (`vq.ResidualBlock.more`) stays new.
     """
     deeper = {key: value for key, value in new.items() if ".more." in key}
     enlarged = deeper | old
@@ -48,7 +48,7 @@ def nearest_codes(old: Tensor, new: Tensor) -> Tensor:
     """The nearest code `[K]` of a codebook `[N, C]` to each of another one `[K, C]`.
 
     It says something only if one tokenizer was trained on from the other, or from the same weights.
-    `ValueError` if the codes are of other many numbers.
+    `ValueError` if codes of the two have different lengths C.
     """
     if old.shape[1] != new.shape[1]:
         raise ValueError(
@@ -68,7 +68,7 @@ def translated(
 
     `vocabs` and `codebooks` `[K, C]` are (old, new). A text piece keeps its row, wherever it stands
     now, and a new piece starts at random, as in `new`. An image code starts at the row of the old
-    code that is nearest to it. Rows of another length stay as they are, and do not fit.
+    code that is nearest to it. Rows of another length stay old, and loading refuses them.
     `ValueError` if the codes have another length.
     """
     source, target = vocabs
