@@ -105,7 +105,7 @@ def check_mixture(preset: Preset) -> None:
 
 
 def check_pixels(model: Config, images: Images, of: str = "") -> None:
-    """`ValueError` unless a model (whose name, if any, is in `of`) reads pixels of this kind."""
+    """`ValueError` unless a model reads such pixels; `of`, as in " of NAME", says which model."""
     size, channels = images.pixels.shape[-1], images.pixels.shape[1]
     for name, value in (("image_size", size), ("channels", channels)):
         wanted = getattr(model, name, value)

@@ -75,7 +75,7 @@ class Processes:
         return [Portion(number, of) for number in range(self.rank, of, self.count)]
 
     def alone(self, portion: Portion) -> bool:
-        """Whether a portion is the whole step: one process computes it in one pass."""
+        """Whether a portion is the whole step, and a loss need not know it (`LossModule` does)."""
         return portion.of == 1 and self.sharding == "none"
 
     def total(self, numbers: list[float]) -> list[float]:
@@ -94,7 +94,8 @@ class Processes:
         """Whether all processes give the same words. Every process must call it."""
         # 40 bits: a float64 holds the sum over 8,192 processes exactly.
         number = int(hashlib.sha256(words.encode()).hexdigest()[:10], 16)
-        return not self.any(self.total([number])[0] != self.count * number)
+        is_mean = self.total([number])[0] == self.count * number
+        return not self.any(not is_mean)  # if each is the mean of all, all are equal
 
     def add_up(self, numbers: Tensor) -> None:
         """Replace numbers by their sums over all processes. Every process must call it."""
@@ -230,7 +231,7 @@ def all_rows(rows: Tensor, portion: Portion) -> Tensor:
     if portion.of == 1:
         return rows
     parts = [torch.empty_like(rows) for _ in range(portion.of)]
-    dist.all_gather(parts, rows.contiguous())
+    dist.all_gather(parts, rows.contiguous())  # one portion a process (`check_shared`)
     return torch.stack(parts, dim=1).flatten(0, 1)  # they were dealt like cards
 
 

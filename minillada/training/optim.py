@@ -40,20 +40,18 @@ def make_optimizers(module: nn.Module, config: TrainingConfig) -> list[torch.opt
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        # Weights of convolutions have four dimensions; Muon takes matrices and stacks of them.
         if parameter.ndim < 2:
             vectors.append(parameter)
         elif optim.optimizer == "muon" and parameter.ndim in (2, 3) and name not in tables:
             layer_matrices.append(parameter)
-        else:
+        else:  # also the weights of convolutions, which have four dimensions
             other_matrices.append(parameter)
     groups = [
         {"params": other_matrices, "weight_decay": optim.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=optim.learning_rate, betas=optim.betas)
-    ]
+    adamw = torch.optim.AdamW(groups, lr=optim.learning_rate, betas=optim.betas)
+    optimizers: list[torch.optim.Optimizer] = [adamw]
     if layer_matrices:
         optimizers.append(Muon(layer_matrices, optim.learning_rate, optim.weight_decay))
     return optimizers

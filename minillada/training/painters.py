@@ -106,9 +106,9 @@ def quarters(features: Tensor) -> Tensor:
 def energy_distance(a: Tensor, b: Tensor) -> Tensor:
     """How differently features `[N, F]` and `[M, F]` are spread.
 
-    It is 2 E|a - b| - E|a - a'| - E|b - b'|: 0 on average if both come from one distribution,
-    larger if not (Székely and Rizzo 2013, doi 10.1016/j.jspi.2013.03.018). Lengths are in units of
-    the spread of b, over the root of F. N and M are 2 or more.
+    It is 2 E|a - b| - E|a - a'| - E|b - b'|, where a' is another row than a: 0 on average if both
+    come from one distribution, else larger (Székely, Rizzo 2013, doi 10.1016/j.jspi.2013.03.018).
+    Lengths are in units of the spread of b, over the root of F. N and M are 2 or more.
     """
     scale = (b.std(0) + 1e-4) * b.shape[1] ** 0.5
     a, b = a / scale, b / scale
@@ -157,7 +157,8 @@ def turbo_loss(painter: Painter, source: Painter, lesson: Lesson) -> Loss:
         said = painter(x, now, codes, sketch)
         squared = (said - wanted).square().mean()
         # 2. the features, of each picture and of all of them
-        features, spread = lesson.errors(*moved(torch.cat([said, picture]), generator).chunk(2))
+        pair = moved(torch.cat([said, picture]), generator)  # both by the same pixels
+        features, spread = lesson.errors(*pair.chunk(2))
         parts = {"squared": squared, "features": features, "spread": spread}
         metrics = {name: float(part.detach()) for name, part in parts.items()}
         model = lesson.model

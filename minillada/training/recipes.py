@@ -42,7 +42,7 @@ def bpe_corpus(every_task: bool = False, data: DataSet = MNIST) -> list[str]:
     Captions and the fixed prompts of the layouts; with `every_task`, what any task can say too.
     """
     labels = next(iter(data.grammar.words.values()))
-    partial = [data.grammar.caption(label) for label in range(len(labels))]
+    partial = [data.grammar.caption(label) for label in range(len(labels))]  # name the label alone
     systems = layout.SYSTEM_PROMPTS if every_task else ("draw", "describe")
     prompts = [layout.SYSTEM_PROMPTS[name] for name in systems]
     prompts.append(layout.DESCRIBE_QUESTION)
@@ -94,8 +94,8 @@ def image_tokenizer_loss(
     if config.unquantised_steps and step == config.unquantised_steps and tokenizer.training:
         start_codebook(tokenizer.codebook, all_rows(features.detach(), portion), generator)
     quantised = tokenizer.codebook(features)
-    free = step < config.unquantised_steps
-    shown = quantised.features if free else quantised.vectors
+    unquantised = step < config.unquantised_steps
+    shown = quantised.features if unquantised else quantised.vectors
     output = tokenizer.decoder(shown.contiguous(memory_format=torch.channels_last))
     # 1. Squared error alone blurs strokes, and they look thick. So edges, the differences of
     # neighbouring pixels, must match, too.
@@ -104,7 +104,7 @@ def image_tokenizer_loss(
     vectors = rearrange(tokenizer.embedding[quantised.codes], "b h w c -> b c h w")
     commitment = F.mse_loss(quantised.features, vectors)
     total = squared + config.edge_weight * edge_distance(output, images)
-    if not free:
+    if not unquantised:
         total = total + commitment
     whole = all_rows(squared.detach()[None], portion).mean()
     parts = {"psnr_db": float(-10 * whole.log10()), "commit": float(commitment.detach())}
@@ -120,7 +120,7 @@ def image_tokenizer_loss(
         parts["features"] = float(distance.detach())
     if config.colour_weight > 0:
         total = total + config.colour_weight * colour_distance(output, images, config.patch_size)
-    if tokenizer.training and not free:
+    if tokenizer.training and not unquantised:
         parts["revived"] = move_codebook(tokenizer.codebook, quantised, portion, generator)
     return total, parts
 
@@ -149,7 +149,7 @@ def start_codebook(codebook: Codebook, features: Tensor, generator: torch.Genera
     """Take the code vectors from features `[B, D, h, w]`, chosen at random."""
     flat = F.normalize(rearrange(features, "b d h w -> (b h w) d").float(), dim=-1)  # [N, D]
     size = len(codebook.embedding)
-    # If there are few features, each is taken several times.
+    # If there are few features, each is taken several times: size / N, rounded up.
     order = torch.randperm(len(flat), generator=generator).repeat(-(-size // len(flat)))
     codebook.embedding.copy_(flat[order[:size].to(flat.device)])
     codebook.sums.copy_(codebook.embedding)
@@ -246,8 +246,8 @@ def backbone_loss(
         done = 0  # rows of earlier batches
         for batch in batches:
             share = len(batch.ids) / rows
-            here = portion._replace(first=done)
-            value, metrics = batch_loss(backbone, vocab, batch, preset, step, generator, here)
+            mine = portion._replace(first=done)
+            value, metrics = batch_loss(backbone, vocab, batch, preset, step, generator, mine)
             done += len(batch.ids)
             total = total + share * value
             nats += share * metrics["masked_nats"]
@@ -267,7 +267,7 @@ def batch_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """Loss and metrics of one batch with the settings of the preset, or a portion's share."""
     config = preset.training
-    here = batch.to(backbone.lm_head.weight.device)
+    on_device = batch.to(backbone.lm_head.weight.device)
     # A schedule may name a block larger than any row; then the row is one block.
     block_size = min(block_size_at(preset, step), batch.ids.shape[1])
     objective = config.loss
@@ -276,9 +276,9 @@ def batch_loss(
         objective = changed(objective, mask_rate=(1.0, 1.0), complementary=False)
     with noisy_mask_embedding(backbone, vocab.mask_id, mask_noise_at(config, step), generator):
         value, metrics = block_diffusion_loss(
-            backbone, here, vocab, block_size, objective, generator, portion
+            backbone, on_device, vocab, block_size, objective, generator, portion
         )
     if config.loss.planted_errors:
-        errors = config.loss.planted_errors
+        errors = config.loss.planted_errors  # planted on the CPU, into lists
         value = value + draft_loss(backbone, batch, vocab, block_size, errors, generator, portion)
     return value, metrics

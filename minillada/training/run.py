@@ -179,7 +179,7 @@ class Run:
             self.save_weights(merging.snapshot_path(self.folder, done), {"step": done})
         if last or done % self.state_every == 0:
             learner = self.whole_learner()
-            if self.log:
+            if self.log:  # which only the first process has
                 self.log.flush()  # first, so that no step of the state is missing in the log
                 save_state(self.folder, learner, done, self.story, self.seconds)
 

@@ -126,10 +126,10 @@ def read_state(folder: Path, story: dict[str, Any]) -> State:
     return State(path, tensors, int(settings["step"]), float(settings["seconds"]), stored)
 
 
-def saved_step(state: Path) -> str:
-    """The step of a saved state, as its file says; a damaged file does not."""
+def saved_step(path: Path) -> str:
+    """The step of a state, as its file says, or `?` where the file is damaged."""
     try:
-        with safe_open(state, "pt") as file:
+        with safe_open(path, "pt") as file:
             return (file.metadata() or {}).get("step", "?")
     except SafetensorError:
         return "?"

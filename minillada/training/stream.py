@@ -42,7 +42,7 @@ def shift(images: Tensor, generator: torch.Generator, most: int = 2) -> Tensor:
     padded = nn.functional.pad(images, (most,) * 4, mode="reflect")
     down, right = torch.randint(0, 2 * most + 1, (2, len(images)), generator=generator)
     windows = padded.unfold(2, size, 1).unfold(3, size, 1)  # [B, C, down, right, H, W], no copy
-    return windows[torch.arange(len(images)), :, down, right]
+    return windows[torch.arange(len(images)), :, down, right]  # [B, C, H, W]
 
 
 def at_random(images: Tensor, generator: torch.Generator, flips: bool) -> Tensor:
@@ -63,7 +63,7 @@ def encode_pictures(
 ) -> dict[Picture, Tensor]:
     """Codes `[h, w]` of each picture.
 
-    With a generator, every image is first moved at random, before and after an edit alike; with
+    With a generator, every image is first moved at random, in one way for all pictures of it; with
     `flips` half of them are mirrored, too.
     """
     if not pictures:
@@ -102,9 +102,9 @@ def moved_codes(
         generator = step_generator(seed, move)
         for rows in torch.arange(len(pool)).split(AT_ONCE):
             shown = at_random(images.floats(rows), generator, pool.data.flips)
-            for row, name in enumerate(operations):
+            for place, name in enumerate(operations):
                 seen = edits.apply([name] * len(shown), shown)
-                table[move, row, rows] = tokenizer.encode(seen).to(small).cpu()
+                table[move, place, rows] = tokenizer.encode(seen).to(small).cpu()
     return table
 
 
@@ -115,10 +115,10 @@ def looked_up(
     indices = sorted({picture.index for picture in pictures})
     moves = torch.randint(len(table), (len(indices),), generator=generator).tolist()
     move_of = dict(zip(indices, moves))
-    row_of = {name: row for row, name in enumerate([None, *operations])}
+    place_of = {name: place for place, name in enumerate([None, *operations])}
     codes = {}
     for picture in pictures:
-        found = table[move_of[picture.index], row_of[picture.operation], picture.index]
+        found = table[move_of[picture.index], place_of[picture.operation], picture.index]
         codes[picture] = found.long()
     return codes
 

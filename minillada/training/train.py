@@ -130,7 +130,7 @@ def train_text(config: TextConfig, data: DataSet, run: Run) -> None:
 def read_materials(preset: Preset, device: str) -> Materials:
     """Images, vocabulary and tokenizer of a preset. `ValueError` if the model does not fit them."""
     data = DATASETS[preset.dataset]
-    # 1. judge and tokenizer read pixels and captions
+    # 1. judge, tokenizer and painter read pixels
     if preset.kind != "backbone":
         images = data.load("train")
         checks.check_pixels(preset.model, images)
@@ -207,7 +207,7 @@ def new_model(
         offset = module.config.vocab_size - len(tokenizer.embedding)
         transfer.start_image_rows(module, tokenizer.embedding.cpu(), offset)
     if isinstance(module, Painter) and tokenizer is not None:
-        module.embedding.weight.data[:-1] = tokenizer.embedding.cpu()
+        module.embedding.weight.data[:-1] = tokenizer.embedding.cpu()  # the last row: without codes
     if source is not None:
         module.load_state_dict(source.state_dict())
     # Convolutions run up to twice as fast in this memory layout on CPUs.
@@ -231,8 +231,8 @@ def start_from(
     if preset.kind == "backbone" and "text_sha256" not in info:  # an older file
         info |= text_info(info.get("text", "mnist-text"))
     # Codes mean something else under another tokenizer, and ids under other text pieces, too.
-    different = [key for key in IDS if key in about and info.get(key) != about[key]]
-    if different and materials.tokenizer:
+    new_ids = [key for key in IDS if key in about and info.get(key) != about[key]]
+    if new_ids and materials.tokenizer:
         old_tokenizer, old_vocab = trained_on(start, info)
         codebooks = old_tokenizer.embedding, materials.tokenizer.embedding.cpu()
         if preset.kind == "painter":
@@ -245,15 +245,15 @@ def start_from(
     try:
         checkpoint.load_tensors(module, tensors, checkpoint.resolve(start))
     except ValueError:  # the file is whole, for it was read: its model is another one
-        different = differences(to_dict(other.config), to_dict(preset.model))
+        sizes = differences(to_dict(other.config), to_dict(preset.model))
         raise ValueError(
             f"{preset.name} cannot start from {start}, whose model has other sizes "
-            f"({in_words(different)}); choose other weights, or the same sizes"
+            f"({in_words(sizes)}); choose other weights, or the same sizes"
         ) from None
     # The history is nested: the start may itself have started from another run.
     history = {key: info[key] for key in ("command", "training", "start", "merged") if key in info}
     # With the same ids a model goes on drawing and editing with its own settings (`Writer.own`).
-    own = {key: info[key] for key in ("drawing", "editing") if key in info and not different}
+    own = {key: info[key] for key in ("drawing", "editing") if key in info and not new_ids}
     return {"start": history, "start_sha256": info["sha256"], **own}
 
 
