@@ -96,14 +96,14 @@ class Decoding:
     On a GPU of CUDA its steps are recorded, unless `eager` is asked for.
     """
 
-    prompt, block_size, steps, threshold = 64, 32, 32, 0.95
+    prompt_length, block_size, steps, threshold = 64, 32, 32, 0.95
 
     def __init__(self, setting: Setting, length: int, batch: int):
         self.length = length
-        self.backbone = setting.backbone(self.prompt + length + self.block_size)
+        self.backbone = setting.backbone(self.prompt_length + length + self.block_size)
         # Text ids only: a mask in the prompt would be a token that is not there yet. Both loops
         # must agree that nobody may choose it, so its row of the head is 0.
-        self.ids = setting.text_ids(batch, self.prompt)
+        self.ids = setting.text_ids(batch, self.prompt_length)
         self.mask_id = load_vocabulary(512).mask_id  # with the 512 codes of `mnist`
         with torch.no_grad():
             self.backbone.lm_head.weight[self.mask_id] = 0
@@ -186,7 +186,7 @@ def bench_sampler(setting: Setting, length: int = 512, batch: int = 8) -> dict:
         **graph_steps(setting, decoding),
         "new_tokens": length,
         "batch": batch,
-        "prompt": decoding.prompt,
+        "prompt": decoding.prompt_length,
         "block_size": decoding.block_size,
     }
 
@@ -229,12 +229,10 @@ class TrainingStep:
         blocks = ids.shape[1] // self.block_size
         rates = diffusion.sample_mask_rates(len(ids), blocks, *self.objective.mask_rate, source)
         rates = rates.to(ids.device)  # [B·views, L / block]
-        masked = diffusion.corrupt(
-            ids, targets, rates, self.block_size, self.vocab.mask_id, source
-        ).masked
+        drawn = diffusion.corrupt(ids, targets, rates, self.block_size, self.vocab.mask_id, source)
         gradients = []
         for view in range(self.views):
-            asked = masked[view :: self.views]  # [B, L]
+            asked = drawn.masked[view :: self.views]  # [B, L]
             t = rates[view :: self.views].repeat_interleave(self.block_size, 1)
             gradients.append(self.gradient(self.plain_loss(asked, 1 / t)))
             gradients.append(self.gradient(self.plain_loss(~asked, 1 / (1 - t))))
@@ -281,7 +279,7 @@ def bench_train(setting: Setting, length: int = 512, batch: int = 4, views: int 
 
 
 def sparse_loop(experts: Experts, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-    """What one would write next after the formula: each expert looks up its own tokens."""
+    """A loop that one would write to save work: each expert looks up its own tokens."""
     out = torch.zeros_like(x)
     for number, expert in enumerate(experts.apart()):
         token, slot = (chosen == number).nonzero(as_tuple=True)

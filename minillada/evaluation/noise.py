@@ -47,6 +47,6 @@ def gradient_noise(
     for left_out in range(draws):
         kept = [draw for draw in range(draws) if draw != left_out]
         leave_one_out.append(noise_to_signal(products[kept][:, kept]))
-    spread = torch.tensor(leave_one_out).var(correction=0) * (draws - 1)
-    ratio, half = noise_to_signal(products), Z * float(spread.sqrt())
+    variance = torch.tensor(leave_one_out).var(correction=0) * (draws - 1)  # the jackknife's
+    ratio, half = noise_to_signal(products), Z * float(variance.sqrt())
     return Interval(ratio, ratio - half, ratio + half, draws)

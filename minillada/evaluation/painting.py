@@ -37,8 +37,8 @@ BATCH = 16  # pictures that are timed
 class Pair:
     """A painter, the turbo painter distilled from it if any, and the tokenizer of their codes."""
 
-    flow: Painter
-    turbo: Painter | None
+    flow: Painter  # paints in many small steps
+    turbo: Painter | None  # in a few jumps
     tokenizer: ImageTokenizer
     data: DataSet
 
@@ -67,17 +67,17 @@ def load_pair(name: str | Path, device: str) -> Pair:
     """
     painter, info = checkpoint.load_model(name, Painter, device)
     source, turbo_name = (info["source"], name) if painter.config.turbo else (name, turbo_of(name))
-    flow, more = checkpoint.load_model(source, Painter, device)
+    flow, flow_info = checkpoint.load_model(source, Painter, device)
     turbo = None
     if turbo_name is not None:
-        turbo, about = checkpoint.load_model(turbo_name, Painter, device)
-        if about.get("source_sha256") != more["sha256"]:
+        turbo, turbo_info = checkpoint.load_model(turbo_name, Painter, device)
+        if turbo_info.get("source_sha256") != flow_info["sha256"]:
             raise ValueError(
                 f"{turbo_name} was not distilled from these weights of {source}; "
                 "distil it again, or call it otherwise"
             )
-    tokenizer, used = checkpoint.load_model(info["tokenizer"], ImageTokenizer, device)
-    if used["sha256"] != info["tokenizer_sha256"]:
+    tokenizer, tokenizer_info = checkpoint.load_model(info["tokenizer"], ImageTokenizer, device)
+    if tokenizer_info["sha256"] != info["tokenizer_sha256"]:
         raise ValueError(f"{name} paints the codes of another version of {info['tokenizer']}")
     return Pair(flow, turbo, tokenizer, data_set_of(info))
 
@@ -108,7 +108,7 @@ def evaluate_painter(
             "psnr_db": float(-10 * (painted - images).square().mean().log10()),
             **speed(pair.flow, pair.turbo, codes, sketch),
         }
-    # 2. the decoder, and many steps
+    # 2. the decoder, and many steps: the `painting_steps` of `flow`, 50 for those shipped
     report |= fraction("judged_accuracy_conv", judge.classify(sketch) == labels)
     n = min(MOST, len(labels))
     long = paint(pair.flow, codes[:n], sketch[:n], pair.flow.config.painting_steps, seed)

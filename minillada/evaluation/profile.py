@@ -39,11 +39,11 @@ class Calls(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if function in KINDS:
-            # Inputs of equal shapes are kept once for each weight (or cache): it may be in the
-            # processor's cache or not, and that costs time. All inputs would not fit into memory.
+            # Inputs of equal shapes are kept once for each weight (in attention: buffer of keys):
+            # fetching it from memory is part of the time. All inputs would not fit into memory.
             inputs = *args, *kwargs.values()
             shapes = tuple(part.shape for part in inputs if hasattr(part, "shape"))
-            key = function, shapes, args[1].data_ptr()
+            key = function, shapes, args[1].data_ptr()  # 1: the weight, or the keys
             if key not in self.known:
                 self.known[key] = lambda: function(*args, **kwargs)
             self.made[KINDS[function]].append(self.known[key])
@@ -57,7 +57,7 @@ class Calls(TorchFunctionMode):
 
 
 def profile_sampler(setting: Setting, length: int = 512, batch: int = 8) -> dict:
-    """The shares of matrix products, attention and the rest, and how far decoding is from both."""
+    """Shares of matrix products, attention and the rest, and how far decoding is from the limit."""
     decoding = Decoding(setting, length, batch)
     calls = Calls()
     with calls:

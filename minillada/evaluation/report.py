@@ -29,7 +29,7 @@ class Bar:
     what: str
     least: float | None = None
     most: float | None = None
-    words: str = ""  # a bar that is another number
+    words: str = ""  # the bar in words, where it depends on another number
     unit: str = "%"
 
     def __str__(self) -> str:
@@ -133,6 +133,7 @@ def numbers() -> str:
     photos = checkpoint.read_info(checkpoint.resolve("cifar"))["metrics"]
     painters = [painter_column(name) for name in ("mnist-painter", "cifar-painter")]
     head = "| what | to reach: digits; photos | digits | photos |"
+    # what and bar of a row, and its number in each column
     rows = [(*row, *columns) for row, *columns in zip(PAINTER_ROWS, *painters)]
     seed = metrics["seed"]
     return (

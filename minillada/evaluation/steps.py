@@ -49,9 +49,10 @@ def bench_step(preset: Preset, setting: Setting, steps: int = 20) -> dict[str, A
         timing.finish(device)
         stamps.append(time.perf_counter())
 
-    # 1. the time, 2. the operations of one more step
+    # 1. the time between stamps, from the one that ends the warm-up on
     fit(module, loss, training, None, count, note)
     taken = [after - before for before, after in zip(stamps[WARM_UP - 1 :], stamps[WARM_UP:])]
+    # 2. the operations of one more step
     with FlopCounterMode(display=False) as counter:
         fit(module, loss, training, None, 1)
     operations = counter.get_total_flops()
