@@ -229,10 +229,10 @@ class TrainingStep:
         blocks = ids.shape[1] // self.block_size
         rates = diffusion.sample_mask_rates(len(ids), blocks, *self.objective.mask_rate, source)
         rates = rates.to(ids.device)  # [B·views, L / block]
-        drawn = diffusion.corrupt(ids, targets, rates, self.block_size, self.vocab.mask_id, source)
+        noisy = diffusion.corrupt(ids, targets, rates, self.block_size, self.vocab.mask_id, source)
         gradients = []
         for view in range(self.views):
-            asked = drawn.masked[view :: self.views]  # [B, L]
+            asked = noisy.masked[view :: self.views]  # [B, L]
             t = rates[view :: self.views].repeat_interleave(self.block_size, 1)
             gradients.append(self.gradient(self.plain_loss(asked, 1 / t)))
             gradients.append(self.gradient(self.plain_loss(~asked, 1 / (1 - t))))

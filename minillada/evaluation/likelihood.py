@@ -44,9 +44,9 @@ def bits_per_image(
 ) -> dict[str, Tensor]:
     """Bits per token of each image `[N]`, by task: `{"draw": …, "describe": …}`.
 
-    `codes` `[N, h, w]`. Each sequence is masked `samples` times at random. With `spread` the masks
-    of a sequence are drawn together (`nll_bound`): the same expectation, and less noise.
-    docs/numbers.md is measured without it. `block_size` is the model's own, if not given.
+    `codes` `[N, h, w]`. Each sequence is masked `samples` times at random. With `spread` these
+    samples are stratified (`nll_bound`): the same expectation, and less noise. docs/numbers.md is
+    measured without it. `block_size` is the model's own, if not given.
     `ValueError` for less than 1 sample.
     """
     if samples < 1:

@@ -92,7 +92,7 @@ def apply_labels(
     end = (kept.long() + inserted.long()).cumsum(1)  # [B, n]
     out = torch.full((len(ids), ids.shape[1] + 1), pad_id, device=ids.device)
     put(out, end - 2, inserted, torch.full_like(ids, mask_id))
-    put(out, end - 1, kept, torch.where(inserted, ids, labels))
+    put(out, end - 1, kept, torch.where(inserted, ids, labels))  # behind a mask the old token
     return out[:, :-1]  # what has no room is cut
 
 

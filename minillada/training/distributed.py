@@ -105,14 +105,14 @@ class Processes:
     def share(self, learner: Learner, loss: Loss, config: TrainingConfig) -> tuple[Learner, Loss]:
         """The learner as this process holds it, and the loss that takes part in the exchange."""
         if self.sharding == "ddp":
-            whole = LossModule(learner.module, loss)
+            wrapped = LossModule(learner.module, loss)
             # Buffers change by rules that are the same in every process, so none is sent. The
             # gradients lie in the buckets that are sent, and are not copied there. New versions of
             # PyTorch warn that the first setting has a new name, which old ones do not know.
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
                 return learner, nn.parallel.DistributedDataParallel(
-                    whole, broadcast_buffers=False, gradient_as_bucket_view=True
+                    wrapped, broadcast_buffers=False, gradient_as_bucket_view=True
                 )
         if self.sharding == "fsdp":
             return sharded(learner, loss, config, self)
@@ -166,8 +166,8 @@ def sharded(
     # 1. Each layer is gathered and freed by itself; embedding, norm and head stay for a whole step.
     for layer in module.model.layers:
         fully_shard(layer, mesh=mesh)
-    whole = LossModule(module, loss)
-    fully_shard(whole, mesh=mesh)
+    wrapped = LossModule(module, loss)
+    fully_shard(wrapped, mesh=mesh)
     # 2. The parameters are new objects, so the optimisers are made again, with their old averages.
     optimizers = make_optimizers(module, config)
     parameters: list[list[nn.Parameter]] = []  # of each optimiser
@@ -177,7 +177,7 @@ def sharded(
         _, number, index, _ = key.split(".")
         averages[key] = as_shard(value, parameters[int(number)][int(index)])
     put_averages(optimizers, averages)
-    return Learner(module, optimizers), whole
+    return Learner(module, optimizers), wrapped
 
 
 def as_shard(value: Tensor, parameter: Any) -> Tensor:

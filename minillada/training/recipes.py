@@ -100,14 +100,14 @@ def image_tokenizer_loss(
     # 1. Squared error alone blurs strokes, and they look thick. So edges, the differences of
     # neighbouring pixels, must match, too.
     squared = F.mse_loss(output, images)
+    total = squared + config.edge_weight * edge_distance(output, images)
     # 2. Commitment pulls each feature towards its code. The codes have no gradient.
     vectors = rearrange(tokenizer.embedding[quantised.codes], "b h w c -> b c h w")
     commitment = F.mse_loss(quantised.features, vectors)
-    total = squared + config.edge_weight * edge_distance(output, images)
     if not unquantised:
         total = total + commitment
-    whole = all_rows(squared.detach()[None], portion).mean()
-    parts = {"psnr_db": float(-10 * whole.log10()), "commit": float(commitment.detach())}
+    error = all_rows(squared.detach()[None], portion).mean()  # of all portions
+    parts = {"psnr_db": float(-10 * error.log10()), "commit": float(commitment.detach())}
     # 3. Alignment: caption and tokens agree.
     if config.alignment_weight > 0:
         alignment = tokenizer.tower(shown, caption_ids, caption_index)
