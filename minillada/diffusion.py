@@ -31,8 +31,8 @@ def sample_mask_rates(
 
     Each t is uniform. For a column, [low, high] is cut into `rows` equal parts, and each row takes
     its t from a part of its own (stratified sampling). This costs nothing, but helps little
-    (notebook 04): the weighted loss has nearly the same mean at any t, and its noise comes from
-    *which* tokens are masked.
+    (notebook 04): the mean of the weighted loss differs little between rates, compared with the
+    noise at one rate, which comes from *which* tokens are masked.
     """
     offset = torch.rand(1, blocks, generator=generator)  # of a column, the same in each part
     order = torch.rand(rows, blocks, generator=generator).argsort(0)  # which row takes which part

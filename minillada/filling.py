@@ -52,7 +52,7 @@ class Filler(Writer):
 
         Without a caption, the masked part is whatever suits the rest.
         """
-        codes = self.encode(asking.read_images(images, self.tokenizer))
+        codes = self.encode(images)
         return self.inpaint_traced(codes, mask, caption, seed=seed, **sampling).images
 
     def inpaint_traced(
@@ -106,7 +106,7 @@ class Filler(Writer):
         for text in several:
             if isinstance(text, str):
                 between_blanks(text)  # a mistake is told before the images are encoded
-        codes = self.encode(asking.read_images(images, self.tokenizer)).cpu()
+        codes = self.encode(images).cpu()
         read = asking.read_each(texts, len(codes), self.vocab)
         config = self.sampling(changed(DESCRIBE, gather=True), **sampling)
         # 1. a row for every image and every length of its blanks

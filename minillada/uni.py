@@ -72,8 +72,7 @@ class Uni(Filler):
         self, images: Images, *, question: str = layout.DESCRIBE_QUESTION, **sampling
     ) -> list[str]:
         """A caption for each image `[B, C, H, W]` in [0, 1]."""
-        codes = self.encode(asking.read_images(images, self.tokenizer))
-        return self.describe_codes(codes, question=question, **sampling)
+        return self.describe_codes(self.encode(images), question=question, **sampling)
 
     def describe_codes(
         self, codes: Tensor, *, question: str = layout.DESCRIBE_QUESTION, **sampling

@@ -232,10 +232,10 @@ class ImageTokenizer(nn.Module):
     def check_images(self, images: Tensor) -> None:
         """`ValueError` unless images are `[B, C, H, W]` of this size, finite and in [0, 1]."""
         if images.ndim != 4 or images.shape[1:] != self.image_shape:
-            wanted, shape = ", ".join(map(str, self.image_shape)), list(images.shape)
-            raise ValueError(f"images must have shape [B, {wanted}], got {shape}; resize them")
-        # A comparison with NaN is false.
-        if not images.is_floating_point() or not ((images >= 0) & (images <= 1)).all():
+            wanted = ", ".join(map(str, self.image_shape))
+            found = f"{list(images.shape)}; resize them, or write image[None] for one image"
+            raise ValueError(f"images must have shape [B, {wanted}], got {found}")
+        if not images.is_floating_point() or not ((images >= 0) & (images <= 1)).all():  # or NaN
             raise ValueError("images must be floats, finite and in [0, 1]; divide bytes by 255")
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .asking import Images, read_codes, read_images
 from .commit import Tokens, row_generators
 from .config import SamplingConfig
 from .layout import Story, sides
@@ -185,14 +186,15 @@ class Writer(nn.Module):
             story.parts.append(text)
         return [bool(header) for header in headers]
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Codes `[B, h, w]` of images `[B, C, H, W]`, in batches."""
-        parts = [self.tokenizer.encode(part.to(self.device)) for part in images.split(BATCH_SIZE)]
-        return torch.cat(parts)
+    def encode(self, images: Images) -> Tensor:
+        """Codes `[B, h, w]` of images `[B, C, H, W]`, in batches; errors of `read_images`."""
+        batches = read_images(images, self.tokenizer).split(BATCH_SIZE)
+        return torch.cat([self.tokenizer.encode(part.to(self.device)) for part in batches])
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Images `[B, C, H, W]` on the CPU from codes `[B, h, w]`, in batches."""
-        parts = [self.tokenizer.decode(part.to(self.device)) for part in codes.split(BATCH_SIZE)]
+        """Images `[B, C, H, W]` from codes `[B, h, w]`, in batches; errors of `read_codes`."""
+        batches = read_codes(codes, self.tokenizer).split(BATCH_SIZE)
+        parts = [self.tokenizer.decode(part.to(self.device)) for part in batches]
         return torch.cat(parts).float().cpu()  # what plots and files need
 
     def paint(

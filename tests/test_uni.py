@@ -333,6 +333,20 @@ def test_texts_and_images_that_do_not_fit():
         uni.answer([a[:, :28, :28]], "what?")
 
 
+def test_encode_and_decode_read_what_all_methods_read():
+    images = real_images(3).floats()
+    codes = uni.encode(images)
+    assert torch.equal(codes, uni.encode(images.numpy()))
+    assert torch.equal(codes, uni.encode(list(images)))
+    assert torch.equal(codes, uni.encode((images * 255).round().byte()))
+    for method in (uni.encode, uni.decode):
+        for wrong in (None, "seven", codes.tolist()):
+            with pytest.raises(
+                ValueError, match="images are tensors or arrays|codes must be int64"
+            ):
+                method(wrong)
+
+
 def test_prompts_that_are_too_long():
     with pytest.raises(ValueError, match="exceed the context of 128; shorten"):
         uni.draw(["七" * 200])
