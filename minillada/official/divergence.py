@@ -1,7 +1,7 @@
 """Where two backbones part: the outputs of all their modules, compared in the order of computation.
 
 Two files of weights, two types or two implementations should give the same numbers. Where they do
-not, the first module that differs is the place to look at: all later ones differ, too.
+not, the first module that differs is the place to look at: later ones may only follow from it.
 """
 
 from __future__ import annotations

@@ -334,7 +334,7 @@ def needs_of(folder: Path, parts: list[Part]) -> list[Need]:
 
 
 def needs(weights: Weights) -> list[Need]:
-    """What each way to run needs, from the fastest to the smallest."""
+    """What each way to run needs: on a GPU, then without one, each from most to least memory."""
     dense, experts, expert, tokenizer, painter = weights
     backbone, others = dense + experts, tokenizer + painter
     turn = max(tokenizer, painter)  # on the GPU one after the other
