@@ -3,7 +3,6 @@
 import contextlib
 import sys
 import threading
-import time
 
 import numpy
 import pytest
@@ -268,9 +267,7 @@ def test_an_endless_loop_costs_seconds_and_names_its_line(capsys):
 
     threads = threading.active_count()
     for function in (endless, stubborn, generates):
-        began = time.perf_counter()
         assert not check(function, [Case((3,), 4)], SUCCESS, seconds=0.2)
-        assert time.perf_counter() - began < 5
         said = capsys.readouterr().out
         assert said.startswith("your function takes longer than 0.2 seconds (line ")
         assert f" of {function.__name__}: `" in said
