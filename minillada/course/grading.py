@@ -41,7 +41,7 @@ START = 60.0  # seconds until a process has read a notebook (Windows loads torch
 LARGEST_ANSWER = 50_000_000  # bytes of a file that a student's process wrote
 RIGHT = "right"
 NOT_GRADED = "this submission could not be graded; look at it yourself"
-LOST = "(exit code 255)"  # how a process ends whose server has ended
+LOST = "(exit code 255)"  # what `ending` says of a process whose server has ended
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def without_notebook(folder: Path) -> list[str]:
 def chosen(student: str, paths: list[Path], page: Page, folder: Path, number: str) -> Submission:
     """Of a student's notebooks the first with the number, or with the name of the student.
 
-    A note names it if there was a doubt. A notebook with another number is none.
+    A note names it if there was a doubt. A second notebook with another number raises none.
     """
     own = [path for path in paths if path.name.startswith(number) or path.parent == folder]
     path = (own or paths)[0]
@@ -171,7 +171,8 @@ def read(student: str, path: Path, page: Page) -> Submission:
     copies = 0
     for cell in cells:
         printed = cell.source.strip() in page.solutions
-        copies += printed and not cell.solution
+        if printed and not cell.solution:
+            copies += 1
         if cell.kind == "code" and not (cell.solution or printed):
             own.append(cell.source)
     note = f"copies of printed solutions that do not count: {copies}"
@@ -192,7 +193,7 @@ def grade(submission: Submission, page: Page, limits: Limits) -> Grade:
 
 
 def graded(submission: Submission, page: Page, limits: Limits) -> Grade:
-    """`grade`, where every way to end that is known becomes a mark."""
+    """As `grade`; every known way in which the student's process ends becomes a mark."""
     if submission.problem:
         marks = [submission.problem] * len(page.exercises)
         return Grade(submission.student, marks, [*submission.notes])
@@ -232,7 +233,7 @@ def attempt(
 ) -> tuple[list[list[Outcome]], list[str], str]:
     """One process, from exercise `first` on, until it is done or ends.
 
-    The outcomes of every exercise it came to, its notes, and how it ended.
+    Returns the outcomes of every exercise it came to, its notes, and how it ended.
     """
     tasks = []
     for exercise, cases in zip(page.exercises[first:], page.cases[first:]):
@@ -296,17 +297,17 @@ def json_in(path: Path) -> dict | None:
 
 
 def plain_file(path: Path) -> bytes | None:
-    """The bytes of a file; None for what is no plain file, such as a pipe that never ends."""
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+    """The bytes of a file; None for what is no plain file: a folder, or a pipe that never ends."""
+    # Windows has neither flag: a pipe is not waited for, and a link is not followed.
+    more = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
     try:
-        number = os.open(path, flags | getattr(os, "O_BINARY", 0))
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | more)) as file:
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode) or state.st_size > LARGEST_ANSWER:
+                return None
+            return file.read()
     except OSError:
         return None
-    with open(number, "rb") as file:
-        state = os.fstat(number)
-        if not stat.S_ISREG(state.st_mode) or state.st_size > LARGEST_ANSWER:
-            return None
-        return file.read()
 
 
 # --- processes ------------------------------------------------------------------------------------
