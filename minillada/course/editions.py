@@ -42,8 +42,8 @@ GLOSSARY = DATA_DIR.parent / "docs" / "glossary.md"
 MINUTES = {"easy": 5, "medium": 15, "hard": 30, "experiment": 45}
 SCHEMA = 3  # of nbgrader's metadata
 TOLD = "**For the instructor.**"
-HEADING = "jp-MarkdownHeadingCollapsed"
-# What a notebook says above its first cell if it is opened from GitHub.
+FOLDED = "jp-MarkdownHeadingCollapsed"  # by this, JupyterLab folds what is below a heading
+# What the student edition for a host says below its title.
 BADGES = """\
 [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]\
 (https://colab.research.google.com/github/{place})
@@ -106,11 +106,11 @@ def hosted(notebook: dict[str, Any], name: str, repository: str) -> dict[str, An
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise ValueError(f"{repository!r} is no repository of GitHub; write OWNER/NAME")
     place = f"{repository}/blob/main/editions/student/{name}"
+    home = f"https://github.com/{repository}/blob/main"
     made = student(notebook)
     for cell in made["cells"]:
         if cell["cell_type"] == "markdown":  # the host has no other file of the clone
-            text, home = "".join(cell["source"]), f"https://github.com/{repository}/blob/main"
-            cell["source"] = text.replace("](../", f"]({home}/")
+            cell["source"] = "".join(cell["source"]).replace("](../", f"]({home}/")
     fetch = code(FETCH.format(repository=repository), "fetch", {})
     made["cells"][1:1] = [markdown(BADGES.format(place=place), "badges"), fetch]
     return renumbered(made)
@@ -171,7 +171,7 @@ def instructor(notebook: dict[str, Any], number: str, guide: Path = TEACHING) ->
     exercises = asked(cells_of(notebook))
     cells = made["cells"]
     for cell in cells:
-        cell["metadata"].pop(HEADING, None)
+        cell["metadata"].pop(FOLDED, None)
     counted = enumerate(zip(exercises, checks_of(exercises)), start=1)
     # From the end, so that places in front of an insertion stay what they are.
     for count, (exercise, check) in reversed(list(counted)):

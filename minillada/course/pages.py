@@ -32,10 +32,10 @@ class Asked(NamedTuple):
     level: str  # "medium"
     check: str  # name of the check: "check_margin"
     function: str  # what the student writes: "my_margin"
-    question: int
-    stub: int
-    checking: int
-    solutions: tuple[int, ...]
+    question: int  # the text with the heading
+    stub: int  # the function that is to be written
+    checking: int  # the call of the check
+    solutions: tuple[int, ...]  # text and code
 
 
 class Cell(NamedTuple):
@@ -91,7 +91,8 @@ def python_of(source: str) -> str:
     try:
         ast.parse(source)
     except SyntaxError:
-        # IPython would hide a cell that begins with `%%time` in a text, with its functions.
+        # IPython would turn a cell that begins with `%%time` into a call, with the cell as a text:
+        # no function in it would be found.
         source = re.sub(r"\A\s*%%.*", "", source)
         return TransformerManager().transform_cell(source)
     return source
@@ -130,7 +131,10 @@ def asked(cells: list[Cell]) -> list[Asked]:
     for index, cell in enumerate(cells):
         if cell.kind == "markdown" and not cell.solution and not is_solution_heading(cell):
             question = index
-        if cell.kind != "code" or cell.solution or not (names := check_call(cell.source)):
+        if cell.kind != "code" or cell.solution:
+            continue
+        names = check_call(cell.source)
+        if names is None:
             continue
         check, function = names
         stubs = [i for i in range(index) if is_stub(cells[i], function)]
@@ -143,13 +147,13 @@ def asked(cells: list[Cell]) -> list[Asked]:
             elif not is_solution_heading(cells[later]):
                 break
         title, level = heading_of(cells[question].source)
-        where = (question, stubs[-1], index, tuple(solutions))
-        found.append(Asked(title, level, check, function, *where))
+        places = (question, stubs[-1], index, tuple(solutions))
+        found.append(Asked(title, level, check, function, *places))
     return found
 
 
 def is_stub(cell: Cell, function: str) -> bool:
-    """Whether this cell asks for the function."""
+    """Whether the function that a student is to write stands in this cell."""
     return cell.kind == "code" and not cell.solution and defines(cell.source, function)
 
 
@@ -176,7 +180,7 @@ def heading_of(markdown: str) -> tuple[str, str]:
 def checks_of(exercises: list[Asked]) -> list[Exercise]:
     """The check of each exercise; `ValueError` if the package has none of its name."""
     checks: dict[str, Exercise] = {}
-    package = Exercise.__module__.rpartition(".")[0]
+    package = Exercise.__module__.rpartition(".")[0]  # "minillada.exercises"
     for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
         module = importlib.import_module(f"{package}.{found.name}")
         checks |= {name: one for name, one in vars(module).items() if isinstance(one, Exercise)}

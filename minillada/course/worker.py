@@ -39,18 +39,16 @@ LATE = 3.0  # seconds after which a call that cannot be stopped ends its process
 LONGEST_TEXT = 1_000  # characters of a failure, and of a note
 MOST_NUMBERS = 1_000_000  # in an answer
 MOST_PARTS = 10_000  # of a list or dictionary
-TAKEN = "only imports, functions, classes and constants are"
+NOT_TAKEN = "only imports, functions, classes and constants are"
 TAKEN_WHOLE = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
 # A constant is made of these parts of Python, of names that are known, and of harmless calls.
 CONSTANT = (
-    *(ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp, ast.Attribute),
-    *(ast.keyword, ast.unaryop, ast.operator, ast.expr_context),
-)
+    ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp, ast.Attribute,
+    ast.keyword, ast.unaryop, ast.operator, ast.expr_context,
+)  # fmt: skip
 # None of these calls what it is given, so no function of a student runs.
-CALLED: tuple[Any, ...] = (
-    *(set, frozenset, dict, list, tuple, range, int, float, partial, torch.tensor),
-    *(value for value in vars(math).values() if callable(value)),
-)
+CALLED: list[Any] = [value for value in vars(math).values() if callable(value)]
+CALLED += [set, frozenset, dict, list, tuple, range, int, float, partial, torch.tensor]
 
 
 class Task(NamedTuple):
@@ -102,7 +100,10 @@ def confine(job: Job) -> None:
 
 
 def serve(job: Job) -> None:
-    """Write `out/loaded.json`, then `out/0-0.json`, … for every case; the parent reads them."""
+    """Write `out/loaded.json`, then `out/0-1.json` for case 1 of task 0, and so on.
+
+    The parent reads them.
+    """
     confine(job)
     out = job.folder / "out"
     namespace, notes = build(job)
@@ -151,14 +152,16 @@ def build(job: Job) -> tuple[dict[str, Any], list[str]]:
         if isinstance(node, ast.FunctionDef) and node.name in namespace and is_unfinished(node):
             continue  # an unfinished copy below an answer does not take its place
         bound = names_in([code], "STORE_NAME")
-        # What a name held before a statement that is left out is not what the student means by it.
+        # A statement that was left out would have changed its names: what they held before is not
+        # what the student means.
         known = {name: value for name, value in namespace.items() if name not in left_out}
-        problem = run(code, namespace) if is_taken(node, known) else TAKEN
+        problem = run(code, namespace) if is_taken(node, known) else NOT_TAKEN
         reads |= dict.fromkeys(bound, names_in(with_parts(code), "LOAD_NAME", "LOAD_GLOBAL"))
         words = linecache.getline(code.co_filename, node.lineno).strip()[:80]
-        note = f"code {code.co_filename.strip('<>')}: `{words}` was not run ({problem})"
+        place = code.co_filename.strip("<>")  # "cell 3"
+        note = f"code {place}: `{words}` was not run ({problem})"
         if problem is None:
-            left_out = {name: note for name, note in left_out.items() if name not in bound}
+            left_out = {name: why for name, why in left_out.items() if name not in bound}
             if isinstance(node, ast.FunctionDef) and not is_unfinished(node):
                 if node.name in written & wanted:
                     notes.append(f"{node.name} is defined more than once; the last one counts")
@@ -185,6 +188,7 @@ def statements(cells: list[str], notes: list[str]) -> Iterator[tuple[ast.stmt, C
                 why = f"{error.msg}, line {error.lineno}: `{(error.text or '').strip()[:80]}`"
             notes.append(f"code cell {number} cannot be read ({why})")
             continue
+        # From here, notes and `checking.line` quote the lines of the cell.
         linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
         for node in body:
             try:
@@ -257,7 +261,7 @@ def is_constant(node: ast.expr, known: dict[str, Any]) -> bool:
             good = part.id in known or hasattr(builtins, part.id)
         elif isinstance(part, ast.Call):
             function = value_of(part.func, known)
-            good = any(function is one for one in CALLED)
+            good = any(function is one for one in CALLED)  # `in` might run a student's `__eq__`
         else:
             good = isinstance(part, CONSTANT)
         if not good:
@@ -277,7 +281,7 @@ def value_of(node: ast.expr, known: dict[str, Any]) -> Any:
 
 def is_unfinished(node: ast.FunctionDef) -> bool:
     """Whether nothing but `raise NotImplementedError` stands in a function."""
-    body = node.body[ast.get_docstring(node) is not None :]
+    body = node.body if ast.get_docstring(node) is None else node.body[1:]
     raises = len(body) == 1 and isinstance(body[0], ast.Raise)
     return raises and "NotImplementedError" in ast.dump(body[0])
 
@@ -346,5 +350,5 @@ def restored(value: Any, tensors: dict[str, Tensor]) -> Any:
     if kind == "tensor":
         return tensors[content]
     if kind == "object":
-        return type(str(content), (), {})()
+        return type(str(content), (), {})()  # of it, only the name of its type is ever told
     return content

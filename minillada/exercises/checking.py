@@ -41,10 +41,11 @@ class Chance:
 
     def __init__(self, seed: int = 0):
         self.seed = seed
-        self.source = self.generator(0)  # of `whole`
+        self.source = self.generator(0)  # what `whole` draws from
 
     def generator(self, number: int) -> torch.Generator:
         """A generator for one part of a check; parts of different numbers do not share inputs."""
+        # No check has so many parts that a number of one seed could be that of the next seed.
         return torch.Generator().manual_seed(1_000_003 * self.seed + number)
 
     def whole(self, low: int, high: int) -> int:
@@ -174,7 +175,7 @@ def call(function: Callable, inputs: tuple, seconds: float = SECONDS) -> Outcome
     where = line(function, frames) + example(getattr(function, "__name__", "function"), inputs)
     if isinstance(error, TookTooLong):
         return Outcome(failure=f"{TAKES_LONGER} {seconds:.2g} seconds{where}")
-    # What torch says of a full memory names its own files.
+    # Torch's words for a full memory name files of torch; a student needs none of them.
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return Outcome(failure=f"{NEEDS_MORE}{where}")
     # Torch raises this error, too, but with words: `torch.arange(3).softmax(0)`.
@@ -273,8 +274,11 @@ def explanation(tries: list[Try], first: Try) -> str | None:
     mine, right = first.answer, first.case.right
     if not isinstance(mine, list | tuple) or not isinstance(right, list | tuple):
         return None
-    part = next((i for i, pair in enumerate(zip(mine, right)) if difference(*pair)), len(right))
-    if part == len(right) or isinstance(right[part], int):
+    wrong_parts = [i for i, pair in enumerate(zip(mine, right)) if difference(*pair)]
+    if not wrong_parts:  # only the length is wrong
+        return None
+    part = wrong_parts[0]
+    if isinstance(right[part], int):  # too many mistakes give the same whole number
         return None
     for hint, wrong in first.case.mistakes.items():
         if not isinstance(wrong, list | tuple):  # one number instead of several, for example
@@ -351,7 +355,8 @@ def number_difference(mine: Any, right: Tensor | int | float, at: str) -> str | 
     shapes = list(expected.shape), list(answer.shape)
     if shapes[0] != shapes[1]:
         return f"the shape{at} should be {shapes[0]}, yours is {shapes[1]}"
-    # A float64 answer is as good as a float32 one, but 16 bits are asked for on purpose, or not.
+    # A float64 answer is as good as a float32 one. But 16 bits are wrong where they are not asked
+    # for, and nothing else is right where they are.
     halves = [dtype in (torch.float16, torch.bfloat16) for dtype in (expected.dtype, answer.dtype)]
     if any(halves) and expected.is_floating_point() and expected.dtype != answer.dtype:
         return f"the dtype{at} should be {expected.dtype}, yours is {answer.dtype}"
@@ -359,7 +364,9 @@ def number_difference(mine: Any, right: Tensor | int | float, at: str) -> str | 
     # their size, and by 1e-4 near 0.
     whole = not expected.is_floating_point()
     rtol = 1e-15 if whole else 1e-5
-    close = torch.isclose(answer.double(), expected.double(), rtol, 10 * rtol, equal_nan=True)
+    close = torch.isclose(
+        answer.double(), expected.double(), rtol=rtol, atol=10 * rtol, equal_nan=True
+    )
     if close.all():
         return None
     index = (~close).nonzero()[0].tolist()

@@ -359,7 +359,7 @@ def test_a_note_names_what_an_answer_needs_and_was_not_run(cell):
     ]
     _, notes = built(*cells, cell, asked=["f"])
     line = cell.splitlines()[0]
-    why = "ZeroDivisionError: division by zero" if "/ 0" in cell else worker.TAKEN
+    why = "ZeroDivisionError: division by zero" if "/ 0" in cell else worker.NOT_TAKEN
     assert notes == [f"code cell 5: `{line}` was not run ({why})"]
     _, notes = built(*cells, cell, "scale = 1\ndef helper():\n    return scale", asked=["f"])
     assert not notes, "what is bound again is not missed"
@@ -370,7 +370,7 @@ def test_a_note_says_why_a_function_or_an_import_is_missing():
     left_out, function = "side = torch.ones(3)", "def f(n, side=side):"
     gone = "import nothing_there"
     _, notes = built(left_out, gone, f"{function}\n    return n", asked=["f"])
-    assert f"code cell 1: `{left_out}` was not run ({worker.TAKEN})" in notes
+    assert f"code cell 1: `{left_out}` was not run ({worker.NOT_TAKEN})" in notes
     words = "was not run (NameError: name 'side' is not defined)"
     assert f"code cell 3: `{function}` {words}" in notes
     assert any(note.startswith(f"code cell 2: `{gone}` was not run (Module") for note in notes)
@@ -678,3 +678,10 @@ def test_a_server_that_ends_while_a_process_is_asked_for_costs_nobody(monkeypatc
     grades = grades_of(tmp_path / "in", page_of(tmp_path))
     assert not failures
     assert grades["good"].points == 3
+
+
+def test_a_folder_in_the_place_of_an_answer_costs_no_other_exercise(tmp_path):
+    folder = "import os\ndef my_margin(logits):\n    os.mkdir('../out/0-0.json')\n    return logits"
+    submission = grading.Submission("ann", [IMPORTS, folder, TOKENS, COUNT])
+    one = grading.grade(submission, page_of(tmp_path), grading.Limits())
+    assert one.marks[0] != "right" and one.marks[1:] == ["right", "right"]
