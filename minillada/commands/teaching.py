@@ -33,13 +33,15 @@ def grade(
     check_range("seconds", seconds, 1, 3600)
     check_range("memory", memory, 100, 10**6)
     check_range("jobs", jobs, 1, 1000)
+    grading.check_places(folder, csv, feedback)
     check_writable(csv, "choose another place with --csv")
-    if feedback:
-        check_writable(feedback / "ann.txt", "choose another place with --feedback")
     chosen = secrets.randbelow(LARGEST_SEED) if seed is None else seed
     path = notebook_of(notebook)
     page = grading.Page.read(path, chosen)
     found = grading.submissions(folder, page, path.stem.split("_")[0])
+    if feedback:
+        for name in grading.feedback_files([one.student for one in found]):
+            check_writable(feedback / name, "choose another place with --feedback")
     limits = grading.Limits(seconds, memory * 1_000_000)
     # Before the work, so that grades that cannot be stored can be made again.
     print(f"the same inputs once more: --seed {chosen}", flush=True)
@@ -70,6 +72,8 @@ def editions(
     ] = None,
 ) -> None:
     """Make the editions of all notebooks: for students, for instructors, for nbgrader."""
+    for name in ("student", "instructor", "nbgrader/source/00"):
+        check_writable(out / name / "00.ipynb", "choose another folder with --out")
     names = course_editions.make(out, seed, repository=github)
     print(f"{len(names)} notebooks in {out / 'student'}, {out / 'instructor'} and, where they have")
     print(f"exercises with a check, {out / 'nbgrader' / 'source'}")

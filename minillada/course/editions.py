@@ -33,7 +33,7 @@ from .pages import (
     checks_of,
     is_solution_heading,
     parsed,
-    read_json,
+    read_page,
 )
 from .worker import is_constant
 
@@ -291,19 +291,18 @@ def make(
     paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
         raise FileNotFoundError(f"there is no notebook in {folder}")
+    made: dict[Path, dict[str, Any]] = {}  # all of them, before the first one is written
     for path in paths:
-        notebook = read_json(path)
+        notebook = read_page(path)
         if repository is None:
             for_students = student(notebook)
         else:
             for_students = hosted(notebook, path.name, repository)
-        made = {
-            out / "student": for_students,
-            out / "instructor": instructor(notebook, path.stem[:2]),
-        }
+        made[out / "student" / path.name] = for_students
+        made[out / "instructor" / path.name] = instructor(notebook, path.stem[:2])
         if asked(cells_of(notebook)):
-            made[out / "nbgrader" / "source" / path.stem] = nbgrader(notebook, seed)
-        for place, edition in made.items():
-            save(edition, place / path.name)
-            shutil.copyfile(GLOSSARY, place / GLOSSARY.name)
+            made[out / "nbgrader" / "source" / path.stem / path.name] = nbgrader(notebook, seed)
+    for place, edition in made.items():
+        save(edition, place)
+        shutil.copyfile(GLOSSARY, place.parent / GLOSSARY.name)
     return [path.stem for path in paths]

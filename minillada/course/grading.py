@@ -35,9 +35,10 @@ import safetensors.torch
 from ..exercises.checking import Case, Outcome, diagnosis
 from ..files import atomic
 from . import worker
-from .pages import Asked, asked, cells_of, checks_of, imports_of, read_json
+from .pages import Asked, asked, cells_of, checks_of, imports_of, read_json, read_page
 
 START = 60.0  # seconds until a process has read a notebook (Windows loads torch in this time)
+LONGEST_NAME = 50  # letters of a student's name in that of a file
 LARGEST_ANSWER = 50_000_000  # bytes of a file that a student's process wrote
 RIGHT = "right"
 NOT_GRADED = "this submission could not be graded; look at it yourself"
@@ -64,7 +65,7 @@ class Page:
     @classmethod
     def read(cls, path: Path, seed: int) -> Page:
         """The page at `path`; equal seeds give equal inputs. `ValueError` if it checks nothing."""
-        cells = cells_of(read_json(path))
+        cells = cells_of(read_page(path))
         found = asked(cells)
         if not found:
             raise ValueError(f"{path.name} has no exercise with a check")
@@ -422,6 +423,16 @@ def grade_all(found: list[Submission], page: Page, limits: Limits, jobs: int = 2
     return grades
 
 
+def check_places(folder: Path, csv: Path, feedback: Path | None) -> None:
+    """`ValueError` where grades would replace a submission or each other."""
+    if csv.suffix.lower() != ".csv":
+        raise ValueError(f"--csv names a table, such as grades.csv, not {str(csv)!r}")
+    if feedback:
+        place, table = feedback.resolve(), csv.resolve()
+        if place == folder.resolve() or table in (place, *place.parents):
+            raise ValueError(f"give --feedback a folder of its own, not {feedback}")
+
+
 def save_csv(grades: list[Grade], page: Page, path: Path) -> None:
     """One row a student: points, one column for each exercise, and what is wrong in words."""
     names = [exercise.check for exercise in page.exercises]
@@ -450,18 +461,25 @@ def feedback_of(one: Grade, page: Page) -> str:
     return "\n".join(lines)
 
 
+def feedback_files(students: list[str]) -> list[str]:
+    """The name of each student's text file; names that would be the same file get a number."""
+    taken: dict[str, None] = {}  # a dictionary keeps the order
+    for student in students:
+        # Short enough for every file system, in letters of up to four bytes.
+        name = plain = re.sub(r"[^\w.-]", "_", student)[:LONGEST_NAME]
+        number = 1
+        while f"{name}.txt".casefold() in map(str.casefold, taken):  # Ann and ann: one on Windows
+            number += 1
+            name = f"{plain}-{number}"
+        taken[f"{name}.txt"] = None
+    return list(taken)
+
+
 def save_feedback(grades: list[Grade], page: Page, folder: Path) -> None:
-    """One text file a student; names that would be the same file get a number."""
-    taken: set[str] = set()
-    for one in grades:
+    """One text file a student."""
+    for one, name in zip(grades, feedback_files([one.student for one in grades])):
         notes = "".join(f"\nNote: {note}" for note in one.notes)
         right = f"Right: {one.points} of {len(one.marks)} exercises."
         text = f"{harmless(one.student)}\n{right}\n\n{feedback_of(one, page)}\n{notes}\n"
-        name = plain = re.sub(r"[^\w.-]", "_", one.student)
-        number = 1
-        while name.casefold() in taken:  # for Windows and macOS Ann.txt and ann.txt are one file
-            number += 1
-            name = f"{plain}-{number}"
-        taken.add(name.casefold())
-        with atomic(folder / f"{name}.txt") as part:
+        with atomic(folder / name) as part:
             part.write_text(text, encoding="utf-8", errors="replace")

@@ -14,7 +14,7 @@ import pytest
 from helpers import names_of_cell
 from nbclient import NotebookClient
 
-from minillada.course import editions, pages
+from minillada.course import editions, grading, pages
 
 PATHS = sorted(pages.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 ALWAYS_THERE = set(dir(builtins)) | {"get_ipython", "display"}
@@ -247,6 +247,34 @@ def test_nbgrader_source_holds_solutions_between_marks(path):
         with pytest.raises(AssertionError):
             exec(check, namespace)
         exec(answer, namespace)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda cells: cells.append(3),
+        lambda cells: cells[-1].pop("metadata"),
+        lambda cells: cells[-1].pop("cell_type"),
+        lambda cells: cells[-1].update(source=None),
+        lambda cells: cells[-1].update(source=[1]),
+        lambda cells: cells[-1].update(source="\ud800"),
+        lambda cells: cells[-1].update(cell_type="code", source="def ("),
+        lambda cells: cells[-1].update(cell_type="code", source="a\0"),
+    ],
+)
+def test_a_damaged_cell_is_named_before_any_edition_is_written(tmp_path, damage):
+    (tmp_path / "in").mkdir()
+    for path in PATHS[:2]:
+        notebook = pages.read_json(path)
+        if path == PATHS[1]:
+            damage(notebook["cells"])
+        (tmp_path / "in" / path.name).write_text(json.dumps(notebook))
+    named = f"{PATHS[1].name}: cell {len(notebook['cells'])} is damaged or no Python"
+    with pytest.raises(ValueError, match=named):
+        editions.make(tmp_path / "out", 1, tmp_path / "in")
+    with pytest.raises(ValueError, match=named):
+        grading.Page.read(tmp_path / "in" / PATHS[1].name, 1)
+    assert not (tmp_path / "out").exists()
 
 
 def test_all_editions_of_all_notebooks(tmp_path):

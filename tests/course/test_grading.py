@@ -619,7 +619,8 @@ def refused(tmp_path, **options):
 def test_what_the_command_refuses_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(grading, "grade_all", None)
     (tmp_path / "file").write_text("keep me")
-    assert "not a regular file" in refused(tmp_path, csv=tmp_path / "in")
+    (tmp_path / "folder.csv").mkdir()
+    assert "not a regular file" in refused(tmp_path, csv=tmp_path / "folder.csv")
     assert "place with --feedback" in refused(tmp_path, feedback=tmp_path / "file")
     assert "place with --csv" in refused(tmp_path, csv=tmp_path / "file" / "grades.csv")
     assert "at most 3,600, got inf" in refused(tmp_path, seconds=float("inf"))
@@ -627,6 +628,26 @@ def test_what_the_command_refuses_before_the_work(tmp_path, monkeypatch):
     for number in ("/", "?5", "1*", ""):
         assert "there is no notebook" in refused(tmp_path, notebook=number)
     assert (tmp_path / "file").read_text() == "keep me"
+
+
+def test_grades_replace_neither_submissions_nor_each_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(grading, "grade_all", None)
+    assert "grades.csv, not " in refused(tmp_path, csv=tmp_path / "in" / "ann.ipynb")
+    assert "grades.csv, not " in refused(tmp_path, csv=tmp_path / "out" / "ann.txt")
+    same = tmp_path / "out.csv"
+    assert "a folder of its own" in refused(tmp_path, csv=same, feedback=same)
+    assert "a folder of its own" in refused(tmp_path, csv=same, feedback=same / "texts")
+    assert "a folder of its own" in refused(tmp_path, feedback=tmp_path / "in" / ".." / "in")
+    (tmp_path / "out" / "ann.txt").mkdir(parents=True)
+    assert "not a regular file" in refused(tmp_path, feedback=tmp_path / "out")
+    assert json.loads((tmp_path / "in" / "ann.ipynb").read_text())["cells"]
+
+
+def test_a_long_name_of_a_student_becomes_a_file(tmp_path):
+    names = ["ü" * 120, "ü" * 120 + "x"]
+    grades = [grading.Grade(name, ["right"] * 3) for name in names]
+    grading.save_feedback(grades, page_of(tmp_path), tmp_path / "out")
+    assert len(list((tmp_path / "out").iterdir())) == 2
 
 
 def test_the_seed_is_printed_before_grades_can_be_lost(tmp_path, monkeypatch, capsys):
