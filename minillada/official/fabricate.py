@@ -13,6 +13,7 @@ Notable choices
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -26,7 +27,7 @@ from ..extras.packages import load_package
 from ..files import atomic
 from ..vocab import BOI, END_IMAGE, EOS, IMAGE, MASK, size_token
 from .names import Layout, backbone_entries, prefixed, root_config
-from .painter import FORCED, VAE_WEIGHTS, SigVQ, build
+from .painter import VAE_WEIGHTS, SigVQ, build, build_transformer, official_name
 from .reading import shapes_of
 from .siglip import SigLIPVQ
 from .sizes import Size, Sizes, sizes_of
@@ -69,12 +70,8 @@ def sigvq_entries(sizes: Sizes) -> list[Entry]:
 
 
 def decoder_entries(sizes: Sizes) -> list[Entry]:
-    values = sizes.decoder | FORCED | {"cap_feat_dim": sizes.condition}
-    transformer = build("ZImageTransformer2DModel", values, Path("config.json"))
-    return [
-        replace(entry, key=entry.key.replace("cap_embedder.", "semantic_embedder."))
-        for entry in entries_of(transformer)
-    ]
+    transformer = build_transformer(sizes.decoder, sizes.condition, Path("config.json"))
+    return [replace(entry, key=official_name(entry.key)) for entry in entries_of(transformer)]
 
 
 def vae_entries(sizes: Sizes) -> list[Entry]:
@@ -123,7 +120,7 @@ def fabricate(
     if "backbone" in parts:
         write_backbone(folder, sizes, seed, layout, sibling)
     if "image_tokenizer" in parts:
-        write_tokenizer(folder / "image_tokenizer", sizes, seed)
+        write_image_tokenizer(folder / "image_tokenizer", sizes, seed)
     if "decoder" in parts:
         write_decoder(folder / "decoder", sizes, seed)
     if "decoder-turbo" in parts:
@@ -172,12 +169,13 @@ def write_weights(
     """`config.json`, shards and their index of a backbone, in so many files."""
     write_json(folder / "config.json", root_config(config, offset, eos_id, layout))
     shards = shards_of(backbone_entries(config, layout), files)
+    rename: Callable[[str], str] = prefixed if sibling else str
     where = {}
     for number, shard in enumerate(shards, start=1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        write_safetensors(folder / name, shard, seed, prefixed if sibling else str)
+        write_safetensors(folder / name, shard, seed, rename)
         for entry in shard:
-            where[prefixed(entry.key) if sibling else entry.key] = name
+            where[rename(entry.key)] = name
     total = sum(entry.bytes for shard in shards for entry in shard)
     index = {"metadata": {"total_size": total}, "weight_map": where}
     write_json(folder / "model.safetensors.index.json", index)
@@ -198,7 +196,7 @@ def text_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def write_tokenizer(folder: Path, sizes: Sizes, seed: int) -> None:
+def write_image_tokenizer(folder: Path, sizes: Sizes, seed: int) -> None:
     """The image tokenizer and, beside it, the painter's embedding."""
     config = {
         "vision_config": sizes.vision.model_dump(),
@@ -215,7 +213,7 @@ def write_tokenizer(folder: Path, sizes: Sizes, seed: int) -> None:
 
 
 def write_decoder(folder: Path, sizes: Sizes, seed: int) -> None:
-    """One diffusion transformer. Some of its settings are replaced by those who load it."""
+    """One diffusion transformer; loading replaces three settings of its file."""
     released = {"axes_lens": [1024, 512, 512], "cap_feat_dim": 2560, "siglip_feat_dim": None}
     name = {"_class_name": "ZImageTransformer2DModel"}
     write_json(folder / "config.json", sizes.decoder | released | name)

@@ -25,16 +25,23 @@ from .backbone import layout_of
 from .config import read_config
 from .free import Free
 from .names import backbone_entries, prefixed
-from .painter import FORCED, VAE_WEIGHTS, build, build_vae, diffusers_name, load_sigvq
-from .reading import Shapes, configured, find, read_json, renamed, shapes_of
+from .painter import (
+    DECODER_WEIGHTS,
+    VAE_WEIGHTS,
+    build_transformer,
+    build_vae,
+    diffusers_name,
+    load_sigvq,
+)
+from .reading import Shapes, find, read_json, renamed, shapes_of
 from .shards import INDEX, SINGLE, read_header, read_index
-from .siglip import QuantiserConfig, SigLIPVQ, check_preprocessing
+from .siglip import QuantiserConfig, SigLIPVQ, described_tokenizer
 from .sums import SUMS, known_sums
 from .text import check_codebook, load_vocabulary
 from .vision import VisionConfig
 from .writing import Entry
 
-SPARE = 0.9  # of the free memory may be weights
+USABLE = 0.9  # of the free memory, for weights
 
 
 class Part(NamedTuple):
@@ -74,12 +81,26 @@ def count(shapes: Shapes) -> int:
 
 
 Inspection = Callable[[Path], tuple[Shapes, list[str]]]  # of a folder: tensors, and faults
+# The files with the weights of a part, one of which is there; the part's folder has its name.
+NEED_DIFFUSERS = {
+    "decoder-turbo": DECODER_WEIGHTS,
+    "decoder": DECODER_WEIGHTS,
+    "vae": (VAE_WEIGHTS,),
+}
+# The tensors that tell how many codes a part has, which condition a decoder reads, and the latents
+# that it makes and the VAE reads.
+CODES = {
+    "image tokenizer": "model.vqmodel.quantize.embedding.weight",
+    "painter's embedding": "prior_token_embedding.weight",
+}
+CONDITION = "cap_embedder.1.weight"
+PATCHES, LATENT = "all_x_embedder.2-1.weight", "decoder.conv_in.weight"
 
 
-def inspected(name: str, inspect: Inspection, folder: Path) -> tuple[Part, Shapes]:
-    """A part as `inspect` finds it; what makes it unreadable becomes its one fault."""
+def inspected(name: str, way: Inspection, folder: Path) -> tuple[Part, Shapes]:
+    """A part as found in this way; what makes it unreadable becomes its one fault."""
     try:
-        shapes, faults = inspect(folder)
+        shapes, faults = way(folder)
     except (ValueError, OSError) as error:
         return Part(name, 0, [str(error)]), {}
     return Part(name, count(shapes), faults), shapes
@@ -132,16 +153,9 @@ def inspect_text(folder: Path) -> tuple[Shapes, list[str]]:
 
 
 def inspect_tokenizer(folder: Path) -> tuple[Shapes, list[str]]:
-    folder = folder / "image_tokenizer"
-    path = find(folder, "config.json")
-    values = read_json(path)
-    vision = configured(VisionConfig, values.get("vision_config"), path)
-    quantiser = configured(QuantiserConfig, values.get("vq_config"), path)
-    check_preprocessing(find(folder, "preprocessor_config.json"), vision.patch_size)
-    with torch.device("meta"):
-        wanted = shapes_of(SigLIPVQ(vision, quantiser))
-    found = header_shapes(find(folder, "model.safetensors", "image_tokenizer.safetensors"))
-    return found, differences(wanted, found)
+    tokenizer, files = described_tokenizer(folder / "image_tokenizer")
+    found = header_shapes(files[-1])
+    return found, differences(shapes_of(tokenizer), found)
 
 
 def inspect_sigvq(folder: Path) -> tuple[Shapes, list[str]]:
@@ -156,7 +170,7 @@ def painter_shapes(folder: Path, name: str) -> Shapes:
 
 
 def counted(folder: Path, name: str) -> tuple[Shapes, list[str]]:
-    """A part whose class is not at hand."""
+    """A part whose class is in `diffusers`, where that is not installed."""
     return painter_shapes(folder, name), []
 
 
@@ -168,8 +182,7 @@ def inspect_decoder(folder: Path, name: str) -> tuple[Shapes, list[str]]:
     if len(condition) != 2:
         raise ValueError(f"{folder / name} has no matrix {CONDITION}; download it again")
     # Its own width here; `compare_parts` compares it with the embedding's.
-    values = read_json(path) | FORCED | {"cap_feat_dim": condition[1]}
-    wanted = shapes_of(build("ZImageTransformer2DModel", values, path))
+    wanted = shapes_of(build_transformer(read_json(path), condition[1], path))
     return found, differences(wanted, found)
 
 
@@ -180,15 +193,6 @@ def inspect_vae(folder: Path) -> tuple[Shapes, list[str]]:
     return found, differences(wanted, found)
 
 
-# The tensors that tell how many codes a part has, which condition a decoder reads, and the latents
-# that it makes and the VAE reads.
-CODES = {
-    "image tokenizer": "model.vqmodel.quantize.embedding.weight",
-    "painter's embedding": "prior_token_embedding.weight",
-}
-CONDITION = "cap_embedder.1.weight"
-PATCHES, LATENT = "all_x_embedder.2-1.weight", "decoder.conv_in.weight"
-
 INSPECTIONS: dict[str, Inspection] = {
     "backbone": inspect_backbone,
     "text tokenizer": inspect_text,
@@ -198,9 +202,6 @@ INSPECTIONS: dict[str, Inspection] = {
     "decoder": partial(inspect_decoder, name="decoder"),
     "vae": inspect_vae,
 }
-# The files with the weights of a part, one of which is there; the part's folder has its name.
-DECODER = ("model.safetensors", "decoder_model.safetensors")
-NEED_DIFFUSERS = {"decoder-turbo": DECODER, "decoder": DECODER, "vae": (VAE_WEIGHTS,)}
 
 
 def inspect(folder: Path) -> list[Part]:
@@ -264,7 +265,7 @@ def wrong_digests(folder: Path) -> list[str]:
     faults = [f"{SUMS} does not name {name}; make it again" for name in names if name not in sums]
     for name, digest in tqdm(sums.items(), "digests", leave=False):
         path = folder / name
-        # By its name: the files of a download are links to where the hub keeps them.
+        # Only the name is looked at: files of a download are links that lead out of the folder.
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
             raise ValueError(f"{folder / SUMS} names {name}, which is outside the folder")
         if not path.is_file():
@@ -361,10 +362,10 @@ def rounded_needs(weights: Weights) -> list[Need]:
 
 
 def fits(need: Need, free: Free) -> bool | None:
-    """Whether weights take at most `SPARE` of what is free; None if that is not known."""
-    if need.gpu > SPARE * (free.gpu or 0):
+    """Whether weights take at most `USABLE` of what is free; None if that is not known."""
+    if need.gpu > USABLE * (free.gpu or 0):
         return False
-    return None if free.ram is None else need.ram <= SPARE * free.ram
+    return None if free.ram is None else need.ram <= USABLE * free.ram
 
 
 def memory_lines(needs: list[Need], free: Free) -> list[str]:

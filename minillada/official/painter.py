@@ -32,7 +32,8 @@ from .sums import check_files, known_sums
 
 # What the released code sets, whatever the file says: room for long conditions, no SigLIP features.
 FORCED = {"axes_lens": [32768, 1024, 1024], "siglip_feat_dim": None}
-PATCH = {"patch_size": 2, "f_patch_size": 1}
+PATCH = {"patch_size": 2, "f_patch_size": 1}  # 2 x 2 places of the latent, of one frame
+DECODER_WEIGHTS = ("model.safetensors", "decoder_model.safetensors")  # one of them is there
 VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -189,7 +190,7 @@ def load_painter(
     embedding = find(folder / "image_tokenizer", "sigvq_embedding.pt")
     place = folder / ("decoder-turbo" if is_turbo else "decoder")
     config = find(place, "config.json")
-    weights = find(place, "model.safetensors", "decoder_model.safetensors")
+    weights = find(place, *DECODER_WEIGHTS)
     vae_config, vae_weights = find(folder / "vae", "config.json"), find(folder / "vae", VAE_WEIGHTS)
     files = [embedding, config, weights, vae_config, vae_weights]
     check_files(folder, files, known_sums(folder))
@@ -197,10 +198,8 @@ def load_painter(
     # 2. three networks
     sigvq = load_sigvq(embedding, device, dtype)
     width = sigvq.prior_token_embedding.embedding_dim
-    forced = FORCED | {"cap_feat_dim": width}
-    transformer = build("ZImageTransformer2DModel", read_json(config) | forced, config)
+    transformer = build_transformer(read_json(config), width, config)
     load_safetensors(transformer, weights, device, dtype, rename=diffusers_name)
-
     vae = build_vae(vae_config)
     load_safetensors(vae, vae_weights, device, dtype)
     return Painter(sigvq, transformer, vae, is_turbo)
@@ -215,13 +214,23 @@ def load_sigvq(path: Path, device: str | torch.device, dtype: torch.dtype) -> Si
     with torch.device("meta"):
         sigvq = SigVQ(*embedding.shape)
     check_shapes(sigvq, {key: tuple(value.shape) for key, value in tensors.items()}, path)
-    take(sigvq, iter(tensors.items()), path, device, dtype)
+    take(sigvq, tensors.items(), path, device, dtype)
     return sigvq
 
 
 def diffusers_name(key: str) -> str:
     """The one official name that `diffusers` has another word for."""
     return key.replace("semantic_embedder.", "cap_embedder.")
+
+
+def official_name(key: str) -> str:
+    """The inverse of `diffusers_name`."""
+    return key.replace("cap_embedder.", "semantic_embedder.")
+
+
+def build_transformer(values: dict[str, Any], width: int, path: Path) -> Any:
+    """The transformer, without memory, that reads conditions of `width` features."""
+    return build("ZImageTransformer2DModel", values | FORCED | {"cap_feat_dim": width}, path)
 
 
 def build_vae(path: Path) -> Any:
@@ -234,7 +243,7 @@ def build_vae(path: Path) -> Any:
 
 
 def build(name: str, values: dict[str, Any], path: Path) -> Any:
-    """A network of `diffusers` by class name, without memory; it ignores what it does not know."""
+    """A network of `diffusers`, without memory; settings that are unknown there are left out."""
     cls = getattr(load_package("diffusers", "official"), name)
     known = inspect.signature(cls.__init__).parameters
     try:

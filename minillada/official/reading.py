@@ -11,7 +11,7 @@ Notable choices
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -83,8 +83,9 @@ def load_safetensors(
 ) -> None:
     """Give a module the weights of a file.
 
-    `rename` turns a name of the file into a name of the module. `ValueError` for a broken file,
-    for tensors that are missing, unexpected or misshapen, and for numbers that are not finite.
+    `rename` turns a name of the file into a name of the module; `str` changes nothing.
+    `ValueError` for a broken file, for tensors that are missing, unexpected or misshapen, and for
+    numbers that are not finite.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -175,7 +176,7 @@ def compare_shapes(wanted: Shapes, found: Shapes, path: Path) -> None:
 
 def take(
     module: nn.Module,
-    tensors: Iterator[tuple[str, Tensor]],
+    tensors: Iterable[tuple[str, Tensor]],
     path: Path,
     device: str | torch.device,
     dtype: torch.dtype,
@@ -184,7 +185,7 @@ def take(
     taken = {}
     for name, tensor in tensors:
         taken[name] = tensor.to(device, dtype)
-        # As they are computed with: a number that is too large for the type becomes infinite.
+        # Checked in the new type: there, a number that is too large for it is infinite.
         if not torch.isfinite(taken[name]).all():
             raise ValueError(f"{path}: {name} holds NaN or infinity; download it again")
     # The tensors become the parameters, so the module's own (without memory) are dropped.

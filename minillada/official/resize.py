@@ -20,7 +20,7 @@ STEP = 32
 SMALLEST = 128**2  # pixels of a photo to understand, at least
 LARGEST = 800**2  # and at most, which is 2,500 codes
 LARGEST_OF_SEVERAL = 448**2  # where a prompt has several photos: 784 codes each
-EDIT_CELLS = (512 // STEP) ** 2  # squares of 32 x 32 pixels in a photo to edit, at most
+EDIT_SQUARES = (512 // STEP) ** 2  # squares of 32 x 32 pixels in a photo to edit, at most
 EDIT_RATIO = 4  # of its long side to its short side, at most
 
 
@@ -43,7 +43,7 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def understanding_size(width: int, height: int, images: int = 1) -> tuple[int, int]:
-    """The size a photo should cover: the nearest multiples of 32 with a fair number of pixels."""
+    """The size a photo should cover: near its own, in steps of 32, not too small or large."""
     check_size(width, height)
     largest = LARGEST if images == 1 else LARGEST_OF_SEVERAL
     # Python rounds halves to the even neighbour, here and in the released code.
@@ -64,8 +64,8 @@ def understanding_size(width: int, height: int, images: int = 1) -> tuple[int, i
 def for_understanding(image: Image.Image, images: int = 1) -> Image.Image:
     """A photo for a question. `images`: how many photos the prompt has.
 
-    After resizing, the longer side may stand out by whole steps of 32. The released code keeps
-    those, so the result can be larger than `understanding_size` says (narrow photos only).
+    Where resizing makes the longer side too long by whole steps of 32, the released code keeps
+    them. So the result can be larger than `understanding_size` says (narrow photos only).
     """
     wide, high = understanding_size(*image.size, images)
     covering = cover(image.convert("RGB"), wide, high)
@@ -84,11 +84,11 @@ def edit_sizes() -> list[tuple[int, int]]:
     fits, else one square narrower. Smaller sizes inside the border are not in the list.
     """
     sizes = []
-    wide, high = EDIT_CELLS, 1
+    wide, high = EDIT_SQUARES, 1
     while wide > 0:
         if max(wide, high) <= EDIT_RATIO * min(wide, high):
             sizes.append((wide * STEP, high * STEP))
-        if wide * (high + 1) <= EDIT_CELLS:
+        if wide * (high + 1) <= EDIT_SQUARES:
             high += 1
         else:
             wide -= 1
@@ -96,7 +96,7 @@ def edit_sizes() -> list[tuple[int, int]]:
 
 
 def edit_size(width: int, height: int) -> tuple[int, int]:
-    """The size of the list whose shape is nearest; of equally near ones the larger pair."""
+    """The size of the list whose shape is nearest; of equally near ones the widest."""
     check_size(width, height)
 
     def likeness(size: tuple[int, int]) -> tuple[float, tuple[int, int]]:
@@ -139,7 +139,7 @@ def centre(image: Image.Image, wide: int, high: int) -> Image.Image:
 
 
 def check_size(width: int, height: int) -> None:
-    """`ValueError` for a photo without pixels or with a side 200 times as long as the other."""
+    """`ValueError` for a photo without pixels or with one side over 200 times the other."""
     if min(width, height) < 1 or max(width, height) > 200 * min(width, height):
         raise ValueError(
             f"a photo of {width} x {height} pixels cannot be read; crop it to a usual shape"

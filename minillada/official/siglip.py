@@ -44,11 +44,11 @@ class Codebook(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Codes `[N]` of features `[N, C]`: the nearest vectors, once all have length 1."""
         features = F.normalize(features, dim=-1)
-        codes = F.normalize(self.embedding.weight, dim=-1)
-        # ‖f‖² + ‖c‖² − 2 f·c, although the lengths are 1: in bfloat16 they are so only about, and
-        # the official codes come from this formula with its rounding.
-        distances = (features**2).sum(1, keepdim=True) + (codes**2).sum(1) - 2 * features @ codes.T
-        return distances.argmin(1)
+        vectors = F.normalize(self.embedding.weight, dim=-1)  # [K, C]
+        # ‖f‖² + ‖v‖² − 2 f·v. Both lengths are 1, but in bfloat16 only nearly so, and the official
+        # codes come from this formula with its rounding.
+        lengths = (features**2).sum(1, keepdim=True) + (vectors**2).sum(1)  # [N, K]
+        return (lengths - 2 * features @ vectors.T).argmin(1)
 
 
 class Quantiser(nn.Module):
@@ -68,8 +68,8 @@ class Quantiser(nn.Module):
         return torch.stack(codes)
 
 
-class Parts(nn.Module):
-    """What the official names call `model`."""
+class Networks(nn.Module):
+    """Both networks; the official names call them together `model`."""
 
     def __init__(self, vision: VisionConfig, quantiser: QuantiserConfig):
         super().__init__()
@@ -88,7 +88,7 @@ class SigLIPVQ(nn.Module):
                 f"vision_config.hidden_size {vision.hidden_size} must be equal"
             )
         self.patch_size = vision.patch_size
-        self.model = Parts(vision, quantiser)
+        self.model = Networks(vision, quantiser)
 
     @property
     def embedding(self) -> Tensor:
@@ -124,20 +124,24 @@ def load_tokenizer(
 
     `ValueError` or `FileNotFoundError` where a file is missing, broken or does not fit.
     """
-    folder = Path(folder) / "image_tokenizer"
+    folder = Path(folder)
+    tokenizer, files = described_tokenizer(folder / "image_tokenizer")
+    check_files(folder, files, known_sums(folder))
+    load_safetensors(tokenizer, files[-1], device, dtype)
+    return tokenizer
+
+
+def described_tokenizer(folder: Path) -> tuple[SigLIPVQ, list[Path]]:
+    """The tokenizer without numbers, and its files, the weights last; errors as above."""
     path = find(folder, "config.json")
+    preparing = find(folder, "preprocessor_config.json")
+    weights = find(folder, "model.safetensors", "image_tokenizer.safetensors")
     values = read_json(path)
     vision = configured(VisionConfig, values.get("vision_config"), path)
     quantiser = configured(QuantiserConfig, values.get("vq_config"), path)
-    preparing = find(folder, "preprocessor_config.json")
     check_preprocessing(preparing, vision.patch_size)
-    weights = find(folder, "model.safetensors", "image_tokenizer.safetensors")
-    check_files(folder.parent, [path, preparing, weights], known_sums(folder.parent))
-    # On the meta device a module has shapes but no memory.
-    with torch.device("meta"):
-        tokenizer = SigLIPVQ(vision, quantiser)
-    load_safetensors(tokenizer, weights, device, dtype)
-    return tokenizer
+    with torch.device("meta"):  # there, a module has shapes but no memory
+        return SigLIPVQ(vision, quantiser), [path, preparing, weights]
 
 
 def check_preprocessing(path: Path, patch_size: int) -> None:

@@ -1,6 +1,6 @@
 """Checksums beside a checkpoint's files: `SHA256SUMS`, as the program `sha256sum` writes it.
 
-Nothing else notices a flipped bit: the number that it makes is finite, too, as a rule.
+A flipped bit makes another finite number, as a rule, so nothing but a checksum notices it.
 
 Notable choices
 - The hub knows the checksums of large files alone, so a small file may have none.
@@ -29,7 +29,10 @@ def read_sums(folder: Path) -> dict[str, str]:
 
 
 def known_sums(folder: Path) -> dict[str, str]:
-    """`read_sums` without a warning. `ValueError` for a line that is no checksum."""
+    """`read_sums` without the warning: loading the backbone has given it already.
+
+    `ValueError` for a line that is no checksum.
+    """
     path = folder / SUMS
     if not path.is_file():
         return {}

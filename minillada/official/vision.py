@@ -29,7 +29,7 @@ class VisionConfig(Config):
     num_heads: int = Field(16, ge=1, le=65_536)
     intermediate_size: int = Field(6144, ge=1, le=1_000_000)
     patch_size: int = Field(16, ge=1, le=1024)
-    image_size: int = Field(2048, ge=1, le=65_536)  # the position table is image_size / patch_size
+    image_size: int = Field(2048, ge=1, le=65_536)  # over patch_size: side of the table
     in_channels: Literal[3] = 3
     layer_norm_eps: float = Field(1e-6, gt=0)
     attention_bias: bool = True
@@ -62,13 +62,14 @@ class PositionTable(nn.Module):
         self.position_embedding = nn.Embedding(self.side**2, config.hidden_size)
 
     def forward(self, height: int, width: int) -> Tensor:
-        """Positions `[1, C, h, w]` of a grid of patches that is stretched over the table."""
+        """Positions `[1, C, h, w]`, with the table stretched over h x w patches."""
         weight = self.position_embedding.weight
         table = rearrange(weight.float(), "(h w) c -> 1 c h w", h=self.side)
         # The centre of patch i lies at 2 (i + 0.5) / N - 1, where -1 and 1 are the borders.
         down = 2 * (torch.arange(height, device=weight.device) + 0.5) / height - 1
         across = 2 * (torch.arange(width, device=weight.device) + 0.5) / width - 1
-        places = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1)[None]
+        x, y = torch.meshgrid(across, down, indexing="xy")  # [h, w] each
+        places = torch.stack([x, y], dim=-1)[None]  # [1, h, w, 2]
         sampled = F.grid_sample(table, places, "bilinear", "border", align_corners=False)
         return sampled.to(weight.dtype)
 

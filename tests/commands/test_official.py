@@ -86,7 +86,7 @@ def test_draw_and_think(call, folder, tmp_path):
 
 @needs_diffusers
 def test_edit_think_and_interleave(call, folder, photo, tmp_path, monkeypatch):
-    monkeypatch.setattr(resize, "EDIT_CELLS", 4)  # small pictures
+    monkeypatch.setattr(resize, "EDIT_SQUARES", 4)  # small pictures
     quick = ["--steps", 1, "--painter-steps", 1]
     options = ["--instruction", "make it red", "--crop", "released", "--out", "a.png", *quick]
     assert call("official", "edit", folder, photo, *options)[:2] == (0, "saved a.png\n")

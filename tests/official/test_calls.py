@@ -36,7 +36,7 @@ def model(checkpoint):
 @pytest.fixture
 def small_edits(monkeypatch):
     """Photos to edit become 64 x 64 pixels at most, so that tests are quick."""
-    monkeypatch.setattr(resize, "EDIT_CELLS", 4)
+    monkeypatch.setattr(resize, "EDIT_SQUARES", 4)
 
 
 @pytest.fixture

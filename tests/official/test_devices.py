@@ -30,7 +30,7 @@ def story(parts):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_official_calls(checkpoint, monkeypatch, way):
-    monkeypatch.setattr(resize, "EDIT_CELLS", 4)  # photos to edit are 64 x 64 pixels at most
+    monkeypatch.setattr(resize, "EDIT_SQUARES", 4)  # photos to edit are 64 x 64 pixels at most
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
     photo = resize.picture(torch.rand(3, 66, 70, generator=generator()))
 
