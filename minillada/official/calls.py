@@ -62,6 +62,10 @@ class Call(Uni):
             rows.append([self.tokenizer.encode(image[None])[0].cpu() for image in group])
         return rows
 
+    def decode(self, codes: Tensor) -> Tensor:
+        """As in `Writer`, but of any size: images of a story differ. The painter checks codes."""
+        return self.tokenizer.decode(codes).float().cpu()
+
     def stories(self, task: str, prompts: list[str]) -> list[Story]:
         texts = asking.read_texts(prompts, self.vocab)
         return [OfficialStory(self.vocab, task, text) for text in texts]

@@ -375,6 +375,7 @@ def test_experts_in_their_files_answer_the_same(checkpoint, how):
 
 def test_parts_are_read_when_needed_and_kept(model, checkpoint, asked):
     fresh = load(checkpoint)
+    fresh.draw("a fox", size=64)  # by a painter that is not read here; nothing encodes an image
     assert not fresh.parts.kept
     fresh.answer(photo(), "what?", length=2)
     assert set(fresh.parts.kept) == {"tokenizer"}
