@@ -12,8 +12,11 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     ‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), from Heusel et al. 2017 (arXiv 1706.08500).
     With fewer than D + 1 samples a covariance is singular: the distance still is a number, but it
     depends more on how many samples there are than on what they show. Compare equal counts only.
-    `ValueError` for fewer than 2 samples, which have no covariance.
+    `ValueError` for fewer than 2 samples, which have no covariance, for other widths, and for NaN.
     """
+    if a.shape[1:] != b.shape[1:] or not (a.isfinite().all() and b.isfinite().all()):
+        shapes = f"{list(a.shape)} and {list(b.shape)}"
+        raise ValueError(f"features are finite numbers [N, D] and [M, D], got {shapes}")
     fewest = min(len(a), len(b))
     if fewest < 2:
         raise ValueError(f"{fewest} samples have no covariance; a Fréchet distance needs 2 or more")

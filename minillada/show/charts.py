@@ -18,20 +18,16 @@ from torch import Tensor
 
 from ..measure.intervals import next_interval
 from ..sampler import Step
-from .page import BLUE, GREY, PALE, RED, SMALL, legend, line_style, panels
+from .page import BLUE, GREY, PALE, RED, SMALL, as_numbers, legend, line_style, panels
 
 Point = float | Sequence[float]
 
 
 def interval(point: Point, share: bool = False) -> tuple[float, float, float]:
     """A point as (value, low, high); the ends of a `share` are cut to [0, 1]."""
-    if isinstance(point, (int, float)):
-        return point, point, point
-    if len(point) == 2:
-        value, half = point
-        low, high = value - half, value + half
-    else:
-        value, low, high = point[:3]  # an `Interval` holds its count, too
+    # Numbers of Python, NumPy or PyTorch; an `Interval` holds its count, too.
+    value, *ends = torch.as_tensor(point, dtype=torch.double).flatten().tolist()[:3]
+    low, high = (value - ends[0], value + ends[0]) if len(ends) == 1 else ends or (value, value)
     if share:
         low, high = max(low, 0.0), min(high, 1.0)
     return value, low, high
@@ -39,13 +35,11 @@ def interval(point: Point, share: bool = False) -> tuple[float, float, float]:
 
 def whiskers(points: Sequence[Point]) -> tuple[list[float], list[list[float]] | None]:
     """Values, and what error bars reach below and above them; None where no point has ends."""
-    values, below, above = [], [], []
-    for point in points:
-        value, low, high = interval(point)
-        values.append(value)
-        # An interval that does not hold its value still needs lengths that are not negative.
-        below.append(max(value - low, 0.0))
-        above.append(max(high - value, 0.0))
+    found = [interval(point) for point in points]
+    values = [value for value, _, _ in found]
+    # An interval that does not hold its value still needs lengths that are not negative.
+    below = [max(value - low, 0.0) for value, low, _ in found]
+    above = [max(high - value, 0.0) for value, _, high in found]
     drawn = any(length > 0 for length in below + above)  # a value that is missing has no length
     return values, [below, above] if drawn else None
 
@@ -172,7 +166,7 @@ def width_for(names: list[str]) -> float:
 
 def longest_line(names: Iterable[str]) -> int:
     """Letters of the longest line in any of the names."""
-    return max((len(line) for name in names for line in name.split("\n")), default=0)
+    return max((len(line) for name in names for line in str(name).split("\n")), default=0)
 
 
 def finish_names(figure: Figure, names: list[str], ylabel: str, line: float | None) -> Figure:
@@ -186,8 +180,10 @@ def finish_names(figure: Figure, names: list[str], ylabel: str, line: float | No
 
 def histogram(values: Tensor, edges: list[float], names: list[str], xlabel: str) -> Figure:
     """A histogram of `[N]`, cut at `edges`, equally spaced, into coloured classes `names`."""
+    values = as_numbers(values)
+    values = as_numbers(values[values.isfinite()])
     low, high = values.quantile(torch.tensor([0.001, 0.999])).tolist()
-    width = (high - low) / 80
+    width = (high - low) / 80 or 1.0  # equal values: one bin
     if len(edges) > 1:
         # A whole number of bins lies between two edges, so that no bin is cut in two.
         gap = edges[1] - edges[0]
@@ -210,6 +206,7 @@ def right_and_wrong(measured: dict[str, tuple[Tensor, Tensor, tuple[float, ...]]
     drawn over all answers, edges dashed."""
     figure, axes = panels(len(measured), 4.2, 3)
     for panel, (xlabel, (values, wrong, edges)) in zip(axes, measured.items()):
+        values = as_numbers(values)
         low, high = values.quantile(torch.tensor([0.005, 0.995])).tolist()
         bins = torch.linspace(low, high, 41).numpy()
         panel.hist(values.numpy(), bins=bins, color=PALE, label=f"all ({len(values)})")
@@ -228,7 +225,7 @@ def scatter(clouds: dict[str, Tensor], xlabel: str = "", ylabel: str = "") -> Fi
     for k, (name, points) in enumerate(clouds.items()):
         size = 4 if len(points) > 50 else 40
         marker = line_style(k, 1)["marker"]
-        axes.scatter(*points.T.numpy(), s=size, alpha=0.5, marker=marker, label=name)
+        axes.scatter(*as_numbers(points).T.numpy(), s=size, alpha=0.5, marker=marker, label=name)
     axes.set(xlabel=xlabel, ylabel=ylabel, aspect="equal")
     legend(axes, 4.4)
     return figure
@@ -251,11 +248,11 @@ def heatmap(
     rows, columns = values[0].shape
     colours = colormaps["Blues"].with_extremes(bad=GREY)
     figure, axes = panels(len(values), max(3.2, 0.44 * columns + 1), max(2.4, 0.36 * rows + 1.2))
-    largest = max(float(table.float().nan_to_num(0).max()) for table in values)
+    largest = max(0.0, *(float(as_numbers(table).nan_to_num(0).max()) for table in values))
     for k, (panel, table) in enumerate(zip(axes, values)):
         # 1. the colours: a table of zeros is white
         panel.imshow(
-            table.float().numpy(), cmap=colours, aspect="auto", vmin=0, vmax=largest or 1,
+            as_numbers(table).numpy(), cmap=colours, aspect="auto", vmin=0, vmax=largest or 1,
             interpolation="nearest",
         )  # fmt: skip
         panel.set_title(titles[k], fontsize=10)
@@ -265,7 +262,7 @@ def heatmap(
             size = 20 if form else 10
             panel.plot(x, y, "o", markersize=size, markerfacecolor="none", markeredgecolor=RED)
         # 3. numbers, white on dark cells
-        for y, x in table.nan_to_num(0).nonzero().tolist() if form else []:
+        for y, x in as_numbers(table).nan_to_num(0).nonzero().tolist() if form else []:
             number = table[y, x].item()
             colour = "white" if number > 0.6 * largest else "black"
             text = format(number, form)

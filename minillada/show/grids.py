@@ -21,14 +21,21 @@ from torch.nn import functional as F
 from ..datasets.pool import Pool
 from ..tasks.base import Marked, Picture, pixels
 from .charts import longest_line
-from .page import DPI, ORANGE, RED, SMALL, Pixels, panels
+from .page import DPI, ORANGE, RED, SMALL, Pixels, as_numbers, panels
+
+
+def rows_of(count: int, columns: int) -> int:
+    """Rows that hold `count` images: one, where there are none. `ValueError` without a column."""
+    if columns < 1:
+        raise ValueError(f"images stand in at least 1 column, got {columns}")
+    return max(1, math.ceil(count / columns))
 
 
 def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:
     """Images `[N, C, H, W]` side by side on white:
     `[C, rows * (H + gap) - gap, columns * (W + gap) - gap]`."""
     count, channels, height, width = images.shape
-    rows = max(1, math.ceil(count / columns))  # no images: one white row
+    rows = rows_of(count, columns)
     canvas = torch.ones(channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
     for i, image in enumerate(images):
         y, x = i // columns * (height + gap), i % columns * (width + gap)
@@ -70,23 +77,27 @@ def labelled_rows(rows: Mapping[str, Tensor], size: float = 0.6) -> Figure:
 
 def show_image(axes, image: Tensor, title: str = "", wrong: bool = False) -> None:
     """`[C, H, W]` without axes, under its title; the words of a caption stand in two lines."""
-    pixels = image.permute(1, 2, 0).numpy()  # [H, W, C]
+    pixels = as_numbers(image).permute(1, 2, 0).numpy()  # [H, W, C]
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     text = ("✗ " if wrong else "") + two_lines(title)
-    axes.set_title(text, fontsize=SMALL, color=RED if wrong else "black", pad=3)
+    colour = RED if wrong else "black"
+    # A caption is no formula, whatever dollar signs stand in it.
+    axes.set_title(text, fontsize=SMALL, color=colour, pad=3, parse_math=False)
     axes.axis("off")
 
 
 def two_lines(caption: str) -> str:
     """A caption that breaks before its slant, to fit above a small image."""
-    return caption.replace(" leaning", "\nleaning").replace(" standing", "\nstanding")
+    return str(caption).replace(" leaning", "\nleaning").replace(" standing", "\nstanding")
 
 
 def gallery(
     images: Tensor, titles: list[str], columns: int = 8, wrong: list[bool] | None = None
 ) -> Figure:
     """Images `[N, C, H, W]` with a title above each; titles marked `wrong` are red."""
-    rows = max(1, math.ceil(len(images) / columns))
+    if len(titles) < len(images):
+        raise ValueError(f"{len(images)} images need as many titles, got {len(titles)}")
+    rows = rows_of(len(images), columns)
     figure = Figure(figsize=(1.35 * columns, 1.6 * rows), dpi=DPI)
     figure.set_layout_engine("constrained", h_pad=0.07)  # titles do not touch the edge
     for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).ravel()):

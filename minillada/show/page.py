@@ -18,11 +18,13 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from IPython.display import HTML, display
 from IPython.display import Image as Display
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from PIL import Image
+from torch import Tensor
 
 DPI = 144  # stored dots an inch
 SHOWN = 96  # pixels of the page that an inch takes
@@ -41,6 +43,14 @@ class Pixels:
 
     image: Image.Image
     width: int
+
+
+def as_numbers(values: Any) -> Tensor:
+    """A tensor, list or array as figures draw it: float32 on the CPU. `ValueError` if empty."""
+    found = torch.as_tensor(values).detach().float().cpu()
+    if not found.numel():
+        raise ValueError(f"there is nothing to be shown: the shape is {list(found.shape)}")
+    return found
 
 
 def panels(count: int, width: float, height: float) -> tuple[Figure, list]:

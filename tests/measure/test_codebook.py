@@ -16,3 +16,9 @@ def test_codebook_usage_by_hand(codes):
     p = counts / counts.sum()
     assert used == pytest.approx(len(counts) / 8)
     assert perplexity == pytest.approx(float(numpy.exp(-(p * numpy.log(p)).sum())), rel=1e-5)
+
+
+@pytest.mark.parametrize("codes", [[], [-1], [8]])
+def test_what_is_no_code_is_refused(codes):
+    with pytest.raises(ValueError, match="codes must be 0 to 7"):
+        codebook_usage(torch.tensor(codes, dtype=torch.long), 8)

@@ -77,3 +77,12 @@ def test_fewer_samples_than_features_give_a_number_and_one_is_refused():
     assert math.isfinite(frechet_distance(few_rows, reference))
     with pytest.raises(ValueError, match="1 samples have no covariance"):
         frechet_distance(few_rows[:1], reference)
+
+
+@pytest.mark.parametrize(
+    "other", [torch.full((4, 3), float("nan")), torch.full((4, 3), float("inf")), torch.ones(4, 2)]
+)
+def test_features_that_have_no_distance_are_refused(other):
+    """NaN would end the whole process inside the library that finds eigenvalues."""
+    with pytest.raises(ValueError, match="finite numbers"):
+        frechet_distance(other, torch.ones(4, 3))

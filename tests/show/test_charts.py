@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_hex
@@ -148,3 +149,31 @@ def test_a_curve_beside_runs_is_averaged_as_they_are():
     assert list(yours.get_ydata()) == [3.0, 2.0]
     assert list(yours.get_xdata()) == [2, 4]
     assert list(mean.get_ydata()) == [4.0, 2.0]
+
+
+def test_numbers_of_any_kind_are_drawn():
+    """Students plot what they have: tensors, arrays, whole numbers, half precision."""
+    for values in ([1, 2], torch.tensor([1, 2]), np.float32([1, 2]), [torch.tensor(1.0), 2]):
+        figure = charts.bars(values, [3, 4], "count")
+        assert [bar.get_height() for bar in figure.axes[0].patches] == [1.0, 2.0]
+    assert charts.interval(torch.tensor([0.5, 2.0])) == (0.5, -1.5, 2.5)
+    for values in (torch.arange(9), torch.rand(9).bfloat16(), torch.rand(9).double(), np.ones(9)):
+        charts.histogram(values, [0.3, 0.6], ["low", "middle", "high"], "x")
+        charts.right_and_wrong({"x": (values, torch.zeros(9, dtype=torch.bool), ())})
+        charts.scatter({"a": values.reshape(-1, 1)[:, [0, 0]]})
+        charts.heatmap([values.reshape(3, 3)], ["a"], "x", "y", form=".1f")
+    charts.heatmap([torch.arange(4).view(2, 2)], ["whole numbers"], "x", "y", form="d")
+    charts.histogram(torch.tensor([1.0, float("nan"), float("inf")]), [0.5], ["low", "high"], "x")
+    page.drawn(charts.heatmap([-torch.ones(2, 2)], ["nothing above 0"], "x", "y"))
+
+
+def test_nothing_to_draw_is_refused_in_a_sentence():
+    for draw in (
+        lambda nothing: charts.histogram(nothing, [0.5], ["low", "high"], "x"),
+        lambda nothing: charts.scatter({"a": nothing}),
+        lambda nothing: charts.heatmap([nothing], ["a"], "x", "y"),
+    ):
+        with pytest.raises(ValueError, match="nothing to be shown"):
+            draw(torch.zeros(0, 2))
+    with pytest.raises(ValueError, match="nothing to be shown"):
+        charts.histogram(torch.full((3,), math.nan), [0.5], ["low", "high"], "x")

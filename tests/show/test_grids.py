@@ -79,3 +79,18 @@ def test_a_line_leans_through_the_centre_of_mass():
     assert (x[0] + x[1]) / 2 == pytest.approx(6) and (y[0] + y[1]) / 2 == pytest.approx(3)
     # to the right of vertical: the upper end (smaller y) lies further right
     assert math.degrees(math.atan((x[1] - x[0]) / (y[0] - y[1]))) == pytest.approx(20)
+
+
+def test_a_caption_with_dollar_signs_is_no_formula():
+    figure = grids.gallery(torch.zeros(2, 1, 4, 4), ["$a_{$ seven", 7])
+    page.drawn(figure)
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["$a_{$ seven", "7"]
+
+
+def test_a_gallery_needs_a_column_and_a_title_for_each_image():
+    images = torch.zeros(2, 1, 4, 4)
+    for make in (grids.tile, grids.picture, lambda images, n: grids.gallery(images, ["", ""], n)):
+        with pytest.raises(ValueError, match="at least 1 column, got 0"):
+            make(images, 0)
+    with pytest.raises(ValueError, match="2 images need as many titles, got 1"):
+        grids.gallery(images, ["one"])
