@@ -55,6 +55,8 @@ from .plan import (
 MEASURES, FAILED = "measures.json", "failed.json"
 # What each measurement says besides its numbers: code, device and threads that measured it.
 MADE = ("commit", "device", "threads")
+# Values by these names are words; so are those of a name that ends so, such as `timing.device`.
+WORDS = (*MADE, "clock")
 WAIT_SECONDS = 10
 
 
@@ -271,7 +273,7 @@ def is_report(report: Any) -> bool:
     """Whether something is what `measure` returns: numbers by name, and words of what made them."""
     if not isinstance(report, dict):
         return False
-    values = [value for name, value in report.items() if name.split(".")[-1] not in MADE]
+    values = [value for name, value in report.items() if name.split(".")[-1] not in WORDS]
     return all(isinstance(value, int | float) for value in values)
 
 

@@ -22,6 +22,7 @@ from minillada.ablation.plan import (
 )
 from minillada.datasets.pool import mnist_pool
 from minillada.files import checksum
+from minillada.measure.timing import measure
 from minillada.settings import changed
 from minillada.training.locking import lock
 from minillada.training.train import train
@@ -192,6 +193,15 @@ def test_measures_that_are_no_numbers_are_refused(tmp_path, measures):
     write_json(tmp_path / jobs.MEASURES, {"sha256": "0", "measures": measures})
     with pytest.raises(ValueError, match="measures.json is damaged, was changed, .* move it away"):
         jobs.read_measures(tmp_path)
+
+
+def test_what_is_timed_is_read_again(tmp_path):
+    found = {"device": "cpu", "cached": measure(lambda: None, "cpu", repeats=1)._asdict()}
+    measures = {"timing:20": jobs.flat({"timing": found})}
+    checkpoint.write_info(tmp_path / "weights.safetensors", {"sha256": "0"})
+    write_json(tmp_path / jobs.MEASURES, {"sha256": "0", "measures": measures})
+    assert jobs.read_measures(tmp_path) == measures
+    assert measures["timing:20"]["timing.cached.clock"] == "wall clock"
 
 
 def test_a_number_that_was_changed_is_refused(tmp_path, plan, few_images, monkeypatch):
