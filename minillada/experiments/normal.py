@@ -31,6 +31,7 @@ from .runner import Experiment, Lab, Point, main, over_seeds
 
 PRESET, EVERY = "mnist-cpu", 10
 CURVES = ("loss", "masked_nats", "grad_norm")
+PAINTED = ("velocity", "features")  # the curves of a painter
 PROMPTS, GUIDANCE = 300, 3.0
 SEEDS = range(1, 6)  # notebook 07 itself trains with the seed 0
 
@@ -52,7 +53,8 @@ def learn(lab: Lab, preset: str, every: int, prompts: int, guidance: float, seed
     folder = lab.train(changed(get_preset(preset), seed=seed))
     found: dict[str, Any] = {curve: means(logged(folder, curve), every) for curve in CURVES}
     # The prompts are the same for every seed: what differs is the training.
-    drawn = evaluate.evaluate_drawing(lab.load(folder), lab.judge(), prompts, 1, guidance=guidance)
+    uni, judge = lab.load(folder), lab.judge()
+    drawn = evaluate.evaluate_drawing(uni, judge, prompts, seed=1, guidance=guidance)
     for part in ("digit", "thickness", "slant"):
         name = f"draw_{part}_accuracy"
         found |= interval_of(drawn, name).entries(name)
@@ -68,7 +70,8 @@ def learn_captions(lab: Lab, every: int, steps: int, length: int, seed: int) -> 
         row = vocab.markup("<role>ASSISTANT</role>") + text + [vocab.eos_id] * length
         rows.append(row[:length])
     ids = torch.tensor(rows)  # [120, length]
-    targets = torch.arange(length).expand(len(ids), length) >= 1  # all but the start token
+    # What may be masked, and as nothing is padding also what is real: all but the start token.
+    targets = torch.arange(length).expand(len(ids), length) >= 1  # [120, length]
     torch.manual_seed(seed)
     width = {"hidden_size": 64, "intermediate_size": 128}
     heads = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
@@ -87,8 +90,10 @@ def learn_captions(lab: Lab, every: int, steps: int, length: int, seed: int) -> 
 
 def learn_painter(lab: Lab, preset: str, every: int, steps: int, seed: int) -> dict:
     """The curves of the painter of notebook 11, section 5."""
-    lab.note("mnist-tokenizer")
     short = changed(get_preset(preset), steps=steps, seed=seed)
+    # The training reads both, but not through the lab.
+    lab.note(short.tokenizer)
+    lab.note(short.teacher)
     materials = train.read_materials(short, "cpu")
     painter = train.new_model(short, "cpu", materials.tokenizer)
     records = fit(painter, train.make_loss(painter, short, materials), short.training)
@@ -96,7 +101,6 @@ def learn_painter(lab: Lab, preset: str, every: int, steps: int, seed: int) -> d
 
 
 SETTINGS = {"preset": PRESET, "every": EVERY, "prompts": PROMPTS, "guidance": GUIDANCE}
-PAINTED = ("velocity", "features")
 PAINTER = {"preset": "mnist-painter", "every": EVERY, "steps": 120}
 CAPTIONS = {"every": EVERY, "steps": 300, "length": 8}
 POINTS = over_seeds(SEEDS, [Point(("runs", PRESET), learn, SETTINGS)])

@@ -14,8 +14,8 @@ An experiment is a short file of this folder:
 Notable choices
 - The result file (JSON) is stored after every point. A point that it holds with the same settings
   is skipped, so an interrupted experiment goes on when it is started again.
-- Models come from a `Lab` alone. It notes the SHA-256 of every shipped weights file it opens, its
-  tokenizer's, too, and the name of a run that the experiment did not train itself.
+- Models come from a `Lab` alone. It notes the SHA-256 of every shipped weights file that is read,
+  also by a training, and the name of a run that the experiment did not train itself.
 - A result file whose weights were replaced is refused: old and new points could not be compared.
 """
 
@@ -126,9 +126,8 @@ class Lab:
         if not name and self.point is not None:
             name = self.point.name
         folder = self.folder / re.sub(r"[^\w.=-]+", "-", name).strip("-")
-        for used in (preset.tokenizer, start):
-            if used:
-                self.note(used)
+        for used in (preset.tokenizer, preset.teacher, preset.source, start):
+            self.note(used)
         # If several points use a run, only the first of them trains it, or checks that it is there.
         if folder not in self.trained:
             keep = not self.overwrite
@@ -137,17 +136,17 @@ class Lab:
             self.trained.add(folder)
         return folder
 
-    def note(self, name: str | Path) -> None:
-        """Write down shipped weights, and the tokenizer that belongs to them."""
+    def note(self, name: str | Path | None) -> None:
+        """Write down shipped weights, and the tokenizer that belongs to them; nothing for None."""
+        if name is None:
+            return
         path = checkpoint.resolve(name)
         if path.parent.resolve() == WEIGHTS_DIR.resolve():
             self.weights[path.stem] = results.shipped_sum(path.stem)
         elif not path.resolve().is_relative_to(self.folder.resolve()):
             # The run of somebody, which the experiment did not train itself.
             self.weights[path.parent.name] = results.NOT_SHIPPED
-        tokenizer = checkpoint.read_info(path).get("tokenizer")
-        if tokenizer:
-            self.note(tokenizer)
+        self.note(checkpoint.read_info(path).get("tokenizer"))
 
 
 def make_parser(experiment: Experiment) -> argparse.ArgumentParser:
@@ -203,9 +202,10 @@ def run(experiment: Experiment, arguments: list[str]) -> None:
                 "give another --out"
             )
         done = stored_points(experiment, stored)
-        # Points that were not named are kept.
-        for point in chosen if options.overwrite else ():
-            done.pop(point.name, None)
+        if options.overwrite:
+            # The points that were not chosen are kept.
+            for point in chosen:
+                done.pop(point.name, None)
         if done:
             check_weights(stored["weights"], options.out)
             lab.weights |= stored["weights"]
@@ -231,6 +231,8 @@ def check_place(path: Path) -> None:
     """`ValueError`, before anything is measured, unless results can be stored at `path`."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise ValueError(f"{path} is not a regular file; choose another one with --out")
+    # Nothing is trained here: a `Run` can say whether a folder can be written. With `resume` it is
+    # content with a run that is already there.
     Run(path.parent, resume=True).check_folder()
 
 

@@ -246,3 +246,9 @@ def test_overwriting_trains_each_run_once(tmp_path, calls):
         lab.train(get_preset("mnist-cpu"), "shared")
     [(run, _)] = calls
     assert (run.resume, run.overwrite) == (False, True)
+
+
+def test_all_that_a_training_reads_is_noted(tmp_path, calls):
+    lab = Lab(tmp_path)
+    lab.train(get_preset("mnist-painter-turbo"), "jumps")
+    assert set(lab.weights) == {"mnist-tokenizer", "mnist-features", "mnist-painter"}
