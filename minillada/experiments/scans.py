@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from pathlib import Path
 from string import ascii_lowercase
+from typing import Any
 
 import numpy
 import torch
@@ -47,6 +48,7 @@ def scan(
     along = x * numpy.cos(angle) + y * numpy.sin(angle)  # from about -0.7 to 0.7
     edge = 1 / (1 + numpy.exp(-(along - random.uniform(-0.3, 0.3)) / 0.08))
     dark = 0.5 * (along + 0.7) / 1.4 + 0.5 * edge
+    # Ink is not quite black, and paper not quite white: 20 to 239 of 255.
     page = (20 + 0.86 * page) * (1 - shadow * dark)
     # 3. the grain of the sensor
     page += random.normal(0, noise, page.shape)
@@ -57,27 +59,19 @@ def measure_scans(
     lab: Lab, count: int, degrees: float, noise: float, shadow: float, quality: int
 ) -> dict:
     """The first `count` test digits, scanned, saved and read."""
-    test, images = mnist.load_mnist("test"), []
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "scan.jpg"
-        for number in range(count):
-            digit = test.pixels[number, 0, 2:30, 2:30].numpy()
-            page = scan(digit, number, degrees, noise, shadow)
-            page.save(path, quality=quality)
-            images.append(read_or_nothing(path))
-    return marks(lab, images, test.labels[:count])
+    test, pages = mnist.load_mnist("test"), []
+    for number in range(count):
+        digit = test.pixels[number, 0, 2:30, 2:30].numpy()  # [28, 28], without the margin
+        pages.append(scan(digit, number, degrees, noise, shadow))
+    return marks(lab, read_pages(pages, "scan.jpg", quality=quality), test.labels[:count])
 
 
 def measure_small(lab: Lab, count: int) -> dict:
     """The first `count` digits of scikit-learn: 8 x 8 pixels, 17 greys, bright on black."""
     digits = load_package("sklearn.datasets", "scans").load_digits()
-    images = []
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "small.png"
-        for pixels in digits.images[:count]:
-            Image.fromarray((pixels / 16 * 255).round().astype("uint8")).save(path)
-            images.append(read_or_nothing(path))
-    return marks(lab, images, torch.tensor(digits.target[:count]))
+    pixels = (digits.images[:count] / 16 * 255).round().astype("uint8")  # [count, 8, 8]
+    pages = [Image.fromarray(digit) for digit in pixels]
+    return marks(lab, read_pages(pages), torch.tensor(digits.target[:count]))
 
 
 def measure_photos(lab: Lab, count: int) -> dict:
@@ -129,34 +123,40 @@ def shape(number: int, random: numpy.random.Generator) -> Image.Image:
 
 def share_refused(pages: list[Image.Image]) -> dict:
     """The share of pictures in which no digit is found, with both ends."""
-    count = 0
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that colours are not read
-        path = Path(folder) / "page.png"
+        images = read_pages(pages)
+    return share(count_empty(images), len(pages)).entries("refused")
+
+
+def read_pages(pages: list[Image.Image], name: str = "page.png", **saving: Any) -> Tensor:
+    """Pictures that were saved as files, as the model reads them: `[N, 1, 32, 32]`.
+
+    Where no digit is found, the picture is black.
+    """
+    images = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
         for page in pages:
-            page.save(path)
-            count += not bool(read_or_nothing(path).any())
-    return share(count, len(pages)).entries("refused")
+            page.save(path, **saving)
+            try:
+                images.append(read(path))
+            except ValueError:
+                images.append(torch.zeros(1, 32, 32))
+    return torch.stack(images)
 
 
-def read_or_nothing(path: Path) -> Tensor:
-    """The picture as the model reads it; black where no digit was found."""
-    try:
-        return read(path)
-    except ValueError:
-        return torch.zeros(1, 32, 32)
+def count_empty(images: Tensor) -> int:
+    """How many of `[N, 1, 32, 32]` are black."""
+    return int((images.flatten(1).amax(1) == 0).sum())
 
 
-def marks(lab: Lab, images: list[Tensor], labels: Tensor) -> dict:
-    """Shares with both ends: no digit found, right for the judge, right in the caption."""
-    pictures = torch.stack(images)
-    said = []
-    for caption in lab.load("mnist").describe(pictures):
-        said.append(captions.parse(caption)[0])
-    refused = int((pictures.flatten(1).amax(1) == 0).sum())
-    judged = int((lab.judge().classify(pictures) == labels).sum())
+def marks(lab: Lab, images: Tensor, labels: Tensor) -> dict:
+    """How many images hold no digit, and two shares: right for the judge, right in the caption."""
+    said = [captions.parse(caption)[0] for caption in lab.load("mnist").describe(images)]
+    judged = int((lab.judge().classify(images) == labels).sum())
     named = sum(digit == label for digit, label in zip(said, labels.tolist()))
-    report: dict = {"refused": refused}
+    report: dict = {"refused": count_empty(images)}
     for name, hits in (("judge", judged), ("caption", named)):
         report |= share(hits, len(labels)).entries(name)
     return report
