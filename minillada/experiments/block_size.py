@@ -62,12 +62,12 @@ def recipe(block_size: int, seed: int, **changes: Any) -> Preset:
     return changed(get_preset("mnist-cpu"), block_size=block_size, seed=seed, **settings)
 
 
-def train(lab: Lab, recipe_of: dict[str, Any], seed: int, start: str | None = None) -> Path:
-    """The folder of a run, named after its settings, so that points can share it."""
-    words = [f"{name}={value}" for name, value in {**recipe_of, "seed": seed}.items()]
+def train(lab: Lab, training: dict[str, Any], seed: int, start: str | None = None) -> Path:
+    """The folder of a run with these settings. They are its name, so that points can share it."""
+    words = [f"{name}={value}" for name, value in {**training, "seed": seed}.items()]
     if start:
         words.append("started")
-    return lab.train(recipe(seed=seed, **recipe_of), " ".join(words), start)
+    return lab.train(recipe(seed=seed, **training), " ".join(words), start)
 
 
 def drawings(uni: Uni, count: int, multiple: int = 16) -> tuple[batching.Batch, Tensor, list[str]]:
@@ -97,9 +97,9 @@ def drawn_right(lab: Lab, uni: Uni, prompts: int) -> dict[str, Any]:
     for together in TOGETHER:
         if together > block:
             continue
-        # A block larger than the image shares out the codes that are left (`adaptive`).
-        steps, larger = min(block, tokens) // together, block > tokens
-        sampling: dict[str, Any] = {"steps": steps, "adaptive": larger, "guidance": GUIDANCE}
+        sampling: dict[str, Any] = {"steps": min(block, tokens) // together, "guidance": GUIDANCE}
+        # In a block larger than the image, each step takes its part of the codes that are left.
+        sampling["adaptive"] = block > tokens
         marked = evaluate.evaluate_drawing(uni, lab.judge(), prompts, seed=0, **sampling)
         # Guidance takes a second row in each pass.
         forwards = marked["draw_passes"] / 2

@@ -61,14 +61,18 @@ def loss_of(module: Backbone, tokenizer: ImageTokenizer, preset: Preset) -> Loss
 
 
 def gradients(lab: Lab, noise: float, known: bool, steps: int, seeds: int) -> dict[str, list]:
-    """Loss and gradient norm of the first steps at block size 16, means over seeds."""
+    """Loss and gradient norm of the first steps at block size 16, means over seeds.
+
+    `known` keeps the embedding of the mask that `mnist-ar` learned. Other autoregressive models
+    never read a mask.
+    """
     tokenizer = lab.module("mnist-tokenizer", ImageTokenizer)
     mask_id = load_vocabulary(tokenizer.config.codebook_size).mask_id
     runs = []
     for seed in range(seeds):
         backbone = lab.module("mnist-ar", Backbone)
         if not known:
-            # What weight decay leaves of a row that no input ever used.
+            # What weight decay leaves of the row of a token that was never read.
             backbone.model.word_embeddings.weight.data[mask_id] = 0.0
         preset = conversion(steps, seed, block_schedule=(), mask_noise=noise)
         runs.append(fit(backbone, loss_of(backbone, tokenizer, preset), preset.training))
@@ -175,44 +179,32 @@ def live(lab: Lab, every: int, steps: int, batch: int, warmup: int, seed: int) -
     return means(logged(folder, "loss"), every)
 
 
-POINTS = []
+GRADIENTS = []
 for noise in (0.0, 0.1):
     for word, known in (("known", True), ("forgotten", False)):
         settings = {"noise": noise, "known": known, "steps": NOISE_STEPS, "seeds": NOISE_SEEDS}
-        POINTS.append(Point(("gradients", f"mask {word}, noise {noise}"), gradients, settings))
-SIZES = {"steps": STEPS, "prompts": PROMPTS, "images": IMAGES}
+        GRADIENTS.append(Point(("gradients", f"mask {word}, noise {noise}"), gradients, settings))
+COMMON = {"steps": STEPS, "prompts": PROMPTS, "images": IMAGES}
 CURVES = []
 for name, schedule in SCHEDULES.items():
-    rivals = {"schedule": schedule, "scratch": name == "from scratch", **SIZES}
-    CURVES.append(Point(("curves", "runs", name), curve, rivals))
-MERGE_SIZES: dict[str, Any] = {
-    "snapshot_every": SNAPSHOT_EVERY,
-    "steps": STEPS,
-    "images": HELD_OUT_IMAGES,
-}
-MERGES = [
-    Point(("merge", "runs", name), merge, {"final_lr_fraction": fraction, **MERGE_SIZES})
-    for name, fraction in (("constant", 1.0), ("decaying", 0.02))
-]
+    start = {"schedule": schedule, "scratch": name == "from scratch"}
+    CURVES.append(Point(("curves", "runs", name), curve, {**start, **COMMON}))
+MERGING = {"snapshot_every": SNAPSHOT_EVERY, "steps": STEPS, "images": HELD_OUT_IMAGES}
+MERGES = []
+for name, fraction in (("constant", 1.0), ("decaying", 0.02)):
+    settings = {"final_lr_fraction": fraction, **MERGING}
+    MERGES.append(Point(("merge", "runs", name), merge, settings))
 LIVE = {"every": 5, "steps": 100, "batch": 24, "warmup": 10}
 LIVES = [Point(("live", "runs", "loss"), live, LIVE)]
 FACTS = {
     "gradients": {"steps": NOISE_STEPS, "seeds": NOISE_SEEDS},
-    "curves": {"batch": BATCH, **SIZES},
-    "merge": MERGE_SIZES,
+    "curves": {"batch": BATCH, **COMMON},
+    "merge": MERGING,
     "live": LIVE,
 }
-EXPERIMENT = Experiment(
-    __file__,
-    __doc__,
-    [
-        *POINTS,
-        *over_seeds(SEEDS, CURVES),
-        *over_seeds(SEEDS, MERGES),
-        *over_seeds(range(1, 6), LIVES),  # notebook 15 itself has the seed 0
-    ],
-    FACTS,
-)
+POINTS = [*GRADIENTS, *over_seeds(SEEDS, CURVES), *over_seeds(SEEDS, MERGES)]
+POINTS += over_seeds(range(1, 6), LIVES)  # notebook 15 itself has the seed 0
+EXPERIMENT = Experiment(__file__, __doc__, POINTS, FACTS)
 
 if __name__ == "__main__":
     main(EXPERIMENT)

@@ -95,7 +95,7 @@ def decode(
     prompts: list[list[int]],
     length: int,
     config: SamplingConfig,
-    pruned: dict | None,
+    sprint: dict | None,
     tokens: Tokens,
     guidance: tuple[Tensor, ...] = (),
 ) -> tuple[Tensor, Tensor]:
@@ -104,9 +104,9 @@ def decode(
     ids, passes = [], []
     for first in range(0, len(prompts), 250):
         rows = slice(first, first + 250)
-        prompt, source = torch.tensor(prompts[rows]), generators[rows]
-        way = True if pruned is None else Sprint(uni.vocab.is_image(), **pruned)
-        written = generate(uni.backbone, prompt, length, config, tokens, guidance, source, way)
+        prompt, theirs = torch.tensor(prompts[rows]), generators[rows]
+        cache = True if sprint is None else Sprint(uni.vocab.is_image(), **sprint)
+        written = generate(uni.backbone, prompt, length, config, tokens, guidance, theirs, cache)
         ids.append(written.ids)
         passes.append(written.passes)
     return torch.cat(ids), torch.cat(passes).float()
@@ -183,6 +183,7 @@ def repair(lab: Lab, model: str, images: int) -> dict[str, Any]:
     pictures, true = test_images(images)
     vocab, codes = uni.vocab, uni.encode(pictures)
     prompt = torch.tensor([layout.describe_prompt(vocab, code) for code in codes])
+    # The draft fills the rest of the block in which the prompt ends (`levenshtein.repair`).
     room = -prompt.shape[1] % uni.backbone.config.block_size
     pool = sorted({token for text in captions.all_captions() for token in vocab.encode(text)})
     answers = [vocab.encode(text) for text in true]
@@ -195,7 +196,8 @@ def repair(lab: Lab, model: str, images: int) -> dict[str, Any]:
         name: [spoil(row, kinds, pool, rng) for row in answers] for name, kinds in ERRORS.items()
     }
     drafts["written by mnist"] = list(map(vocab.encode, lab.load("mnist").describe_codes(codes)))
-    target, report = fill(answers), {}
+    target = fill(answers)  # [N, room]
+    report = {}
     for name, rows in drafts.items():
         states = levenshtein.repair(uni.backbone, prompt, fill(rows), vocab)
         right = [(state == target).all(1) for state in states]

@@ -46,14 +46,14 @@ def think(uni: Uni, order: SamplingConfig) -> dict[str, list[str]]:
 
 
 def read(uni: Uni, least: int, most: int) -> float:
-    """How often right thoughts of `least` to `most` steps are concluded right in a wrong place.
+    """How often a conclusion is that of the thought before it, where the prompt asks another sum.
 
-    Each is written after the prompt of every sum with another result. A model that concludes from
-    the prompt is wrong there.
+    The right thought about a sum, of `least` to `most` steps, is written after the prompt of every
+    sum with another result. A model that concludes from the prompt is wrong there.
     """
     asked, answers = [], []
     for a, b in SUMS:
-        steps = b + 1
+        steps = b + 1  # `counting_trace` begins with a itself and adds 1 b times
         if not least <= steps <= most:
             continue
         thought = uni.vocab.encode(counting_trace(a, b))

@@ -54,7 +54,7 @@ RUNS["uniform, t from [0.3, 0.8]"] = {"objective": "uniform", "mask_rate": (0.3,
 
 def noise(lab: Lab, model: str, rows: int, masks: int, **objective: Any) -> dict[str, float]:
     """Noise-to-signal of the gradient of one objective over random masks."""
-    uni = lab.load("mnist")
+    uni = lab.load("mnist")  # its tokenizer and vocabulary serve both models
     batch, _, _ = drawings(uni, rows)
     backbone: Any = uni.backbone
     if model != "mnist":
@@ -62,7 +62,8 @@ def noise(lab: Lab, model: str, rows: int, masks: int, **objective: Any) -> dict
     config = ObjectiveConfig(**objective)
     # Every objective forwards each row twice; complements do so by themselves.
     if not config.complementary:
-        batch = batching.Batch(*(part.repeat(2, 1) for part in batch[:3]))
+        ids, targets, real, _ = batch  # each [rows, L]
+        batch = batching.Batch(ids.repeat(2, 1), targets.repeat(2, 1), real.repeat(2, 1))
 
     def loss(step: int):
         generator = step_generator(0, step)
@@ -78,7 +79,7 @@ def confidence(uni: Uni, batch: batching.Batch) -> dict[str, dict]:
     For each a histogram of the probability of the likeliest token, in ten bins, and its mean.
     """
     generator = torch.Generator().manual_seed(0)
-    rates = torch.full((len(batch.ids), batch.ids.shape[1] // 16), 0.5)
+    rates = torch.full((len(batch.ids), batch.ids.shape[1] // 16), 0.5)  # [B, blocks of 16]
     view = diffusion.corrupt(batch.ids, batch.targets, rates, 16, uni.vocab.mask_id, generator)
     # Image codes only: the end of the sequence is always the same.
     masked = view.masked & (batch.ids >= uni.vocab.image_token_offset)
@@ -97,10 +98,12 @@ def short_run(
 ) -> dict[str, Any]:
     """What `mnist-cpu` draws after a short run with an objective, and its bound on test images."""
     if objective.get("complementary"):
-        objective["batch_size"] = 24  # half the rows: as many noisy copies
+        objective["batch_size"] = 24  # half of `mnist-cpu`: as many noisy copies
     uni = lab.load(lab.train(changed(get_preset("mnist-cpu"), steps=steps, **objective)))
     batch, codes, texts = drawings(uni, images)
-    bits = likelihood.likelihood(uni.backbone, uni.vocab, codes, texts, 4, 0, spread=True)
+    bits = likelihood.likelihood(
+        uni.backbone, uni.vocab, codes, texts, samples=4, seed=0, spread=True
+    )
     drawn = evaluate.evaluate_drawing(uni, lab.judge(), prompts, seed=0, guidance=guidance)
     own = bits["draw"].entries("bits_per_image_token")
     return {**drawn, **own, "confidence": confidence(uni, batch)}

@@ -3,8 +3,8 @@
     {"experiment", "command", "commit", "weights", "points", "results"}
 
 Notable choices
-- `weights` has the SHA-256 of every shipped weights file that was loaded, by name, or
-  "not shipped". Results of weights that were replaced since are found that way.
+- `weights` has the SHA-256 of every shipped weights file that was read, by name. So results of
+  weights that were replaced since are found. For a run of somebody it has "not shipped".
 - `points` has the settings of each point, and the commit at which it was measured: a file that was
   measured in several sittings may hold points of several commits.
 """
@@ -70,8 +70,7 @@ def shipped_sum(name: str) -> str:
 
 def replaced_weights(weights: dict[str, str]) -> list[str]:
     """Names whose shipped file is no longer the one with this sum."""
-    measured = {name: sum for name, sum in weights.items() if sum != NOT_SHIPPED}
-    return [name for name, sum in measured.items() if shipped_sum(name) != sum]
+    return [n for n, measured in weights.items() if measured not in (NOT_SHIPPED, shipped_sum(n))]
 
 
 def current_commit(root: Path = ROOT) -> str:

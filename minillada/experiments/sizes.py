@@ -32,10 +32,10 @@ def nats(uni: Uni, pool: Pool, task: str) -> float:
     examples = make_examples(TASKS[task].make, pool, ROWS, seed=0)
     parts = [part for example in examples for part in example.user + example.response]
     pictures = [part for part in parts if isinstance(part, Picture)]
-    codes = encode_pictures(uni.tokenizer, pool.images, pictures, None)
+    codes = encode_pictures(uni.tokenizer, pool.images, pictures, generator=None)  # not moved
     sequences = [write_example(uni.vocab, example, codes) for example in examples]
     objective = changed(get_preset("mnist-uni-style").training.loss, objective="uniform")
-    total = 0.0
+    total = 0.0  # nats of a masked token, summed over rows
     for number in range(SAMPLED_MASKS):
         for batch in batching.by_shape(sequences, uni.vocab, 16):
             generator = step_generator(1, number)

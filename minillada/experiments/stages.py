@@ -6,6 +6,8 @@ hours on one core; notebook 10 shows the result.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..evaluation import suite
 from ..extras import merging
 from ..presets import get_preset
@@ -23,7 +25,7 @@ STAGES = (
 )
 
 
-def train_stage(lab: Lab, stage: str):
+def train_stage(lab: Lab, stage: str) -> Path:
     """The run of a stage. It starts from the stage before, and the first from `mnist`."""
     number = STAGES.index(stage)
     start = str(train_stage(lab, STAGES[number - 1])) if number else "mnist"
