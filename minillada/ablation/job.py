@@ -64,7 +64,7 @@ WAIT_SECONDS = 10
 
 
 def steps_for(passes: int, start: int, length: int, config: SamplingConfig) -> int:
-    """The steps a block with which an answer takes as many passes, or as nearly as it can be."""
+    """The steps a block with which an answer takes this number of passes, or the nearest to it."""
 
     def distance(steps: int) -> int:
         return abs(count_passes(start, length, changed(config, steps=steps)) - passes)
@@ -104,7 +104,9 @@ class Decoder(Uni):
         cache: bool = True,
         given: Tensor | None = None,
     ) -> tuple[Tensor, Generation]:
-        """As ever, in the asked number of passes. The number is counted."""
+        """As ever, in the asked number of passes. The passes that were taken are counted."""
+        if not rows:
+            return super().fill_images(rows, config, generators, cache, given)
         height, width = sides(self.tokenizer.grid)
         length = height * width
         codes: list[Tensor] = [torch.empty(0)] * len(rows)
@@ -127,9 +129,7 @@ class Decoder(Uni):
             self.images += len(batch)
             self.image_passes += record.forwards * len(batch)
             records.append(record._replace(rows=batch))
-        if not records:
-            return super().fill_images(rows, config, generators, cache, given)
-        return torch.stack(codes), records[0]
+        return torch.stack(codes), records[0]  # of the first batch, as in `Writer.write`
 
 
 def measure(decoder: Decoder, asked: Measurement, seed: int) -> dict[str, Any]:
@@ -282,7 +282,7 @@ class Status:
     """How far a trial is: `done`, `failed`, `stopped` (it can go on) or `new`."""
 
     word: str
-    note: str = ""  # the step of a run that was stopped, the sentence of one that failed
+    note: str = ""  # where a run that was stopped goes on, or why one failed
 
 
 def status(folder: Path, plan: Plan, trial: Trial) -> Status:

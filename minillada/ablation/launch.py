@@ -35,7 +35,8 @@ from .plan import Plan, Trial, lessons
 
 JOBS = "jobs"  # the folder of submitit
 EXECUTORS = ("local", "slurm")
-TIMED_STEPS, FEW_SAMPLES = 5, (20, 60)  # after which something is timed
+TIMED_STEPS = 5  # from which the time of a whole training is estimated
+FEW_SAMPLES = (20, 60)  # with each of these numbers a measurement is timed
 MOST_TIMED = 3  # settings that are timed; the others are taken to be like their mean
 CORES_OF_A_JOB = 4  # that a cluster is asked for
 MINUTES = 7 * 24 * 60  # after which submitit stops a job of this machine
@@ -258,7 +259,6 @@ def seconds_of_measuring(plan: Plan, trial: Trial, materials: Materials, device:
     assert isinstance(module, Backbone) and materials.tokenizer
     about = lessons(trial.preset, plan.start)
     decoder = Decoder(module, materials.tokenizer, materials.vocab, about).eval()
-    decoder.prepare(plan.measurements()[0])
     total = 0.0
     for asked in tqdm(plan.measurements(), "timing measurements", leave=False):
         seconds = []
@@ -272,7 +272,7 @@ def seconds_of_measuring(plan: Plan, trial: Trial, materials: Materials, device:
 
 
 class Estimate(NamedTuple):
-    """Seconds that the runs of an ablation take, all jobs together."""
+    """Seconds on the clock for all runs of an ablation; jobs that run at once share them."""
 
     training: float
     measuring: float
@@ -285,16 +285,14 @@ def estimate(plan: Plan, trials: Sequence[Trial], launch: Launch) -> Estimate:
     """
     # 1. one trial for each choice of settings, and of these the first, one in between, the last
     kinds = list({str(trial.settings): trial for trial in trials}.values())
-    chosen = {kinds[(len(kinds) - 1) * k // (MOST_TIMED - 1)].name for k in range(MOST_TIMED)}
+    places = {(len(kinds) - 1) * k // (MOST_TIMED - 1) for k in range(MOST_TIMED)}
     # 2. what they read is read once, if it is the same
     known: dict[tuple, Materials] = {}
     reading: list[float] = []
     steps: list[float] = []
     measuring: list[float] = []
     with thread_count(launch.threads):
-        for trial in kinds:
-            if trial.name not in chosen:
-                continue
+        for trial in [kinds[place] for place in sorted(places)]:
             key = trial.preset.tokenizer, trial.preset.text
             began = time.perf_counter()
             try:

@@ -83,6 +83,3 @@ def read_passes(text: str | None, plan: Plan, folder: Path) -> tuple[int, ...]:
     if not all(1 <= number <= MOST_PASSES for number in passes) or len(set(passes)) < len(passes):
         raise ValueError(f"--passes are whole numbers from 1 on, each once, got {text!r}")
     return tuple(passes)
-
-
-# --- checks --------------------------------------------------------------------------------------

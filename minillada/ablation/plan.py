@@ -38,7 +38,7 @@ from ..vocab import text_info
 
 PLAN = "ablation.json"
 SAMPLING = "sampling."
-DEFAULT_COUNTS = {"model": 600, "task": 300}
+USUAL_COUNT, USUAL_COUNT_OF_TASKS = 600, 300  # samples of a measure, if no number is given
 MOST_SAMPLES, MOST_SEEDS, MOST_RUNS = 10_000, 1000, 10_000
 # `evaluate` takes no more samples than these for a measure, however many are asked for.
 MOST_OF = {"drawing": 1000, "variety": 1000, "editing": 1000, "likelihood": 2000}
@@ -129,8 +129,8 @@ class Plan(Config):
         for seed in self.seeds:
             for chosen in combinations(self.trained):
                 name = folder_name({**chosen, "seed": seed})
-                # Two long values may begin alike; the order of a plan never changes.
-                # On some systems `A` and `a` are one folder.
+                # Two long values may begin alike, and on some systems `A` and `a` are one folder. A
+                # plan keeps its order, and new seeds come last. So a run keeps its name.
                 while name.casefold() in taken:
                     name += "+"
                 taken.add(name.casefold())
@@ -150,11 +150,12 @@ class Plan(Config):
     def measurement(
         self, measure: str, count: int, sampling: dict[str, Any], passes: int | None
     ) -> Measurement:
-        """A measure without what it does not depend on."""
+        """How a measure is taken: `sampling` and `passes`, if it depends on them at all."""
         task = suite.SUITES[get_preset(self.preset).dataset].get(measure)
+        draws = task.draws if task else measure != "describing"
         if measure in NO_DECODING:
             sampling, passes = {}, None
-        elif not (task.draws if task else measure != "describing"):
+        elif not draws:
             sampling = {name: value for name, value in sampling.items() if name not in GUIDANCE}
             passes = None
         pairs = [(name.removeprefix(SAMPLING), value) for name, value in sampling.items()]
@@ -246,8 +247,7 @@ def read_measures(texts: Sequence[str], dataset: str = "mnist") -> tuple[tuple[s
             raise ValueError(f"there is no measure {name!r}; choose from {', '.join(known)}")
         if name in found:
             raise ValueError(f"{name} is measured twice; name each measure once")
-        kind = "model" if name in evaluate.MEASURES else "task"
-        count = DEFAULT_COUNTS[kind]
+        count = USUAL_COUNT if name in evaluate.MEASURES else USUAL_COUNT_OF_TASKS
         if colon:
             count = int(number) if number.isascii() and number.isdigit() else 0
         most = MOST_OF.get(name, MOST_SAMPLES)

@@ -73,10 +73,11 @@ class Report:
     def lines(self) -> list[str]:
         """Everything as text: one table a score, the differences, and what failed."""
         lines = []
-        if not len(self.rows):
+        if len(self.rows):
+            for score in dict.fromkeys(self.table["score"]):
+                lines += ["", *self.score_lines(score)]
+        else:
             lines.append("nothing is measured yet")
-        for score in dict.fromkeys(self.table["score"]) if len(self.rows) else ():
-            lines += ["", *self.score_lines(score)]
         if len(self.differences):
             lines += ["", *self.difference_lines()]
         for trial in self.trials_that_are("failed"):
@@ -304,7 +305,7 @@ def draw(
         for k, name in enumerate(lines):
             aside = 0.08 * (k - (len(lines) - 1) / 2)  # so that intervals do not overlap
             places.setdefault(name, [i + aside for i in range(len(names))])
-    figure = charts.sweep(places, by_score, axis or "")
+    figure = charts.sweep(places, by_score, axis)
     for panel in figure.axes:
         for line in () if numeric else panel.lines:
             line.set_linestyle("none")

@@ -45,7 +45,8 @@ SCORES = {
     "likelihood": ("bits_per_image_token", "bits_per_text_token", "bits_per_token"),
     "timing": ("timing.cached.median",),
 }
-MORE_WORDS = {
+# The scores that are no shares, in words. Those of shares stand in the bars of docs/numbers.md.
+NO_SHARES = {
     "bits_per_image_token": "bits per image token",
     "bits_per_text_token": "bits per text token",
     "bits_per_token": "bits per token",
@@ -78,15 +79,15 @@ def read_records(folder: Path, plan: Plan) -> list[Record]:
 
 def words_of(score: str) -> str:
     """What a score says, in words."""
-    if score in MORE_WORDS:
-        return MORE_WORDS[score]
+    if score in NO_SHARES:
+        return NO_SHARES[score]
     bar = MODEL_BARS.get(score) or TASK_BARS.get(score)
     return bar.what if bar else score
 
 
 def is_share(score: str) -> bool:
     """Whether a score is a share of samples, from 0 to 1: accuracies and the scores of tasks."""
-    return score not in MORE_WORDS
+    return score not in NO_SHARES
 
 
 def scores_of(measure: str, report: dict[str, Any]) -> list[str]:
@@ -144,7 +145,7 @@ def settings_of(plan: Plan, trial: Trial, asked: Measurement) -> dict[str, str]:
 # --- means ---------------------------------------------------------------------------------------
 
 
-def over_seeds(values: Sequence[float], share: bool) -> Interval:
+def mean_over_seeds(values: Sequence[float], share: bool) -> Interval:
     """The mean with Student's interval; one value has no interval, its ends are NaN.
 
     The ends of a share stay in [0, 1].
@@ -171,7 +172,7 @@ def table(plan: Plan, rows: DataFrame) -> DataFrame:
     # "score" stands first: the rows of one score belong together.
     for key, group in rows.groupby(["score", *names, "target"], sort=False):
         entry = dict(zip(["score", *names, "target"], key))
-        mean = over_seeds(group["value"].tolist(), is_share(entry["score"]))
+        mean = mean_over_seeds(group["value"].tolist(), is_share(entry["score"]))
         entry |= {"mean": mean.value, "low": mean.low, "high": mean.high, "seeds": mean.n}
         ends = group[group["n"] > 0]  # a number without a count, such as a ratio, has no ends
         entry |= {"within_low": ends["low"].mean(), "within_high": ends["high"].mean()}
@@ -208,10 +209,10 @@ def paired(differences: Sequence[float]) -> tuple[Interval, float]:
     The p-value is NaN for one pair, and where equal differences leave no spread to compare with.
     """
     stats = load_package("scipy.stats", "ablate")
-    interval = over_seeds(differences, share=False)
+    interval = mean_over_seeds(differences, share=False)
     spread = max(differences) - min(differences)
-    # Of equal differences rounding leaves a spread, too, which means nothing. It is that of the
-    # values, not of their difference: of shares about 1e-16, however near they are.
+    # Equal differences are spread a little, too, because the two values of a pair are rounded: of
+    # shares by about 1e-16, however small the difference is. Such a spread means nothing.
     if spread <= 1e-12 * max(1.0, *map(abs, differences)):
         return interval, math.nan
     return interval, float(stats.ttest_1samp(differences, 0.0).pvalue)
@@ -272,9 +273,10 @@ def differences(plan: Plan, rows: DataFrame) -> DataFrame:
 
 
 def complete(pairs: Series) -> Series:
-    """Of pairs by (seed, *other settings) those that make every seed one of the same others.
+    """Pairs by (seed, *other settings): those that give every seed the same other settings.
 
-    A failed run leaves no pair. So seeds go, or choices of the others, as it leaves most pairs.
+    A failed run leaves a gap: its seed lacks a choice of the other settings. Then either this seed
+    goes, or this choice in all seeds, whichever leaves more pairs.
     """
     by_seed: dict[Any, set] = {}
     keys = list(pairs.index.to_frame().itertuples(index=False, name=None))
@@ -282,6 +284,7 @@ def complete(pairs: Series) -> Series:
         by_seed.setdefault(seed, set()).add(tuple(others))
 
     def left(kept: set) -> tuple[int, int]:
+        """Pairs that are left if every seed must have these choices; then the choices."""
         return len(kept) * sum(kept <= own for own in by_seed.values()), len(kept)
 
     kept = max(by_seed.values(), key=left, default=set())
