@@ -36,10 +36,10 @@ from .shards import (
     Stored,
     by_file,
     check_finite,
-    crowd_memory,
     mapped_tensors,
     read_file,
     stored_tensors,
+    would_fill_memory,
 )
 from .sums import check_files, read_sums
 
@@ -69,30 +69,30 @@ def load_backbone(
     used last. `bits`: experts are rounded to 8 or 4 bits. `ValueError` for files that are damaged,
     hostile or of another model.
     """
-    folder, place, target = Path(path), torch.device(device), as_dtype(dtype)
-    check_mode(place, mapped, experts_on_gpu, bits)
+    folder, device, dtype = Path(path), torch.device(device), as_dtype(dtype)
+    check_mode(device, mapped, experts_on_gpu, bits)
     # 1. what the files say, compared with each other
     config = read_config(folder)
     sums = read_sums(folder)
-    small = (folder / name for name in SMALL_FILES)
-    check_files(folder, (path for path in small if path.is_file()), sums)
+    small = [folder / name for name in SMALL_FILES if (folder / name).is_file()]
+    check_files(folder, small, sums)
     stored = official_names(stored_tensors(folder))
     check_against(config, stored, folder)
 
     # 2. a module with memory for what is read
     with torch.device("meta"):
-        backbone = Backbone(config).to(target).requires_grad_(False).eval()
-    recent = None if experts_on_gpu is None else Recent(experts_on_gpu, place, target)
+        backbone = Backbone(config).to(dtype).requires_grad_(False).eval()
+    recent = None if experts_on_gpu is None else Recent(experts_on_gpu, device, dtype)
     if mapped or recent is not None:
         leave_experts(backbone, stored, recent)
     elif bits is not None:
         round_experts(backbone, bits)
-    check_room(backbone, place)
-    backbone.to_empty(device=place)
+    check_room(backbone, device)
+    backbone.to_empty(device=device)
     for part in backbone.modules():
         if isinstance(part, MixtureOfExperts):  # routers compute in float32, whatever the type
-            part.gate.expert_bias = torch.zeros(config.num_experts, device=place)
-            part.gate.received.zero_()
+            part.gate.expert_bias = torch.zeros(config.num_experts, device=device)
+            part.gate.received.zero_()  # no file holds it
 
     # 3. the numbers; those of mapped experts are only checked
     fill(backbone, stored, sums)
@@ -100,14 +100,14 @@ def load_backbone(
 
 
 def check_mode(
-    place: torch.device,
+    device: torch.device,
     mapped: bool = False,
     experts_on_gpu: int | None = None,
     bits: int | None = None,
 ) -> None:
     """`ValueError` for options of `load_backbone` that do not go together."""
-    if mapped and experts_on_gpu is None and place.type != "cpu":
-        raise ValueError(f"mapped experts are on the CPU; for {place} give experts_on_gpu as well")
+    if mapped and experts_on_gpu is None and device.type != "cpu":
+        raise ValueError(f"mapped experts are on the CPU; for {device} give experts_on_gpu as well")
     if experts_on_gpu is not None and experts_on_gpu < 1:
         raise ValueError(f"experts_on_gpu must be at least 1, got {experts_on_gpu}")
     if bits is not None and bits not in ROUNDED:
@@ -224,7 +224,7 @@ def fill(backbone: Backbone, stored: dict[str, Stored], sums: dict[str, str]) ->
         expert = re.fullmatch(EXPERT, name)
         experts = layers[int(expert[1])].mlp.experts if expert else None
         if isinstance(experts, EightBitExperts | FourBitExperts):
-            kept = torch.float32
+            kept = torch.float32  # until they are rounded
         elif isinstance(experts, StoredExperts):  # converted later, when they are fetched
             kept = backbone.lm_head.weight.dtype
         else:
@@ -237,16 +237,17 @@ def fill(backbone: Backbone, stored: dict[str, Stored], sums: dict[str, str]) ->
         if isinstance(experts, StoredExperts):
             return
         if expert and isinstance(experts, EightBitExperts | FourBitExperts):
-            # The row in the stack: matrices have one.shape[-2] rows each.
+            # The row in the stack: matrices have one.shape[-2] rows each. Of fused experts, `start`
+            # counts from the first one on.
             first = int(expert[2] or 0) * one.shape[-2] + start // one.shape[-1]
             experts.put(expert[3], first, numbers.view(-1, one.shape[-1]))
             return
         places[name].view(-1)[start : start + len(numbers)].copy_(numbers)
 
-    forget = crowd_memory(stored.values())
+    forget = would_fill_memory(stored.values())
 
     def read(file: tuple[Path, list[Stored]]) -> None:
-        # This mode belongs to a thread. With it, a model made in it can be filled, too.
+        # A model made in inference mode can only be filled in it, and each thread has its own mode.
         with torch.inference_mode():
             read_file(*file, place, sums, forget)
 

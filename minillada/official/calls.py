@@ -39,7 +39,7 @@ from .prompts import OfficialStory
 from .resize import for_understanding, picture, pixels, released_crop, served_crop
 from .text import OfficialVocabulary, load_vocabulary
 
-CELL = 32  # pixels of a drawing for each code
+CODE = 32  # pixels of a drawing for each code, along a side
 QUESTION = "Describe this image in detail."
 TEXT = SamplingConfig(block_size=32, steps=32, threshold=0.95)
 # Of every image; `fill_tail` decodes the last block to its end, as released.
@@ -92,6 +92,11 @@ class Call(Uni):
         blocks = config.max_position_embeddings // config.block_size
         return blocks * config.block_size - before
 
+    def image_length(self) -> int:
+        """Tokens of the next image, with its header."""
+        height, width = sides(self.tokenizer.grid)
+        return len(layout.image_header(self.vocab, height, width)) + height * width
+
     def reply(self, prompts: list[list[int]], length: int, config: SamplingConfig) -> list[str]:
         """As in `Writer`, at most as long as fits, and without the tag that ends a turn."""
         longest = max(len(prompt) for prompt in prompts)
@@ -115,8 +120,7 @@ class Call(Uni):
             asking.warn(ENDS_EARLY)
             return False
         if story.task == "think":  # the image behind a thought must fit, too
-            height, width = sides(self.tokenizer.grid)
-            space -= len(layout.image_header(self.vocab, height, width)) + height * width
+            space -= self.image_length()
         check_space(len(prompt), space)
         # 2. a text, and the header behind it; both are lists of one row
         texts, headers = self.write_until_image([prompt], min(length, space), config)
@@ -126,8 +130,7 @@ class Call(Uni):
         if story.task == "interleave" and story.header:
             own = prompts.header_grid(self.vocab, story.header)
             self.tokenizer.grid = own or self.tokenizer.asked
-            height, width = sides(self.tokenizer.grid)
-            if 4 + height * width > space - len(texts[0]):  # four tokens of a header
+            if self.image_length() > space - len(texts[0]):
                 asking.warn(ENDS_EARLY)
                 return False
         return bool(story.header)
@@ -279,16 +282,16 @@ class OfficialModel:
         if len(both) != 2 or not all(self.can_be_drawn(side) for side in both):
             raise ValueError(
                 f"a picture of size {size!r} cannot be drawn; give its side in pixels, or (width, "
-                f"height), both multiples of {CELL} and not too large, for example 1024"
+                f"height), both multiples of {CODE} and not too large, for example 1024"
             )
         wide, high = both
-        return high // CELL, wide // CELL
+        return high // CODE, wide // CODE
 
     def can_be_drawn(self, side: int) -> bool:
         """Whether this many pixels are whole codes, and the vocabulary has a token for them."""
-        if not isinstance(side, int) or side < CELL or side % CELL:
+        if not isinstance(side, int) or side < CODE or side % CODE:
             return False
-        return self.vocab.token_id(size_token(side // CELL)) is not None
+        return self.vocab.token_id(size_token(side // CODE)) is not None
 
 
 def check_counts(**counts: int) -> None:

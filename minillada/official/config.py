@@ -4,8 +4,8 @@ Notable choices
 - The file decides about sizes. What it does not say is taken from the released model.
 - Settings that would mean another computation than ours are refused by name. Unknown ones are
   named in a warning, and those that do not change what is computed are left out in silence.
-- The file has no `tie_word_embeddings`, and the library's default would tie the head to the
-  embedding. Ours is never tied: the files hold both.
+- The file has no `tie_word_embeddings`, and the default of `transformers` would tie the head to
+  the embedding. Ours is never tied: the files hold both.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def read_config(folder: Path) -> ModelConfig:
     path = find(Path(folder), "config.json")
     values = read_json(path)
     values.pop("block_size", None)  # a setting of decoding, not of the model
-    check_plain(values.pop("quantization_config", None), path)
+    check_unrounded(values.pop("quantization_config", None), path)
     for key, allowed in FIXED.items():
         if key in values and values[key] not in allowed:
             raise ValueError(
@@ -79,7 +79,7 @@ def read_config(folder: Path) -> ModelConfig:
     return config
 
 
-def check_plain(rounding: Any, path: Path) -> None:
+def check_unrounded(rounding: Any, path: Path) -> None:
     """`ValueError` for weights that are stored rounded, such as those of the FP8 release."""
     if rounding is not None:
         method = rounding.get("quant_method") if isinstance(rounding, dict) else rounding
@@ -111,7 +111,8 @@ def build(fields: dict[str, Any], path: Path) -> ModelConfig:
         fields = fields | {"head_dim": whole(fields, "hidden_size", path) // heads}
     try:
         config = changed(LLADA2_UNI, **fields)
-        with torch.device("meta"):  # refuses heads or experts that do not fit together
+        with torch.device("meta"):
+            # The first layer with experts: it refuses heads or experts that do not fit together.
             DecoderLayer(config, config.first_k_dense_replace)
         return config
     except ValueError as error:

@@ -22,7 +22,7 @@ def outputs(backbone: Backbone, ids: Tensor) -> Outputs:
     found: Outputs = {}
 
     def remember(name: str, module: nn.Module, inputs: object, out: object) -> None:
-        # A router puts out numbers of experts, which are whole, and their weights.
+        # Of a router only the weights are kept: the numbers of experts are no floats.
         parts = out if isinstance(out, tuple) else (out,)
         for part in parts:
             if isinstance(part, Tensor) and part.is_floating_point():

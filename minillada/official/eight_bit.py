@@ -2,7 +2,7 @@
 
 A row of a matrix becomes whole numbers from -127 to 127 and one scale, the row's largest number
 over 127. A product with the whole numbers, times the scale of each output, is the product with the
-rounded matrix. Only experts are rounded: they are 15 of 16 billion weights.
+rounded matrix. Only experts are rounded: they hold 15 of the 16 billion weights.
 
 Notable choices
 - PyTorch alone does this; no further library is needed. The whole numbers of one expert are turned

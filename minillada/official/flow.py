@@ -15,11 +15,11 @@ from torch import Tensor
 from .. import flow
 from ..flow import Velocity, shifted
 
-SHIFT = 6.0
+SHIFT = 6.0  # of `shifted`: larger means more steps near the noise
 
 
 def euler(velocity: Velocity, noise: Tensor, steps: int = 50) -> Tensor:
-    """Follow the velocity from noise through `steps` times, that is `steps - 1` evaluations."""
+    """Follow the velocity from noise through `steps` points in time: `steps - 1` evaluations."""
     if steps < 2:
         raise ValueError(f"a picture needs at least 2 steps, got {steps}")
     times = shifted(torch.linspace(0, 1, steps, device=noise.device), SHIFT)

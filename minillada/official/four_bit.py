@@ -57,7 +57,8 @@ class Packed(NamedTuple):
     def matrix(self, dtype: torch.dtype) -> Tensor:
         """The rounded matrix `[out, in]`."""
         functional = library()
-        # On a CPU the library (0.50) is right only if a row is whole blocks: a row here is one.
+        # On a CPU the library (0.50) is right only where each row is whole blocks. So it is told
+        # that a row is one block; the view below gives the real rows.
         shape = torch.Size((len(self.scales), BLOCK))
         about = functional.QuantState(
             self.scales, shape, dtype=dtype, blocksize=BLOCK, quant_type=KIND
@@ -100,6 +101,7 @@ class FourBitExperts(nn.Module):
         numbers, scales = self.get_buffer(name), self.get_buffer(name + "_scales")
         source = rows.to(numbers.device).reshape(-1, BLOCK)
         packed, state = functional.quantize_4bit(source, blocksize=BLOCK, quant_type=KIND)
+        # In numbers of the stack: two of them share a byte, and a block shares a scale.
         start, end = first * rows.shape[1], first * rows.shape[1] + rows.numel()
         numbers.flatten()[start // 2 : end // 2] = packed.flatten()
         scales.flatten()[start // BLOCK : end // BLOCK] = state.absmax

@@ -277,8 +277,9 @@ def wrong_digests(folder: Path) -> list[str]:
 
 # --- memory --------------------------------------------------------------------------------------
 
-# Parameters of the released parts whose classes come from `diffusers`, and of the embedding.
-RELEASED = {
+# The parts of a painter, with the parameters of the released ones. They are written down here, as
+# most of their classes come from `diffusers`, which may be missing.
+PAINTER_PARTS = {
     "decoder-turbo": 6_160_808_512,
     "painter's embedding": 100_671_488,
     "vae": 83_819_683,
@@ -312,7 +313,7 @@ def weights_of(config: ModelConfig, parameters: dict[str, int]) -> Weights:
     sparse = max(config.num_hidden_layers - config.first_k_dense_replace, 0)
     expert = 3 * config.hidden_size * config.moe_intermediate_size
     experts = sparse * config.num_experts * expert
-    painter = sum(parameters.get(name, 0) for name in RELEASED)  # one decoder, embedding and VAE
+    painter = sum(parameters.get(name, 0) for name in PAINTER_PARTS)
     dense, tokenizer = parameters["backbone"] - experts, parameters.get("image tokenizer", 0)
     numbers = (dense, experts, expert, tokenizer, painter)
     return Weights(*(number * torch.bfloat16.itemsize / 1e9 for number in numbers))
@@ -323,7 +324,7 @@ def released_weights() -> Weights:
     with torch.device("meta"):
         tokenizer = count(shapes_of(SigLIPVQ(VisionConfig(), QuantiserConfig())))
     backbone = sum(entry.count for entry in backbone_entries(LLADA2_UNI))
-    parameters = RELEASED | {"backbone": backbone, "image tokenizer": tokenizer}
+    parameters = PAINTER_PARTS | {"backbone": backbone, "image tokenizer": tokenizer}
     return weights_of(LLADA2_UNI, parameters)
 
 

@@ -4,7 +4,7 @@ Notable choices
 - Numbers are those of the Linux kernel for this process: `VmHWM` is the most memory that was ever
   resident. Of it, `RssAnon` is what cannot be dropped; the pages of mapped files can be.
 - On a GPU, seconds lie between two events, and memory is what PyTorch has given out. What a pass
-  takes above what is there after loading shows that it copies no experts.
+  takes on top of the loaded weights shows whether it copies experts.
 - Files are dropped from the system's cache before each reading, so that reading and loading both
   come from the disk.
 """
@@ -118,7 +118,7 @@ def measure(
     given = {name: value for name, value in options.items() if value}  # without what is off
     report = {"benchmark": "official", "device": str(device), **given, "weights_gb": weights / 1e9}
     report["resident_before_gb"] = kernel("VmRSS") / 1e9
-    # 1. the same bytes without using them; experts that stay in their files are left out of this
+    # 1. the same files, read without using them; not where experts stay in them
     if not {"mapped", "experts_on_gpu"} & given.keys():
         report |= reading_numbers(paths)
     # 2. loading
@@ -179,6 +179,7 @@ def measure_forward(backbone: Backbone, ids: Tensor) -> dict:
     device, disk = ids.device, bytes_read()
     recent = recent_experts(backbone)
     logits: list[Tensor] = []
+    # `elapsed` waits for a GPU, `timed` adds the seconds of the processor.
     took, seconds = timed(lambda: elapsed(lambda: logits.append(backbone(ids)), device))
     report = {
         "clock": clock(device),

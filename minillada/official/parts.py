@@ -1,7 +1,7 @@
 """Image tokenizer and painters of a checkpoint: read when first needed, then kept.
 
 Notable choices
-- A painter has 12 GB, and there are two. A user who asks questions about photos needs neither.
+- A painter takes 12 GB, and there are two. A user who asks questions about photos needs neither.
 - A call reads its painter when it begins to decode: what is missing is known before an hour of
   decoding, and what can be refused without the painter has been refused.
 - `offload`: on a small GPU a part waits in the main memory and comes to the GPU for its turn.

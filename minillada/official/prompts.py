@@ -62,7 +62,10 @@ class OfficialStory(Story):
     header: list[int] = field(default_factory=list)  # of the next image, as the model wrote it
 
     def branches(self, grid: Grid) -> tuple[list[int], ...]:
-        """Prompts for the next image, which comes after a text."""
+        """Prompts for the next image, which comes after a text: full, then without text.
+
+        After an image in the story there is a third one, without images.
+        """
         header = layout.image_header(self.vocab, *layout.sides(grid))
         full = self.so_far()
         silent = layout.prompt(self.vocab, self.task, [None])

@@ -69,6 +69,7 @@ def read_header(path: Path) -> list[Stored]:
         if key == "__metadata__":
             continue
         check_type(about["dtype"], key, path)
+        # Offsets are counted from the end of the header; its length takes 8 bytes.
         begin, end = (8 + length + offset for offset in about["data_offsets"])
         shape = tuple(about["shape"])
         found.append(Stored(path, key, shape, TYPES[about["dtype"]], begin, end))
@@ -86,10 +87,9 @@ def stored_tensors(folder: Path) -> list[Stored]:
         header = read_header(find(folder, name))
         keys = {stored.key for stored in header}
         named = {key for key in where if where[key] == name}
-        for key in sorted(keys ^ named):
-            problem = (
-                "does not hold" if key in named else "holds a tensor that is not in the index:"
-            )
+        if keys != named:
+            key = min(keys ^ named)
+            problem = "does not hold" if key in named else "holds, against the index,"
             raise ValueError(f"{folder / name} {problem} {key}; download {name} and {INDEX} again")
         found += header
     size = sum(stored.end - stored.begin for stored in found)
@@ -106,14 +106,14 @@ def read_index(path: Path) -> dict[str, str]:
     if not isinstance(where, dict) or not where or not isinstance(about, dict):
         raise ValueError(f"{path} has no weight_map from tensors to files; download it again")
     for key, name in where.items():
-        if not is_plain(name):
+        if not is_bare_name(name):
             raise ValueError(
                 f"{path} puts {key} into {name!r}, which is not a safetensors file beside it"
             )
     return where
 
 
-def is_plain(name: object) -> bool:
+def is_bare_name(name: object) -> bool:
     """Whether this is the bare name of a safetensors file, on every system."""
     return (
         isinstance(name, str)
@@ -136,6 +136,7 @@ def read_file(
 ) -> None:
     """Read a file from its first byte to its last, and give every piece of a tensor to `place`.
 
+    `tensors` are all of the file, in the order of their bytes: the checksum is that of the whole.
     `place` gets the tensor, at which of its numbers the piece begins, and the piece: whole rows,
     which it must copy. With `forget` the system need not keep what was read. `ValueError` for NaN,
     infinity, and another checksum than that in `sums`.
@@ -171,7 +172,7 @@ def read_file(
         check_sum(path, sums[path.name], digest.hexdigest())
 
 
-def crowd_memory(tensors: Iterable[Stored]) -> bool:
+def would_fill_memory(tensors: Iterable[Stored]) -> bool:
     """Whether the files would fill more than half of the free memory if the system kept them."""
     free = linux_memory("MemFree")
     if free is None or not hasattr(os, "posix_fadvise"):
@@ -181,7 +182,7 @@ def crowd_memory(tensors: Iterable[Stored]) -> bool:
 
 def check_finite(numbers: Tensor, stored: Stored) -> None:
     """`ValueError` for NaN or infinity."""
-    # Smallest and largest number: one pass without a copy, and NaN comes through.
+    # Smallest and largest number: one pass without a copy; with a NaN both are NaN.
     low, high = torch.aminmax(numbers)
     if not (low.isfinite() and high.isfinite()):
         raise ValueError(f"{stored.path}: {stored.key} holds NaN or infinity; download it again")

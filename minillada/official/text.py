@@ -63,7 +63,7 @@ def load_vocabulary(folder: Path) -> OfficialVocabulary:
     config = read_json(config_path)
     offset, codebook_size = code_range(config, config_path)
     path = find(folder, "tokenizer.json")
-    tokenizer = read_tokenizer(path)
+    tokenizer = read_text_tokenizer(path)
     check_pieces(tokenizer, offset, codebook_size, path)
     for token in NEEDED:
         special_id(tokenizer, token, offset, path)
@@ -102,7 +102,7 @@ def check_codebook(name: str, size: int, folder: Path) -> None:
         )
 
 
-def read_tokenizer(path: Path) -> Tokenizer:
+def read_text_tokenizer(path: Path) -> Tokenizer:
     """A `tokenizers` file. `ValueError` if it is not one."""
     try:
         return Tokenizer.from_file(str(path))

@@ -68,7 +68,7 @@ def write_safetensors(
 ) -> None:
     """One file of random tensors, written under another name and renamed when complete.
 
-    `rename` gives the names in the file; the numbers depend on the names before.
+    `rename` gives the names in the file (`str`: the same). The numbers depend on the old names.
     """
     header: dict = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -96,7 +96,7 @@ def write_json(path: Path, values: dict) -> None:
 
 
 def tensors(entries: list[Entry], seed: int) -> dict[str, Tensor]:
-    """The same tensors in memory, for small files of another format."""
+    """The tensors of entries in memory, for small files of another format."""
     made = {}
     for entry in entries:
         made[entry.key] = torch.cat(list(numbers(entry, seed))).reshape(entry.shape)

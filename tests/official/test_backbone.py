@@ -263,7 +263,7 @@ def test_a_model_made_in_inference_mode_is_the_same(folders):
 def test_many_small_pieces_that_the_system_forgets(folders, monkeypatch):
     whole = load_backbone(folders / "released").state_dict()
     monkeypatch.setattr(shards, "PIECE", 100)
-    monkeypatch.setattr(backbone_file, "crowd_memory", lambda tensors: True)
+    monkeypatch.setattr(backbone_file, "would_fill_memory", lambda tensors: True)
     pieces = load_backbone(folders / "fused").state_dict()
     assert all(torch.equal(pieces[key], whole[key]) for key in whole)
 
@@ -338,6 +338,14 @@ def test_missing_extra_and_misshapen_tensors_are_named(folder, quiet):
     refused(folder, "does not fit its configuration; missing: model.layers.0.mlp.up_proj.weight")
     change(folder / "config.json", vocab_size=577, num_hidden_layers=2)
     refused(folder, r"unexpected: model.layers.2.*misshapen: lm_head.weight \[576, 32\], not \[577")
+
+
+def test_a_tensor_in_two_files(folder, quiet):
+    """The index names it, but for the other file."""
+    key = "model.word_embeddings.weight"
+    again = load_file(folder / FIRST)[key]
+    rewrite(folder / SECOND, lambda state: state.update({key: again}))
+    refused(folder, f"{SECOND} holds, against the index, {key}; download {SECOND}")
 
 
 @pytest.mark.parametrize(
