@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 
 from ..extras.packages import load_package
-from ..files import atomic
+from ..files import atomic, check_replaceable
 from ..show import charts
 from . import statistics
 from .job import MADE, Status, status
@@ -208,6 +208,11 @@ class Report:
         return found
 
     # --- on disk ---------------------------------------------------------------------------------
+
+    def check_files(self) -> None:
+        """`ValueError` if `save` could not write one of its files; known before the work."""
+        for name in FILES:
+            check_replaceable(self.folder / name)
 
     def save(self) -> None:
         """Write all files, each whole or not at all."""

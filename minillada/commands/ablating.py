@@ -124,6 +124,7 @@ def run(plan: Plan, launch: Launch, as_json: bool) -> None:
         launch = replace(launch, jobs=1)
     with lock(launch.folder):
         before = Report(launch.folder, plan)
+        before.check_files()
         left = before.trials_that_are("new", "stopped", "failed")
         print(
             f"{len(before.trials)} runs{duration(plan, launch, left)}; {before.progress()}",

@@ -216,3 +216,13 @@ def test_a_missing_package_is_one_sentence(refuse, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     sentence = refuse(*COMMAND)
     assert 'needs pandas, which is not installed; run `pip install "minillada[ablate]"`' in sentence
+
+
+def test_a_folder_in_the_place_of_a_result_is_refused_before_the_work(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "train", lambda *_: pytest.fail("a run was trained"))
+    monkeypatch.setattr(launch.Launch, "run", lambda *_: None)
+    call(*COMMAND)  # begins the ablation, and trains nothing
+    monkeypatch.setattr(launch.Launch, "run", lambda *_: pytest.fail("the runs were started"))
+    (tmp_path / "ab" / "results.csv").mkdir()
+    code, _, err = call(*COMMAND)
+    assert code == 2 and "ab/results.csv is not a regular file" in err
