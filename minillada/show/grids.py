@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -92,18 +92,18 @@ def two_lines(caption: str) -> str:
 
 
 def gallery(
-    images: Tensor, titles: list[str], columns: int = 8, wrong: list[bool] | None = None
+    images: Tensor, titles: list[str], columns: int = 8, wrong: Iterable[bool] | None = None
 ) -> Figure:
     """Images `[N, C, H, W]` with a title above each; titles marked `wrong` are red."""
     if len(titles) < len(images):
         raise ValueError(f"{len(images)} images need as many titles, got {len(titles)}")
-    rows = rows_of(len(images), columns)
+    rows, marks = rows_of(len(images), columns), [] if wrong is None else list(wrong)
     figure = Figure(figsize=(1.35 * columns, 1.6 * rows), dpi=DPI)
     figure.set_layout_engine("constrained", h_pad=0.07)  # titles do not touch the edge
     for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).ravel()):
         axes.axis("off")
         if i < len(images):
-            show_image(axes, images[i], titles[i], bool(wrong and wrong[i]))
+            show_image(axes, images[i], titles[i], bool(marks and marks[i]))
     return figure
 
 

@@ -87,6 +87,11 @@ def test_a_caption_with_dollar_signs_is_no_formula():
     assert [axes.get_title() for axes in figure.axes[:2]] == ["$a_{$ seven", "7"]
 
 
+def test_wrong_answers_may_be_a_tensor():
+    titles = grids.gallery(torch.zeros(2, 1, 4, 4), [1, 7], 2, torch.tensor([1, 7]) != 7).axes
+    assert [axes.get_title() for axes in titles] == ["✗ 1", "7"]
+
+
 def test_a_gallery_needs_a_column_and_a_title_for_each_image():
     images = torch.zeros(2, 1, 4, 4)
     for make in (grids.tile, grids.picture, lambda images, n: grids.gallery(images, ["", ""], n)):
