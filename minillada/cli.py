@@ -20,7 +20,7 @@ def sentence(error: BaseException) -> str | None:
     """What a user can do about an error, in one sentence; None for a fault of the program."""
     if isinstance(error, UnicodeError):
         return "some text is not valid UTF-8; type it again, or save the file as UTF-8"
-    ours = isinstance(error, FileNotFoundError) and error.filename is None
+    ours = isinstance(error, FileNotFoundError) and error.filename is None  # else it is Python's
     if ours or isinstance(error, ValueError | FloatingPointError):
         return str(error)
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):

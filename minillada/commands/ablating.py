@@ -118,18 +118,16 @@ def ablate(
 def run(plan: Plan, launch: Launch, as_json: bool) -> None:
     """Run what is left of a plan, and show the result. Exit code 1 if a run failed."""
     notes = sys.stderr if as_json else sys.stdout
-    change = launch.check()
-    if change:
-        print(change, file=notes)
+    why_one_job = launch.check()
+    if why_one_job:
+        print(why_one_job, file=notes)
         launch = replace(launch, jobs=1)
     with lock(launch.folder):
         before = Report(launch.folder, plan)
         before.check_files()
         left = before.trials_that_are("new", "stopped", "failed")
-        print(
-            f"{len(before.trials)} runs{duration(plan, launch, left)}; {before.progress()}",
-            file=notes,
-        )
+        expected = duration(plan, launch, left)
+        print(f"{len(before.trials)} runs{expected}; {before.progress()}", file=notes)
         print(before.work(), file=notes, flush=True)
         write_plan(plan, launch.folder, launch.options())
         launch.run(left)

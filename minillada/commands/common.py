@@ -39,8 +39,8 @@ def argument(help: str) -> Any:
 
 # What PIL calls the format of a picture, by the ending of its name.
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-# 34 px a picture, three times enlarged: 500 of them are 51,000 px.
-MOST_PICTURES = 500  # in a row or column: no larger picture fits a JPEG file
+# In a row or column. Each is 34 px, three times enlarged: 51,000 px. A JPEG has 65,535 at most.
+MOST_PICTURES = 500
 LARGEST_SEED = 10**9
 JOINERS = "\u200c\u200d"  # without width: Persian words and many emoji are written with them
 
@@ -138,7 +138,7 @@ def picture_file(out: Path, used: Iterable[Path] = ()) -> Iterator[tuple[Path, s
 
 
 def save_images(images: Tensor, columns: int, file: tuple[Path, str]) -> None:
-    """Save images `[B, C, H, W]` in rows of `columns`, three times enlarged."""
+    """Save images `[B, C, H, W]` in rows of `columns`, enlarged, in a `file` of `picture_file`."""
     picture = grids.to_pil(grids.tile(images, columns))
     # 0 is the nearest neighbour: each pixel of the model stays a sharp square.
     picture = picture.resize((picture.width * 3, picture.height * 3), 0)

@@ -125,7 +125,6 @@ def draw(
     check_range("count", count, 1, MOST_PICTURES)
     check_range("the number of captions", len(caption), 1, MOST_PICTURES)
     check_texts(caption)
-    # One row of the picture is `count` drawings of one caption.
     asked = [text for text in caption for _ in range(count)]
     wishes: dict[str, Any] = {"steps": steps, "guidance": guidance, "temperature": temperature}
     wishes |= {"painter": painter, "painter_steps": painter_steps}
@@ -163,7 +162,7 @@ def describe(
 
 
 def read_files(paths: list[Path], model: str, show_steps: Path | None = None) -> list[Tensor]:
-    """Picture files as the model reads them, `[C, 32, 32]` each; saves how, if that is asked."""
+    """Picture files as the model reads them, `[C, 32, 32]`, and a figure of how in `show_steps`."""
     channels = channels_of(model) if paths else 1
     if show_steps is not None:  # first: they may show why a picture is refused
         save_steps(paths, model, show_steps)
@@ -291,7 +290,7 @@ def infill(
 ) -> None:
     """Fill in the blanks (___) of a caption, for each picture."""
     check_texts([text])
-    between_blanks(text)
+    between_blanks(text)  # a mistake is told before anything is read or loaded
     images = torch.stack(read_files(pictures, model))
     said = load_finished(model, device).infill(text, images)
     print_texts([str(path) for path in pictures], said, as_json)

@@ -12,7 +12,7 @@ from ..datasets.pool import Pool
 from ..datasets.table import data_set_of
 from ..evaluation import bench, painting, suite
 from ..evaluation import evaluate as measures
-from ..evaluation import steps as steps_of
+from ..evaluation import steps as training_steps
 from ..evaluation.profile import profile_sampler
 from ..files import DATA_DIR, WEIGHTS_DIR
 from ..measure.intervals import interval_of
@@ -108,7 +108,7 @@ def evaluate(
     if record:
         store(path, choice, report, way, keep=bool(names))
     if pictures is not None:
-        save_pages(pictures, pool, marked)
+        save_pages(pictures, pool, marked)  # pictures are of tasks, so there is a pool
 
 
 def check_same(recorded: dict, way: dict) -> None:
@@ -126,7 +126,7 @@ def store(path: Path, choice: str, report: dict, way: dict, keep: bool) -> None:
     about = checkpoint.read_info(path)
     key = "metrics" if choice == "model" else "tasks"
     about[key] = (about.get(key, {}) if keep else {}) | report
-    if choice == "tasks":  # scores do not say it; metrics do
+    if choice == "tasks":  # metrics hold their seed and device, scores of tasks do not
         about["tasks_way"] = way
     checkpoint.write_info(path, about)
 
@@ -238,7 +238,7 @@ def bench_step(
     """A training step of a preset, against what its products alone would take."""
     chosen = changed(get_preset(preset), **read_settings(changes or [], seed=seed))
     setting = bench.Setting(check_device(device), chosen.training.seed)
-    print_report(steps_of.bench_step(chosen, setting, steps), as_json)
+    print_report(training_steps.bench_step(chosen, setting, steps), as_json)
 
 
 def bench_moe(

@@ -81,7 +81,7 @@ class Opening(Reading):
     def load(
         self, place: str, painter: PainterName = "turbo", painter_steps: int | None = None
     ) -> OfficialModel:
-        """The model; its painters take `painter_steps`, if not as many as usual.
+        """The model; its painters take `painter_steps`, or their usual number of steps.
 
         `ValueError` before anything is read if they are too few for `painter`.
         """
@@ -123,7 +123,7 @@ def check_asked(text: str) -> None:
 
 
 def check_side(size: int) -> None:
-    """`ValueError` for a side that no picture has. The vocabulary knows the largest one."""
+    """`ValueError` for a side that no picture has. Later, the vocabulary refuses one too large."""
     if size < 32 or size % 32:
         raise ValueError(f"the side of a picture is a multiple of 32 pixels, not {size}")
 

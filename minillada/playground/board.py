@@ -64,7 +64,8 @@ class Board:
     def clear(self) -> None:
         """New paper, and the pen above its middle."""
         self.paper = Image.new("L", (SIDE, SIDE), 255)
-        self.pen, self.down, self.blank = (SIDE / 2, SIDE / 2), False, True
+        self.pen, self.down = (SIDE / 2, SIDE / 2), False  # `down`: the pen touches the paper
+        self.blank = True  # nothing was drawn yet
         self.canvas.fill_style = "white"
         self.canvas.fill_rect(0, 0, SIDE, SIDE)
 
@@ -159,7 +160,8 @@ class Cover:
         self.paint()
 
     def place(self, x: float, y: float) -> tuple[int, int]:
-        last = self.grid - 1
+        """Row and column of the patch at (x, y)."""
+        last = self.grid - 1  # the border of the canvas belongs to the last patch
         return min(int(y) // self.patch, last), min(int(x) // self.patch, last)
 
     def begin(self, x: float, y: float) -> None:

@@ -83,7 +83,7 @@ class Playground:
     def look(self) -> None:
         """Read the board: its picture, its codes and its caption; older results go."""
         self.picture, self.result.value = None, said("")
-        self.part.value = "nothing"  # a new picture is not covered, and choosing is possible again
+        self.part.value = "nothing"  # a new picture is not covered; any part can be chosen, again
         self.image.layout.display = "none"
         try:
             if self.board.blank:
@@ -125,7 +125,7 @@ class Playground:
         pictures = picture.expand(3, -1, -1, -1)
         filled = self.uni.inpaint(pictures, hidden, caption.strip() or None, seed=seed)
         patch = picture.shape[-1] // self.cover.grid
-        large = hidden.repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+        large = hidden.repeat_interleave(patch, 0).repeat_interleave(patch, 1)  # [H, W]
         return torch.cat([picture.masked_fill(large, 0.5)[None], filled])
 
     def take_test_digit(self, button: ipywidgets.Button) -> None:

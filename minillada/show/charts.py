@@ -40,7 +40,7 @@ def whiskers(points: Sequence[Point]) -> tuple[list[float], list[list[float]] | 
     # An interval that does not hold its value still needs lengths that are not negative.
     below = [max(value - low, 0.0) for value, low, _ in found]
     above = [max(high - value, 0.0) for value, _, high in found]
-    drawn = any(length > 0 for length in below + above)  # a value that is missing has no length
+    drawn = any(length > 0 for length in below + above)  # False for NaN, a value that is missing
     return values, [below, above] if drawn else None
 
 
@@ -179,9 +179,10 @@ def finish_names(figure: Figure, names: list[str], ylabel: str, line: float | No
 
 
 def histogram(values: Tensor, edges: list[float], names: list[str], xlabel: str) -> Figure:
-    """A histogram of `[N]`, cut at `edges`, equally spaced, into coloured classes `names`."""
+    """A histogram of `[N]`, cut at equally spaced `edges` into coloured classes `names`."""
     values = as_numbers(values)
     values = as_numbers(values[values.isfinite()])
+    # The few values outside count in the shares of the legend, but have no bar.
     low, high = values.quantile(torch.tensor([0.001, 0.999])).tolist()
     width = (high - low) / 80 or 1.0  # equal values: one bin
     if len(edges) > 1:

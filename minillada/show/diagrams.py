@@ -16,8 +16,8 @@ def boxes(
 ) -> Figure:
     """Boxes at their (column, row), row 0 on top, and an arrow for each pair of names.
 
-    A third word of an arrow, such as "yes", stands on its middle. What follows a `#` is not drawn:
-    it tells boxes with the same text apart. `size` is in inches.
+    A text behind the two names, such as "yes", stands on the middle of the arrow. What follows a
+    `#` is not drawn: it tells boxes with the same text apart. `size` is in inches.
     """
     figure, (axes,) = panels(1, *size)
     patches = {}

@@ -46,7 +46,7 @@ def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:
 def to_pil(image: Tensor) -> Image.Image:
     """`[C, H, W]` in [0, 1] as a PIL image; one channel becomes 16 greys, which are enough for
     digits and take half of the bytes."""
-    if image.shape[0] == 1:
+    if image.shape[0] == 1:  # 15 * 17 = 255
         return Image.fromarray((image[0] * 15).round().mul(17).byte().numpy(), "L")
     return Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy(), "RGB")
 
@@ -77,8 +77,8 @@ def labelled_rows(rows: Mapping[str, Tensor], size: float = 0.6) -> Figure:
 
 def show_image(axes, image: Tensor, title: str = "", wrong: bool = False) -> None:
     """`[C, H, W]` without axes, under its title; the words of a caption stand in two lines."""
-    pixels = as_numbers(image).permute(1, 2, 0).numpy()  # [H, W, C]
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    array = as_numbers(image).permute(1, 2, 0).numpy()  # [H, W, C]
+    axes.imshow(array, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     text = ("✗ " if wrong else "") + two_lines(title)
     colour = RED if wrong else "black"
     # A caption is no formula, whatever dollar signs stand in it.
@@ -119,10 +119,9 @@ def task_page(pool: Pool, task: str, marked: Marked, count: int = 24) -> Figure:
         gap = [torch.ones_like(drawn[0][..., :6])] if given and drawn else []
         rows.append(torch.cat([*given, *gap, *drawn], dim=-1))  # [C, H, all widths]
         title = textwrap.fill(str(example.user[-1]), 34)
-        # A story's texts are too long for a title.
-        if task != "interleave" and len(drawn) < len(answer):
-            said = "; ".join(part for part in answer if isinstance(part, str))
-            title += "\n" + textwrap.fill(f"→ {said}", 34)
+        said = [part for part in answer if isinstance(part, str)]
+        if said and task != "interleave":  # a story's texts are too long for a title
+            title += "\n" + textwrap.fill(f"→ {'; '.join(said)}", 34)
         titles.append(title)
     width = max(row.shape[-1] for row in rows)
     images = torch.stack([F.pad(row, (0, width - row.shape[-1]), value=1.0) for row in rows])
@@ -136,12 +135,13 @@ def task_page(pool: Pool, task: str, marked: Marked, count: int = 24) -> Figure:
 
 def code_grid(image: Tensor, codes: Tensor) -> Figure:
     """An image `[C, H, W]` cut into patches, and the grid of codes `[h, w]` it became."""
-    (rows, columns), patch = codes.shape, image.shape[-1] // codes.shape[-1]
+    rows, columns = codes.shape
+    patch = image.shape[-1] // columns
     figure, (left, right) = panels(2, 2.8, 2.9)
     show_image(left, image, f"{image.shape[-2]} × {image.shape[-1]} pixels")
     show_image(right, torch.full((1, rows, columns), 0.92), f"{rows} × {columns} codes")
     for axes, size in ((left, patch), (right, 1)):
-        for y in range(1, rows):
+        for y in range(1, rows):  # the middle of pixel 0 is at 0, its border at -0.5
             axes.axhline(y * size - 0.5, color=ORANGE, linewidth=0.8)
         for x in range(1, columns):
             axes.axvline(x * size - 0.5, color=ORANGE, linewidth=0.8)

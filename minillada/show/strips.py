@@ -85,7 +85,7 @@ def token_name(vocab: Vocabulary, token: int) -> str:
     name = vocab.decode([token]).replace("<|reserved_token_", "size ")  # height or width (`layout`)
     for bracket in ("<role>", "</role>", "|>", "<|"):
         name = name.replace(bracket, "")
-    name = name.replace(" ", "·").replace(UNCONDITION, "uncondition")  # or wider than its box
+    name = name.replace(" ", "·").replace(UNCONDITION, "uncondition")  # else wider than its box
     return name if len(name) <= 13 else name[:12] + "…"
 
 

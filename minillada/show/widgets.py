@@ -1,4 +1,4 @@
-"""Sliders for the notebooks: an extra view of figures that the same page also shows without."""
+"""Sliders for the notebooks. They are an extra: the same page shows such figures without them."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ SLIDERS = [
 def sampler_controls(caption: str, trained_block: int) -> dict[str, ipywidgets.DOMWidget]:
     """A control for the caption and for each of the sampler's settings, by the setting's name."""
     hint = "what to draw, then Enter"
-    controls = {
-        "caption": ipywidgets.Text(caption, description="caption", placeholder=hint, **COMMON)
-    }
+    text = ipywidgets.Text(caption, description="caption", placeholder=hint, **COMMON)
+    controls: dict[str, ipywidgets.DOMWidget] = {"caption": text}
     for kind, name, value, low, high, step, hint in SLIDERS:
         controls[name] = kind(
             value, min=low, max=high, step=step, description=name, tooltip=hint, **COMMON

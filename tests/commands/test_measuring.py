@@ -269,7 +269,7 @@ def test_a_benchmark_is_printed(call, monkeypatch):
 
 def test_a_timed_step_has_the_seed_that_was_asked_for(call, refuse, monkeypatch):
     monkeypatch.setattr(
-        measuring.steps_of, "bench_step", lambda preset, *rest: {"seed": preset.training.seed}
+        measuring.training_steps, "bench_step", lambda preset, *rest: {"seed": preset.training.seed}
     )
     step = ["bench", "step", "cifar-features"]
     for given, seed in (([], 1), (["--seed", 2], 2), (["--set", "seed=3"], 3)):
