@@ -43,7 +43,8 @@ from .common import (
 )
 
 OWN = "default: the model's own"
-PictureFiles = Annotated[list[Path], argument("Picture files, of any size: PNG, JPEG, …")]
+ANY_PICTURES = argument("Picture files, of any size: PNG, JPEG, …")
+PictureFiles = Annotated[list[Path], ANY_PICTURES]
 ShowSteps = Annotated[
     Path | None, option("Picture to write: how each file of a digit is read, step by step.")
 ]
@@ -135,9 +136,7 @@ def draw(
 
 
 def describe(
-    pictures: Annotated[
-        list[Path] | None, argument("Picture files, of any size: PNG, JPEG, …")
-    ] = None,
+    pictures: Annotated[list[Path] | None, ANY_PICTURES] = None,
     test: Annotated[int, option("Describe this many random test images, too.")] = 0,
     question: Annotated[str, option("What to ask.")] = layout.DESCRIBE_QUESTION,
     show_steps: ShowSteps = None,
