@@ -234,7 +234,7 @@ class Report:
         """One panel a score: the values of one setting side by side, a series for all else."""
         # the setting below the plot: the one with most values; "" if nothing varies
         axis, values = max(self.plan.varied, key=lambda pair: len(pair[1]), default=("", ("",)))
-        names = [word(value) for value in values]
+        ticks = [word(value) for value in values]
         table = self.table if axis else self.table.assign(**{axis: ""})
         by_score: dict[str, dict[str, Sequence[charts.Point]]] = {}
         for score, group in table.groupby("score", sort=False):
@@ -245,9 +245,9 @@ class Report:
                 points = {row[axis]: point_of(row) for row in part.to_dict("records")}
                 # A measure that does not depend on the setting has the same point everywhere.
                 lines[series_name(chosen)] = [
-                    points.get(name, points.get("", (math.nan,) * 3)) for name in names
+                    points.get(tick, points.get("", (math.nan,) * 3)) for tick in ticks
                 ]
-        return draw(by_score, names, axis, numeric=all(map(is_number, values)))
+        return draw(by_score, ticks, axis, numeric=all(map(is_number, values)))
 
 
 # --- helpers -------------------------------------------------------------------------------------
@@ -300,20 +300,20 @@ def ylabel(score: str) -> str:
 
 def draw(
     by_score: dict[str, dict[str, Sequence[charts.Point]]],
-    names: list[str],
+    ticks: list[str],
     axis: str,
     numeric: bool,
 ) -> Figure:
-    """The panels; points of a setting that is no number are not joined by lines."""
+    """The panels: `ticks` stand below them. Only if they are numbers, lines join the points."""
     places: dict[str, list[float]] = {}
     for lines in by_score.values():
         for k, name in enumerate(lines):
             aside = 0.08 * (k - (len(lines) - 1) / 2)  # so that intervals do not overlap
-            places.setdefault(name, [i + aside for i in range(len(names))])
+            places.setdefault(name, [i + aside for i in range(len(ticks))])
     figure = charts.sweep(places, by_score, axis)
     for panel in figure.axes:
         for line in () if numeric else panel.lines:
             line.set_linestyle("none")
-        panel.set_xlim(-0.5, len(names) - 0.5)
+        panel.set_xlim(-0.5, len(ticks) - 0.5)
     # high enough for a long name beside the axis and a legend of some lines above it
-    return charts.label(figure, names, size=(5.5 * len(figure.axes), 4.4))
+    return charts.label(figure, ticks, size=(5.5 * len(figure.axes), 4.4))
