@@ -41,16 +41,7 @@ from ..training.train import train
 from ..uni import Uni, load
 from ..writer import BATCH_SIZE, Prompts, equal_lengths
 from .passes import count_passes
-from .plan import (
-    Measurement,
-    Plan,
-    Trial,
-    check_sources,
-    damaged,
-    read_json,
-    read_plan,
-    write_json,
-)
+from .plan import Measurement, Plan, Trial, check_sources, damaged, read_json, read_plan, write_json
 
 MEASURES, FAILED = "measures.json", "failed.json"
 # What each measurement says besides its numbers: code, device and threads that measured it.
@@ -197,12 +188,8 @@ class Job:
             wait_for_folder(run)
             (run / FAILED).unlink(missing_ok=True)
             check_sources(plan)  # on a cluster, a job may begin long after the plan was stored
-            train(
-                trial.preset,
-                Run(run, resume=True, tensorboard=self.tensorboard),
-                self.device,
-                plan.start,
-            )
+            training = Run(run, resume=True, tensorboard=self.tensorboard)
+            train(trial.preset, training, self.device, plan.start)
             self.measure_all(plan, trial)
         except Exception as error:  # whatever it is, the other runs go on
             traceback.print_exc(file=sys.stderr)

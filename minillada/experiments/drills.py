@@ -84,14 +84,10 @@ def measure(
     }
 
 
-POINTS = [
-    Point(
-        ("runs", name),
-        measure,
-        {"start": START, "steps": STEPS, "mixture": mixture, "held_out": held_out},
-    )
-    for name, (mixture, held_out) in RUNS.items()
-]
+POINTS = []
+for name, (mixture, held_out) in RUNS.items():
+    settings = {"start": START, "steps": STEPS, "mixture": mixture, "held_out": held_out}
+    POINTS.append(Point(("runs", name), measure, settings))
 EXPERIMENT = Experiment(__file__, __doc__, POINTS, {"steps": STEPS, "sums": SUMS})
 
 if __name__ == "__main__":

@@ -26,14 +26,10 @@ def draw(
     return evaluate.evaluate_drawing(uni, lab.judge(), prompts, seed=0, guidance=guidance)
 
 
-EXPERIMENT = Experiment(
-    __file__,
-    __doc__,
-    [
-        Point((name,), draw, {"tokenizer": tokenizer, **COMMON})
-        for name, tokenizer in TOKENIZERS.items()
-    ],
-)
+POINTS = []
+for name, tokenizer in TOKENIZERS.items():
+    POINTS.append(Point((name,), draw, {"tokenizer": tokenizer, **COMMON}))
+EXPERIMENT = Experiment(__file__, __doc__, POINTS)
 
 if __name__ == "__main__":
     main(EXPERIMENT)
