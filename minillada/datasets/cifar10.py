@@ -116,37 +116,10 @@ def digest(images: Images) -> str:
     return md5.hexdigest()
 
 
-# --- the sample ----------------------------------------------------------------------------------
-
-
-def choose_sample(images: Images) -> Images:
-    """The first 100 images of each class, the classes in turn."""
-    rows = []
-    for label in range(len(CLASSES)):
-        rows.append((images.labels == label).nonzero()[:SAMPLE_EACH, 0])
-    index = torch.stack(rows, dim=1).flatten()  # image i has label i mod 10
-    return Images(images.pixels[index], images.labels[index])
-
-
-def to_sheet(pixels: Tensor) -> Tensor:
-    """Images `[1000, 3, 32, 32]` as one picture `[320, 3200, 3]`: a row for each class."""
-    grid = pixels.unflatten(0, (SAMPLE_EACH, len(CLASSES)))  # [100, 10, 3, 32, 32]
-    return grid.permute(1, 3, 0, 4, 2).reshape(320, 3200, 3)  # from [10, 32, 100, 32, 3]
-
-
 def from_sheet(sheet: Tensor) -> Tensor:
-    """The inverse of `to_sheet`; `RuntimeError` for a picture of another size."""
+    """Images of a picture `[320, 3200, 3]`, a row a class; `RuntimeError` for another size."""
     grid = sheet.reshape(len(CLASSES), 32, SAMPLE_EACH, 32, 3)
-    return grid.permute(2, 0, 4, 1, 3).reshape(-1, *SHAPE)  # from [100, 10, 3, 32, 32]
-
-
-def write_sample(split: str, root: Path | None = None) -> Path:
-    """Make the shipped sample of a split again from the whole data set; returns its path."""
-    sheet = to_sheet(choose_sample(load_cifar10(split, root)).pixels)
-    path = (root or DATA_DIR) / "cifar10" / f"sample-{split}.png"
-    with atomic(path) as temporary:
-        Image.fromarray(sheet.contiguous().numpy(), "RGB").save(temporary, "PNG", optimize=True)
-    return path
+    return grid.permute(2, 0, 4, 1, 3).reshape(-1, *SHAPE)  # [100, 10, 3, 32, 32]: in turn
 
 
 # --- the download --------------------------------------------------------------------------------

@@ -27,7 +27,9 @@ def interval(point: Point, share: bool = False) -> tuple[float, float, float]:
     """A point as (value, low, high); the ends of a `share` are cut to [0, 1]."""
     # Numbers of Python, NumPy or PyTorch; an `Interval` holds its count, too.
     value, *ends = torch.as_tensor(point, dtype=torch.double).flatten().tolist()[:3]
-    low, high = (value - ends[0], value + ends[0]) if len(ends) == 1 else ends or (value, value)
+    if len(ends) == 1:  # half the width
+        ends = [value - ends[0], value + ends[0]]
+    low, high = ends or (value, value)
     if share:
         low, high = max(low, 0.0), min(high, 1.0)
     return value, low, high
