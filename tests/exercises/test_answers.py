@@ -1773,7 +1773,7 @@ ANSWERS |= {
             "those are all cells": lambda n, b: (2 * sum(whole_tokens(n, b))) ** 2,
             "sees all others": lambda n, b: sum(k * (k + 1) for k in whole_tokens(n, b)),
             "a block of their own": lambda n, b: sum(k * k for k in whole_tokens(n, b)),
-            "RuntimeError": pairs_by_mask,  # the last one would need 576 terabytes
+            "needs more memory than it may have": pairs_by_mask,  # 576 terabytes
             "counts pairs of blocks": lambda n, b: pairs(n, b) // b**2,
         },
     ),
