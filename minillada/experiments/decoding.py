@@ -79,13 +79,13 @@ def command(lab: Lab, model: str) -> str:
 
 
 @cache
-def test_images(count: int) -> tuple[Tensor, list[str]]:
+def captioned_images(count: int) -> tuple[Tensor, list[str]]:
     """The first test images `[count, C, H, W]` and their captions."""
     return likelihood.captioned(mnist.load_mnist("test"), slice(0, count))
 
 
 @cache
-def test_features(judge: Judge) -> Tensor:
+def reference_features(judge: Judge) -> Tensor:
     """What the judge sees in the whole test set."""
     return judge.features(mnist.load_mnist("test").floats())
 
@@ -143,7 +143,7 @@ def draw(
         **fraction("digit", right[:, 0]),
         **fraction("whole", right.all(1)),
         **speed(torch.full_like(passes, grid**2), passes),
-        "frechet": frechet_distance(judge.features(drawn), test_features(judge)),
+        "frechet": frechet_distance(judge.features(drawn), reference_features(judge)),
     }
 
 
@@ -152,7 +152,7 @@ def describe(
 ) -> dict[str, Any]:
     """Captions that are right word for word; the end of a caption counts as a token."""
     uni = load(lab, model)
-    pictures, true = test_images(images)
+    pictures, true = captioned_images(images)
     prompts = [layout.describe_prompt(uni.vocab, codes) for codes in uni.encode(pictures)]
     eos = uni.vocab.eos_id
     config = uni.sampling(DESCRIBE, **settings)
@@ -180,7 +180,7 @@ def spoil(tokens: list[int], kinds: list[str], pool: list[int], rng: random.Rand
 def repair(lab: Lab, model: str, images: int) -> dict[str, Any]:
     """How often drafts with planted errors become right, and captions that `mnist` wrote."""
     uni, rng = load(lab, model), random.Random(0)
-    pictures, true = test_images(images)
+    pictures, true = captioned_images(images)
     vocab, codes = uni.vocab, uni.encode(pictures)
     prompt = torch.tensor([layout.describe_prompt(vocab, code) for code in codes])
     # The draft fills the rest of the block in which the prompt ends (`levenshtein.repair`).
