@@ -164,7 +164,8 @@ class ObjectiveConfig(Config):
 class DataConfig(Config):
     """What examples are made of."""
 
-    mixture: tuple[tuple[str, float], ...] = ()  # shares of the tasks (`tasks.table.trained`)
+    # shares of the tasks (`tasks.table.trained`)
+    mixture: tuple[tuple[str, float], ...] = Field((), examples=[(("draw", 2), ("describe", 1))])
     varied: bool = False  # take any of the plain wordings, not the first; some captions lack words
     many_wordings: bool = False  # take any trained wording: also polite ones, numerals, …
     held_out: int = Field(9, ge=0)  # so many pairs of `tasks.numbers.HELD_OUT` are not trained
@@ -188,9 +189,9 @@ class TrainingConfig(Config):
     compile: bool = False  # torch.compile: minutes for the first steps, the others a little faster
     activation_checkpointing: bool = False  # less memory, a third more work
     # (share of the run at which it begins, block size); empty: the model's own throughout.
-    block_schedule: tuple[tuple[float, int], ...] = ()
+    block_schedule: tuple[tuple[float, int], ...] = Field((), examples=[((0, 4), (0.5, 16))])
     # Each step takes one of these block sizes at random (BlockGen); None: no mixture of sizes.
-    block_sizes: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    block_sizes: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, examples=[(4, 16)])
     mask_noise: float = Field(0.0, ge=0)  # std of noise on the mask embedding while warming up
     optim: OptimizerConfig = OptimizerConfig()
     loss: ObjectiveConfig = ObjectiveConfig()

@@ -9,29 +9,38 @@ Notable choices
 
 from __future__ import annotations
 
+import json
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Config(BaseModel):
-    """All configurations: no unknown fields, no changes later, no conversion ("3" is not 3)."""
+    """All configurations: no unknown fields, no changes later, no conversion ("3" is not 3).
+
+    Only a list becomes a tuple, which cannot be changed. `ValueError` for a wrong value.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     def __init__(self, **values: Any) -> None:
-        values = {name: as_python(value) for name, value in values.items()}
+        values = {name: as_tuples(as_python(value)) for name, value in values.items()}
         try:
             super().__init__(**values)
         except ValidationError as error:
             # `from None` hides pydantic's report of many lines.
-            raise ValueError(sentence(error)) from None
+            raise ValueError(sentence(error, type(self))) from None
 
 
 def as_python(value: Any) -> Any:
     """A number of NumPy or torch as one of Python; anything else as it is."""
     # Only values of NumPy and torch have `ndim`; of a single number it is 0.
     return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
+def as_tuples(value: Any) -> Any:
+    """A value with its lists, also lists in lists, as tuples."""
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
 
 # type of pydantic's error -> (our words, key of the limit in the error's `ctx`)
@@ -43,18 +52,14 @@ LIMITS = {
 }
 
 
-def sentence(error: ValidationError) -> str:
-    """The first complaint of pydantic as one sentence that names the field."""
+def sentence(error: ValidationError, cls: type[Config]) -> str:
+    """The first complaint of pydantic as one sentence that names the field of a class."""
     first = error.errors()[0]
     # `loc` is the way to the value: names of fields (only they are kept) and places in tuples.
     name = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
     if first["type"] == "extra_forbidden":
         return f"{error.title} has no field {name!r}; was it written by another version?"
-    # "missing" is said of a field, or of a value of a tuple, whose place (from 0) ends `loc`.
-    place = first["loc"][-1] if first["loc"] else ""
-    if first["type"] == "missing" and isinstance(place, int):
-        return f"{name} needs {place + 1} or more values here, got {first['input']!r}"
-    if first["type"] == "missing":
+    if first["type"] == "missing" and first["loc"] == (name,):
         return f"{error.title} needs the field {name!r}, which is missing"
     # An error of our own `model_validator` has no field name; its message is already a sentence.
     if not name:
@@ -62,6 +67,10 @@ def sentence(error: ValidationError) -> str:
     if first["type"] in LIMITS:
         words, key = LIMITS[first["type"]]
         complaint = f"must {words} {first['ctx'][key]}"
+    # What should be a list is none or too long, or a value is missing in it: its form is shown.
+    elif first["type"] in ("tuple_type", "too_long", "missing"):
+        field = cls.model_fields[name]
+        complaint = f"must be a list such as {json.dumps((field.examples or [field.default])[0])}"
     else:
         # "Input should be a valid integer" -> "must be a valid integer"
         complaint = first["msg"].removeprefix("Input ").removeprefix("Tuple ")
@@ -91,8 +100,9 @@ def changed(config: C, /, **values: Any) -> C:
     # 1. Every name must be one of these. A part must be a `Config`: a dict may fit two classes.
     for name, value in values.items():
         if name not in plain and not (name in fields and isinstance(value, Config)):
+            way = "give each value in it by its own name," if isinstance(value, dict) else "choose"
             names = ", ".join(sorted(plain))
-            raise ValueError(f"there is no setting {name!r}; choose one of {names}")
+            raise ValueError(f"there is no setting {name!r}; {way} one of {names}")
     # 2. Each field takes its new value or keeps the old one.
     new = {}
     for name in fields:
@@ -124,10 +134,5 @@ def from_dict(cls: type[C], values: dict[str, Any]) -> C:
         if isinstance(inner, type) and issubclass(inner, Config) and isinstance(value, dict):
             fields[name] = from_dict(inner, value)
         else:
-            fields[name] = as_tuples(value)
+            fields[name] = value
     return cls(**fields)
-
-
-def as_tuples(value: Any) -> Any:
-    """A JSON value with its lists, also lists in lists, as tuples, which cannot be changed."""
-    return tuple(map(as_tuples, value)) if isinstance(value, list) else value

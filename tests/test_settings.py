@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 
 from minillada.config import (
+    DataConfig,
     JudgeConfig,
     ModelConfig,
     ObjectiveConfig,
@@ -59,13 +60,17 @@ def test_numbers_of_numpy_and_torch_are_numbers(number):
         (TrainingConfig, {"batch_size": -1}, "batch_size must be at least 1, got -1"),
         (OptimizerConfig, {"learning_rate": 0.0}, "learning_rate must be larger than 0"),
         (OptimizerConfig, {"learning_rate": float("nan")}, "learning_rate must be a finite number"),
-        (OptimizerConfig, {"betas": ()}, "betas needs 1 or more values here, got ()"),
+        (OptimizerConfig, {"betas": ()}, r"betas must be a list such as \[0.9, 0.99\], got \(\)"),
+        (OptimizerConfig, {"betas": (0.9, 0.9, 0.9)}, "betas must be a list such as"),
         (OptimizerConfig, {"betas": (1.0, 0.99)}, "betas must be smaller than 1.0, got 1.0"),
         (
             TrainingConfig,
             {"block_schedule": ((0.0,),)},
-            "block_schedule needs 2 or more values here",
+            r"block_schedule must be a list such as \[\[0, 4\], \[0.5, 16\]\], got \(0.0,\)",
         ),
+        (TrainingConfig, {"block_sizes": 8}, r"must be a list such as \[4, 16\], got 8"),
+        (DataConfig, {"mixture": "digit"}, r"such as \[\[\"draw\", 2\], \[.*\], got 'digit'"),
+        (DataConfig, {"mixture": [["digit"]]}, r"such as \[\[\"draw.* got \('digit',\)"),
         (OptimizerConfig, {"optimizer": "sgd"}, "optimizer must be 'adamw' or 'muon', got 'sgd'"),
         (ObjectiveConfig, {"mask_rate": (0.9, 0.1)}, "mask_rate is an interval that ends"),
         (ObjectiveConfig, {"mask_rate": (1.0, 1.0), "complementary": True}, "masks nothing"),
@@ -88,6 +93,12 @@ def test_a_wrong_value_is_named_in_one_sentence(cls, values, sentence):
     with pytest.raises(ValueError, match=sentence) as caught:
         cls(**values)
     assert "\n" not in str(caught.value)
+
+
+def test_a_list_is_a_tuple_of_the_configuration():
+    """What an error shows as the form of a value can be written as it stands there."""
+    made = DataConfig(mixture=[["digit", 1], ("drawing", 2.0)])
+    assert made == DataConfig(mixture=(("digit", 1.0), ("drawing", 2.0))) and hash(made)
 
 
 def test_configurations_do_not_change():
@@ -121,9 +132,10 @@ def test_a_name_that_is_no_setting_is_refused(name):
 @pytest.mark.parametrize("value", [{}, {"size": 3}, {"vocab_size": 384}, None, 5])
 def test_a_part_is_no_dictionary(value):
     """`--set 'model={}'` made text pieces of a backbone, and trained them."""
-    with pytest.raises(ValueError, match="there is no setting 'inner'; choose one of name, pair"):
+    way = "choose" if value in (None, 5) else "give each value in it by its own name,"
+    with pytest.raises(ValueError, match=f"no setting 'inner'; {way} one of name, pair, size"):
         changed(Outer(name="a"), inner=value)
-    with pytest.raises(ValueError, match="there is no setting 'model'; choose one of"):
+    with pytest.raises(ValueError, match=f"there is no setting 'model'; {way} one of"):
         changed(get_preset("mnist"), model=value)
 
 
