@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from .experts import Experts
 from .files import WEIGHTS_DIR, Name, atomic, checksum, find, is_shipped, need_data
-from .settings import Config, from_dict
+from .settings import Config, check_types, from_dict
 
 M = TypeVar("M", bound=nn.Module, covariant=True)  # the class of a module
 Tensors = dict[str, Tensor]  # as in a state dict
@@ -162,7 +162,7 @@ def write_info(path: Path, info: dict) -> None:
 
 
 def read_info(path: Path) -> dict:
-    """The JSON beside a weights file. `FileNotFoundError`; `ValueError` if it was changed."""
+    """The JSON beside weights. `FileNotFoundError`; `ValueError` if it was changed, or is none."""
     path = path.with_suffix(".json")
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; weights need the JSON written beside them")
@@ -174,6 +174,10 @@ def read_info(path: Path) -> dict:
         raise ValueError(f"{path} is not a valid JSON object; {RESTORE}")
     if "digest" in info and info["digest"] != digest(info):  # older JSONs have none
         raise ValueError(f"{path} was changed after it was written (digest differs); {RESTORE}")
+    try:
+        check_types(info)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; {RESTORE}") from None
     return info
 
 

@@ -116,7 +116,8 @@ def channels_of(name: str) -> int:
     info = checkpoint.read_info(checkpoint.resolve(name))
     if "tokenizer" not in info:
         return 1  # loading says what is wrong
-    return checkpoint.read_info(checkpoint.resolve(info["tokenizer"]))["config"].get("channels", 1)
+    about = checkpoint.read_info(checkpoint.resolve(info["tokenizer"]))
+    return about.get("config", {}).get("channels", 1)
 
 
 def check_picture(out: Path) -> None:
