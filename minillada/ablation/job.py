@@ -266,14 +266,14 @@ def is_report(report: Any) -> bool:
 
 @dataclass(frozen=True)
 class Status:
-    """How far a trial is: `done`, `failed`, `stopped` (it can go on) or `new`."""
+    """How far a trial is: `done`, `failed`, `stopped` (it can go on), `new` or `unreadable`."""
 
     word: str
-    note: str = ""  # where a run that was stopped goes on, or why one failed
+    note: str = ""  # where a run that was stopped goes on, or why one failed or cannot be read
 
 
 def status(folder: Path, plan: Plan, trial: Trial) -> Status:
-    """How far a trial is, as the files in its folder say."""
+    """How far a trial is, as the files in its folder say. `ValueError` if one is damaged."""
     run = folder / trial.name
     measured = read_measures(run)
     if all(asked.key in measured for asked in plan.measurements()):

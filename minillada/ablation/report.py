@@ -36,10 +36,14 @@ class Report:
     def __init__(self, folder: Path, plan: Plan):
         self.folder, self.plan = folder, plan
         self.trials = plan.trials()
-        self.states: dict[str, Status] = {
-            trial.name: status(folder, plan, trial) for trial in self.trials
-        }
-        self.records = statistics.read_records(folder, plan)
+        self.states: dict[str, Status] = {}
+        for trial in self.trials:
+            try:
+                self.states[trial.name] = status(folder, plan, trial)
+            except (ValueError, OSError) as error:  # one damaged file hides no other run
+                self.states[trial.name] = Status("unreadable", str(error))
+        readable = [t for t in self.trials if self.states[t.name].word != "unreadable"]
+        self.records = statistics.read_records(folder, readable)
         self.rows = statistics.score_rows(plan, self.records)
         self.table = statistics.table(plan, self.rows) if len(self.rows) else self.rows
         self.differences = statistics.differences(plan, self.rows) if len(self.rows) else self.rows
@@ -54,7 +58,8 @@ class Report:
         parts = [f"{len(self.trials_that_are('done'))} done"]
         for trial in self.trials_that_are("stopped"):
             parts.append(f"1 to resume at {self.states[trial.name].note}")
-        for name, words in (("failed", "failed before"), ("new", "to start")):
+        more = (("failed", "failed before"), ("unreadable", "unreadable"), ("new", "to start"))
+        for name, words in more:
             count = len(self.trials_that_are(name))
             parts += [f"{count} {words}"] if count else []
         return ", ".join(parts)
@@ -80,8 +85,9 @@ class Report:
             lines.append("nothing is measured yet")
         if len(self.differences):
             lines += ["", *self.difference_lines()]
-        for trial in self.trials_that_are("failed"):
-            lines.append(f"failed: {trial.name}: {self.states[trial.name].note}")
+        for trial in self.trials_that_are("failed", "unreadable"):
+            state = self.states[trial.name]
+            lines.append(f"{state.word}: {trial.name}: {state.note}")
         missing = len(self.trials_that_are("stopped", "new"))
         if missing:
             lines.append(f"{missing} of {len(self.trials)} runs are not finished")
@@ -145,7 +151,8 @@ class Report:
             "table": self.entries(self.table),
             "differences": self.entries(self.differences),
             "failed": {
-                trial.name: self.states[trial.name].note for trial in self.trials_that_are("failed")
+                trial.name: self.states[trial.name].note
+                for trial in self.trials_that_are("failed", "unreadable")
             },
             "unfinished": [trial.name for trial in self.trials_that_are("stopped", "new")],
         }

@@ -66,10 +66,10 @@ class Record(NamedTuple):
     info: dict[str, Any]  # the JSON beside the weights
 
 
-def read_records(folder: Path, plan: Plan) -> list[Record]:
+def read_records(folder: Path, trials: Sequence[Trial]) -> list[Record]:
     """Every trial of which something was measured."""
     found = []
-    for trial in plan.trials():
+    for trial in trials:
         measures = read_measures(folder / trial.name)
         if measures:
             info = checkpoint.read_info(folder / trial.name / WEIGHTS)

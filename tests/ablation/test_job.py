@@ -168,7 +168,7 @@ def test_a_job_trains_measures_and_is_done(tmp_path, plan, few_images):
     assert status(tmp_path, asked, trial).word == "done"
     weights.with_suffix(".json").unlink()
     assert status(tmp_path, asked, trial).word == "stopped"
-    assert statistics.read_records(tmp_path, asked) == []
+    assert statistics.read_records(tmp_path, [trial]) == []
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"measures": {}}', "\xff"])

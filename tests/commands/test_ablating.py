@@ -115,6 +115,19 @@ def test_a_failing_run_stops_no_other(call, tmp_path, monkeypatch):
     assert "draw" in out and (tmp_path / "ab" / "results.csv").exists()
 
 
+def test_a_run_that_cannot_be_read_hides_no_other(call, tmp_path):
+    call(*COMMAND, "--seeds", 2)
+    damaged = tmp_path / "ab" / "seed=0" / "weights.json"
+    damaged.write_text(damaged.read_text()[:-5])
+    why = "ab/seed=0/weights.json is not a valid JSON object; restore it"
+    code, out, _ = call("ablate", "--out", "ab", "--report")
+    assert code == 0 and "within a seed (Wilson)" in out and f"unreadable: seed=0: {why}" in out
+    code, out, _ = call(*COMMAND, "--seeds", 2, "--json")
+    report = json.loads(out)
+    assert code == 1 and why in report["failed"]["seed=0"]
+    assert [run["seed"] for run in report["runs"]] == [1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
