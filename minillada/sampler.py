@@ -78,10 +78,17 @@ def plan(
 
     `ValueError` if prompt, answer and settings do not fit the model.
     """
-    length, room = answer.shape[1], backbone.config.max_position_embeddings
-    total = padded_length(prompt.shape[1] + length, config.block_size)
+    before, length = prompt.shape[1], answer.shape[1]
+    total = padded_length(before + length, config.block_size)
+    room = backbone.config.max_position_embeddings
     if total > room:
-        raise ValueError(f"{total} tokens exceed the context of {room}; shorten prompt or length")
+        way = "shorten one of them, or take a model with more max_position_embeddings"
+        if before + length <= room:
+            way = "choose a smaller block_size, or one that divides the context"
+        raise ValueError(
+            f"a prompt of {before} tokens and an answer of {length} exceed the context of {room}, "
+            f"as they fill {total} in blocks of {config.block_size}; {way}"
+        )
     backbone.check_ids(prompt)
     backbone.check_ids(answer)
     least = config.minimal_topk  # tokens a step, if the whole answer were one block

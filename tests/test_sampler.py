@@ -508,10 +508,13 @@ def test_legal_extremes_are_accepted():
 def test_prompt_too_long_for_the_context():
     backbone, config = tiny_backbone(), SamplingConfig(block_size=4)
     assert generate(backbone, random_ids(1, 60), 4, config, ANY).ids.shape == (1, 4)  # 64 just fit
-    with pytest.raises(ValueError, match="68 tokens exceed the context of 64"):
+    with pytest.raises(ValueError, match="61 tokens and .* 4 exceed .* 64, as they fill 68 in bl"):
         generate(backbone, random_ids(1, 61), 4, config, ANY)  # whole blocks count
-    with pytest.raises(ValueError, match="exceed the context of 64"):
+    with pytest.raises(ValueError, match="shorten one of them, or take a model with more max_pos"):
         generate(backbone, random_ids(1, 70), 4, config, ANY)
+    wide = SamplingConfig(block_size=48)
+    with pytest.raises(ValueError, match="as they fill 96 in blocks of 48; choose a smaller block"):
+        generate(backbone, random_ids(1, 40), 20, wide, ANY)  # the 60 tokens alone would fit
 
 
 def test_prompt_of_another_vocabulary():
