@@ -12,6 +12,7 @@ import pytest
 
 from minillada.experiments import results, runner
 from minillada.files import RESULTS_DIR
+from minillada.presets import get_preset
 
 SINGLE = {"gpu", "colour"}  # what single commands printed about what was there once
 STORED = sorted(path.stem for path in RESULTS_DIR.glob("*.json"))
@@ -67,6 +68,16 @@ def test_every_point_is_stored_with_the_settings_of_today(name):
     for key, point in points.items():
         assert done[key]["settings"] == json.loads(json.dumps(point.settings)), key
     assert results.load_result(name) == stored["results"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sums_are_those_of_all_that_the_trained_presets_read(name):
+    stored = results.read_result(results.result_path(name))
+    for point in stored["points"].values():
+        if "preset" in point["settings"]:
+            preset = get_preset(point["settings"]["preset"])
+            read = {preset.tokenizer, preset.teacher, preset.source} - {None}
+            assert read <= stored["weights"].keys()
 
 
 @pytest.mark.parametrize("name", sorted(SINGLE))
