@@ -43,7 +43,7 @@ from .common import (
 )
 
 OWN = "default: the model's own"
-ANY_PICTURES = argument("Picture files, of any size: PNG, JPEG, …")
+ANY_PICTURES = argument("Picture files of up to 50 megapixels: PNG, JPEG, …")
 PictureFiles = Annotated[list[Path], ANY_PICTURES]
 ShowSteps = Annotated[
     Path | None, option("Picture to write: how each file of a digit is read, step by step.")
