@@ -113,7 +113,7 @@ def tiny_uni(seed: int = 0, block_size: int = 16, channels: int = 1) -> Uni:
     return Uni(backbone, tokenizer, vocab).eval()
 
 
-def save_tiny_uni(folder: Path, channels: int = 1) -> Path:
+def save_tiny_uni(folder: Path, channels: int = 1, dataset: str = "mnist") -> Path:
     """Weights of `tiny_uni` as the command line expects them; returns the run's folder."""
     uni = tiny_uni(channels=channels)
     checkpoint.save_model(
@@ -123,6 +123,7 @@ def save_tiny_uni(folder: Path, channels: int = 1) -> Path:
     )
     about = json.loads((folder / "tokenizer" / "weights.json").read_text())
     extra = {"tokenizer": str(folder / "tokenizer"), "tokenizer_sha256": about["sha256"]}
+    extra["dataset"] = dataset
     checkpoint.save_model(
         folder / "run" / "weights.safetensors",
         uni.backbone,

@@ -21,6 +21,7 @@ import typer
 from torch import Tensor
 
 from .. import checkpoint
+from ..datasets.table import DataSet, data_set_of
 from ..files import atomic, check_replaceable
 from ..show import grids
 from ..training.state import saved_step
@@ -110,14 +111,15 @@ def load_finished(name: str, device: str) -> Uni:
     return load(name, device)
 
 
-def channels_of(name: str) -> int:
-    """Channels of the images that a model reads, from the JSON of its tokenizer; 1 if unknown."""
+def images_of(name: str) -> tuple[DataSet, int]:
+    """The data set of a model, and the channels of its tokenizer's images; 1 if that is unknown."""
     check_finished(name)
     info = checkpoint.read_info(checkpoint.resolve(name))
+    data = data_set_of(info)
     if "tokenizer" not in info:
-        return 1  # loading says what is wrong
+        return data, 1  # loading says what is wrong
     about = checkpoint.read_info(checkpoint.resolve(info["tokenizer"]))
-    return about.get("config", {}).get("channels", 1)
+    return data, about.get("config", {}).get("channels", 1)
 
 
 def check_picture(out: Path) -> None:

@@ -16,6 +16,7 @@ from ..datasets.cifar10 import load_cifar10_or_sample
 from ..datasets.pictures import read as read_picture
 from ..datasets.pictures import read_mask
 from ..datasets.pictures import steps as picture_steps
+from ..datasets.table import CIFAR10
 from ..filling import between_blanks
 from ..measure.judge import load_judge
 from ..show import grids, strips
@@ -29,12 +30,12 @@ from .common import (
     Out,
     Seed,
     argument,
-    channels_of,
     check_device,
     check_picture,
     check_range,
     check_texts,
     escaped,
+    images_of,
     load_finished,
     option,
     picture_file,
@@ -162,16 +163,18 @@ def describe(
 
 def read_files(paths: list[Path], model: str, show_steps: Path | None = None) -> list[Tensor]:
     """Picture files as the model reads them, `[C, 32, 32]`, and a figure of how in `show_steps`."""
-    channels = channels_of(model) if paths else 1
     if show_steps is not None:  # first: they may show why a picture is refused
         save_steps(paths, model, show_steps)
-    return [read_picture(path, channels) for path in paths]
+    if not paths:
+        return []
+    data, channels = images_of(model)
+    return [read_picture(path, channels, data.digits) for path in paths]
 
 
 def save_steps(paths: list[Path], model: str, out: Path) -> None:
     """A row of pictures for each file: what becomes of it until the model reads it."""
-    if not paths or channels_of(model) == 3:
-        raise ValueError("--show-steps is for picture files of digits; photos are only made small")
+    if not paths or not images_of(model)[0].digits:
+        raise ValueError("--show-steps is for picture files of digits; others are only made small")
     rows = [picture_steps(path) for path in paths]
     with picture_file(out, paths) as (path, kind):
         grids.steps_page(rows, [str(path) for path in paths]).savefig(path, format=kind)
@@ -179,8 +182,8 @@ def save_steps(paths: list[Path], model: str, out: Path) -> None:
 
 def some_test_images(model: str, count: int, seed: int) -> tuple[list[int], Tensor]:
     """Some random test images of the data set of a model: their places, and `[N, C, H, W]`."""
-    photos = channels_of(model) == 3
-    images = load_cifar10_or_sample("test") if photos else mnist.load_mnist("test")
+    data, _ = images_of(model)
+    images = load_cifar10_or_sample("test") if data is CIFAR10 else data.load("test")
     # The sample of photos is small, and fewer images than asked for would come without a word.
     check_range("test", count, 1, len(images.labels))
     order = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(seed))
@@ -261,16 +264,17 @@ def inpaint(
 ) -> None:
     """Fill in a part of each picture. The upper row shows what is left, the lower row the result.
 
-    Pictures are brought to 32 x 32 pixels first. So is the mask of a photo. A digit is also moved
-    and scaled, so its mask is drawn over the digit as it is read (`describe --show-steps`).
+    Pictures are brought to 32 x 32 pixels first, and so is the mask. But a digit is also moved and
+    scaled, so its mask is drawn over the digit as it is read (`describe --show-steps`).
     """
     check_range("the number of pictures", len(pictures), 1, MOST_PICTURES)
     check_texts([hide or "", caption or ""])
     if hide is not None and mask is not None:
         raise ValueError("--hide and --mask both say what to fill in; give one of them")
     images = torch.stack(read_files(pictures, model))
-    channels, *size = images.shape[1:]
-    hidden = read_mask(mask, channels) if mask else hole(HOLES[1] if hide is None else hide, *size)
+    size = images.shape[2:]
+    digits = images_of(model)[0].digits
+    hidden = read_mask(mask, digits) if mask else hole(HOLES[1] if hide is None else hide, *size)
     with picture_file(out, [*pictures, mask] if mask else pictures) as file:
         uni = load_finished(model, device)
         filled = uni.inpaint(images, hidden, caption, guidance=guidance, seed=seed)

@@ -41,16 +41,19 @@ MOST_WRONG, WRONG_SHARE = 0.0105, 0.2
 MOST_TINT = 0.2  # mean difference of the channels up to which colour is the tint of paper
 
 
-def read(path: str | Path, channels: int = 1) -> Tensor:
+def read(path: str | Path, channels: int = 1, digits: bool = True) -> Tensor:
     """A picture file as `[channels, 32, 32]` in [0, 1]: 1 is a bright digit on black, 3 a photo.
 
+    With `digits=False`, 1 is anything grey, cut and made small as a photo is.
     Raises `FileNotFoundError` if there is no file, and `ValueError` if it is no picture, is too
     large, or shows no digit.
     """
     if channels not in (1, 3):
         raise ValueError(f"a picture is read with 1 channel or with 3, got {channels!r}")
     picture = open_picture(Path(path))
-    return read_photo(picture, path) if channels == 3 else read_digit(picture, path)
+    if channels == 3:
+        return read_photo(picture, path)
+    return read_digit(picture, path) if digits else middle(to_grey(picture)[None])
 
 
 def read_photo(picture: Image.Image, path: str | Path) -> Tensor:
@@ -73,20 +76,20 @@ def middle(image: Tensor) -> Tensor:
     return F.interpolate(square[None], (SIZE, SIZE), mode=mode)[0]
 
 
-def read_mask(path: str | Path, channels: int = 1) -> Tensor:
+def read_mask(path: str | Path, digits: bool = True) -> Tensor:
     """A picture file as a mask, bool `[32, 32]`: True where it is white. Errors as in `read`.
 
-    For photos it may have any size and is cut as they are. A digit is moved and scaled by its ink,
+    It may have any size, and is cut as a photo is. But a digit is moved and scaled by its ink,
     so its mask is one of the digit as it is read: 28 x 28 or 32 x 32 pixels, else `ValueError`.
     """
     grey = to_grey(open_picture(Path(path)))  # [H, W]
-    if channels == 1 and tuple(grey.shape) not in MNIST_SIZES:
+    if digits and tuple(grey.shape) not in MNIST_SIZES:
         height, width = grey.shape
         raise ValueError(
             f"{path} has {width} x {height} pixels; draw the mask of a digit in {SIZE} x {SIZE}, "
             "over the digit as it is read (`minillada describe --show-steps` shows it)"
         )
-    mask = (middle(grey[None])[0] if channels == 3 else pad(grey)) > 0.5
+    mask = (pad(grey) if digits else middle(grey[None])[0]) > 0.5
     if not mask.any():
         raise ValueError(f"{path} has no white pixels; make those white that are to be filled in")
     return mask

@@ -32,6 +32,7 @@ class DataSet:
     judge: str  # the weights that mark what is drawn
     flips: bool  # whether a mirrored image shows the same
     stored: str  # file with the columns of both splits, and codes where there are some (`pool.py`)
+    digits: bool = False  # whether a picture file is a handwritten digit, or anything (`pictures`)
 
 
 def digit_classes(images: Tensor, labels: Tensor) -> Tensor:
@@ -62,6 +63,7 @@ MNIST = DataSet(
     judge="mnist-judge",
     flips=False,
     stored="mnist/columns.safetensors",
+    digits=True,
 )
 CIFAR10 = DataSet(
     name="cifar10",
@@ -82,7 +84,10 @@ DATASETS = {data.name: data for data in (MNIST, CIFAR10)}
 def named(name: str) -> DataSet:
     """The data set of a name; `ValueError` if there is none."""
     if name not in DATASETS:
-        raise ValueError(f"no data set is called {name!r}; choose {' or '.join(DATASETS)}")
+        raise ValueError(
+            f"no data set is called {name!r}; choose {' or '.join(DATASETS)}, or start the script "
+            "that adds one of your own"
+        )
     return DATASETS[name]
 
 

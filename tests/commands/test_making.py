@@ -2,11 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import mnist_test_images, save_tiny_uni, tiny_judge, tiny_uni
+from helpers import mnist_test_images, real_images, save_tiny_uni, tiny_judge, tiny_uni
 from PIL import Image
 
 import minillada
@@ -15,6 +16,7 @@ from minillada.commands import common, making
 from minillada.commands.common import escaped
 from minillada.datasets import mnist
 from minillada.datasets.pictures import read
+from minillada.datasets.table import DATASETS, MNIST
 from minillada.show import grids
 from minillada.uni import THINK, Uni
 
@@ -278,13 +280,28 @@ def test_a_run_named_like_shipped_weights_is_mentioned(tmp_path, monkeypatch):
         common.load_finished("mnist", "cpu")
 
 
+def test_data_of_ones_own_says_how_its_pictures_are_read(call, refuse, tmp_path, monkeypatch):
+    run = save_tiny_uni(tmp_path / "own", dataset="shapes")
+    Image.new("L", (90, 60), 90).save(tmp_path / "grey.png")
+    asked = ["describe", "grey.png", "--model", run]
+    assert "or start the script that adds one of your own" in refuse(*asked)
+    for digits in (False, True):
+        mine = replace(MNIST, name="shapes", digits=digits, load=lambda split: real_images(4))
+        monkeypatch.setitem(DATASETS, "shapes", mine)
+        if digits:
+            assert "grey.png shows no digit" in refuse(*asked)
+        else:
+            code, out, _ = call(*asked, "--test", 4)
+            assert code == 0 and out.startswith("grey.png: ") and out.count("test image ") == 4
+
+
 # --- colour --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def colour_run(tmp_path):
     """The path of a tiny run that reads colour."""
-    return str(save_tiny_uni(tmp_path / "colour", channels=3))
+    return str(save_tiny_uni(tmp_path / "colour", channels=3, dataset="cifar10"))
 
 
 def test_a_model_of_photos_reads_any_picture_file(call, colour_run, tmp_path):

@@ -317,7 +317,7 @@ def test_the_mask_of_a_photo_is_cut_as_the_photo(tmp_path, size):
     page.save(tmp_path / "mask.png")
     with pytest.warns(UserWarning, match="is grey"):
         photo = pictures.read(tmp_path / "mask.png", channels=3)
-    assert torch.equal(pictures.read_mask(tmp_path / "mask.png", 3), photo[0] > 0.5)
+    assert torch.equal(pictures.read_mask(tmp_path / "mask.png", digits=False), photo[0] > 0.5)
 
 
 @pytest.mark.parametrize("size", [28, 32])
@@ -336,11 +336,22 @@ def test_a_mask_that_is_no_mask_of_a_digit_as_it_is_read_is_refused(tmp_path):
             pictures.read_mask(tmp_path / "mask.png")
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_mask_that_hides_nothing_is_refused(tmp_path, channels):
+@pytest.mark.parametrize("digits", [True, False])
+def test_a_mask_that_hides_nothing_is_refused(tmp_path, digits):
     Image.new("L", (32, 32), 100).save(tmp_path / "mask.png")
     with pytest.raises(ValueError, match="mask.png has no white pixels; make those white"):
-        pictures.read_mask(tmp_path / "mask.png", channels)
+        pictures.read_mask(tmp_path / "mask.png", digits)
+
+
+def test_a_grey_picture_of_anything_is_cut_as_a_photo(tmp_path):
+    """Nothing is taken for ink: dark stays dark, and a small thing stays small."""
+    page = Image.new("L", (96, 64), 200)
+    page.paste(40, (20, 10, 30, 50))  # with 32 px a side: 2 to 7, from 5 to 25
+    page.save(tmp_path / "bar.png")
+    image = pictures.read(tmp_path / "bar.png", digits=False)
+    assert image.shape == (1, 32, 32)
+    dark = (image[0] - 40 / 255).abs() < 1e-6
+    assert dark[5:25, 2:7].all() and dark.sum() == 100 and image.max() == 200 / 255
 
 
 # --- photos --------------------------------------------------------------------------------------
