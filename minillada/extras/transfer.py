@@ -6,6 +6,9 @@ new rows start at random. Here the image codes may change as well.
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -56,6 +59,26 @@ def nearest_codes(old: Tensor, new: Tensor) -> Tensor:
             "--start out, or give both tokenizers the same code_dim"
         )
     return (new @ old.T).argmax(dim=1)  # codes have length 1: the nearest has the largest product
+
+
+def ancestors(info: dict[str, Any]) -> set[str | None]:
+    """SHA-256 of weights and of all they began from, by their JSON; None for unknown ones."""
+    found = {info.get("sha256")}
+    while "start" in info:
+        found.add(info.get("start_sha256"))  # older files do not say it
+        info = info["start"]
+    return found
+
+
+def warn_of_strange_codes(start: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """A warning, if neither of two tokenizers nor what they began from is that of the other."""
+    first, second = ancestors(old), ancestors(new)
+    if not first & second and None not in first | second:
+        warnings.warn(
+            f"the image tokenizer of {start} and the new one were trained apart, so what {start} "
+            "learned of codes is lost; train the new one on from the old one, or leave --start out",
+            stacklevel=2,
+        )
 
 
 def translated(

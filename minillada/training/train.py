@@ -35,6 +35,8 @@ from .run import TEXT, WEIGHTS, Run
 from .state import differences, in_words
 
 IDS = ("tokenizer_sha256", "text_sha256")  # what gives the ids of a vocabulary their meaning
+# What the JSON of a run repeats of that of the run it starts from.
+HISTORY = ("command", "training", "start", "start_sha256", "merged")
 OWN_FLAGS = ("steps", "learning_rate", "seed", "tokenizer")  # the other settings go through --set
 
 
@@ -221,7 +223,8 @@ def start_from(
 
     If the new codebook is larger, the old codes keep their rows. If the vocabulary is another one,
     the rows of embedding and head move to where their pieces stand now, and each code starts at the
-    row of the nearest old one (`extras/transfer.py`); so do the codes of a painter.
+    row of the nearest old one (`extras/transfer.py`); so do the codes of a painter. A warning says
+    if the two tokenizers were trained apart.
     `ValueError` if the weights do not fit, or if their tokenizer was trained again.
     """
     other, info = checkpoint.load_model(start, checks.MODULES[preset.kind])
@@ -242,6 +245,9 @@ def start_from(
         else:
             vocabs = old_vocab, materials.vocab
             tensors = transfer.translated(tensors, new, vocabs, codebooks)
+        names = info["tokenizer"], about["tokenizer"]
+        both = [checkpoint.read_info(checkpoint.resolve(name)) for name in names]
+        transfer.warn_of_strange_codes(start, *both)
     try:
         checkpoint.load_tensors(module, tensors, checkpoint.resolve(start))
     except ValueError:  # the file is whole, for it was read: its model is another one
@@ -251,7 +257,7 @@ def start_from(
             f"({in_words(sizes)}); choose other weights, or the same sizes"
         ) from None
     # The history is nested: the start may itself have started from another run.
-    history = {key: info[key] for key in ("command", "training", "start", "merged") if key in info}
+    history = {key: info[key] for key in HISTORY if key in info}
     # With the same ids a model goes on drawing and editing with its own settings (`Writer.own`).
     own = {key: info[key] for key in ("drawing", "editing") if key in info and not new_ids}
     return {"start": history, "start_sha256": info["sha256"], **own}

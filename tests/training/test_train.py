@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import shlex
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -520,6 +521,22 @@ def test_a_start_whose_tokenizer_was_trained_again_is_refused(preset, tmp_path):
     assert not (tmp_path / "second").exists()
 
 
+def test_a_start_with_codes_of_an_unrelated_tokenizer_is_warned_of(preset, tmp_path):
+    train.train(preset, tmp_path / "first")
+    start, given = str(tmp_path / "first"), str(tmp_path / "given" / "tokenizer")
+    short = changed(TOKENIZER, steps=1)
+    for old, new in ((given, "near"), (tmp_path / "near", "far")):  # two runs on from the given one
+        train.train(short, tmp_path / new, start=str(old))
+    related = changed(preset, tokenizer=str(tmp_path / "far"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train.train(related, tmp_path / "second", start=start)
+    stranger = changed(preset, tokenizer=train_tokenizer(tmp_path / "stranger", seed=9))
+    with pytest.warns(UserWarning, match="tokenizer of .*first and the new one were trained apart"):
+        train.train(stranger, tmp_path / "third", start=start)
+
+
+@pytest.mark.filterwarnings("ignore:the image tokenizer of")
 def test_a_start_that_does_not_fit_a_backbone(preset, tmp_path):
     train.train(preset, tmp_path / "first")
     for name, changes, sentence in (
@@ -538,6 +555,7 @@ def test_a_start_that_does_not_fit_a_tokenizer(tmp_path):
         train.train(changed(TOKENIZER, code_dim=12), tmp_path / "second", start=start)
 
 
+@pytest.mark.filterwarnings("ignore:the image tokenizer of")
 def test_a_painter_of_other_codes_starts_at_the_nearest_ones(tmp_path):
     """Codes `[K]` of a tokenizer that holds those of the start in another order."""
     old = tiny_tokenizer(3)
