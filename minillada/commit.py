@@ -82,19 +82,18 @@ def choose_commits(
 ) -> Tensor:
     """The official commit rule, for each row of `confidence` `[B, n]`; returns bool `[B, n]`.
 
-    Only `eligible` positions can be committed. If at least `count` (a number, or `[B, 1]`) of them
-    are more confident than `threshold`, these are committed. Otherwise the `count` best by `score`
-    are committed; without `score`, by the confidence.
+    Only `eligible` positions can be committed: all that are more confident than `threshold`, and
+    the `count` (a number, or `[B, 1]`) best by `score`; without `score`, by the confidence. By the
+    confidence, the best `count` are among the confident ones where these are enough.
     """
     # 1. which positions are more confident than the threshold; at threshold 1 none is
-    confident = (confidence > threshold) & eligible
+    confident = confidence > threshold
     # 2. The rank of each position by score, 0 for the best. `argsort` lists the positions from best
     # to worst, and `argsort` of this list gives each position its place in it. Others are last.
     score = (confidence if score is None else score).masked_fill(~eligible, -math.inf)
     rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    # 3. the official rule; `eligible` again, because fewer than `count` may be left
-    enough = confident.sum(1, keepdim=True) >= count  # [B, 1]
-    return torch.where(enough, confident, rank < count) & eligible
+    # 3. the official rule; `eligible`, because fewer than `count` may be left
+    return (confident | (rank < count)) & eligible
 
 
 def choose_edits(

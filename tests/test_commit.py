@@ -126,6 +126,15 @@ def test_the_strategy_ranks_and_the_threshold_looks_at_the_confidence():
     assert kept.tolist() == [[True, False, True]]
 
 
+def test_a_strategy_never_holds_back_what_is_confident():
+    """As in the released SPRINT: the best by score, and all above the threshold."""
+    confidence, score = torch.tensor([[0.99, 0.5, 0.6, 0.7]]), torch.tensor([[0.1, 0.4, 0.3, 0.2]])
+    everyone = torch.ones(1, 4, dtype=torch.bool)
+    for count, kept in ((0, [1, 0, 0, 0]), (1, [1, 1, 0, 0]), (2, [1, 1, 1, 0])):
+        chosen = choose_commits(confidence, everyone, count, 0.95, score)
+        assert chosen[0].int().tolist() == kept
+
+
 # --- edits ---------------------------------------------------------------------------------------
 
 
