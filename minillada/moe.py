@@ -5,7 +5,7 @@ Router:  a token x has a score for each expert, s = sigmoid(x Wᵀ) in float32. 
 s + b (b: a bias for each expert), the weights w at s alone:
     keep the best `topk_group` of `n_group` groups, by the sum of a group's two best s + b;
     choose the best `num_experts_per_tok` experts inside them;
-    w = `routed_scaling_factor` · s_chosen / (Σ s_chosen + 1e-20).
+    w = `routed_scaling_factor` · s_chosen / (Σ s_chosen + 1e-20), or without Σ if one is chosen.
 Output:  Σ w_e · expert_e(x) + shared expert(x).
 
 Notable choices
@@ -71,8 +71,9 @@ class Router(nn.Module):
             scores = F.linear(x.float(), self.weight.float()).sigmoid()  # [T, E]
         chosen = self.choose(scores.detach() + self.expert_bias.float())  # [T, k]
         weights = scores.gather(1, chosen)  # without the bias
-        total = weights.sum(1, keepdim=True) + 1e-20  # never a division by 0
-        weights = self.config.routed_scaling_factor * weights / total  # [T, k]
+        if weights.shape[1] > 1:  # alone, any s would become 1, and the router would never learn
+            weights = weights / (weights.sum(1, keepdim=True) + 1e-20)  # never a division by 0
+        weights = self.config.routed_scaling_factor * weights  # [T, k]
         if self.training:
             self.received += torch.bincount(chosen.flatten(), minlength=len(self.received))
         return chosen, weights

@@ -274,7 +274,7 @@ def expert_weights(token: torch.Tensor, w: Weights, start: str, config) -> dict[
     kept = sorted(groups, key=two_best, reverse=True)[: config.topk_group]
     inside = sorted([e for group in kept for e in group], key=lambda e: -biased[e])
     chosen = inside[: config.num_experts_per_tok]
-    total = sum(scores[e] for e in chosen) + 1e-20
+    total = sum(scores[e] for e in chosen) + 1e-20 if len(chosen) > 1 else 1
     return {e: config.routed_scaling_factor * scores[e] / total for e in chosen}
 
 

@@ -43,7 +43,7 @@ def route_by_hand(
     chosen = sorted((e for group in best_groups for e in group), key=lambda e: -biased[e])[
         : config.num_experts_per_tok
     ]
-    total = sum(s[e] for e in chosen) + 1e-20
+    total = sum(s[e] for e in chosen) + 1e-20 if len(chosen) > 1 else 1
     return {e: config.routed_scaling_factor * s[e] / total for e in chosen}
 
 
@@ -130,6 +130,14 @@ def test_grouped_products_on_a_gpu_are_the_formula_up_to_rounding():
         exact,
         atol=0.05 * float(exact.abs().max()),
     )
+
+
+def test_the_router_learns_even_if_one_expert_is_chosen():
+    """As released: the weights of one alone are not divided by themselves."""
+    mixture, x = tiny_moe(num_experts_per_tok=1), torch.randn(6, 16, generator=generator())
+    _, weights = mixture.gate(x)
+    weights.sum().backward()
+    assert mixture.gate.weight.grad.abs().max() > 1e-3
 
 
 def test_mixture_adds_the_shared_expert():
