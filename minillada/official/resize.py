@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
@@ -116,9 +116,9 @@ def released_crop(image: Image.Image) -> Image.Image:
 
 
 def served_crop(image: Image.Image) -> Image.Image:
-    """As the serving code: resize to cover the size, then cut out the centre."""
-    wide, high = edit_size(*image.size)
-    return centre(cover(image.convert("RGB"), wide, high), wide, high)
+    """As the serving code: resize to cover the size, with Lanczos' filter; keep the centre."""
+    size = edit_size(*image.size)
+    return ImageOps.fit(image.convert("RGB"), size, Image.Resampling.LANCZOS)
 
 
 # --- both ----------------------------------------------------------------------------------------

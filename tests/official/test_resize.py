@@ -105,6 +105,17 @@ def test_small_photos_get_black_on_the_right_and_below():
     assert resize.served_crop(photo).getpixel((511, 511)) == (200, 200, 0)
 
 
+def test_the_serving_crop_is_resized_with_lanczos():
+    photo = resize.picture(torch.rand(3, 300, 400, generator=torch.Generator().manual_seed(0)))
+    wide, high = resize.edit_size(400, 300)
+    scale = min(400 / wide, 300 / high)  # of the part that is kept, around the centre
+    left, top = (400 - wide * scale) / 2, (300 - high * scale) / 2
+    box = left, top, left + wide * scale, top + high * scale
+    expected = photo.resize((wide, high), Image.Resampling.LANCZOS, box)
+    served = resize.pixels(resize.served_crop(photo))
+    assert (served - resize.pixels(expected)).abs().max() <= 1 / 255
+
+
 def test_the_released_crop_is_the_centre():
     photo = Image.new("RGB", (700, 512))
     for x in range(700):
