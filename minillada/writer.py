@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .asking import Images, read_codes, read_images
 from .commit import Tokens, row_generators
 from .config import SamplingConfig
+from .guidance import Pruner
 from .layout import Story, sides
 from .model import Backbone
 from .painting import BATCH_SIZE, load_painter, paint
@@ -67,7 +68,8 @@ class Writer(nn.Module):
             )
         self.backbone, self.tokenizer, self.vocab = backbone, tokenizer, vocab
         self.info = info or {}
-        self.recorder: Recorder | None = None  # decodes faster on a GPU (`extras/graphs.py`)
+        # Decodes in another way: `extras/graphs.py` on a GPU, or `extras/sprint.py`.
+        self.recorder: Recorder | Pruner | None = None
 
     @property
     def device(self) -> torch.device:

@@ -26,6 +26,7 @@ from torch import Tensor
 from .. import asking, layout
 from ..config import SamplingConfig
 from ..datasets.pictures import to_rgb, upright
+from ..extras.sprint import Sprint
 from ..layout import Grid, Story, sides
 from ..model import Backbone
 from ..uni import Uni, as_device
@@ -54,6 +55,7 @@ class Call(Uni):
 
     edit_branches = staticmethod(prompts.edit_branches)
     tokenizer: Any  # a Canvas
+    sprint: Sprint | None = None
 
     def shown(self, images: Any) -> list[list[Tensor]]:
         """For each row the codes of its images `[3, H, W]`, which may have different sizes."""
@@ -70,10 +72,11 @@ class Call(Uni):
         texts = asking.read_texts(prompts, self.vocab)
         return [OfficialStory(self.vocab, task, text) for text in texts]
 
-    def write(self, *given: Any, **more: Any) -> Any:
+    def write(self, rows: Sequence[Prompts], *given: Any, **more: Any) -> Any:
         """As in `Writer`; every task decodes here, after its checks."""
         self.tokenizer.prepare()
-        return super().write(*given, **more)
+        self.recorder = self.sprint if len(rows[0]) < 3 else None  # as released
+        return super().write(rows, *given, **more)
 
     def fill_images(self, rows: Sequence[Prompts], *others: Any, **more: Any) -> Any:
         """As in `Writer`; `ValueError` for an image that does not fit the context."""
@@ -146,11 +149,16 @@ def check_space(tokens: int, space: int) -> None:
 
 
 class OfficialModel:
-    """The official checkpoint. `painter_steps` says how many steps each painter takes."""
+    """The official checkpoint. `painter_steps` says how many steps each painter takes.
+
+    `sprint` shortens the cache in which a call decodes. As released, what has three branches does
+    without: edits, and the images of a story after its first. SPRINT's quota is `adaptive=True`.
+    """
 
     def __init__(self, backbone: Backbone, vocab: OfficialVocabulary, parts: Parts):
         self.backbone, self.vocab, self.parts = backbone, vocab, parts
         self.painter_steps: dict[str, int] = {"turbo": 8, "normal": 50}
+        self.sprint: Sprint | None = None
 
     def draw(
         self,
@@ -268,7 +276,9 @@ class OfficialModel:
         """A `Uni` for one call about `text`; without `canvas` it cannot draw."""
         asking.read_texts([text], self.vocab)
         given: Any = canvas or Canvas(self.parts)
-        return Call(self.backbone, given, self.vocab)
+        call = Call(self.backbone, given, self.vocab)
+        call.sprint = self.sprint
+        return call
 
     def canvas(self, grid: Grid, painter: PainterName, seed: int) -> Canvas:
         """What a call draws on; `ValueError` for a painter that is none and for too few steps."""

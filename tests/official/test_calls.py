@@ -13,6 +13,7 @@ from minillada import sampler
 from minillada.commit import Tokens
 from minillada.config import SamplingConfig
 from minillada.datasets import pictures
+from minillada.extras.sprint import Sprint
 from minillada.official import calls, resize
 from minillada.official.calls import Call, load
 from minillada.official.painter import load_painter
@@ -185,6 +186,27 @@ def test_prompts_of_an_edit(model, asked, words, small_edits, crop):
     assert rows == [(full, no_text, no_image)] and length == 16
     assert (config.steps, config.guidance, config.guidance_image) == (8, 4.0, 0.0)
     assert config.rescale == 0.7
+
+
+def test_sprint_shortens_the_cache_of_all_but_edits(
+    model, without_painter, small_edits, monkeypatch
+):
+    prune, pruned = Sprint.prune, []
+
+    def counted(self, *given):
+        pruned.append(self)
+        return prune(self, *given)
+
+    exact = model.describe(photo(), length=40)
+    monkeypatch.setattr(Sprint, "prune", counted)
+    monkeypatch.setattr(model, "sprint", Sprint(model.vocab.is_image(), 1.0, 1.0))
+    assert model.describe(photo(), length=40) == exact and pruned
+    pruned.clear()
+    model.draw("a fox", size=64, adaptive=True)
+    assert pruned
+    pruned.clear()
+    model.edit(photo(), "Make it red", guidance_image=1.5)
+    assert not pruned
 
 
 def test_thinking_keeps_the_header_of_the_model(model, asked, words):
