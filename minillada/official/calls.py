@@ -225,6 +225,8 @@ class OfficialModel:
         patch = self.parts.tokenizer().patch_size
         grid = image.shape[1] // patch, image.shape[2] // patch
         call = self.call(instruction, self.canvas(grid, painter, seed))
+        if guidance_text == guidance_image == 0:  # as released: no guidance. By the formula, the
+            guidance_text = 1.0  # instruction would be left out.
         scales = {"guidance_text": guidance_text, "guidance_image": guidance_image}
         given = DRAWING | {"steps": steps} | scales | sampling
         return picture(call.edit([[image]], instruction, seed=seed, **given)[0])

@@ -188,6 +188,14 @@ def test_prompts_of_an_edit(model, asked, words, small_edits, crop):
     assert config.rescale == 0.7
 
 
+def test_edits_without_guidance_follow_the_instruction(model, asked, small_edits):
+    """As released: two scales of 0 leave guidance out, not the instruction."""
+    model.edit(photo(), "Make it red", guidance_text=0)
+    model.edit(photo(), "Make it red", guidance_text=0, guidance_image=1.5)
+    scales = [(config.guidance, config.guidance_image) for _, _, config, _ in asked.calls]
+    assert scales == [(1.0, 0.0), (0.0, 1.5)]
+
+
 def test_sprint_shortens_the_cache_of_all_but_edits(
     model, without_painter, small_edits, monkeypatch
 ):
