@@ -5,7 +5,8 @@ All others are written by `layout` as released: pieces tokenised apart, header a
 Notable choices
 - An edit without its image keeps a lone `<|image|>` where the image was. Ours leave no mark.
 - A thought keeps the header that the model wrote itself. The branch without words has the header of
-  the size that was asked for.
+  the size that was asked for, and so has a thought that begins no image. (There the released code
+  stops with an error; so does the serving code at a story's header that is none.)
 - In a story the model chooses the size of each image by the header it writes. From the second image
   on, the branch without text keeps the whole history up to the last image, and the branch without
   image forgets it. Ours drop all words or all images, as they were trained (`tasks.dropping`).
