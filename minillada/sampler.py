@@ -189,7 +189,8 @@ class Loop:
     def count(self, masked: Tensor, pace: int | Tensor) -> int | Tensor:
         """How many positions a step commits at least."""
         if self.rows.config.adaptive:  # share out the masks that are really left
-            return (masked.sum(1, keepdim=True) / pace).ceil()  # [B, 1]
+            left = masked.sum(1, keepdim=True)  # [B, 1]
+            return (left / pace).ceil().clamp_min(self.rows.config.minimal_topk)
         return pace
 
 

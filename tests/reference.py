@@ -62,7 +62,8 @@ def decode(
             # Commit all above the threshold if they are enough, else the quota's best.
             count = size // steps + (1 if step < size % steps else 0)
             if config.adaptive:
-                count = math.ceil(len(masked) / max(steps - step, 1))
+                share = math.ceil(len(masked) / max(steps - step, 1))
+                count = max(share, config.minimal_topk)
             chosen = [i for i in masked if best[i].values > config.threshold]
             if len(chosen) < count:
                 chosen = sorted(masked, key=lambda i: -best[i].values)[:count]
