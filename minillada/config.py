@@ -221,7 +221,7 @@ class SamplingConfig(Config):
     guidance: float = Field(1.0, ge=-1e4, le=1e4)  # 1: none
     guidance_image: float = Field(0.0, ge=-1e4, le=1e4)  # 0: none
     rescale: Share = 0.0  # 1: logits spread as widely as without guidance; official 0.7
-    # Official name: most steps a block are answer length / this. An adaptive quota is at least this.
+    # Official name. Most steps of a block: answer length / this. Least adaptive quota: this.
     minimal_topk: int = Field(1, ge=1)
     edit_threshold: Share = 1.0  # rewrite a token if the likeliest is another, above this; 1: off
     post_steps: int = Field(16, ge=0)  # most passes that only rewrite, after a block has no mask
