@@ -14,7 +14,7 @@ from reference import autoregressive_nats, block_nats, loss_by_formula
 
 import minillada.masks as masks_module
 from minillada import diffusion
-from minillada.batching import Batch, collate, pack
+from minillada.batching import WHOLE, Batch, Portion, collate, pack
 from minillada.config import ObjectiveConfig
 from minillada.diffusion import corrupt, replace_tokens, sample_mask_rates
 from minillada.layout import TokenSequence
@@ -382,12 +382,15 @@ def test_mask_rates_cover_the_interval_evenly(batch, blocks, low, width, seed):
     edges = (rates.double().sort(0).values - low) / width * batch
     expected = torch.arange(batch, dtype=torch.double)[:, None]
     assert (edges >= expected - 1e-2).all() and (edges <= expected + 1 + 1e-2).all()
+    offset = edges - expected
+    assert torch.allclose(offset, offset[:1].expand_as(offset), atol=1e-2), "the same in each part"
 
 
 def test_each_single_mask_rate_is_uniform_and_rows_are_shuffled_per_block():
     rates = torch.stack([sample_mask_rates(4, 2, 0.2, 0.8, generator(s)) for s in range(4000)])
-    for row, block in itertools.product(range(4), range(2)):
-        values = (rates[:, row, block].sort().values - 0.2) / 0.6
+    one_row = sample_mask_rates(1, 4000, 0.2, 0.8, generator())[0]  # blocks are independent
+    for values in (*rates.flatten(1).T, one_row):
+        values = (values.sort().values - 0.2) / 0.6
         ideal = (torch.arange(4000) + 0.5) / 4000
         assert float((values - ideal).abs().max()) < 1.63 / math.sqrt(
             4000
@@ -510,13 +513,12 @@ def test_replaced_tokens_keep_their_modality_and_come_from_the_batch():
     assert (
         0.4 < float(changed.sum() / shown.sum()) < 0.5
     )  # a half, less those replaced by themselves
-    few_words = ids.where(ids >= offset, 3).where(
-        ~shown | (torch.arange(16) % 4 > 0), 5
-    )  # the visible words are 3 and 5
-    words = (few_words < offset) & shown
-    assert set(replace_tokens(few_words, shown, 1.0, offset, generator())[words].tolist()) <= set(
-        few_words[words].tolist()
-    )
+    words = ids < offset
+    rare = ids.where(~words, 3).where(shown | ~words, 7)  # words are 3, those not shown 7
+    rare[tuple((words & shown).nonzero()[0])] = 5  # and one is 5
+    drawn = replace_tokens(rare, shown, 0.2, offset, generator(4))[words & shown]
+    drawn = drawn[drawn != 3]
+    assert set(drawn.tolist()) == {5} and 10 < len(drawn) < 35, "all words that occur are as likely"
     assert torch.equal(replace_tokens(ids, shown, 0.0, offset, generator()), ids)
     assert torch.equal(replace_tokens(ids, shown & False, 1.0, offset, generator()), ids), (
         "nothing to replace, nothing to draw from"
@@ -705,6 +707,28 @@ def test_a_packed_row_is_the_sum_of_its_sequences(lengths):
     assert shared == (abs(float(without.detach() - alone.detach())) > 0.1), (
         "only rows of several texts need the document mask"
     )
+
+
+@pytest.mark.parametrize("tiles_from", [1, 10**6])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_losses_of_portions_add_up(monkeypatch, packed, tiles_from):
+    """In value and gradient. Of four portions one has no row, and its gradient is zeros."""
+    monkeypatch.setattr(masks_module, "TILES_FROM", tiles_from)
+    backbone, ids = tiny_backbone(1), random_ids(3, 8)
+    documents = torch.arange(8) // torch.tensor([[4], [8], [4]]) if packed else None
+    batch, config = Batch(ids, ids > 0, ids > 0, documents), ObjectiveConfig(views=2)
+    vocab = SimpleNamespace(mask_id=MASK, image_token_offset=0)
+
+    def loss(portion):
+        value, metrics = diffusion.block_diffusion_loss(
+            backbone, batch, vocab, 4, config, generator(2), portion
+        )
+        gradient = torch.autograd.grad(value, list(backbone.parameters()))
+        return [value, torch.tensor(metrics["masked_nats"]), *gradient]
+
+    parts = [loss(Portion(number, 4, first=1)) for number in range(4)]
+    assert_close([sum(values) for values in zip(*parts)], loss(WHOLE))
+    assert [bool(part[0] > 0) for part in parts] == [False, True, True, True]
 
 
 @pytest.mark.parametrize("samples", [2, 3])
