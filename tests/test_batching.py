@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillada import batching
-from minillada.batching import collate, pack
+from minillada.batching import Portion, collate, pack
 from minillada.layout import TokenSequence
 
 vocab = tiny_vocab()
@@ -62,6 +62,27 @@ def test_packed_rows_hold_every_sequence_once_and_whole(sizes, block_size, block
     for later in range(1, len(used)):
         # A row is opened only for a sequence that none of the rows before had room for.
         assert all(used[earlier] + first[later] > packed.ids.shape[1] for earlier in range(later))
+
+
+def test_the_longest_come_first_each_into_the_first_row_that_has_room():
+    """Rows of 12 tokens and blocks of 2: an odd sequence takes one token more."""
+    sequences = [TokenSequence([40 + n] * n, 0) for n in (5, 7, 1, 3, 9, 1)]
+    rows = [set(row.tolist()) - {vocab.eos_id} for row in pack(sequences, vocab, 12, 2).ids]
+    assert rows == [{49, 41}, {47, 43}, {45, 41}]
+
+
+def test_a_batch_moves_whole():
+    batch = pack([TokenSequence([5] * 9, 2), TokenSequence([6] * 3, 1)], vocab, 16, 4)
+    assert {field.device.type for field in batch.to("meta")} == {"meta"}
+    for before, after in zip(batch, batch.to("cpu"), strict=True):
+        assert torch.equal(before, after)
+    assert batch._replace(documents=None).to("cpu").documents is None
+
+
+def test_rows_are_dealt_like_cards():
+    assert Portion(0, 3).has(torch.arange(7)).nonzero().flatten().tolist() == [0, 3, 6]
+    # Two rows went before, to portions 0 and 1, so the first of these goes to portion 2.
+    assert Portion(2, 3, first=2).has(torch.arange(5)).nonzero().flatten().tolist() == [0, 3]
 
 
 def test_rows_that_cannot_be_packed():

@@ -162,6 +162,10 @@ def test_every_task_is_one_sequence(task, user, response, header_in_prompt):
         assert layout.prompt(vocab, task, user) == begin
 
 
+def test_only_words_that_are_left_out_leave_a_mark():
+    assert layout.ids_of(vocab, ["", [], None, [7]]) == [*vocab.markup("<uncondition>"), 7]
+
+
 def test_given_parts_of_a_response_belong_to_the_prompt():
     response = ["one", A, "two", B]
     whole = layout.sequence(vocab, "interleave", ["count"], response)

@@ -167,5 +167,15 @@ def test_attention_is_the_same_in_every_form_of_the_mask(block_size, packed):
         .softmax(-1)
     )
     expected, places = slow @ value.repeat_interleave(2, 1), training_places(*where)
-    for form in (dense, tiled_mask(places, 64), flex_mask(places)):
+    for form in (dense, tiled_mask(places, 32), flex_mask(places)):
         assert torch.allclose(attend(query, key, value, form), expected, atol=1e-5)
+
+
+def test_a_gpu_is_told_of_every_tile_that_a_row_needs_and_of_no_other():
+    """The kernel skips the others. Its slow form looks at no tile, so it would notice nothing."""
+    index, documents = torch.arange(256), torch.arange(256) // torch.tensor([[256], [128], [64]])
+    where = (index, index, 32, 1, documents)  # 512 tokens: 4 x 4 tiles of 128
+    tiles = block_diffusion_mask(*where).unflatten(2, (4, 128)).unflatten(1, (4, 128))
+    needed = tiles.any(4).any(2)  # [3, 4, 4]
+    told = flex_mask(training_places(*where)).block_mask.to_dense()[:, 0].bool()
+    assert torch.equal(told, needed) and not torch.equal(needed[0], needed[1])

@@ -166,10 +166,11 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
         (tmp_path / "text.json").write_text(content)
         with pytest.raises(ValueError, match="text.json is not a file of text pieces"):
             load_vocabulary(16, tmp_path / "text.json")
-    for words in (["a b"], SPECIAL_TOKENS[:2]):  # pieces of another program, without ours
+    # pieces of another program, without ours, or without the free bytes
+    for words in (["a b"], SPECIAL_TOKENS[:2], special_tokens(0)):
         bpe = TextTokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, words[0]))
         bpe.save(str(tmp_path / "text.json"))
-        with pytest.raises(ValueError, match="text.json is not a file of .*there is no piece <"):
+        with pytest.raises(ValueError, match="text.json is not a file of .*there is no piece [<þ]"):
             load_vocabulary(16, tmp_path / "text.json")
     with pytest.raises(ValueError, match="mnist.json is not a file of text pieces.*git checkout"):
         load_vocabulary(16, "mnist")
@@ -189,6 +190,7 @@ def test_other_pieces_than_those_of_the_model_are_refused(tmp_path):
     vocab = load_vocabulary(512, about["text"], about["text_sha256"])
     assert vocab.encode("a thick seven") == shipped.encode("a thick seven")
     shutil.copy(tmp_path / "mnist-uni-text.json", tmp_path / "mnist-text.json")
+    assert about["text_sha256"] != text_info("mnist-uni-text")["text_sha256"]
     with pytest.raises(ValueError, match="mnist-text.json holds other text pieces than those"):
         load_vocabulary(512, about["text"], about["text_sha256"])
 
@@ -210,8 +212,23 @@ def test_pieces_for_larger_images_keep_the_ids_of_the_others():
     for n in range(1, 65):
         assert large.size_ids(n) == [SPECIAL_TOKENS.index(size_token(1)) + n - 1]
     for n in (0, -1, 65):
-        with pytest.raises(ValueError, match="sizes 1 to 64; train text pieces with more"):
+        sentence = f"sizes 1 to 64; train text pieces with more .*max_grid={max(n, 1)}`"
+        with pytest.raises(ValueError, match=sentence):
             large.size_ids(n)
+
+
+def test_pieces_for_smaller_images_are_enough(tmp_path):
+    pieces = train_bpe(["the thin thing"] * 9, 256 + len(special_tokens(2)), max_grid=2)
+    pieces.save(str(tmp_path / "text.json"))
+    small = load_vocabulary(16, tmp_path / "text.json")
+    assert small.size_ids(2) == [small.image_token_offset - 256 - 1]
+
+
+@vocabularies
+def test_the_piece_of_an_id_and_the_id_of_a_piece_are_inverse(vocab):
+    for i in range(vocab.image_token_offset):
+        assert vocab.token_id(vocab.token(i)) == i
+    assert vocab.token(vocab.image_token_offset) == "" and vocab.token_id("no piece") is None
 
 
 def test_text_leaves_out_codes_and_operations():
