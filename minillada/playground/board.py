@@ -4,7 +4,8 @@ Notable choices
 - The browser only reports where the mouse is. The strokes are drawn here, on paper of our own, so
   the pixels are known without asking the browser for them.
 - A browser that opens the page has missed what was drawn before, so all is drawn again for it.
-- All that the mouse can do, the keys can do: arrows move a pen, space puts it down or lifts it.
+- All that the mouse can do, a finger and the keys can do: arrows move a pen, space puts it down or
+  lifts it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ BRUSH = 22  # about as wide, compared with the board, as a pen stroke of MNIST i
 STEP = 12  # pixels that an arrow key moves the pen
 MOVES = {"ArrowLeft": (-1, 0), "ArrowRight": (1, 0), "ArrowUp": (0, -1), "ArrowDown": (0, 1)}
 PEN, COVER = "#0072B2", "#b5b5b5"
+Point = Callable[[float, float], None]
 
 
 def new_canvas(name: str):
@@ -33,6 +35,17 @@ def new_canvas(name: str):
     canvas.layout.height = f"{SIDE + 4}px"
     canvas.add_class(name)
     return canvas
+
+
+def listen(canvas, begin: Point, move: Point, end: Point) -> None:
+    """Call these with the place (x, y) of the mouse, or of the first finger."""
+    canvas.on_mouse_down(begin)
+    canvas.on_mouse_move(move)
+    canvas.on_mouse_up(end)
+    canvas.on_mouse_out(end)
+    canvas.on_touch_start(lambda fingers: begin(*fingers[0]))
+    canvas.on_touch_move(lambda fingers: move(*fingers[0]))
+    canvas.on_touch_end(lambda fingers: end(0, 0))  # no finger is left, so there is no place
 
 
 def look_away() -> None:
@@ -49,10 +62,7 @@ class Board:
 
     def __init__(self, changed: Callable[[], None]):
         self.canvas, self.changed = new_canvas("board"), changed
-        self.canvas.on_mouse_down(self.begin)
-        self.canvas.on_mouse_move(self.move)
-        self.canvas.on_mouse_up(self.end)
-        self.canvas.on_mouse_out(self.end)
+        listen(self.canvas, self.begin, self.move, self.end)
         self.canvas.on_key_down(self.key)
         self.canvas.on_client_ready(self.paint)
         self.clear()
@@ -134,10 +144,7 @@ class Cover:
     def __init__(self, grid: int):
         self.canvas, self.grid = new_canvas("cover"), grid
         self.patch = SIDE // grid
-        self.canvas.on_mouse_down(self.begin)
-        self.canvas.on_mouse_move(self.move)
-        self.canvas.on_mouse_up(self.end)
-        self.canvas.on_mouse_out(self.end)
+        listen(self.canvas, self.begin, self.move, self.end)
         self.canvas.on_client_ready(self.paint)
         self.drag: bool | None = None  # what the mouse does: cover (True) or uncover
         self.empty()

@@ -24,9 +24,9 @@ from ..show.grids import tile, to_pil
 from ..show.widgets import sampler_explorer
 from ..tasks.filling import HOLES, hole
 from ..uni import Uni, load
-from .board import Board, Cover, look_away
+from .board import SIDE, Board, Cover, look_away
 
-EMPTY = "The board is empty: draw a digit with the mouse, or press “a test digit”."
+EMPTY = "The board is empty: draw a digit with mouse or finger, or press “a test digit”."
 ABOUT = (
     "Draw a digit from 0 to 9 on the left. Keys: Tab moves between the panels; on the board, the "
     "arrows move the pen, space puts it down or lifts it, Backspace takes new paper."
@@ -40,6 +40,7 @@ NOTEBOOKS = {
     "From a caption to a picture, step by step": "08_sampling",
 }
 WIDE = {"width": "22em"}
+NARROW = {"width": f"{SIDE}px"}  # words below a canvas: long ones do not move the other panels
 
 
 def heading(panel: str) -> ipywidgets.HTML:
@@ -67,7 +68,7 @@ class Playground:
         self.picture: Tensor | None = None  # [1, 32, 32], as the model reads it
         self.problem = EMPTY  # why there is no picture
         self.tests, self.next_test = mnist.load_mnist("test"), 0
-        self.caption = ipywidgets.HTML(said(EMPTY))
+        self.caption = ipywidgets.HTML(said(EMPTY), layout=NARROW)
         self.cover = Cover(uni.tokenizer.grid)
         choices = ["nothing", *HOLES]
         self.part = ipywidgets.Dropdown(options=choices, description="cover", layout=WIDE)
@@ -151,7 +152,8 @@ class Playground:
         return panel("Draw a digit", self.board.canvas, buttons, self.caption)
 
     def cover_panel(self) -> ipywidgets.VBox:
-        note = ipywidgets.HTML("Numbers are codes. Click on patches to cover them.")
+        text = "Numbers are codes. Click on patches to cover them."
+        note = ipywidgets.HTML(text, layout=NARROW)
         return panel("What the model reads", self.cover.canvas, note)
 
     def words_panel(self) -> ipywidgets.VBox:

@@ -65,6 +65,23 @@ def test_the_keys_draw_what_the_mouse_draws(playground):
     assert playground.board.paper.getextrema() == (255, 255)
 
 
+def test_a_finger_draws_what_the_mouse_draws(playground):
+    def touch(kind, *places):
+        touches = [{"x": x, "y": y} for x, y in places]
+        playground.board.canvas._handle_frontend_event(
+            None, {"event": kind, "touches": touches}, None
+        )
+
+    draw_a_bar(playground.board)
+    by_mouse = playground.picture
+    playground.clear(None)
+    touch("touch_start", (150, 60))
+    for y in range(60, 230, 10):
+        touch("touch_move", (150, y), (10, 10))  # a second finger rests on the board
+    touch("touch_end")
+    assert torch.equal(playground.picture, by_mouse)
+
+
 def test_a_test_digit_is_read_as_it_is(playground):
     playground.take_test_digit(None)
     real = mnist_test_images().floats([0])[0]
@@ -190,6 +207,9 @@ def test_the_page_in_a_real_browser(address, browser, tmp_path):
     board = view.locator("canvas.board")
     board.wait_for()
     box = board.bounding_box()
+    # The panels stand side by side, also while a long sentence stands below the board.
+    panels = [view.get_by_role("heading", name=name) for name in list(page.NOTEBOOKS)[:3]]
+    assert len({panel.bounding_box()["y"] for panel in panels}) == 1
     view.mouse.move(box["x"] + 150, box["y"] + 60)
     view.mouse.down()
     view.mouse.move(box["x"] + 150, box["y"] + 230, steps=12)
