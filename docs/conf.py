@@ -6,6 +6,8 @@ Notable choices
 - MathJax comes from a PyPI package and is copied into the site; formulas need no network.
 - One page of the reference a row of the README's table, with the files in that table's order. The
   pages are written when the site is built (`docs/api/`, ignored by git).
+- "Notebook 03" becomes a link wherever it stands. In the files it is plain text, because the
+  glossary and the notebooks of a course are also read in other folders.
 """
 
 import importlib.util
@@ -42,11 +44,14 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_search_summary = False  # it would fetch pages, which a browser forbids for local files
 html_show_sourcelink = False
+html_search_scorer = str(ROOT / "docs" / "search.js")
 html_additional_pages = {"index": "redirect.html"}  # a visitor opens index.html, not docs/
 templates_path = ["_templates"]
 
 nb_execution_mode = "off"
 nb_merge_streams = True
+nb_code_prompt_show = "Show the solution"  # nothing else is hidden
+nb_code_prompt_hide = "Hide the solution"
 nb_ipywidgets_js = {}  # sliders need a running kernel; a page shows the stored picture
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 4
@@ -89,7 +94,7 @@ def page_of_files(name: str, files: list[str]) -> str:
     for file in files:
         module = "minillada." + file.removesuffix(".py").replace("/", ".")
         module = module.removesuffix(".__init__")
-        text += f"## {file}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n"
+        text += f"## `{file}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n"
         text += "   :undoc-members:\n   :show-inheritance:\n   :ignore-module-all:\n```\n\n"
     return text
 
@@ -136,16 +141,44 @@ def plain_docstring(app, what, name, obj, options, lines: list[str]) -> None:
     lines[:] = [*result, ""]
 
 
+NOTEBOOKS = {path.name[:2]: path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
+# Where no link may stand: blocks of code, code, links, headings.
+CLOSED = re.compile(r"(^```.*?^```|`[^`\n]+`|\[[^\]]*\]\([^)]*\)|^#.*?$)", re.M | re.S)
+NAMED = re.compile(r"\b[Nn]otebooks?\s\d\d\b(?:(?:,| and| or| to)\s\d\d\b)*")
+
+
+def linked(text: str) -> str:
+    """Markdown in which "notebook 03" and "notebooks 05 and 08" are links to these pages."""
+
+    def link(found: re.Match) -> str:
+        target = NOTEBOOKS.get(found[0][-2:])
+        return f"[{found[0]}](/notebooks/{target})" if target else found[0]
+
+    def links(found: re.Match) -> str:
+        return re.sub(r"(?:[Nn]otebooks?\s)?\d\d", link, found[0])
+
+    parts = CLOSED.split(text)  # every second part is closed
+    parts[::2] = [NAMED.sub(links, part) for part in parts[::2]]
+    return "".join(parts)
+
+
 def tidied(app: Sphinx, name: str, source: list[str]) -> None:
-    """Notebooks as readers want them: no mark for the tests, one title a page, alt texts."""
+    """Pages as readers want them: links to notebooks, which have no mark for the tests, one title,
+    alt texts, and solutions that are shown only when asked for."""
     if not name.startswith("notebooks/"):
+        source[0] = linked(source[0])
         return
     notebook = json.loads(source[0])
     for cell in notebook["cells"]:
         cell["source"] = "".join(cell["source"])
+        solution = "solution" in cell["metadata"].get("tags", [])
         if cell["cell_type"] == "markdown":
-            cell["source"] = re.sub(r"^# Second", "## Second", cell["source"], flags=re.M)
+            text = linked(re.sub(r"^# Second", "## Second", cell["source"], flags=re.M))
+            opened = "<details>\n<summary>Show the solution</summary>\n\n"
+            cell["source"] = f"{opened}{text}\n\n</details>" if solution else text
         elif cell["cell_type"] == "code":
+            if solution:
+                cell["metadata"]["tags"].append("hide-cell")
             cell["source"] = cell["source"].removeprefix("# NBVAL_CHECK_OUTPUT\n")
             # MyST-NB takes the alt text from the cell, our notebooks store it with the picture.
             pictures = [o.get("metadata", {}).get("image/png", {}) for o in cell["outputs"]]

@@ -55,6 +55,20 @@ def test_docstrings_become_lists_and_blocks(conf):
     ]
 
 
+def test_notebooks_that_are_named_become_links(conf):
+    text = "Notebook 03. `notebook 04`, notebooks 05 and\n08, [notebook 06](x); notebook 77"
+    assert conf.linked(f"# Notebook 07\n{text}") == (
+        "# Notebook 07\n[Notebook 03](/notebooks/03_one_vocabulary.ipynb). `notebook 04`, "
+        "[notebooks 05](/notebooks/05_backbone.ipynb) and\n[08](/notebooks/08_sampling.ipynb), "
+        "[notebook 06](x); notebook 77"
+    )
+
+
+def test_a_heading_of_the_reference_is_the_name_of_a_file(conf):
+    page = conf.page_of_files("presets", ["presets/__init__.py"])
+    assert "\n## `presets/__init__.py`\n" in page, "without quotes, init is in bold letters"
+
+
 def documented(path: Path) -> list[tuple[str, str]]:
     """Names and docstrings of a file's module, classes, functions and methods."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -136,8 +150,33 @@ def test_a_page_in_the_browser(site, open_page, name):
     assert "$" not in page.locator("article").inner_text()
 
 
+@pytest.mark.parametrize("width", [390, 1320, 1400, 1900])
+def test_no_page_is_wider_than_the_window(site, open_page, width):
+    page = open_page(site / "notebooks/08_sampling.html")
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    found = "all => Math.max(...all.map(one => one.getBoundingClientRect().right))"
+    assert page.eval_on_selector_all("article img, article table, article pre", found) <= width
+    if width > 1312:  # below, the list of headings opens with a button
+        assert page.locator(".toc-drawer").bounding_box()["width"] >= 200
+
+
+def test_a_solution_is_shown_when_asked_for(site, open_page):
+    page = open_page(site / "notebooks/08_sampling.html")
+    solutions = page.locator("details", has=page.get_by_text("Show the solution", exact=True))
+    assert solutions.count() >= 5
+    body = solutions.first.locator("> :not(summary)").first
+    assert not body.is_visible()
+    solutions.first.locator("summary").click()
+    assert body.is_visible()
+
+
 def test_searching_needs_no_server(site, open_page):
     page = open_page(site / "search.html")
     page.goto(page.url + "?q=quota")
     page.wait_for_selector("#search-results li a")
-    assert "glossary" in page.locator("#search-results").inner_html()
+    # The word is explained first, and leads on to its notebook.
+    first = page.locator("#search-results li a").first
+    assert first.get_attribute("href").endswith("docs/glossary.html#quota")
+    first.click()
+    assert page.locator("#quota a[href*=sampling]").count() == 1
