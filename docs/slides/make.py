@@ -32,6 +32,12 @@ OUT = FOLDER.parent / "_build" / "slides"
 LINE = 35  # pixels a line of text takes on a slide of 1280 x 720
 PAGE = 18.0  # lines that fit, the line above them that says where we are not counted
 CODE = 0.75  # a line of code is lower
+HEAD = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Slides</title>
+<meta name="viewport" content="width=device-width">
+<style>:root { color-scheme: light dark; } body { font: 18px/1.6 system-ui, sans-serif; }
+body { max-width: 40em; margin: auto; padding: 1em; }</style>
+<h1>Slides</h1><p>→ goes to the next section, ↓ or the space bar to the next slide, Esc shows them
+all.</p>"""
 HEADING = re.compile(r"^(#{1,6}) ")
 MARKER = re.compile(r"^# NBVAL_CHECK_OUTPUT\n", re.M)
 
@@ -247,8 +253,7 @@ def main() -> None:
         links.append(f'<li><a href="{page.name}">{title}</a></li>')
         print(f"wrote {page}")
     if not chosen.notebooks:
-        head = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Slides</title>'
-        text = f"{head}<h1>Slides</h1><ul>{''.join(links)}</ul></html>"
+        text = f"{HEAD}<ul>{''.join(links)}</ul></html>"
         (chosen.out / "index.html").write_text(text, encoding="utf-8")
 
 
