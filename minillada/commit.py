@@ -22,10 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .config import SamplingConfig, Strategy
+from .config import LARGEST_SEED, SamplingConfig, Strategy
 from .settings import as_python
-
-LARGEST_SEED = 2**31
 
 # One for each row of a batch; None for a row that samples nothing in this step.
 Generators = Sequence[torch.Generator | None]

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from .settings import Config
 
+LARGEST_SEED = 2**31
 MNIST_TEXT_VOCAB_SIZE = 384  # 256 bytes, 25 special tokens, 103 merges: each word is one piece
 Share = Annotated[float, Field(ge=0, le=1)]  # a share or a probability
 Decay = Annotated[float, Field(ge=0, lt=1)]  # of a running mean; 1 would never move it
@@ -162,9 +163,8 @@ class ObjectiveConfig(Config):
 
 
 class DataConfig(Config):
-    """What examples are made of."""
+    """What examples are made of: a `mixture` gives tasks (`tasks.table.trained`) their shares."""
 
-    # shares of the tasks (`tasks.table.trained`)
     mixture: tuple[tuple[str, float], ...] = Field((), examples=[(("draw", 2), ("describe", 1))])
     varied: bool = False  # take any of the plain wordings, not the first; some captions lack words
     many_wordings: bool = False  # take any trained wording: also polite ones, numerals, …
@@ -184,7 +184,7 @@ class TrainingConfig(Config):
     batch_size: int = Field(128, ge=1)
     accumulate: int = Field(1, ge=1, le=65_536)  # passes that share a batch, to save memory
     workers: int = Field(0, ge=0, le=256)  # processes that make a backbone's batches beforehand
-    seed: int = Field(0, ge=0, le=2**31)
+    seed: int = Field(0, ge=0, le=LARGEST_SEED)
     bfloat16: bool = False  # train with numbers of half the size (autocast)
     compile: bool = False  # torch.compile: minutes for the first steps, the others a little faster
     activation_checkpointing: bool = False  # less memory, a third more work

@@ -59,6 +59,17 @@ def check_replaceable(path: Path) -> None:
         raise ValueError(f"{path} is not a regular file, so it stays; choose another name")
 
 
+def check_writable(path: Path, advice: str) -> None:
+    """`ValueError`, which ends in `advice`, unless a file can be written at `path`.
+
+    Folders that are not there yet can be made if the first one above them can be written to.
+    """
+    check_replaceable(path)
+    there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f"cannot write to the folder {path.parent}; {advice}")
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder, and rename it to `path` on success.

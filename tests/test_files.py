@@ -1,6 +1,7 @@
 """Files are whole or not there."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -70,6 +71,18 @@ def test_only_regular_files_are_replaced(tmp_path):
         with pytest.raises(ValueError, match=f"{path.name} is not a regular file"), atomic(path):
             raise AssertionError("nothing is written")
     assert names(tmp_path) == before and (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    files.check_writable(tmp_path / "new" / "deeper" / "x", "choose another")
+    for path in (tmp_path / "file" / "x", tmp_path / "file" / "deeper" / "x"):
+        sentence = f"cannot write to the folder {re.escape(str(path.parent))}; choose another"
+        with pytest.raises(ValueError, match=sentence):
+            files.check_writable(path, "choose another")
+    with pytest.raises(ValueError, match="is not a regular file"):
+        files.check_writable(tmp_path, "choose another")
+    assert names(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize(

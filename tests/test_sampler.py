@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillada import checkpoint, layout
-from minillada.commit import LARGEST_SEED, Tokens, quota, row_generators
-from minillada.config import STRATEGIES, SamplingConfig
+from minillada.commit import Tokens, quota, row_generators
+from minillada.config import LARGEST_SEED, STRATEGIES, SamplingConfig
 from minillada.datasets.captions import all_captions
 from minillada.model import Backbone
 from minillada.sampler import generate

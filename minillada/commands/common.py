@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..datasets.table import DataSet, data_set_of
-from ..files import atomic, check_replaceable
+from ..files import atomic
 from ..show import grids
 from ..training.state import saved_step
 from ..uni import Uni, as_device, best_device, load
@@ -42,7 +42,7 @@ def argument(help: str) -> Any:
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 # In a row or column. Each is 34 px, three times enlarged: 51,000 px. A JPEG has 65,535 at most.
 MOST_PICTURES = 500
-LARGEST_SEED = 10**9
+LARGEST_TYPED = 10**9  # a seed on the command line: far below `LARGEST_SEED`, for some count on
 JOINERS = "\u200c\u200d"  # without width: Persian words and many emoji are written with them
 
 
@@ -55,7 +55,7 @@ def check_range(name: str, value: float, low: int, high: int) -> None:
 def check_seed(seed: int | None) -> int | None:
     """The seed, as a callback of its option."""
     if seed is not None:
-        check_range("seed", seed, 0, LARGEST_SEED)
+        check_range("seed", seed, 0, LARGEST_TYPED)
     return seed
 
 
@@ -147,17 +147,6 @@ def save_images(images: Tensor, columns: int, file: tuple[Path, str]) -> None:
     picture = picture.resize((picture.width * 3, picture.height * 3), 0)
     path, kind = file
     picture.save(path, kind)
-
-
-def check_writable(path: Path, advice: str) -> None:
-    """`ValueError`, which ends in `advice`, unless a file can be written at `path`.
-
-    Folders that are not there yet can be made if the first one above them can be written to.
-    """
-    check_replaceable(path)
-    there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ValueError(f"cannot write to the folder {path.parent}; {advice}")
 
 
 def escaped(text: object) -> str:

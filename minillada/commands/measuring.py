@@ -14,7 +14,7 @@ from ..evaluation import bench, painting, suite
 from ..evaluation import evaluate as measures
 from ..evaluation import steps as training_steps
 from ..evaluation.profile import profile_sampler
-from ..files import DATA_DIR, WEIGHTS_DIR
+from ..files import DATA_DIR, WEIGHTS_DIR, check_writable
 from ..measure.intervals import interval_of
 from ..measure.judge import load_judge
 from ..painter import Painter
@@ -32,7 +32,6 @@ from .common import (
     check_device,
     check_finished,
     check_range,
-    check_writable,
     option,
     picture_file,
     print_json,

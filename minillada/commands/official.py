@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..datasets.pictures import open_picture
+from ..files import check_writable
 from .common import (
     Device,
     Json,
@@ -27,7 +28,6 @@ from .common import (
     argument,
     check_device,
     check_texts,
-    check_writable,
     escaped,
     option,
     paragraphs,

@@ -9,7 +9,8 @@ from typing import Annotated
 from ..course import editions as course_editions
 from ..course import grading
 from ..course.pages import notebook_of
-from .common import LARGEST_SEED, argument, check_range, check_seed, check_writable, escaped, option
+from ..files import check_writable
+from .common import LARGEST_TYPED, argument, check_range, check_seed, escaped, option
 
 
 def grade(
@@ -35,7 +36,7 @@ def grade(
     check_range("jobs", jobs, 1, 1000)
     grading.check_places(folder, csv, feedback)
     check_writable(csv, "choose another place with --csv")
-    chosen = secrets.randbelow(LARGEST_SEED) if seed is None else seed
+    chosen = secrets.randbelow(LARGEST_TYPED) if seed is None else seed
     path = notebook_of(notebook)
     page = grading.Page.read(path, chosen)
     found = grading.submissions(folder, page, path.stem.split("_")[0])

@@ -35,7 +35,7 @@ from typing import Any
 
 from .. import checkpoint
 from ..config import Preset
-from ..files import WEIGHTS_DIR
+from ..files import WEIGHTS_DIR, check_writable
 from ..measure.judge import Judge, load_judge
 from ..training.run import Run
 from ..training.train import train
@@ -193,7 +193,7 @@ def run(experiment: Experiment, arguments: list[str]) -> None:
         return
     lab = Lab(options.runs, options.overwrite)
     done: dict[str, dict[str, Any]] = {}  # name -> settings, commit, value
-    check_place(options.out)
+    check_writable(options.out, "choose another place with --out")
     if options.out.exists():
         stored = results.read_result(options.out)
         if stored["experiment"] != experiment.name:
@@ -225,15 +225,6 @@ def run(experiment: Experiment, arguments: list[str]) -> None:
         # Stored before it is printed: no terminal can cost the work.
         results.write_result(options.out, head | weights | body(experiment, done))
         print(f"{point.name}: {json.dumps(value)[:500]}", flush=True)
-
-
-def check_place(path: Path) -> None:
-    """`ValueError`, before anything is measured, unless results can be stored at `path`."""
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise ValueError(f"{path} is not a regular file; choose another one with --out")
-    # Nothing is trained here: a `Run` can say whether a folder can be written. With `resume` it is
-    # content with a run that is already there.
-    Run(path.parent, resume=True).check_folder()
 
 
 def check_weights(weights: dict[str, str], path: Path) -> None:

@@ -20,7 +20,6 @@ Notable choices
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import sys
@@ -38,7 +37,7 @@ from .. import checkpoint
 from ..config import TrainingConfig
 from ..extras import merging
 from ..extras.packages import load_package
-from ..files import atomic, checksum
+from ..files import atomic, check_writable, checksum
 from ..settings import as_python, to_dict
 from .distributed import SHARDS, Processes
 from .locking import lock
@@ -96,12 +95,7 @@ class Run:
 
         A command that `trains` nothing cannot go on with a run, and the sentence does not say so.
         """
-        # The nearest folder that exists decides whether others can be made in it.
-        there = self.folder
-        while not there.exists() and there != there.parent:
-            there = there.parent
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise ValueError(f"cannot write to {self.folder}; choose another folder with --out")
+        check_writable(self.folder / LOG, "choose another folder with --out")
         if self.files() and not (self.resume or self.overwrite):
             way = "`minillada train … --resume` goes on with it, " if trains else ""
             raise ValueError(

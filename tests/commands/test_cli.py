@@ -118,7 +118,7 @@ def test_places_that_cannot_be_written(refuse, run, tmp_path):
         assert "pipe.png is not a regular file" in refuse(*drawing(run, "--out", "pipe.png"))
         (tmp_path / "loop").symlink_to(tmp_path / "loop")
         loop = ["train", "mnist-cpu", "--start", run, "--out", "loop"]
-        assert "loop'; choose another place" in refuse(*loop)
+        assert "folder loop; choose another folder with --out" in refuse(*loop)
     assert (tmp_path / "there.png").read_text() == "keep me"
 
 
