@@ -6,9 +6,9 @@ sizes that the model reads, and leave the work to `Uni`, the class of the small 
 Notable choices
 - Settings are the released ones: blocks of 32, greedy, threshold 0.95, rescale 0.7; what differs
   between tasks stands in the signatures. Every field of `SamplingConfig` can be given by name.
-- An image has exactly h · w codes. The released code decodes a fixed number of them and cuts; the
-  codes are the same ones, because a later block cannot change an earlier one. Only an image with
-  fewer codes than steps takes fewer steps here.
+- An image has exactly h · w codes. The released code decodes 1,088 for a drawing and cuts: a larger
+  image is not complete there. The codes are the same ones, because a later block cannot change an
+  earlier one. Only an image with fewer codes than steps takes fewer steps here.
 - What can be refused is refused before a painter is read, which takes long.
 - The codes are the most likely ones, so the seed changes only the noise of the painter.
 """
