@@ -36,6 +36,8 @@ def test_frechet_distance_of_diagonal_gaussians(means, spreads):
     a, b = gaussian(ma, (sa**2).diag(), seed=1), gaussian(mb, (sb**2).diag(), 300, seed=2)
     expected = float((ma - mb).square().sum() + (sa - sb).square().sum())
     assert frechet_distance(a, b) == pytest.approx(expected, abs=1e-6)
+    first = float((ma - mb)[0].square() + (sa - sb)[0].square())  # of a single feature
+    assert frechet_distance(a[:, :1], b[:, :1]) == pytest.approx(first, abs=1e-6)
 
 
 def test_frechet_distance_of_correlated_gaussians():
@@ -84,5 +86,6 @@ def test_fewer_samples_than_features_give_a_number_and_one_is_refused():
 )
 def test_features_that_have_no_distance_are_refused(other):
     """NaN would end the whole process inside the library that finds eigenvalues."""
-    with pytest.raises(ValueError, match="finite numbers"):
-        frechet_distance(other, torch.ones(4, 3))
+    for pair in ((other, torch.ones(4, 3)), (torch.ones(4, 3), other)):
+        with pytest.raises(ValueError, match="finite numbers"):
+            frechet_distance(*pair)

@@ -47,10 +47,16 @@ def test_both_ends_solve_the_equation_and_stay_in_the_unit_interval(n, part):
         assert abs(successes / n - end) == pytest.approx(reach, abs=1e-9)
 
 
+def test_rounding_moves_no_end_past_the_share_itself():
+    for n in range(1, 100):
+        assert wilson(0, n)[0] == 0 and wilson(n, n)[1] == 1
+
+
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (5, 4), (-1, 4)])
 def test_impossible_counts_are_refused(successes, n):
-    with pytest.raises(ValueError, match="are no share"):
-        wilson(successes, n)
+    for function in (wilson, share):
+        with pytest.raises(ValueError, match="are no share"):
+            function(successes, n)
 
 
 def test_fraction_names_value_ends_and_count():
@@ -58,6 +64,10 @@ def test_fraction_names_value_ends_and_count():
     low, high = wilson(3, 4)
     assert report == {"hit": 0.75, "hit_low": low, "hit_high": high, "hit_n": 4}
     assert interval_of(report, "hit") == Interval(0.75, low, high, 4)
+    assert share(3, 4).half == pytest.approx((high - low) / 2)
+    assert fraction("hit", torch.tensor([[True, False], [True, True]])) == report
+    assert interval_of(share(0, 4).entries("hit"), "hit") == share(0, 4)  # an end of 0 is an end
+    assert interval_of({"hit": 1.0, "low": 0.0, "high": 2.0}, "hit") == Interval(1.0, 0.0, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +96,9 @@ def test_old_reports_get_both_ends():
     old_score = {"accuracy": 1.0, "ci95": 0.004, "n": 500}
     assert interval_of(old_score, "accuracy") == share(500, 500)
     assert interval_of(old_score, "accuracy").percent(1) == "100.0 % (99.2 to 100.0, n = 500)"
+    for hits, n, half in ((57, 100, 0.097), (2, 3, 0.533), (500, 500, 0.0)):  # rounded shares
+        old_share = {"hit": round(hits / n, 4), "hit_ci95": half, "hit_n": n}
+        assert interval_of(old_share, "hit") == share(hits, n)
     assert interval_of({"bits": 2.0, "bits_ci95": 0.5}, "bits") == Interval(2.0, 1.5, 2.5)
     assert interval_of({"bits": 2.0}, "bits") == Interval(2.0, 2.0, 2.0)
 
