@@ -6,6 +6,7 @@ import pytest
 
 from minillada.ablation import statistics
 from minillada.ablation.plan import Plan
+from minillada.measure.intervals import share
 from minillada.presets import get_preset
 from minillada.settings import changed, plain_fields
 
@@ -40,6 +41,43 @@ def rows(shares=SHARES, **changes):
     return pandas.DataFrame(found)
 
 
+def test_rows_say_what_was_measured_and_how():
+    plan = Plan(
+        preset="mnist-cpu",
+        fixed=(("views", 3), ("complementary", True), ("batch_size", 10)),
+        varied=(("block_size", (4, 8)), ("sampling.guidance", (1.0, 2.0))),
+        seeds=(5,),
+        measures=(("drawing", 20), ("likelihood", 20), ("digit", 20)),
+        passes=(9,),
+    )
+    one, two, bits, digit = (asked.key for asked in plan.measurements())
+    measures = {
+        one: share(10, 20).entries("draw_digit_accuracy") | {"passes": 8.9, "rows": 9.0},
+        two: share(18, 20).entries("draw_digit_accuracy") | {"device": "cpu"},
+        bits: {"bits_per_token": 2.0, "bits_per_token_low": 1.5, "bits_per_token_high": 2.25},
+        digit: share(8, 20).entries("digit") | share(1, 5).entries("digit_holes"),
+    }
+    small, large = plan.trials()
+    without = {key: numbers for key, numbers in measures.items() if key != one}
+    records = [statistics.Record(small, measures, {}), statistics.Record(large, without, {})]
+    lines = statistics.score_rows(plan, records)
+    asked = ["block_size", "sampling.guidance", "target", "score", "value", "n"]
+    each = [
+        ("1.0", 9, "draw_digit_accuracy", 0.5, 20),
+        ("2.0", 9, "draw_digit_accuracy", 0.9, 20),
+        ("", 0, "bits_per_token", 2.0, 0),
+        ("", 0, "digit", 0.4, 20),
+        ("", 0, "digit_holes", 0.2, 5),
+    ]
+    expected = [("4", *row) for row in each] + [("8", *row) for row in each[1:]]
+    assert list(lines[asked].itertuples(index=False, name=None)) == expected
+    assert set(lines["seed"]) == {5} and set(lines["sequences"]) == {10 * 3 * 2}
+    assert set(lines["steps_taken"]) == {get_preset("mnist-cpu").training.steps}
+    assert lines["passes"].dropna().tolist() == [8.9] and lines["rows"].dropna().tolist() == [9.0]
+    assert lines["low"][2] == 1.5 and lines["high"][2] == 2.25
+    assert lines["device"].dropna().tolist() == ["cpu"] * 2 and lines["commit"].isna().all()
+
+
 def test_means_have_the_t_interval_of_scipy():
     table = statistics.table(PLAN, rows())
     assert len(table) == 4 and not any(table["unequal"])
@@ -55,7 +93,30 @@ def test_means_have_the_t_interval_of_scipy():
         assert row["high"] == pytest.approx(min(high, 1.0), abs=1e-4)
         assert row["within_low"] == pytest.approx(mean - 0.05)
         assert row["within_high"] == pytest.approx(mean + 0.04)
-        assert row["seeds"] == 3
+        assert row["seeds"] == 3 and row["passes"] == 9 and row["sequences"] == 48
+
+
+def test_only_shares_end_at_0_and_1():
+    for values in ((0.0, 0.02, 0.1), (0.9, 1.0, 1.0)):
+        inside, plain = (statistics.mean_over_seeds(values, share=s) for s in (True, False))
+        ends = (max(plain.low, 0.0), min(plain.high, 1.0))
+        assert (inside.low, inside.high) == ends != (plain.low, plain.high)
+    bits = rows({("4", "bound"): (0.9, 1.0, 1.2)}).assign(score="bits_per_token")
+    assert statistics.table(PLAN, bits)["high"][0] > 1.2
+
+
+def test_each_score_and_number_of_passes_has_means_of_its_own():
+    more = rows().assign(target=18, passes=18.0)
+    # A ratio stands without a count, so it has no interval within a seed.
+    ratio = rows().assign(score="frechet_ratio", n=0, passes=12.0, steps_taken=90)
+    table = statistics.table(PLAN, pandas.concat([rows(), more, ratio]))
+    keys = [("draw_digit_accuracy", 9), ("draw_digit_accuracy", 18), ("frechet_ratio", 9)]
+    assert {*zip(table["score"], table["target"])} == {*keys} and len(table) == 12
+    assert not any(table["unequal"])
+    assert table["within_low"].isna().tolist() == (table["score"] == "frechet_ratio").tolist()
+    # Rows keep their order: as words, 16 would come before 8.
+    wide = rows().replace({"block_size": {"4": "8", "8": "16"}})
+    assert statistics.table(PLAN, wide)["block_size"].tolist() == ["8", "8", "16", "16"]
 
 
 def test_one_seed_has_no_interval():
@@ -97,7 +158,11 @@ def test_a_paired_test_is_that_of_scipy():
     # One sample in 10,000 better, three times: what rounding leaves is no spread.
     scores = [(9301, 9300), (9250, 9249), (9280, 9279)]
     assert math.isnan(statistics.paired([a / 10_000 - b / 10_000 for a, b in scores])[1])
-    assert statistics.paired([1e-4, 1e-4, 2e-4])[1] == pytest.approx(0.0572, abs=1e-4)
+    large = [(seed + 5000.1) - seed for seed in (84_442.2, 42_057.2, 0.1)]
+    assert len({*large}) > 1 and math.isnan(statistics.paired(large)[1])
+    for unit in (1e-4, 1e-8):
+        small = statistics.paired([unit, unit, 2 * unit])[1]
+        assert small == pytest.approx(0.0572, abs=1e-4)
 
 
 def test_holm_by_hand():
@@ -133,10 +198,28 @@ def test_all_seeds_are_averaged_over_the_same_other_settings():
     lines = rows({key: SHARES[key] for key in (("4", "bound"), ("8", "bound"))})
     [row] = statistics.differences(PLAN, lines.assign(objective="")).to_dict("records")
     assert row["over"] == "" and row["seeds"] == 3
+    wide = changed(PLAN, varied=(("block_size", (4, 8, 16)), PLAN.varied[1]))
+    assert statistics.choices(wide, ["block_size", "objective"], rows()) == 3 * 2
+    # Where both ways leave as many pairs, no choice is left out.
+    shares = SHARES | {("4", "uniform"): (0.93, 0.96), ("8", "uniform"): (0.81,)}
+    shares = {key: values[:2] for key, values in shares.items()}
+    found = statistics.differences(PLAN, rows(shares)).set_index("setting")
+    assert found["seeds"].tolist() == [1, 1] and found["over"].tolist() == ["", ""]
+
+
+def test_values_without_pairs_are_not_compared():
+    for value in ("4", "8"):  # all runs of one block size failed
+        found = statistics.differences(PLAN, rows().query(f"block_size == '{value}'"))
+        assert found["setting"].tolist() == ["objective"]
+    apart = rows().query("(block_size == '4') == (seed == 0)")  # no seed has both block sizes
+    assert statistics.differences(PLAN, apart)["setting"].tolist() == ["objective"]
 
 
 def test_unequal_work_is_marked():
     for work, mark in (
+        ({"passes": 9.03}, ""),  # a third of a per cent
+        ({"passes": 9.06}, "passes"),
+        ({"passes": math.nan, "rows": math.nan}, ""),  # not known
         ({"steps_taken": 90}, "steps"),
         ({"sequences": 96}, "batch"),
         ({"passes": 12.0, "rows": 24.0}, "passes"),
@@ -147,6 +230,14 @@ def test_unequal_work_is_marked():
         assert table["unequal"].tolist() == ["", "", mark, mark]
         found = statistics.differences(PLAN, changed).set_index("setting")["unequal"]
         assert found["block_size"] == mark and found["objective"] == ""
+
+
+def test_work_is_compared_on_average():
+    lines = rows()
+    lines.loc[lines["block_size"] == "8", "passes"] += lines["seed"] - 1  # 8, 9 and 10 passes
+    assert not any(statistics.table(PLAN, lines)["unequal"])
+    lines.loc[lines["block_size"] == "4", ["passes", "rows"]] = math.nan  # not known
+    assert not any(statistics.table(PLAN, lines)["unequal"])
 
 
 def test_what_was_not_measured_alike_is_marked():
