@@ -109,6 +109,24 @@ def test_the_end_of_the_teachers_path_is_the_fixed_point():
             assert (other - gaussian_picture(x, now)).abs().max() > 1e-3
 
 
+def test_the_teacher_leads_every_row_in_steps_of_its_own():
+    x = torch.randn(3, 1, 4, 4, dtype=torch.double, requires_grad=True)
+    now = torch.tensor([0.0, 0.25, 0.5], dtype=torch.double)
+    then = torch.tensor([0.5, 1.0, 0.625], dtype=torch.double)
+
+    def student(x, t):
+        return 3 * x + t.view(-1, 1, 1, 1)
+
+    for substeps in (1, 2, 3):
+        wanted = consistency_target(student, gaussian_picture, x, now, then, substeps)
+        assert not wanted.requires_grad
+        for row in range(3):
+            times = torch.linspace(float(now[row]), float(then[row]), substeps + 1).double()
+            end = euler(gaussian_velocity, x[row], times)[0]
+            said = 3 * end + then[row] if then[row] < 1 else end
+            torch.testing.assert_close(wanted[row], said)
+
+
 def test_a_target_at_the_end_is_the_teachers_point_whatever_the_student_says():
     x, now, then = torch.randn(2, 1, 4, 4), torch.tensor([0.75, 0.75]), torch.ones(2)
 

@@ -20,6 +20,8 @@ def test_drawing_with_a_painter_keeps_the_codes(uni):
     painted = uni.draw(["a thick seven"] * 2, seed=3, painter="flow", painter_steps=2)
     assert torch.equal(uni.paint(drawn.codes, "conv"), drawn.images)
     torch.testing.assert_close(uni.paint(drawn.codes, "flow", 2, seed=3), painted)
+    for name, turbo in (("flow", False), ("turbo", True)):
+        assert load_painter(name, uni.info)[0].config.turbo == turbo
     assert not torch.equal(painted, drawn.images)
 
 
