@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillada.commit import (
+    Tokens,
     choose_commits,
     choose_edits,
     choose_tokens,
@@ -153,6 +154,18 @@ def test_edits_by_hand():
     assert edited(0.0) == edited(0.5) == [0, 1, 0, 1]
     assert edited(0.58) == [0, 1, 0, 0]
     assert edited(1.0) == [0, 0, 0, 0]
+    # A threshold is not above itself, so at 1 a sure token stays, too.
+    for logits, threshold in (([0.0, 0.0], 0.5), ([0.0, -math.inf], 1.0)):
+        edit = choose_edits(torch.tensor([logits]), torch.ones(1), torch.tensor([True]), threshold)
+        assert edit[1] == threshold and not edit[2]
+
+
+def test_ids_that_may_not_be_written_have_no_probability():
+    some = torch.tensor([True, False, True, True, False])
+    for allowed, kept in ((None, [0, 1, 2, 4]), (some, [0, 2])):
+        logits = Tokens(3, allowed=allowed).restrict(torch.zeros(2, 3, 5))
+        assert logits.softmax(-1)[1, 2].nonzero().flatten().tolist() == kept
+        assert (logits.isfinite() == logits[0, 0].isfinite()).all()
 
 
 # --- choice of tokens ----------------------------------------------------------------------------
@@ -186,6 +199,9 @@ def test_the_best_token_stays_however_small_top_p_is():
     logits = torch.tensor([[1.0, 3.0, 2.0]])
     kept = filter_logits(logits, top_k=None, top_p=1e-300)  # 0 in float32
     assert kept.isfinite().tolist() == [[False, True, False]]
+    halves = filter_logits(torch.zeros(2), top_k=None, top_p=0.5)
+    assert halves.isfinite().tolist() == [True, False], "the first holds 0.5 already"
+    assert filter_logits(torch.tensor([40.0, 0.0]), None, 1.0).isfinite().all()
 
 
 def test_filters_work_on_every_row_alone():
@@ -209,7 +225,7 @@ def test_temperature_zero_takes_the_most_likely_and_its_probability():
 
 @pytest.mark.parametrize(
     ("temperature", "top_k", "top_p"),
-    [(1.0, None, None), (0.5, None, None), (2.0, 3, None), (1.0, None, 0.8)],
+    [(1.0, None, None), (0.5, None, None), (2.0, 3, None), (0.5, None, 0.8)],
 )
 def test_tokens_are_sampled_with_their_probabilities(temperature, top_k, top_p):
     logits, samples = torch.tensor([2.0, 1.5, 0.0, -1.0, 1.0]), 20_000

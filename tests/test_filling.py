@@ -119,10 +119,10 @@ def test_moved_borders_let_a_hole_see_all_that_is_shown():
 
 
 def test_answers_that_do_not_fit_the_prompts():
-    with pytest.raises(ValueError, match="1 answers for 2 prompts; give one for each"):
-        generate(
-            tiny_backbone(), random_ids(2, 3), random_ids(1, 4), SamplingConfig(), Tokens(MASK)
-        )
+    for count in (1, 3):
+        answers = random_ids(count, 4)
+        with pytest.raises(ValueError, match=f"{count} answers for 2 prompts; give one for each"):
+            generate(tiny_backbone(), random_ids(2, 3), answers, SamplingConfig(), Tokens(MASK))
 
 
 # --- images --------------------------------------------------------------------------------------

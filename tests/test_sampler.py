@@ -258,6 +258,14 @@ def test_nothing_to_write_takes_no_pass(prompt):
     assert generation.passes.tolist() == [0, 0]
 
 
+def test_a_mask_in_the_prompt_is_left_alone():
+    prompt, config = random_ids(2, 6), SamplingConfig(block_size=4, steps=2)
+    prompt[:, 5] = MASK
+    first, *_ = generate(tiny_backbone(), prompt, 6, config, ANY).steps
+    assert first.start == 4 and (first.ids[:, 1] == MASK).all()
+    assert (first.confidence[:, :2] == 0).all() and not first.committed[:, :2].any()
+
+
 def test_allowed_restricts_every_token():
     allowed = torch.zeros(24, dtype=torch.bool)
     allowed[[MASK, 5, 9, 17]] = True  # the mask itself is never written, even if allowed
@@ -327,12 +335,15 @@ def test_sampling_at_block_size_one_follows_the_autoregressive_distribution():
 
 
 def test_the_seed_decides():
-    prompt, config = random_ids(4, 8), SamplingConfig(block_size=4, steps=4, temperature=1.0)
-    results = []
-    for seed in (1, 1, 40):
-        source = row_generators(seed, 4)
-        results.append(generate(tiny_backbone(), prompt, 8, config, ANY, generators=source).ids)
-    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+    """Also where it decides only which positions come first."""
+    prompt = random_ids(4, 8)
+    for changes in ({"temperature": 1.0}, {"strategy": "random", "threshold": 1.0}):
+        config, results = SamplingConfig(block_size=4, steps=4, **changes), []
+        for seed in (1, 1, 40):
+            source = row_generators(seed, 4)
+            made = generate(tiny_backbone(), prompt, 8, config, ANY, generators=source)
+            results.append(torch.stack([step.ids for step in made.steps]))
+        assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
 
 
 @settings(few, max_examples=25)
@@ -438,6 +449,8 @@ def test_a_row_ends_at_the_stop_token_and_keeps_it():
     free = generate(backbone, prompt, 24, config, ANY).ids
     stop = int(free[:, 2:20].flatten().bincount().argmax())
     stopped = generate(backbone, prompt, 24, config, Tokens(MASK, EOS, stop)).ids
+    unending = generate(backbone, prompt, 24, config, Tokens(MASK, None, stop)).ids
+    assert torch.equal(unending, free), "without an end of text no row ends"
     cut = 0
     for full, row in zip(free.tolist(), stopped.tolist(), strict=True):
         end = next((n for n, i in enumerate(full) if i in (stop, EOS)), 24)
