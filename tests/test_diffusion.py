@@ -749,6 +749,11 @@ def test_stratified_samples_keep_the_mean_of_the_bound_and_lower_its_variance(sa
     apart = torch.stack(
         [bound_of(model, ids, everything, TOKENS, HIDDEN, source) for _ in range(samples)]
     ).mean(0)
+    once, again = (
+        bound_of(model, ids[:9], everything[:9], TOKENS, HIDDEN, generator(1), samples)
+        for _ in range(2)
+    )
+    assert torch.equal(once, again), "all random numbers are those of the generator"
     error = float(apart.std()) / math.sqrt(rows)
     assert error > 0 and float(spread.mean()) == pytest.approx(
         bound_by_enumeration(model, x), abs=5 * error
