@@ -8,6 +8,7 @@ Notable choices
   page is full, and where an explanation begins that does not belong to the figure above it.
 - Code is shown where it is the point: where it defines something, and where it prints what is
   checked. The code that draws a figure is hidden, and so are imports.
+- A cell that is longer than a page is cut: its code first, then its figures, as many as fit.
 - Exercises become one slide each, with the stub. Checks and solutions are left out.
 - reveal.js and MathJax are copied beside the pages from PyPI packages: no network is needed.
 """
@@ -82,6 +83,22 @@ def lines_of_cell(cell: NotebookNode) -> float:
     return total
 
 
+def cut_to_pages(cell: NotebookNode) -> list[NotebookNode]:
+    """The cell, as several if it is longer than a page: code first, then its outputs in order."""
+    if lines_of_cell(cell) <= PAGE:
+        return [cell]
+    outputs, cell.outputs = cell.outputs, []
+    parts = [cell]
+    for output in outputs:
+        parts[-1].outputs.append(output)
+        if lines_of_cell(parts[-1]) > PAGE:
+            output = parts[-1].outputs.pop()
+            rest = nbformat.v4.new_code_cell("", outputs=[output])
+            rest.metadata["transient"] = {"remove_source": True}
+            parts.append(rest)
+    return [part for part in parts if part.outputs or not part.metadata.get("transient")]
+
+
 # --- the rules -----------------------------------------------------------------------------------
 
 
@@ -131,8 +148,9 @@ class Cut(Preprocessor):
     def place(self, cell: NotebookNode, kind: str, lines: float) -> None:
         """Add a cell; `kind` is "slide", "subslide" or "-", the same slide as the cell before."""
         last = self.cells[-1] if self.cells else None
+        headed = last and last.cell_type == "markdown" and HEADING.match(last.source)
         # A heading is never left alone: a table below it may be too long and is scrolled then.
-        if kind == "-" and lines > self.room and not (last and HEADING.match(last.source)):
+        if kind == "-" and lines > self.room and not headed:
             kind = "subslide"
             # Words that end with a colon move on to the slide of what they introduce.
             if last and last.source.endswith(":") and last.metadata.slideshow.slide_type == "-":
@@ -178,7 +196,8 @@ class Cut(Preprocessor):
         new = nbformat.v4.new_code_cell(source, outputs=outputs)
         if not shown:
             new.metadata["transient"] = {"remove_source": True}
-        self.place(new, "-", lines_of_cell(new))
+        for part in cut_to_pages(new):
+            self.place(part, "-", lines_of_cell(part))
 
 
 def with_titles(cells: list[NotebookNode]) -> list[NotebookNode]:
