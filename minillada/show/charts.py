@@ -40,8 +40,9 @@ def whiskers(points: Sequence[Point]) -> tuple[list[float], list[list[float]] | 
     found = [interval(point) for point in points]
     values = [value for value, _, _ in found]
     # An interval that does not hold its value still needs lengths that are not negative.
-    below = [max(value - low, 0.0) for value, low, _ in found]
-    above = [max(high - value, 0.0) for value, _, high in found]
+    # A point without an interval gets NaN, which draws nothing; 0 would draw caps.
+    below = [max(value - low, 0.0) if low < high else math.nan for value, low, high in found]
+    above = [max(high - value, 0.0) if low < high else math.nan for value, low, high in found]
     drawn = any(length > 0 for length in below + above)  # False for NaN, a value that is missing
     return values, [below, above] if drawn else None
 
