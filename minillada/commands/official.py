@@ -77,6 +77,7 @@ class Opening(Reading):
     """How a checkpoint is opened: the options of every command that draws or answers."""
 
     offload: Annotated[bool, option("Tokenizer and painter wait in memory.", "--offload")] = False
+    context: Annotated[int | None, option("Tokens, if not those of the file.", min=1)] = None
 
     def load(
         self, place: str, painter: PainterName = "turbo", painter_steps: int | None = None

@@ -29,6 +29,7 @@ from ..datasets.pictures import to_rgb, upright
 from ..extras.sprint import Sprint
 from ..layout import Grid, Story, sides
 from ..model import Backbone
+from ..settings import changed
 from ..uni import Uni, as_device
 from ..vocab import size_token
 from ..writer import Prompts
@@ -329,18 +330,24 @@ def load(
     *,
     mapped: bool = False,
     offload: bool = False,
+    context: int | None = None,
     **options: Any,
 ) -> OfficialModel:
     """The official checkpoint from a folder, or from the Hugging Face hub by its name.
 
     `mapped` leaves the experts in their files and reads those that are needed. `offload` lets image
-    tokenizer and painter wait in the main memory. `options` are those of `load_backbone`.
-    The device is as in `as_device`. `ValueError` or `FileNotFoundError`, in one sentence, for
-    what is missing or does not fit.
+    tokenizer and painter wait in the main memory. `context` is how many tokens a prompt and what
+    follows may have, if not as many as the file says (8,192): RoPE has no limit, and the last stage
+    of the paper trains with up to 16k. `options` are those of `load_backbone`. The device is as in
+    `as_device`. `ValueError` or `FileNotFoundError`, in one sentence, for what is missing or does
+    not fit.
     """
+    check_counts(context=1 if context is None else context)
     device, dtype = as_device(device), as_dtype(dtype)
     check_mode(device, mapped, **options)  # before 60 GB are downloaded
     folder = local_folder(place)
     vocab = load_vocabulary(folder)  # small, so it is read first
     backbone = load_backbone(folder, device=device, dtype=dtype, mapped=mapped, **options)
+    if context is not None:
+        backbone.config = changed(backbone.config, max_position_embeddings=context)
     return OfficialModel(backbone, vocab, Parts(folder, device, dtype, offload))

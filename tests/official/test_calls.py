@@ -309,6 +309,17 @@ def test_a_story_ends_where_the_context_does(model, asked, words):
     assert asked.calls[0][1] < 8192 and asked.calls[2][1] < 4096
 
 
+def test_a_story_goes_on_in_a_longer_context(checkpoint, asked, words):
+    model = load(checkpoint, dtype="float32", context=16_384)
+    for text in ("One.", "Two."):  # both images have 4,096 codes; the file has 8,192 tokens
+        asked.answers += [words.text(text) + words.header(64, 64), [512] * 4096]
+    asked.answers.append(words.text("End."))
+    story = model.interleave("tell")
+    assert [isinstance(part, str) for part in story] == [True, False, True, False, True]
+    with pytest.raises(ValueError, match="context must be at least 1, got 0"):
+        load(checkpoint, context=0)
+
+
 # --- from end to end -----------------------------------------------------------------------------
 
 
