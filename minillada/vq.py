@@ -59,7 +59,7 @@ def full_precision() -> Iterator[None]:
 
 def check_image_codes(codes: Tensor, height: int, width: int, codebook_size: int) -> None:
     """`ValueError` unless codes are int64 `[B, height, width]` and lie in [0, codebook_size)."""
-    if codes.ndim != 3 or codes.shape[1:] != (height, width):
+    if codes.shape[1:] != (height, width):
         found = f"{list(codes.shape)}; do they come from another tokenizer?"
         raise ValueError(f"image codes must form a [B, {height}, {width}] grid, got {found}")
     if codes.dtype != torch.long:  # as an index, uint8 would count as a mask
@@ -231,7 +231,7 @@ class ImageTokenizer(nn.Module):
 
     def check_images(self, images: Tensor) -> None:
         """`ValueError` unless images are `[B, C, H, W]` of this size, finite and in [0, 1]."""
-        if images.ndim != 4 or images.shape[1:] != self.image_shape:
+        if images.shape[1:] != self.image_shape:
             wanted = ", ".join(map(str, self.image_shape))
             found = f"{list(images.shape)}; resize them, or write image[None] for one image"
             raise ValueError(f"images must have shape [B, {wanted}], got {found}")

@@ -14,7 +14,14 @@ from minillada import checkpoint
 from minillada.config import TokenizerConfig
 from minillada.measure.codebook import codebook_usage
 from minillada.training.recipes import image_tokenizer_loss
-from minillada.vq import CaptionTower, Codebook, ImageTokenizer, Tokenizer
+from minillada.vq import (
+    CaptionTower,
+    Codebook,
+    ImageTokenizer,
+    ResidualBlock,
+    Tokenizer,
+    check_image_codes,
+)
 
 
 def codebook(size: int = 6, dim: int = 4, seed: int = 0) -> Codebook:
@@ -84,6 +91,18 @@ def test_moving_average_update_by_hand():
     )
 
 
+def test_every_place_of_the_grid_moves_its_own_code():
+    """Images of a grid do what a list of their places does; the last code is used by none."""
+    grid = F.normalize(torch.randn(2, 4, 2, 3, generator=generator(6)), dim=1).bfloat16()
+    codes = torch.randint(5, (2, 2, 3), generator=generator(7))
+    places = [grid[b, :, i, j] for b in range(2) for i in range(2) for j in range(3)]
+    one, other = codebook(), codebook()
+    one.update(grid.requires_grad_(), codes, generator())
+    other.update(torch.stack(places, 1)[None, :, :, None], codes.view(1, 12, 1), generator())
+    assert torch.allclose(one.sums, other.sums) and torch.equal(one.counts, other.counts)
+    assert one.sums.dtype == torch.float32 and not one.sums.requires_grad
+
+
 def test_codes_converge_to_the_mean_direction_of_their_features():
     book, features = codebook(2, seed=3), unit_features(8)
     codes = torch.tensor([0, 0, 0, 1, 1, 1, 1, 0]).view(1, 8, 1)
@@ -144,12 +163,13 @@ def test_alignment_loss_is_the_double_loop():
     vectors = torch.randn(4, 3, 2, 2, generator=generator(1))
     # id 0 fills up shorter captions and is left out of the mean
     caption_ids = torch.randint(1, 20, (5, 6), generator=generator(2))
+    caption_ids[0, 2:] = caption_ids[3, 5:] = 0
     index = torch.tensor([0, 4, 2, 2])
     image = tower.image(vectors.reshape(4, -1))
     total = 0.0
     for b in range(4):
         for n in range(5):
-            pieces = torch.stack([tower.pieces.weight[i] for i in caption_ids[n]]).mean(0)
+            pieces = torch.stack([tower.pieces.weight[i] for i in caption_ids[n] if i > 0]).mean(0)
             text = tower.text(pieces)
             cosine = (image[b] @ text / (image[b].norm() * text.norm())).item()
             z = math.exp(0.7) * cosine - 0.4
@@ -220,7 +240,21 @@ def test_shapes_and_ranges(image_size, patch_size, channels):
     )
     pixels = tokenizer.decode(codes)
     assert pixels.shape == images.shape and pixels.min() >= 0 and pixels.max() <= 1
+    assert not pixels.requires_grad
     assert tokenizer.config.tokens == grid**2
+
+
+def test_a_deeper_block_goes_on_as_it_was():
+    x, deep, shallow = torch.randn(2, 8, 4, 4), ResidualBlock(8, 3), ResidualBlock(8)
+    shallow.net.load_state_dict(deep.net.state_dict())
+    with torch.no_grad():
+        assert torch.equal(deep(x), shallow(x)) and not torch.equal(deep(x), x)
+        for parameter in deep.parameters():
+            parameter.normal_(std=0.2)
+        expected = x
+        for pair in (deep.net, deep.more[0], deep.more[1]):
+            expected = expected + pair(expected)
+        torch.testing.assert_close(deep(x), expected)
 
 
 def test_decode_is_what_training_decodes():
@@ -336,6 +370,7 @@ def test_bad_images_are_refused(images, sentence):
         (torch.zeros(4, 4, dtype=torch.long), "grid, got"),
         (torch.full((1, 4, 4), 16), r"codes must lie in \[0, 16\), got 16 to 16"),
         (torch.full((1, 4, 4), -1), r"codes must lie in \[0, 16\), got -1 to -1"),
+        (torch.arange(1, 17).view(1, 4, 4), r"codes must lie in \[0, 16\), got 1 to 16"),
         (torch.zeros(1, 4, 4), r"codes must be int64, got torch.float32; use codes.long\(\)"),
         (torch.zeros(1, 4, 4, dtype=torch.uint8), "codes must be int64, got torch.uint8"),
     ],
@@ -343,6 +378,12 @@ def test_bad_images_are_refused(images, sentence):
 def test_bad_codes_are_refused(codes, sentence):
     with pytest.raises(ValueError, match=sentence):
         tiny_tokenizer().decode(codes)
+
+
+def test_a_grid_of_codes_has_a_height_and_a_width():
+    check_image_codes(torch.zeros(1, 2, 3, dtype=torch.long), 2, 3, 16)
+    with pytest.raises(ValueError, match=r"codes must form a \[B, 2, 3\] grid, got \[1, 3, 2\]"):
+        check_image_codes(torch.zeros(1, 3, 2, dtype=torch.long), 2, 3, 16)
 
 
 @pytest.mark.skipif(
