@@ -109,10 +109,11 @@ def test_moved_borders_let_a_hole_see_all_that_is_shown():
     prompt, config = random_ids(1, 6), SamplingConfig(block_size=4, fill_tail=False)
     answers = torch.tensor([[MASK, 5, 6, 7], [MASK, 5, 6, 8]])  # the last token differs
     steps = []
-    for gather in (False, True):
+    for gather, start in ((False, 6), (True, 8)):
         moved = changed(config, gather=gather)
         for answer in answers:
             generation = generate(tiny_backbone(), prompt, answer[None], moved, Tokens(MASK))
+            assert generation.start == start and list(generation.rows) == [0]
             steps.append(generation.steps[0].confidence.max())
     assert steps[0] == steps[1], "the last token is in a later block"
     assert steps[2] != steps[3], "one block holds the whole answer"

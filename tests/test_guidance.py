@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from minillada import guidance
 from minillada.config import SamplingConfig
-from minillada.guidance import Branches, guide, guide_edit, guided_logits, rescale
+from minillada.guidance import (
+    Branches,
+    guide,
+    guide_edit,
+    guided_logits,
+    needed_branches,
+    rescale,
+)
 from minillada.sampler import Tokens, generate
 
 # --- formulas ------------------------------------------------------------------------------------
@@ -41,6 +48,7 @@ def test_rescale_formula():
     assert torch.allclose(part, 0.7 * whole + 0.3 * guided, atol=1e-5)
     # A positive factor per position keeps the order.
     assert torch.equal(whole.argsort(-1), guided.argsort(-1))
+    assert rescale(torch.zeros(2, 5), torch.randn(2, 5), 0.7).isfinite().all()
 
 
 def test_the_number_of_branches_chooses_the_formula():
@@ -51,6 +59,20 @@ def test_the_number_of_branches_chooses_the_formula():
     assert torch.equal(guided_logits([a, b, c], config), guide_edit(a, b, c, 2.0, 0.5))
     rescaled = SamplingConfig(guidance=2.0, rescale=0.7)
     assert torch.equal(guided_logits([a, b], rescaled), rescale(guide(a, b, 2.0), a, 0.7))
+
+
+def test_only_the_branches_that_the_scales_need_are_run():
+    no_text, no_image = others = (random_ids(1, 3), random_ids(1, 4))
+    for text, image, needed in (
+        (1.0, 0.0, ()),
+        (2.0, 0.0, (no_text,)),
+        (-1.0, 0.0, (no_text,)),
+        (1.0, 1.5, others),
+        (1.0, -0.5, others),
+        (0.0, 1.0, others),
+    ):
+        found = needed_branches(others, SamplingConfig(guidance=text, guidance_image=image))
+        assert list(map(id, found)) == list(map(id, needed)), (text, image)
 
 
 # --- branches ------------------------------------------------------------------------------------
@@ -119,6 +141,17 @@ def test_padded_rows_count_positions_from_zero():
     ids, positions = seen[0]
     assert positions.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7], [0, 0, 0, 1, 2, 3, 4, 5]]
     assert torch.equal(ids[1, 2:6], unconditional[0])
+
+
+@pytest.mark.parametrize("first", [0, 4])
+def test_padding_is_seen_by_itself_alone(first):
+    """Every query sees something, also in the padding: else its softmax would be 0 / 0."""
+    queries, keys = torch.arange(first, 8), torch.arange(8)
+    mask = guidance.visible(queries, keys, 2, torch.tensor([[0], [3], [6]]))
+    for row, padding in enumerate((0, 3, 6)):
+        for q in range(first, 8):
+            seen = [k for k in range(8) if k // 2 <= q // 2 and k >= padding or k == q]
+            assert mask[row, q - first].nonzero().flatten().tolist() == seen
 
 
 def test_a_longer_branch_is_cut_from_the_left():

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillada import checkpoint, layout
-from minillada.commit import Tokens, quota, row_generators
+from minillada.commit import Tokens, choose_edits, choose_tokens, quota, row_generators
 from minillada.config import LARGEST_SEED, STRATEGIES, SamplingConfig
 from minillada.datasets.captions import all_captions
 from minillada.model import Backbone
+from minillada.rows import Rows, decide
 from minillada.sampler import generate
 from minillada.uni import DESCRIBE, load
 
@@ -372,6 +373,30 @@ def test_a_row_alone_gets_what_it_gets_in_a_batch(
         assert int(alone.passes[0]) == int(together.passes[row])
 
 
+def test_without_generators_row_r_uses_seed_r():
+    prompt, config = random_ids(1, 5).repeat(3, 1), SamplingConfig(block_size=4, temperature=2.0)
+    plain = generate(tiny_backbone(), prompt, 6, config, ANY)
+    seeded = generate(tiny_backbone(), prompt, 6, config, ANY, generators=row_generators(0, 3))
+    assert torch.equal(plain.ids, seeded.ids) and len(plain.ids.unique(dim=0)) == 3
+
+
+def test_commits_are_sampled_and_edits_are_not():
+    config = SamplingConfig(block_size=6, temperature=2.0, threshold=1.0, edit_threshold=0.3)
+    nothing, masks = torch.zeros(2, 0, dtype=torch.long), torch.full((2, 6), MASK)
+    rows = Rows(nothing, masks, 6, ANY, config)
+    rows.ids[:, 3:] = 5  # written by earlier steps
+    logits = 3 * torch.randn(12, 24)
+    step = decide(rows, logits, 2, row_generators(1, 2))
+    masked, editable = rows.open_positions()
+    tokens, confidence = choose_tokens(logits, config, row_generators(1, 2), masked | editable)
+    best, certainty, edit = choose_edits(logits.view(2, 6, 24), rows.ids, editable, 0.3)
+    assert step.committed.sum(1).tolist() == [2, 2] and torch.equal(step.edited, edit)
+    assert edit.any() and not torch.equal(tokens[edit], best[edit])
+    expected = torch.where(edit, best, rows.ids)
+    assert torch.equal(step.ids, torch.where(step.committed, tokens, expected))
+    assert torch.equal(step.confidence, torch.where(masked, confidence, certainty))
+
+
 def test_seeds_are_whole_numbers_in_range():
     first = torch.rand(3, generator=row_generators(7, 1)[0])
     assert torch.equal(first, torch.rand(3, generator=row_generators(np.int64(5), 3)[2]))
@@ -531,8 +556,10 @@ def test_prompt_too_long_for_the_context():
 
 
 def test_prompt_of_another_vocabulary():
-    with pytest.raises(ValueError, match=r"must lie in \[0, 24\), got 24"):
-        generate(tiny_backbone(), torch.full((1, 3), 24), 4, SamplingConfig(block_size=4), ANY)
+    wrong, config = torch.full((1, 3), 24), SamplingConfig(block_size=4)
+    for prompt, answer in ((wrong, 4), (random_ids(1, 3), wrong)):
+        with pytest.raises(ValueError, match=r"must lie in \[0, 24\), got 24"):
+            generate(tiny_backbone(), prompt, answer, config, ANY)
 
 
 @pytest.mark.parametrize(
@@ -549,9 +576,10 @@ def test_lengths_that_cannot_be_decoded(length, changes, sentence):
 
 
 def test_as_many_generators_as_rows():
-    with pytest.raises(ValueError, match="2 generators for 3 rows"):
-        source = row_generators(0, 2)
-        generate(tiny_backbone(), random_ids(3, 4), 4, SamplingConfig(), ANY, generators=source)
+    for count in (2, 4):
+        source = row_generators(0, count)
+        with pytest.raises(ValueError, match=f"{count} generators for 3 rows"):
+            generate(tiny_backbone(), random_ids(3, 4), 4, SamplingConfig(), ANY, generators=source)
 
 
 # --- peers and the shipped model -----------------------------------------------------------------

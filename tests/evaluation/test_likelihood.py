@@ -14,7 +14,7 @@ from minillada.datasets.images import Images
 from minillada.datasets.table import CIFAR10
 from minillada.diffusion import nll_bound
 from minillada.evaluation import likelihood
-from minillada.measure.intervals import Interval, student_t
+from minillada.measure.intervals import Interval, mean_interval, student_t
 from minillada.presets import PRESETS
 from minillada.settings import changed, to_dict
 
@@ -25,6 +25,7 @@ def test_bits_per_token_by_hand(block_size):
     uni, images = tiny_uni(block_size=block_size), real_images(6)
     codes = uni.encode(images.floats())
     texts = captions.describe_pixels(images.floats(), images.labels)
+    texts[:2] = ["a one", "a thick seven leaning right"]  # lengths differ
     report = likelihood.likelihood(uni.backbone, uni.vocab, codes, texts, samples=3, seed=4)
     assert report.keys() == {"draw", "describe"}
     for task in report:
@@ -48,6 +49,41 @@ def test_bits_per_token_by_hand(block_size):
         mean = float(bits.mean())
         half = math.sqrt(float(((bits - mean) ** 2).sum()) / 5 / 6) * student_t(5)
         assert report[task] == pytest.approx((mean, mean - half, mean + half, 6), rel=1e-4)
+
+
+def test_spread_samples_are_taken_together():
+    uni, codes = tiny_uni(), torch.randint(16, (4, 4, 4), generator=generator())
+    texts, share = ["a one", "a thin two"] * 2, (uni.backbone, uni.vocab)
+    bits = likelihood.bits_per_image(*share, codes, texts, 3, 7, spread=True)
+    sequences = [layout.draw_sequence(uni.vocab, t, c) for t, c in zip(texts, codes, strict=True)]
+    batch = batching.collate(sequences, uni.vocab, 16)
+    nats = nll_bound(uni.backbone, batch, 16, uni.vocab.mask_id, generator(7), samples=3)
+    torch.testing.assert_close(bits["draw"], nats / math.log(2) / batch.real.sum(1))
+    means = likelihood.likelihood(*share, codes, texts, 3, 7, spread=True)
+    assert means["draw"].value == pytest.approx(float(bits["draw"].mean()))
+
+
+def test_images_are_measured_in_batches(monkeypatch):
+    uni, codes = tiny_uni(block_size=1), torch.randint(16, (5, 4, 4), generator=generator())
+    texts = ["a one", "a thin two", "a seven", "a thick seven leaning right", "a two"]
+
+    def bits():
+        return likelihood.bits_per_image(uni.backbone, uni.vocab, codes, texts, 1, 0)
+
+    whole = bits()
+    monkeypatch.setattr(likelihood, "BATCH_SIZE", 2)
+    for task, values in bits().items():
+        torch.testing.assert_close(values, whole[task])
+
+
+def test_both_tasks_of_an_image_are_averaged_before_the_interval():
+    bits = {"draw": torch.tensor([1.0, 2.0, 6.0]), "describe": torch.tensor([5.0, 4.0, 0.0])}
+    found = likelihood.entries(bits, "_new")
+    assert found["bits_per_token_new"] == 3 and found["bits_per_token_new_n"] == 3
+    assert found["bits_per_token_new_low"] == found["bits_per_token_new_high"] == 3
+    for name, task in (("image", "draw"), ("text", "describe")):
+        name, wanted = f"bits_per_{name}_token_new", mean_interval(bits[task])
+        assert {key: found[key] for key in found if name in key} == wanted.entries(name)
 
 
 def test_a_model_is_measured_at_another_block_size_than_its_own():
@@ -85,6 +121,7 @@ def test_no_mask_sample_is_refused():
 @pytest.mark.parametrize(
     ("training", "share"),
     [
+        ({}, 0.5),
         ({"draw_share": 1.0}, 1.0),
         ({"draw_share": 0.5, "mixture": []}, 0.5),
         ({"draw_share": 0.5, "mixture": [["draw", 3.0], ["describe", 1.0], ["digit", 9]]}, 0.75),
@@ -110,12 +147,13 @@ def test_checkpoints_are_ranked_by_the_tasks_they_were_trained_on(monkeypatch, s
         return SimpleNamespace(backbone=path, vocab=None, encode=lambda x: x, info=info)
 
     def measured(name, *rest, **named):
+        assert rest[-2:] == (3, 5) and named == {"spread": True}, "the same masks for all"
         draw, describe = bits[name]
         return {"draw": Interval(draw, 0, 9), "describe": Interval(describe, 0, 9)}
 
     monkeypatch.setattr(likelihood, "load", load)
     monkeypatch.setattr(likelihood, "likelihood", measured)
-    assert likelihood.rank_checkpoints(["c", "a", "b"], None, []) == order
+    assert likelihood.rank_checkpoints(["c", "a", "b"], None, [], "cpu", 3, 5) == order
 
 
 def test_validation_images_are_those_of_the_data_set():
