@@ -23,6 +23,8 @@ from ..tasks.base import Marked, Picture, pixels
 from .charts import longest_line
 from .page import DPI, ORANGE, RED, SMALL, Pixels, as_numbers, panels
 
+LETTERS = 24  # of a line above an example of a task; longer ones touch the next title
+
 
 def rows_of(count: int, columns: int) -> int:
     """Rows that hold `count` images: one, where there are none. `ValueError` without a column."""
@@ -118,10 +120,10 @@ def task_page(pool: Pool, task: str, marked: Marked, count: int = 24) -> Figure:
         drawn = [part for part in answer if isinstance(part, Tensor)]
         gap = [torch.ones_like(drawn[0][..., :6])] if given and drawn else []
         rows.append(torch.cat([*given, *gap, *drawn], dim=-1))  # [C, H, all widths]
-        title = textwrap.fill(str(example.user[-1]), 34)
+        title = textwrap.fill(str(example.user[-1]), LETTERS)
         said = [part for part in answer if isinstance(part, str)]
         if said and task != "interleave":  # a story's texts are too long for a title
-            title += "\n" + textwrap.fill(f"→ {'; '.join(said)}", 34)
+            title += "\n" + textwrap.fill(f"→ {'; '.join(said)}", LETTERS)
         titles.append(title)
     width = max(row.shape[-1] for row in rows)
     images = torch.stack([F.pad(row, (0, width - row.shape[-1]), value=1.0) for row in rows])

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
+from minillada.datasets.pool import Pool
 from minillada.show import grids, page
+from minillada.tasks.base import Example, Marked
 
 
 def test_tile_places_every_image_and_leaves_white_between():
@@ -59,6 +61,16 @@ def test_titles_of_two_lines_are_not_cut_off():
     titles = ["a thick seven leaning right"] * 8
     image = page.drawn(grids.gallery(torch.zeros(8, 1, 32, 32), titles)).convert("L")
     assert image.crop((0, 0, image.width, 1)).getextrema() == (255, 255)  # the top row is white
+
+
+def test_titles_of_a_page_of_tasks_do_not_touch():
+    question = "what number does the picture show?"
+    asked, answer = Example("draw", [question], []), [question, torch.zeros(1, 32, 32)]
+    marked = Marked([asked] * 6, [answer] * 6, {"": [False] * 6})
+    figure = grids.task_page(Pool([], {"digit": []}), "new", marked)
+    page.drawn(figure)
+    titles = [axes.title.get_window_extent() for axes in figure.axes]
+    assert all(left.x1 + 4 < right.x0 for left, right in zip(titles, titles[1:]))
 
 
 def test_code_grid_writes_each_code_at_its_place_and_cuts_between_patches():
