@@ -223,7 +223,7 @@ def test_unequal_work_is_marked():
         ({"steps_taken": 90}, "steps"),
         ({"sequences": 96}, "batch"),
         ({"passes": 12.0, "rows": 24.0}, "passes"),
-        ({"rows": 9.0}, "passes"),  # no guidance: half of the rows
+        ({"rows": 9.0}, "rows a pass"),  # no guidance: half of the rows
     ):
         changed = rows(b8=work)
         table = statistics.table(PLAN, changed)

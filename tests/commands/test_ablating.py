@@ -56,7 +56,7 @@ def test_an_ablation_goes_on_after_a_crash_and_reports(call, tmp_path, monkeypat
     assert code == 0 and "2 done, 2 to start" in out
     assert sorted(trained[3:]) == ["block_size=16,seed=1", "block_size=8,seed=1"]
     assert "95 % over seeds (t)" in out and "within a seed (Wilson)" in out
-    assert "≠ passes" in out  # with and without a branch of guidance
+    assert "≠ rows a pass" in out  # with and without a branch of guidance
     assert (
         "sampling.guidance 2.0 − 1.0" in out and " points, p = " in out and "2 comparisons" in out
     )
