@@ -12,8 +12,8 @@ of a block see everything; the others see the block and what was kept, at the or
 Notable choices
 - Our prefix cache is exact and holds finished blocks only, so each block chooses anew from all of
   it, at no cost.
-- The released code has one fraction (0.7) for the whole prefix; what is pinned stays as well. Each
-  layer chooses by its own norms there. Here all layers keep the same tokens.
+- The released code keeps one fraction (0.7) of the whole prefix, what is pinned first: all text, if
+  not said otherwise. Each layer chooses by its own norms. Here all layers keep the same tokens.
 - A modality with fraction 1 is pinned: its importance is infinite. The released code sets infinity
   in place of the norm, *before* it takes the mean. The mean is then infinite, every other norm
   turns into 0, and only the confidence ranks. `pin_slip` repeats that.
