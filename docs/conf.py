@@ -144,21 +144,24 @@ def plain_docstring(app, what, name, obj, options, lines: list[str]) -> None:
 NOTEBOOKS = {path.name[:2]: path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
 # Where no link may stand: blocks of code, code, links, headings.
 CLOSED = re.compile(r"(^```.*?^```|`[^`\n]+`|\[[^\]]*\]\([^)]*\)|^#.*?$)", re.M | re.S)
-NAMED = re.compile(r"\b[Nn]otebooks?\s\d\d\b(?:(?:,| and| or| to)\s\d\d\b)*")
+NAMED = re.compile(r"\b[Nn]otebooks?\s\d\d\b(?:(?:\s\([^()]*\))?(?:,| and| or| to)\s\d\d\b)*")
 
 
 def linked(text: str) -> str:
-    """Markdown in which "notebook 03" and "notebooks 05 and 08" are links to these pages."""
+    """Markdown in which "notebook 03" and "notebooks 05 (backbone) and 08" are links to pages.
+
+    And no line begins with a % that belongs to the number before it.
+    """
 
     def link(found: re.Match) -> str:
         target = NOTEBOOKS.get(found[0][-2:])
         return f"[{found[0]}](/notebooks/{target})" if target else found[0]
 
     def links(found: re.Match) -> str:
-        return re.sub(r"(?:[Nn]otebooks?\s)?\d\d", link, found[0])
+        return re.sub(r"(?:[Nn]otebooks?\s)?\b\d\d\b(?![^(]*\))", link, found[0])
 
     parts = CLOSED.split(text)  # every second part is closed
-    parts[::2] = [NAMED.sub(links, part) for part in parts[::2]]
+    parts[::2] = [NAMED.sub(links, part).replace(" %", "\xa0%") for part in parts[::2]]
     return "".join(parts)
 
 
