@@ -95,7 +95,8 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     path.open("rb").close()  # raises PermissionError; the library would call the file missing
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            # Copies, not views of the file: Windows replaces no file that is mapped into memory.
+            return {key: file.get_tensor(key).clone() for key in file.keys()}, file.metadata() or {}
     except SafetensorError:
         raise ValueError(f"{path} is not a complete safetensors file; {RESTORE}") from None
 

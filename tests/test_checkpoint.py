@@ -51,6 +51,16 @@ def replace_tensors(path, change):
     rewrite(path, lambda info: info.update(sha256=checksum(path)))
 
 
+def test_tensors_that_were_read_are_no_views_of_their_file(saved):
+    """Windows would not replace the file then, so no run could save its state after a resume."""
+    tensors, _ = checkpoint.read_tensors(saved)
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    size = saved.stat().st_size
+    with open(saved, "r+b") as file:
+        file.write(b"\x11" * size)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tensors.items())
+
+
 # --- writing -------------------------------------------------------------------------------------
 
 
