@@ -5,15 +5,21 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import platform
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # A clone has its data beside the package; an environment variable names another place.
 DATA_DIR = Path(os.environ.get("MINILLADA_DATA") or Path(__file__).resolve().parents[1] / "data")
+DATA_DIR = DATA_DIR.absolute()  # right when the working folder changes, as for a student's process
 WEIGHTS_DIR = DATA_DIR / "weights"
 RESULTS_DIR = DATA_DIR / "results"
+# Seconds before a file is renamed once more. On Windows, programs that look for viruses or copy to
+# a cloud open a new file for a moment, and what is open there cannot be replaced.
+WAITS: tuple[float, ...] = (0.05, 0.2, 1.0) if sys.platform == "win32" else ()
 Name = str | Path  # of weights or text pieces, as `find` understands it
 
 
@@ -28,7 +34,10 @@ def need_data() -> None:
 
 def is_shipped(name: Name, suffix: str) -> bool:
     """Whether `data/weights` has this file. A path is no name: neither `./mnist` nor a `Path`."""
-    return Path(name).name == name and (WEIGHTS_DIR / f"{name}{suffix}").is_file()
+    # By the list of files: if asked for `MNIST`, Windows and macOS would find `mnist`, and a run
+    # that stores this name could not be read on Linux.
+    listed = (path.name for path in WEIGHTS_DIR.glob(f"*{suffix}"))
+    return isinstance(name, str) and name + suffix in listed
 
 
 def find(name: Name, suffix: str, inside: str) -> Path | None:
@@ -80,12 +89,13 @@ def atomic(path: Path) -> Iterator[Path]:
     new = [folder for folder in path.parents if not folder.exists()]  # the deepest one first
     path.parent.mkdir(parents=True, exist_ok=True)
     # 1. Remove what killed writers of this machine left behind; no other code does.
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        process = leftover.name.split(".")[-2]  # the name is .NAME.PROCESS.part
+    mine = f".{path.name}.{platform.node()}."  # machines may share a folder, processes have numbers
+    for leftover in path.parent.glob(f"{glob.escape(mine)}*.part"):
+        process = leftover.name.split(".")[-2]  # the name is .NAME.MACHINE.PROCESS.part
         if process.isdigit() and not is_alive(int(process)):
             leftover.unlink(missing_ok=True)
-    # 2. The number of the process is in the name: two processes of a machine never share a file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # 2. Machine and process are in the name, so two processes never share a file.
+    temporary = path.with_name(f"{mine}{os.getpid()}.part")
     try:
         # 3. An empty file has the usual permissions; some libraries let only the owner read theirs.
         temporary.touch()
@@ -93,12 +103,22 @@ def atomic(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(permissions)
         # 4. A rename is one step: a reader sees the old file or the complete new one.
-        os.replace(temporary, path)
+        rename(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
         for folder in new:
             with suppress(OSError):  # it is not empty
                 folder.rmdir()
+
+
+def rename(old: Path, new: Path) -> None:
+    """`os.replace`, which is tried again after each of the `WAITS`."""
+    for seconds in WAITS:
+        try:
+            return os.replace(old, new)
+        except PermissionError:
+            time.sleep(seconds)
+    os.replace(old, new)
 
 
 def is_alive(process: int) -> bool:

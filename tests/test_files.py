@@ -1,6 +1,7 @@
 """Files are whole or not there."""
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 
 from minillada import files
 from minillada.files import atomic, checksum
+
+ROOT = files.Path(__file__).resolve().parent.parent
 
 
 def names(folder):
@@ -49,13 +52,54 @@ def dead_process() -> int:
 
 @pytest.mark.skipif(os.name == "nt", reason="nobody can ask there whether a process lives")
 def test_what_a_killed_writer_left_is_removed(tmp_path):
-    dead, alive = tmp_path / f".x.{dead_process()}.part", tmp_path / f".x.{os.getppid()}.part"
-    other = tmp_path / f".y.{dead_process()}.part"
-    for path in (dead, alive, other):
-        path.touch()
+    machine, dead = platform.node(), dead_process()
+    gone = f".x.{machine}.{dead}.part"
+    # of a process that lives, of another file, and of a machine that shares the folder
+    kept = [f".x.{machine}.{os.getppid()}.part", f".y.{machine}.{dead}.part", f".x.far.{dead}.part"]
+    for name in (gone, *kept):
+        (tmp_path / name).touch()
     with atomic(tmp_path / "x") as temporary:
         temporary.write_text("new")
-    assert names(tmp_path) == sorted([alive.name, other.name, "x"]), "only its own leftovers"
+    assert names(tmp_path) == sorted([*kept, "x"]), "only its own leftovers"
+
+
+def test_processes_of_two_machines_write_one_file(tmp_path, monkeypatch):
+    """In a container, most programs are process 1."""
+    with atomic(tmp_path / "x") as first:
+        first.write_text("first")
+        monkeypatch.setattr(platform, "node", lambda: "another")
+        with atomic(tmp_path / "x") as second:
+            second.write_text("second")
+        assert (tmp_path / "x").read_text() == "second"
+    assert (tmp_path / "x").read_text() == "first" and names(tmp_path) == ["x"]
+
+
+def test_a_file_that_is_held_for_a_moment_is_replaced_later(tmp_path, monkeypatch):
+    """As on Windows, while a program looks for viruses in it."""
+    replace, refused = os.replace, [1, 1]
+
+    def held(old, new):
+        if refused:
+            raise PermissionError(refused.pop())
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", held)
+    monkeypatch.setattr(files, "WAITS", (0, 0))
+    with atomic(tmp_path / "x") as temporary:
+        temporary.write_text("new")
+    assert names(tmp_path) == ["x"]
+    refused += 3 * [1]
+    with pytest.raises(PermissionError), atomic(tmp_path / "x") as temporary:
+        temporary.write_text("newer")
+    assert names(tmp_path) == ["x"] and (tmp_path / "x").read_text() == "new"
+
+
+def test_a_shipped_name_is_spelt_alike_on_every_system(monkeypatch):
+    there = files.Path.is_file  # Windows and macOS do not tell capitals from small letters
+    monkeypatch.setattr(
+        files.Path, "is_file", lambda path: there(path.with_name(path.name.lower()))
+    )
+    assert files.is_shipped("mnist", ".json") and not files.is_shipped("MNIST", ".json")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links and pipes of Unix")
@@ -145,6 +189,14 @@ def test_a_write_that_fails_leaves_no_new_folder(tmp_path):
     with atomic(tmp_path / "new" / "x"):
         pass
     assert names(tmp_path) == ["new", "old"]
+
+
+def test_the_data_folder_stays_when_the_working_folder_changes(tmp_path):
+    code = "import os; from minillada.files import DATA_DIR; os.chdir('..'); print(DATA_DIR)"
+    environment = os.environ | {"MINILLADA_DATA": "data", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True)
+    assert os.fsdecode(done.stdout).strip() == str(tmp_path / "data")
 
 
 def test_an_empty_variable_names_no_data_folder():

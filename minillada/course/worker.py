@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from ..exercises.checking import Outcome, call
+from ..files import rename
 from .pages import python_of
 
 LATE = 3.0  # seconds after which a call that cannot be stopped ends its process
@@ -308,7 +309,7 @@ def write(path: Path, value: Any) -> None:
     """JSON under a temporary name first, so that a file is whole or absent."""
     part = path.with_suffix(".part")
     part.write_text(json.dumps(value), encoding="utf-8")
-    os.replace(part, path)
+    rename(part, path)
 
 
 def plain(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import platform
 import sys
 
 import pytest
@@ -78,7 +79,7 @@ def test_leftovers_of_a_killed_process_go_away(tmp_path):
     dead = multiprocessing.Process(target=int)
     dead.start()
     dead.join()
-    left = tmp_path / f".state.safetensors.{dead.pid}.part"
+    left = tmp_path / f".state.safetensors.{platform.node()}.{dead.pid}.part"
     left.write_bytes(b"half")
     fit(module, loss, SHORT, Run(tmp_path, resume=True))
     assert not left.exists()
