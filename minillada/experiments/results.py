@@ -12,6 +12,7 @@ Notable choices
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ def current_commit(root: Path = ROOT) -> str:
     top = git(root, "rev-parse", "--show-toplevel")
     commit = git(root, "rev-parse", "HEAD")
     # An installed package may lie within the repository of somebody else.
-    if not top or not commit or Path(top).resolve() != root.resolve():
+    # The same folder may have two names: through a link, or in other capitals on macOS.
+    if not top or not commit or not os.path.samefile(top, root):
         return "unknown"
     # What an experiment stores between its points is no change of the code.
     changes = git(root, "status", "--porcelain", "--", ".", ":!data/results")
@@ -88,7 +90,8 @@ def current_commit(root: Path = ROOT) -> str:
 def git(root: Path, *arguments: str) -> str:
     """What a git command prints; nothing if it fails or git is not installed."""
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True)
     except OSError:
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    # It prints names of files as they are stored, whatever encoding a terminal would have.
+    return os.fsdecode(done.stdout).strip() if done.returncode == 0 else ""

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -163,6 +164,21 @@ def test_the_commit_names_changes_and_is_unknown_without_git(tmp_path):
     assert results.current_commit(tmp_path) == f"{commit}+changes"
     # A package that is installed in the folder of another project has no commit.
     assert results.current_commit(inner) == "unknown"
+
+
+def test_the_commit_is_known_in_every_folder(tmp_path):
+    """Also where a terminal could not show the name of the folder, as on most of Windows."""
+    folder = tmp_path / "Jörg – Müller"
+    folder.mkdir()
+    (folder / "code.py").write_text("1")
+    commit = commit_all(folder)
+    code = "import sys; from pathlib import Path; from minillada.experiments import results; "
+    code += "print(results.current_commit(Path(sys.argv[1])))"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder], env=os.environ | plain, capture_output=True
+    )
+    assert done.stdout.decode().strip() == commit, done.stderr
 
 
 def test_no_git_program(monkeypatch):
