@@ -199,7 +199,8 @@ def load_vocabulary(
     if sha256 is not None and checksum(path) != sha256:
         raise ValueError(f"{path} holds other text pieces than those of the model; restore them")
     try:
-        bpe = TextTokenizer.from_file(str(path))
+        # Read here: the library finds no path with letters that a terminal could not show.
+        bpe = TextTokenizer.from_str(path.read_text(encoding="utf-8"))
         # `markup` cuts a missing token into letters: `<` would count as the end of text.
         for token in [*special_tokens(0), chr(0xFE), chr(0xFF)]:
             if bpe.token_to_id(token) is None:

@@ -1,6 +1,8 @@
 """One id space: any text comes back exactly, and nothing a user types becomes a special token."""
 
+import os
 import shutil
+import sys
 
 import pytest
 import torch
@@ -174,6 +176,14 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
             load_vocabulary(16, tmp_path / "text.json")
     with pytest.raises(ValueError, match="mnist.json is not a file of text pieces.*git checkout"):
         load_vocabulary(16, "mnist")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others know no such names")
+def test_pieces_are_read_from_a_folder_named_in_an_old_encoding(tmp_path):
+    folder = tmp_path / os.fsdecode(b"J\xf6rg")
+    folder.mkdir()
+    shutil.copy(text_path(), folder / "text.json")
+    assert load_vocabulary(16, folder).size == load_vocabulary(16).size
 
 
 def test_nobody_is_told_to_restore_a_file_of_their_own_with_git(tmp_path):
