@@ -15,6 +15,7 @@ Notable choices
 """
 
 import argparse
+import glob
 import os
 import re
 import sys
@@ -166,13 +167,19 @@ def refresh(path: Path, timeout: int) -> list[str]:
     return found
 
 
+def named(patterns: list[str]) -> list[Path]:
+    """Notebooks by name, also as `04_*.ipynb`: shells of Windows leave the star to the program."""
+    return [Path(name) for text in patterns for name in sorted(glob.glob(text)) or [text]]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebooks", nargs="*", type=Path, help="default: every notebook here")
+    parser.add_argument("notebooks", nargs="*", help="default: every notebook here")
     parser.add_argument("--timeout", type=int, default=300, help="seconds a cell may take (300)")
     parser.add_argument("--readme", action="store_true", help="write the times into the README")
     args = parser.parse_args()
-    for path in args.notebooks:
+    paths = named(args.notebooks)
+    for path in paths:
         if not path.is_file():
             parser.error(f"there is no notebook at {path}")
     if args.readme:
@@ -183,7 +190,7 @@ def main() -> int:
     os.environ["TQDM_DISABLE"] = "1"  # inherited by the kernel: progress bars are noise when stored
     os.environ.pop("MPLBACKEND", None)  # leaves the kernel its inline backend
     failed = False
-    for path in args.notebooks or sorted(FOLDER.glob("*.ipynb")):
+    for path in paths or sorted(FOLDER.glob("*.ipynb")):
         began = time.perf_counter()
         found = refresh(path.resolve(), args.timeout)
         failed = failed or bool(found)

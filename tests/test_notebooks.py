@@ -230,6 +230,13 @@ def test_refresh_writes_the_seconds_it_measures(before, seconds, after):
     assert notebook.cells[0].source == form.format(after)
 
 
+def test_refresh_finds_what_a_shell_of_windows_leaves_as_it_is():
+    first = str(refresh.FOLDER / "00_quickstart.ipynb")
+    assert refresh.named([str(refresh.FOLDER / "0[0]_*.ipynb"), "no.ipynb"]) == [
+        Path(first), Path("no.ipynb"),
+    ]  # fmt: skip
+
+
 def test_the_readme_shows_the_times_of_the_headers():
     readme = refresh.README.read_text(encoding="utf-8")
     assert readme == refresh.readme_with_all_times(), "run `python notebooks/refresh.py --readme`"

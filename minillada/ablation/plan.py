@@ -386,7 +386,8 @@ def check_same(plan: Plan, folder: Path) -> Plan:
     if not (folder / PLAN).exists():
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file; choose another folder with --out")
-        if folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
+        # The lock may be there, and what a system keeps in folders that were looked at.
+        if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise ValueError(f"{folder} holds something else; choose another folder with --out")
         return plan
     before = read_plan(folder)

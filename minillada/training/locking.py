@@ -18,7 +18,10 @@ from pathlib import Path
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Lock a folder for this process. `ValueError` if another process has locked it."""
+    """Lock a folder for this process. `ValueError` if another process has locked it.
+
+    Or if nobody can: some folders of a network keep no locks.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     # Mode a+ keeps the text that is there, because it names the process that has the lock.
     with open(folder / ".lock", "a+", encoding="utf-8") as file:
@@ -30,6 +33,11 @@ def lock(folder: Path) -> Iterator[None]:
             raise ValueError(
                 f"the folder {folder} is in use by {owner}; wait until it has ended, "
                 "or choose another folder"
+            ) from None
+        except OSError as error:
+            raise ValueError(
+                f"the folder {folder} cannot be locked ({error.strerror}); choose one on a disk of "
+                "this machine, or ask who runs the network for locks"
             ) from None
         # The lock is ours: write our number, so that others can say who has it.
         file.seek(0)

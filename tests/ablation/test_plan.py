@@ -284,6 +284,8 @@ def test_a_plan_is_stored_and_other_plans_are_refused(tmp_path):
     with pytest.raises(ValueError, match="holds another ablation .*0.1.* before.*choose another"):
         plans.check_same(other, tmp_path)
     (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / ".DS_Store").touch()  # macOS, where the folder was looked at
+    plans.check_same(plan, tmp_path / "mine")
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match="holds something else"):
         plans.check_same(plan, tmp_path / "mine")

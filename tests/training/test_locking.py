@@ -1,11 +1,13 @@
 """A folder belongs to one process."""
 
+import errno
 import os
 import subprocess
 import sys
 
 import pytest
 
+from minillada.training import locking
 from minillada.training.locking import lock
 
 HOLD = """
@@ -43,6 +45,15 @@ def test_a_folder_belongs_to_one_process(tmp_path, killed):
             raise AssertionError("never entered")
     with lock(folder):
         pass
+
+
+def test_a_folder_without_locks_is_refused_in_one_sentence(tmp_path, monkeypatch):
+    def refuse(descriptor):  # as NFS does without its lock daemon
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(locking, "lock_file", refuse)
+    with pytest.raises(ValueError, match="run cannot be locked .*; choose"), lock(tmp_path / "run"):
+        raise AssertionError("never entered")
 
 
 def test_an_error_gives_the_folder_back(tmp_path):
