@@ -103,6 +103,23 @@ def test_every_import_is_declared():
             ), f"{path.name}: {names}"
 
 
+def test_scripts_of_a_clone_on_windows_run_in_a_container(tmp_path):
+    """Git for Windows ends all lines as Windows does, unless a repository says otherwise."""
+
+    def git(*words):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
+
+    git("init")
+    git("config", "core.autocrlf", "true")
+    for name in (".gitattributes", "binder/start"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    git("add", "-A")
+    (tmp_path / "binder" / "start").unlink()
+    git("checkout", "--", "binder/start")
+    assert (tmp_path / "binder" / "start").read_bytes().startswith(b"#!/usr/bin/env bash\n")
+
+
 def test_version_and_licence():
     assert minillada.__version__ == PROJECT["version"]
     assert PROJECT["license"] == "Apache-2.0"
