@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .. import checkpoint
-from ..files import DATA_DIR, check_replaceable
+from ..files import DATA_DIR, check_writable
 from ..vq import Tokenizer
 from .images import Images
 from .table import MNIST, DataSet
@@ -195,7 +195,7 @@ def store_pools(
 ) -> Path:
     """Write what `stored_pool` reads, for both splits; returns the path of the file."""
     tensors, path, about = {}, path or DATA_DIR / data.stored, about or {}
-    check_replaceable(path)  # before minutes of work
+    check_writable(path, "choose another file with --out")  # before minutes of work
     for split in ("train", "test"):
         images = data.load(split)
         for name, values in measured(data, images).items():

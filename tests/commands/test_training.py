@@ -90,6 +90,12 @@ def test_merge_replaces_a_run_only_if_asked(call, refuse, run, tmp_path, monkeyp
     assert sorted(contents(old)) == [".lock", "weights.json", "weights.safetensors"]
 
 
+def test_encode_asks_before_the_work_where_it_may_write(refuse, tmp_path):
+    (tmp_path / "file").touch()
+    sentence = refuse("encode", "mnist", "--out", tmp_path / "file" / "columns.safetensors")
+    assert "cannot write to the folder" in sentence and "another file with --out" in sentence
+
+
 def test_merge_ranks_by_images_of_the_data_set(call, refuse, tmp_path, monkeypatch):
     pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     photos = Images(pixels, torch.tensor([0, 1, 2]))
