@@ -359,7 +359,9 @@ def test_the_command_line_under_torchrun(tmp_path):
     command += ["--master-port", str(free_port()), "-m", "minillada", "train", "mnist-cpu"]
     command += ["--steps", "2", "--set", "batch_size=5", "--set", "hidden_size=32"]
     command += ["--sharding", "fsdp", "--json", "--out", str(tmp_path / "two")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    # PyTorch for Windows is built without libuv, which torchrun asks for unless it is told not to.
+    libuv = "0" if os.name == "nt" else "1"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "USE_LIBUV": libuv}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     # One process alone printed: the output is one JSON object.
