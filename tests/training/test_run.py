@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import platform
 import sys
 
@@ -73,6 +74,7 @@ def test_a_folder_in_the_place_of_the_log_is_refused(tmp_path):
         fit(*judge_run(SHORT.seed), SHORT, Run(tmp_path, resume=True))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="nobody can ask there whether a process lives")
 def test_leftovers_of_a_killed_process_go_away(tmp_path):
     module, loss = judge_run(SHORT.seed)
     fit(module, loss, SHORT, Run(tmp_path), stop_after=3)
