@@ -145,12 +145,13 @@ NOTEBOOKS = {path.name[:2]: path.name for path in (ROOT / "notebooks").glob("*.i
 # Where no link may stand: blocks of code, code, links, headings.
 CLOSED = re.compile(r"(^```.*?^```|`[^`\n]+`|\[[^\]]*\]\([^)]*\)|^#.*?$)", re.M | re.S)
 NAMED = re.compile(r"\b[Nn]otebooks?\s\d\d\b(?:(?:\s\([^()]*\))?(?:,| and| or| to)\s\d\d\b)*")
+JOINED = re.compile(r"(?<=[≥≤]) | (?=%)")
 
 
 def linked(text: str) -> str:
     """Markdown in which "notebook 03" and "notebooks 05 (backbone) and 08" are links to pages.
 
-    And no line begins with a % that belongs to the number before it.
+    And no line ends between a number and its sign.
     """
 
     def link(found: re.Match) -> str:
@@ -161,7 +162,7 @@ def linked(text: str) -> str:
         return re.sub(r"(?:[Nn]otebooks?\s)?\b\d\d\b(?![^(]*\))", link, found[0])
 
     parts = CLOSED.split(text)  # every second part is closed
-    parts[::2] = [NAMED.sub(links, part).replace(" %", "\xa0%") for part in parts[::2]]
+    parts[::2] = [JOINED.sub("\xa0", NAMED.sub(links, part)) for part in parts[::2]]
     return "".join(parts)
 
 

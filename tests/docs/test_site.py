@@ -56,11 +56,11 @@ def test_docstrings_become_lists_and_blocks(conf):
 
 
 def test_notebooks_that_are_named_become_links(conf):
-    text = "Notebook 03. `notebook 04`, notebooks 05 (in 16 % of it) and\n08, [notebook 06](x); "
+    text = "Notebook 03. `notebook 04`, notebooks 05 (≥ 16 %) and\n08, [notebook 06](x); "
     text += "notebook 77"
     assert conf.linked(f"# Notebook 07\n{text}") == (
         "# Notebook 07\n[Notebook 03](/notebooks/03_one_vocabulary.ipynb). `notebook 04`, "
-        "[notebooks 05](/notebooks/05_backbone.ipynb) (in 16\xa0% of it) and\n"
+        "[notebooks 05](/notebooks/05_backbone.ipynb) (≥\xa016\xa0%) and\n"
         "[08](/notebooks/08_sampling.ipynb), "
         "[notebook 06](x); notebook 77"
     )
