@@ -576,6 +576,21 @@ def test_learning_to_edit_adds_the_nats_of_all_visible_targets(share, lam, block
         assert torch.allclose(a, b, atol=1e-3 * max(1.0, float(b.abs().max())))
 
 
+def test_only_masked_tokens_learn_to_be_certain():
+    """Visible ones are predicted, too, when there is edit noise; here so little that none is hit.
+
+    Of five ids many are predicted right.
+    """
+    backbone, ids = tiny_backbone(3, vocab_size=5), random_ids(4, 16, 5)
+
+    def entropy(share):
+        settings = dict(confidence_weight=1.0, edit_noise=share)
+        _, metrics = loss_of(backbone, ids, ids > 0, 4, MASK, (0.3, 0.7), generator(), **settings)
+        return metrics["right_entropy"]
+
+    assert entropy(1e-9) == pytest.approx(entropy(0.0), rel=1e-5) and entropy(0.0) > 0.1
+
+
 @pytest.mark.parametrize("objective", list(OBJECTIVES))
 def test_text_tokens_count_as_often_as_their_weight_says(objective):
     """The loss is (text part) · weight + image part."""
@@ -717,7 +732,8 @@ def test_a_packed_row_is_the_sum_of_its_sequences(lengths):
 def test_the_losses_of_portions_add_up(monkeypatch, of, packed, tiles_from):
     """In value and gradient. Of four portions one has no row, and its gradient is zeros."""
     monkeypatch.setattr(masks_module, "TILES_FROM", tiles_from)
-    backbone, ids = tiny_backbone(1), random_ids(3, 8)
+    sparse = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8)
+    backbone, ids = tiny_backbone(1, **sparse), random_ids(3, 8)  # a dense layer and experts
     documents = torch.arange(8) // torch.tensor([[4], [8], [4]]) if packed else None
     batch, config = Batch(ids, ids > 0, ids > 0, documents), ObjectiveConfig(views=2)
     vocab = SimpleNamespace(mask_id=MASK, image_token_offset=0)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import generator, random_ids, tiny_backbone, tiny_config
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -54,6 +55,8 @@ def test_faults_of_a_state_dict_are_named():
         stacks.load_state_dict(state | {"5.up_proj.weight": lost, "6.up_proj.weight": lost})
     with pytest.raises(RuntimeError, match=r"5\.up_proj\.weight has shape \[12, 15\], not"):
         stacks.load_state_dict(state | {"5.up_proj.weight": lost[:, 1:]})
+    with pytest.raises(RuntimeError, match=r"5\.up_proj\.weight has shape \[16, 12\], not"):
+        stacks.load_state_dict(state | {"5.up_proj.weight": lost.T})
     assert stacks.load_state_dict(state, strict=False).missing_keys == ["5.up_proj.weight"]
 
 
@@ -118,6 +121,12 @@ def test_products_in_bfloat16_are_summed_in_float32():
             expected[token] += weight * mixture.experts.apart()[number](x[token]).float()
     for combine in (experts.combine_grouped, experts.combine_dense):
         out = combine(mixture.experts, x, chosen, weights)
+        assert out.dtype == torch.bfloat16
+        assert torch.allclose(out.float(), expected, rtol=2**-7, atol=1e-3)
+    if hasattr(F, "grouped_mm"):  # weights of float32 are multiplied in the type of `x`, too
+        wide = moe.MixtureOfExperts(tiny_config(**SPARSE)).eval()
+        wide.load_state_dict(mixture.state_dict())
+        out = experts.combine_at_once(wide.experts, x, chosen, weights)
         assert out.dtype == torch.bfloat16
         assert torch.allclose(out.float(), expected, rtol=2**-7, atol=1e-3)
     # The shared expert is added after the cast.
