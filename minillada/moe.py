@@ -88,7 +88,6 @@ class Router(nn.Module):
         open_scores = groups.masked_fill(closed[..., None], float("-inf")).flatten(1)  # [T, E]
         return open_scores.topk(self.config.num_experts_per_tok, dim=1).indices
 
-    @torch.no_grad()
     def balance(self, rate: float) -> None:
         """b_i −= u (F_i − 1/E) / RMS(F − 1/E), with b = `expert_bias`, u = `rate`, E experts.
 

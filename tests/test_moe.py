@@ -150,11 +150,27 @@ def test_the_router_learns_even_if_one_expert_is_chosen():
     assert mixture.gate.weight.grad.abs().max() > 1e-3
 
 
-def test_mixture_adds_the_shared_expert():
-    mixture, x = tiny_moe(), torch.randn(2, 3, 16, generator=generator())
+@pytest.mark.parametrize("shared", [1, 2])
+def test_mixture_adds_the_shared_experts(shared):
+    """In value and in the gradient of its input, which passes through the router, too."""
+    mixture = tiny_moe(num_shared_experts=shared)
+    assert len(mixture.shared_experts.up_proj.weight) == 12 * shared
+    x = torch.randn(2, 3, 16, generator=generator()).requires_grad_()
     tokens = x.view(6, 16)
     routed = experts.combine_dense(mixture.experts, tokens, *mixture.gate(tokens)).view(2, 3, 16)
-    assert torch.allclose(mixture(x), routed + mixture.shared_experts(x), atol=1e-6)
+    both = mixture(x), routed + mixture.shared_experts(x)
+    assert torch.allclose(*both, atol=1e-6)
+    fast, slow = (torch.autograd.grad(out.square().sum(), x)[0] for out in both)
+    assert torch.allclose(fast, slow, atol=1e-4, rtol=1e-4)
+
+
+def test_even_loads_and_no_loads_favour_nobody():
+    gate = tiny_moe().gate
+    gate.expert_bias.zero_()
+    for received in (0, 5):
+        gate.received.fill_(received)
+        gate.balance(0.1)
+        assert (gate.expert_bias == gate.expert_bias[0]).all() and gate.expert_bias.isfinite().all()
 
 
 def test_balance_lowers_the_bias_of_the_busy_and_evens_the_load():
