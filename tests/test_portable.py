@@ -20,7 +20,7 @@ UNIX_ONLY = [
 # Lines that are reached only where the system has what they call: the file, and its guard.
 GUARDED = {
     "minillada/ablation/launch.py": 'hasattr(os, "sched_getaffinity")',
-    "minillada/course/grading.py": 'hasattr(os, "killpg")',
+    "minillada/course/processes.py": 'hasattr(os, "killpg")',
     "minillada/course/worker.py": 'hasattr(os, "setsid")',
     "minillada/official/free.py": 'hasattr(os, "sysconf")',
     "minillada/official/memory.py": "Linux only",

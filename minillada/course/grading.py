@@ -4,45 +4,34 @@ Notable choices
 - All submissions are read before the first one runs, so none can change another.
 - The process of a student gets inputs and gives answers; they are compared here. A process that
   hangs or ends costs the exercise it was in; a fresh one goes on with the next exercise.
-- On Linux and macOS processes are forked from a server that has loaded torch already. Windows has
-  no fork: there each process loads it again, which takes seconds.
 - Limits are no sandbox (docs/TEACHING.md, "Grading").
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
-import multiprocessing
 import os
 import re
 import shutil
-import signal
 import stat
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import psutil
 import safetensors.torch
 
 from ..exercises.checking import Case, Outcome, diagnosis
 from ..files import atomic
-from . import worker
+from . import processes, worker
 from .pages import Asked, asked, cells_of, checks_of, imports_of, read_json, read_page
 
-START = 60.0  # seconds until a process has read a notebook (Windows loads torch in this time)
 LONGEST_NAME = 50  # letters of a student's name in that of a file
 LARGEST_ANSWER = 50_000_000  # bytes of a file that a student's process wrote
 RIGHT = "right"
 NOT_GRADED = "this submission could not be graded; look at it yourself"
-LOST = "(exit code 255)"  # what `ending` says of a process whose server has ended
 
 
 @dataclass(frozen=True)
@@ -206,14 +195,14 @@ def graded(submission: Submission, page: Page, limits: Limits) -> Grade:
         got, more, end = attempt(submission, page, first, limits)
         # A fresh process says again what it could not read, but nothing about exercises before.
         notes += [note for note in more if note not in notes]
-        lost = lost or LOST in end
+        lost = lost or processes.LOST in end
         if not got:  # not even the definitions could be read: no exercise can be answered
             failure = Outcome(failure=f"reading your definitions {end}")
             outcomes += [[failure]] * (len(page.exercises) - first)
         # A server may end because of another submission, or because of the exercise before this
         # one. So the last exercise is not decided, but tried once more in a fresh process. Where
         # it is the only one, it counts: else this loop might never end.
-        outcomes += got[:-1] if LOST in end and len(got) > 1 else got
+        outcomes += got[:-1] if processes.LOST in end and len(got) > 1 else got
     marks = []
     for exercise, cases, answers in zip(page.exercises, page.cases, outcomes):
         marks.append(mark(cases, answers, exercise.function))
@@ -244,7 +233,7 @@ def attempt(
         (folder / "work").mkdir()
         (folder / "out").mkdir()
         allowed = limits.seconds, limits.memory
-        end = run(worker.Job(page.imports, submission.cells, tasks, folder, *allowed))
+        end = processes.run(worker.Job(page.imports, submission.cells, tasks, folder, *allowed))
         loaded = json_in(folder / "out" / "loaded.json")
         if loaded is None:
             return [], [], end
@@ -311,109 +300,12 @@ def plain_file(path: Path) -> bytes | None:
         return None
 
 
-# --- processes ------------------------------------------------------------------------------------
-
-
-def context() -> Any:
-    """How processes are started: forked from a server with torch loaded, where there is fork."""
-    methods = multiprocessing.get_all_start_methods()
-    return multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-
-
-def preload(page: Page) -> None:
-    """What the server of processes imports once, so that a submission does not wait for it."""
-    package = worker.__name__.split(".")[0]
-    names = [name for name in sys.modules if name.split(".")[0] == package]
-    for statement in page.imports:
-        names += re.findall(r"^(?:from|import) ([\w.]+)", statement)
-    processes = context()
-    if processes.get_start_method() == "forkserver":
-        processes.set_forkserver_preload(names)
-
-
-def run(job: worker.Job) -> str:
-    """Run a job to its end, or end it; how it ended, in words that go on "your function …"."""
-    process = started(job)
-    began = loaded = time.monotonic()
-    longest = len(job.tasks) * job.seconds + 2 * worker.LATE
-    end = None
-    while end is None:
-        process.join(0.05)
-        now = time.monotonic()
-        if not (job.folder / "out" / "loaded.json").exists():
-            loaded = now
-        if not process.is_alive():
-            end = ending(process.exitcode)
-        elif now - loaded > longest or loaded - began > START:
-            end = "takes too long, and could not be stopped"
-        # A fresh process is about as large as this one: both have loaded torch.
-        elif memory_of(process.pid) > job.memory + memory_of(os.getpid()):
-            end = f"needs more than {job.memory // 1_000_000:,} MB of memory"
-    stop(process)
-    return end
-
-
-def started(job: worker.Job) -> Any:
-    """A running process for a job.
-
-    A submission that runs at the same time may end the server of all processes just when this one
-    is asked for. Python starts another server once it sees that the first one has ended. That takes
-    a moment.
-    """
-    attempts = 100
-    while True:
-        process = context().Process(target=worker.serve, args=(job,), daemon=True)
-        try:
-            process.start()
-            return process
-        except (EOFError, OSError):
-            attempts -= 1
-            if not attempts:
-                raise
-            time.sleep(0.1)
-
-
-def ending(code: int | None) -> str:
-    """How a process that has ended did so."""
-    if code == 1:  # faulthandler ends a process with this code
-        return "takes too long, or ended the process (exit code 1)"
-    if code is not None and code < 0:
-        named = -code in set(signal.Signals)  # signals for real time have no names
-        name = signal.Signals(-code).name if named else f"signal {-code}"
-        return f"ended the process ({name}); too much memory?"
-    return f"ended the process (exit code {code})"
-
-
-def memory_of(number: int | None) -> int:
-    """Resident bytes of a process; 0 if it has ended."""
-    try:
-        return psutil.Process(number).memory_info().rss
-    except psutil.Error:
-        return 0
-
-
-def stop(process: Any) -> None:
-    """End a process and what it started."""
-    try:
-        children = psutil.Process(process.pid).children(recursive=True)
-    except psutil.Error:
-        children = []
-    if hasattr(os, "killpg"):  # what it started belongs to its group
-        with contextlib.suppress(OSError):  # it has ended, or had no time to make its group
-            os.killpg(process.pid, signal.SIGKILL)
-    for one in children:
-        with contextlib.suppress(psutil.Error):
-            one.kill()
-    process.kill()
-    process.join(5)
-
-
 # --- a class --------------------------------------------------------------------------------------
 
 
 def grade_all(found: list[Submission], page: Page, limits: Limits, jobs: int = 2) -> list[Grade]:
     """Grades in the order of the submissions, `jobs` of them at once."""
-    preload(page)
+    processes.preload(page.imports)
     with ThreadPoolExecutor(jobs) as pool:
         grades = list(pool.map(lambda one: grade(one, page, limits), found))
     # One submission may have ended the server of the others: those are graded again, alone.

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from minillada.commands import teaching
-from minillada.course import editions, grading, pages, worker
+from minillada.course import editions, grading, pages, processes, worker
 from minillada.exercises.checking import Outcome, call, difference
 
 STUB = "def {}({}):\n    raise NotImplementedError"
@@ -213,7 +213,7 @@ def test_a_copy_of_the_printed_solution_is_not_the_students_answer(tmp_path):
 
 def test_without_fork(tmp_path, monkeypatch):
     """As on Windows: a new process that imports everything itself."""
-    monkeypatch.setattr(grading, "context", lambda: multiprocessing.get_context("spawn"))
+    monkeypatch.setattr(processes, "context", lambda: multiprocessing.get_context("spawn"))
     page = page_of(tmp_path)
     submission = grading.Submission("ann", [IMPORTS, WRONG_MARGIN, TOKENS, COUNT])
     one = grading.grade(submission, page, grading.Limits())
@@ -529,11 +529,6 @@ def test_an_error_that_speaks_of_time_costs_no_other_exercise(tmp_path):
     assert "ValueError" in first[0].failure and second == [Outcome(4)]
 
 
-def test_how_a_process_ended():
-    assert "SIGKILL" in grading.ending(-9)
-    assert "signal 40" in grading.ending(-40), "a signal for real time has no name"
-
-
 def test_every_name_is_graded_or_named(tmp_path):
     page, folder = page_of(tmp_path), tmp_path / "in"
     (folder / "zoe" / ".ipynb_checkpoints").mkdir(parents=True)
@@ -677,7 +672,7 @@ def test_printed_solutions_need_nothing_of_their_page(path, tmp_path):
     page = grading.Page.read(path, seed=5)
     cells = pages.cells_of(pages.read_json(path))
     own = [cell.source for cell in cells if cell.kind == "code" and cell.solution]
-    grading.preload(page)
+    processes.preload(page.imports)
     one = grading.grade(grading.Submission("ann", own), page, grading.Limits(seconds=20.0))
     assert one.marks == ["right"] * len(page.exercises), one
     stubs = [cells[exercise.stub].source for exercise in page.exercises]
@@ -687,14 +682,14 @@ def test_printed_solutions_need_nothing_of_their_page(path, tmp_path):
 
 def test_a_server_that_ends_while_a_process_is_asked_for_costs_nobody(monkeypatch, tmp_path):
     failures = [EOFError("unexpected EOF"), BrokenPipeError()]
-    real = grading.context().Process.start
+    real = processes.context().Process.start
 
     def start(process):
         if failures:
             raise failures.pop()
         real(process)
 
-    monkeypatch.setattr(grading.context().Process, "start", start)
+    monkeypatch.setattr(processes.context().Process, "start", start)
     hand_in(tmp_path / "in", "good", IMPORTS, MARGIN, TOKENS, COUNT)
     grades = grades_of(tmp_path / "in", page_of(tmp_path))
     assert not failures
