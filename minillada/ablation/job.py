@@ -40,8 +40,9 @@ from ..training.state import STATE, saved_step
 from ..training.train import train
 from ..uni import Uni, load
 from ..writer import BATCH_SIZE, Prompts, equal_lengths
+from .folder import check_sources, damaged, read_json, read_plan, write_json
 from .passes import count_passes
-from .plan import Measurement, Plan, Trial, check_sources, damaged, read_json, read_plan, write_json
+from .plan import Measurement, Plan, Trial
 
 MEASURES, FAILED = "measures.json", "failed.json"
 # What each measurement says besides its numbers: code, device and threads that measured it.

@@ -20,7 +20,8 @@ from ..settings import changed
 from ..training.train import load_tokenizer
 from ..uni import DRAW
 from ..vocab import load_vocabulary
-from .plan import PLAN, SAMPLING, Plan, read_plan
+from .folder import PLAN, read_plan
+from .plan import SAMPLING, Plan
 
 # Settings that decide how many passes a drawing takes; with them, nothing is made equal.
 DECIDE_PASSES = ("steps", "threshold", "adaptive", "edit_threshold", "minimal_topk", "fill_tail")

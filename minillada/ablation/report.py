@@ -19,8 +19,9 @@ from ..extras.packages import load_package
 from ..files import atomic, check_replaceable
 from ..show import charts
 from . import statistics
+from .folder import write_json
 from .job import MADE, Status, status
-from .plan import Plan, Trial, combinations, word, write_json
+from .plan import Plan, Trial, combinations, word
 from .statistics import Record, is_share, words_of
 
 if TYPE_CHECKING:

@@ -36,11 +36,7 @@ SCORES = {
     "tokenizer": ("reconstruction_accuracy",),
     "drawing": ("draw_digit_accuracy", "draw_class_accuracy"),
     "variety": ("frechet_ratio",),
-    "describing": (
-        "caption_digit_accuracy",
-        "caption_class_accuracy",
-        "caption_exact_accuracy",
-    ),
+    "describing": ("caption_digit_accuracy", "caption_class_accuracy", "caption_exact_accuracy"),
     "editing": ("edit_operation_accuracy", "edit_class_accuracy"),
     "likelihood": ("bits_per_image_token", "bits_per_text_token", "bits_per_token"),
     "timing": ("timing.cached.median",),

@@ -10,19 +10,10 @@ from typing import Annotated
 
 import typer
 
+from ..ablation.folder import check_same, check_sources, read_plan, write_plan
 from ..ablation.launch import Launch, estimate
 from ..ablation.passes import read_passes
-from ..ablation.plan import (
-    Plan,
-    backbone_preset,
-    check_plan,
-    check_same,
-    check_sources,
-    read_measures,
-    read_plan,
-    read_varied,
-    write_plan,
-)
+from ..ablation.plan import Plan, backbone_preset, check_plan, read_measures, read_varied
 from ..ablation.report import FILES, Report
 from ..extras.packages import load_package
 from ..presets import read_settings

@@ -11,15 +11,10 @@ from helpers import real_images, tiny_uni
 from minillada import checkpoint, layout
 from minillada.ablation import job as jobs
 from minillada.ablation import statistics
+from minillada.ablation.folder import check_same, write_json, write_plan
 from minillada.ablation.job import Decoder, Job, status, steps_for
 from minillada.ablation.passes import count_passes
-from minillada.ablation.plan import (
-    Measurement,
-    check_plan,
-    check_same,
-    write_json,
-    write_plan,
-)
+from minillada.ablation.plan import Measurement, check_plan
 from minillada.datasets.pool import mnist_pool
 from minillada.files import checksum
 from minillada.measure.timing import measure

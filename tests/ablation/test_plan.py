@@ -1,14 +1,13 @@
-"""What is asked: names, values and folders; what is trained once and measured several times."""
-
-import json
+"""What is asked: names and values; what is trained once and measured several times."""
 
 import pytest
 
+from minillada.ablation import folder as folders
 from minillada.ablation import plan as plans
 from minillada.ablation.passes import read_passes
 from minillada.ablation.plan import Plan, read_measures, read_varied
 from minillada.evaluation import evaluate
-from minillada.settings import changed, from_dict, to_dict
+from minillada.settings import changed
 
 UNSEEN = (("drawing", 20), ("sum_direct_unseen", 20))
 MIXTURES = (("mixture", ((("draw", 1.0), ("describe", 1.0)), (("draw", 1.0),))),)
@@ -116,11 +115,11 @@ def test_the_usual_passes_are_those_of_what_is_fixed(tmp_path, preset, fixed, st
 
 def test_a_folder_goes_on_with_its_number_of_passes(tmp_path):
     plan = Plan(preset="mnist-cpu", fixed=(("block_size", 4),))
-    plans.write_plan(changed(plan, passes=(9,)), tmp_path)  # as an older version counted them
+    folders.write_plan(changed(plan, passes=(9,)), tmp_path)  # as an older version counted them
     now = changed(plan, passes=read_passes(None, plan, tmp_path))
-    assert plans.check_same(now, tmp_path).passes == (9,)
+    assert folders.check_same(now, tmp_path).passes == (9,)
     with pytest.raises(ValueError, match=r"holds another ablation \(passes: \[9\] before"):
-        plans.check_same(changed(plan, passes=read_passes("16", plan, tmp_path)), tmp_path)
+        folders.check_same(changed(plan, passes=read_passes("16", plan, tmp_path)), tmp_path)
 
 
 def test_every_choice_comes_with_every_seed_in_a_folder_of_its_own():
@@ -234,63 +233,3 @@ def test_settings_that_fit_only_together_are_no_mistake():
     plans.check_plan(varied)
     [trial] = varied.trials()
     assert trial.preset.training.loss.complementary
-
-
-def test_a_folder_takes_more_seeds_and_measures_and_keeps_what_it_has(tmp_path):
-    first = Plan(preset="mnist-cpu", varied=(("block_size", (4, 8)),), passes=(9,))
-    plans.write_plan(first, tmp_path)
-    more = changed(first, seeds=(0, 1, 2), measures=(("drawing", 600), ("likelihood", 100)))
-    plans.check_same(more, tmp_path)
-    # Runs and measurements that are there keep their names.
-    names = [trial.name for trial in first.trials()]
-    assert names == [trial.name for trial in more.trials()][: len(names)]
-    assert {m.key for m in first.measurements()} < {m.key for m in more.measurements()}
-    plans.write_plan(more, tmp_path)
-    for less in (first, changed(more, measures=(("drawing", 700), ("likelihood", 100)))):
-        with pytest.raises(ValueError, match="with more seeds or measures"):
-            plans.check_same(less, tmp_path)
-    with pytest.raises(ValueError, match="holds another ablation"):
-        plans.check_same(changed(more, seeds=(0, 1, 2, 3), passes=(16,)), tmp_path)
-
-
-def test_a_value_that_is_written_otherwise_keeps_the_names_of_the_folder(tmp_path):
-    first = Plan(
-        preset="mnist-cpu",
-        fixed=(("sampling.guidance", 3),),
-        varied=(("weight_decay", (0, 0.1)),),
-    )
-    plans.write_plan(first, tmp_path)
-    more = changed(
-        first,
-        fixed=(("sampling.guidance", 3.0),),
-        varied=(("weight_decay", (0.0, 0.1)),),
-        seeds=(0, 1),
-    )
-    taken = plans.check_same(more, tmp_path)
-    names = [trial.name for trial in first.trials()]
-    assert [trial.name for trial in taken.trials()][:2] == names
-    assert [m.key for m in taken.measurements()] == [m.key for m in first.measurements()]
-    assert taken.seeds == (0, 1)
-
-
-def test_a_plan_is_stored_and_other_plans_are_refused(tmp_path):
-    plan = Plan(preset="mnist-cpu", varied=(("mask_rate", ((0.1, 1.0),)),), passes=(9,))
-    assert from_dict(Plan, json.loads(json.dumps(to_dict(plan)))) == plan
-    plans.check_same(plan, tmp_path / "new")
-    plans.write_plan(plan, tmp_path)
-    assert plans.read_plan(tmp_path) == plan
-    plans.check_same(plan, tmp_path)
-    other = Plan(preset="mnist-cpu", varied=(("mask_rate", ((0.2, 1.0),)),), passes=(9,))
-    with pytest.raises(ValueError, match="holds another ablation .*0.1.* before.*choose another"):
-        plans.check_same(other, tmp_path)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / ".DS_Store").touch()  # macOS, where the folder was looked at
-    plans.check_same(plan, tmp_path / "mine")
-    (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(ValueError, match="holds something else"):
-        plans.check_same(plan, tmp_path / "mine")
-    with pytest.raises(FileNotFoundError, match="holds no ablation"):
-        plans.read_plan(tmp_path / "mine")
-    plans.write_json(tmp_path / plans.PLAN, to_dict(plan) | {"seeds": []})
-    with pytest.raises(ValueError, match="ablation.json holds no plan: seeds must have at least 1"):
-        plans.read_plan(tmp_path)
