@@ -26,7 +26,7 @@ from minillada.datasets.table import DATASETS
 from minillada.evaluation import report
 from minillada.experiments.results import load_result, read_result, result_path
 from minillada.measure.intervals import interval_of
-from minillada.official.inspection import memory_table
+from minillada.official.needs import memory_table
 from minillada.presets import PRESETS
 from minillada.tasks.table import TASKS_OF
 

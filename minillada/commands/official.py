@@ -156,7 +156,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """What is missing, extra or misshapen, and which memory is needed; exit code 2 for a fault."""
-    from ..official import inspection
+    from ..official import inspection, needs
     from ..official.free import free_memory
     from ..official.hub import local_folder
 
@@ -166,14 +166,14 @@ def check(
         parts.append(inspection.inspected("checksums", inspection.inspect_sums, folder)[0])
     faults = [f"{part.name}: {fault}" for part in parts for fault in part.faults]
     free = free_memory()
-    needs = [] if faults else inspection.needs_of(folder, parts)
+    ways = [] if faults else needs.needs_of(folder, parts)
     if as_json:
-        memory = [need._asdict() | {"fits": inspection.fits(need, free)} for need in needs]
+        memory = [need._asdict() | {"fits": needs.fits(need, free)} for need in ways]
         found = [part._asdict() for part in parts]
         print_json({"parts": found, "faults": faults, "memory": memory, "free": free._asdict()})
     else:
         print_parts(parts)
-        for line in inspection.memory_lines(needs, free):
+        for line in needs.memory_lines(ways, free):
             print(line)
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
@@ -192,7 +192,7 @@ def print_parts(parts: list) -> None:
 
 def memory() -> None:
     """What fits where: a table for the released sizes, without a checkpoint."""
-    from ..official.inspection import memory_table
+    from ..official.needs import memory_table
 
     print(memory_table())
 

@@ -1,4 +1,4 @@
-"""Headers against configurations: faults by name, and memory by arithmetic."""
+"""Headers against configurations: faults by name."""
 
 import dataclasses
 import importlib.util
@@ -10,21 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from minillada.official import inspection
-from minillada.official.fabricate import decoder_entries, sigvq_entries, vae_entries
-from minillada.official.free import Free
-from minillada.official.inspection import (
-    Need,
-    Weights,
-    fits,
-    inspect,
-    needs,
-    rounded_needs,
-    weights_of,
-)
+from minillada.official import needs
+from minillada.official.fabricate import vae_entries
+from minillada.official.inspection import inspect
 from minillada.official.painter import VAE_WEIGHTS, SigVQ, load_painter
 from minillada.official.shards import INDEX
-from minillada.official.sizes import FULL, TINY
+from minillada.official.sizes import TINY
 from minillada.official.writing import write_json, write_safetensors
 
 needs_diffusers = pytest.mark.skipif(
@@ -191,7 +182,7 @@ def test_without_diffusers_the_painter_is_counted(checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     after = inspect(checkpoint)
     assert [part.parameters for part in after] == [part.parameters for part in before]
-    assert inspection.needs_of(checkpoint, after) == inspection.needs_of(checkpoint, before)
+    assert needs.needs_of(checkpoint, after) == needs.needs_of(checkpoint, before)
     notes = {part.name: part.note for part in after if part.note}
     assert list(notes) == ["decoder-turbo", "decoder", "vae"]
     assert "not checked" in notes["vae"] and "minillada[official]" in notes["vae"]
@@ -202,48 +193,3 @@ def test_without_diffusers_a_missing_painter_is_a_fault(checkpoint, tmp_path, mo
     shutil.copy(checkpoint / "config.json", tmp_path)
     parts = {part.name: part for part in inspect(tmp_path)}
     assert "holds no diffusion_pytorch_model" in parts["vae"].faults[0] and not parts["vae"].note
-
-
-def test_memory_of_the_real_one():
-    weights = inspection.released_weights()
-    assert weights.experts == pytest.approx(19 * 256 * 3 * 512 * 2048 * 2 / 1e9)
-    assert weights.dense + weights.experts == pytest.approx(32.646, abs=0.001)
-    assert weights.tokenizer == pytest.approx(1_199_457_280 * 2 / 1e9)
-    whole, turns, fetched, ram, mapped = needs(weights)
-    assert whole.gpu == pytest.approx(47.7, abs=0.1)  # officially about 47 GB
-    assert turns.gpu == pytest.approx(45.3, abs=0.1) and fetched.gpu < 22
-    assert ram.ram == whole.gpu and mapped.ram < 18
-    eight, four = rounded_needs(weights)
-    assert turns.gpu - eight.gpu == pytest.approx(30.6 - 15.4, abs=0.05)
-    assert ram.ram - four.ram == pytest.approx(30.6 - 8.6, abs=0.05)
-    tiny = weights_of(TINY.backbone, {"backbone": 10**6})
-    assert tiny.experts == pytest.approx(2 * 8 * 3 * 16 * 32 * 2 / 1e9)
-
-
-def test_released_counts_are_those_of_the_classes():
-    pytest.importorskip("diffusers")
-    decoder = sum(entry.count for entry in decoder_entries(FULL))
-    vae = sum(entry.count for entry in vae_entries(FULL))
-    sigvq = sum(entry.count for entry in sigvq_entries(FULL))
-    assert list(inspection.PAINTER_PARTS.values()) == [decoder, sigvq, vae]
-
-
-def test_the_table_says_what_fits_where():
-    rows = [line.split(" | ") for line in inspection.memory_table().splitlines()]
-    assert len(rows) == 9 and len({len(row) for row in rows[2:]}) == 1
-    words = [row[3:] for row in rows[2:]]
-    assert words[0] == ["–", "no drawing", "yes", "–", "– |"]
-    assert words[4][3:] == ["no drawing", "yes |"]
-    assert words[5] == ["no drawing", "yes", "yes", "–", "– |"]  # 8 bits on a GPU
-    assert words[6] == ["yes", "yes", "yes", "–", "yes |"]  # 4 bits without one
-
-
-def test_what_fits():
-    need = Need("", "", 10, 5)
-    assert fits(need, Free(12, 8)) is True
-    assert fits(need, Free(10.5, 8)) is False  # nothing left to work with
-    assert fits(need, Free(None, 8)) is False and fits(need, Free(12, None)) is None
-    assert fits(need, Free(8, None)) is False  # whatever the main memory is
-    assert fits(Need("", "", 0, 5), Free(None, 8)) is True
-    lines = inspection.memory_lines(needs(Weights(1, 2, 3, 4, 5)), Free(None, 8.0))
-    assert len(lines) == 6 and lines[-1] == "free now: no GPU, main memory 8.0 GB"

@@ -1,0 +1,54 @@
+"""Memory by arithmetic: what each way to run needs, and what fits where."""
+
+import pytest
+
+from minillada.official import needs as needs_module
+from minillada.official.fabricate import decoder_entries, sigvq_entries, vae_entries
+from minillada.official.free import Free
+from minillada.official.needs import Need, Weights, fits, needs, rounded_needs, weights_of
+from minillada.official.sizes import FULL, TINY
+
+
+def test_memory_of_the_real_one():
+    weights = needs_module.released_weights()
+    assert weights.experts == pytest.approx(19 * 256 * 3 * 512 * 2048 * 2 / 1e9)
+    assert weights.dense + weights.experts == pytest.approx(32.646, abs=0.001)
+    assert weights.tokenizer == pytest.approx(1_199_457_280 * 2 / 1e9)
+    whole, turns, fetched, ram, mapped = needs(weights)
+    assert whole.gpu == pytest.approx(47.7, abs=0.1)  # officially about 47 GB
+    assert turns.gpu == pytest.approx(45.3, abs=0.1) and fetched.gpu < 22
+    assert ram.ram == whole.gpu and mapped.ram < 18
+    eight, four = rounded_needs(weights)
+    assert turns.gpu - eight.gpu == pytest.approx(30.6 - 15.4, abs=0.05)
+    assert ram.ram - four.ram == pytest.approx(30.6 - 8.6, abs=0.05)
+    tiny = weights_of(TINY.backbone, {"backbone": 10**6})
+    assert tiny.experts == pytest.approx(2 * 8 * 3 * 16 * 32 * 2 / 1e9)
+
+
+def test_released_counts_are_those_of_the_classes():
+    pytest.importorskip("diffusers")
+    decoder = sum(entry.count for entry in decoder_entries(FULL))
+    vae = sum(entry.count for entry in vae_entries(FULL))
+    sigvq = sum(entry.count for entry in sigvq_entries(FULL))
+    assert list(needs_module.PAINTER_PARTS.values()) == [decoder, sigvq, vae]
+
+
+def test_the_table_says_what_fits_where():
+    rows = [line.split(" | ") for line in needs_module.memory_table().splitlines()]
+    assert len(rows) == 9 and len({len(row) for row in rows[2:]}) == 1
+    words = [row[3:] for row in rows[2:]]
+    assert words[0] == ["–", "no drawing", "yes", "–", "– |"]
+    assert words[4][3:] == ["no drawing", "yes |"]
+    assert words[5] == ["no drawing", "yes", "yes", "–", "– |"]  # 8 bits on a GPU
+    assert words[6] == ["yes", "yes", "yes", "–", "yes |"]  # 4 bits without one
+
+
+def test_what_fits():
+    need = Need("", "", 10, 5)
+    assert fits(need, Free(12, 8)) is True
+    assert fits(need, Free(10.5, 8)) is False  # nothing left to work with
+    assert fits(need, Free(None, 8)) is False and fits(need, Free(12, None)) is None
+    assert fits(need, Free(8, None)) is False  # whatever the main memory is
+    assert fits(Need("", "", 0, 5), Free(None, 8)) is True
+    lines = needs_module.memory_lines(needs(Weights(1, 2, 3, 4, 5)), Free(None, 8.0))
+    assert len(lines) == 6 and lines[-1] == "free now: no GPU, main memory 8.0 GB"
