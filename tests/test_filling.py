@@ -138,6 +138,9 @@ def test_what_is_shown_stays_and_the_rest_is_drawn(caption):
     assert torch.equal(traced.images, uni.decode(traced.codes))
     again = uni.inpaint(real_images(3).floats(), HALF, caption, seed=1)
     assert torch.equal(again, traced.images)
+    again = uni.inpaint(real_images(3).floats(), HALF, caption, seed=1, steps=2)
+    fewer = uni.inpaint_traced(codes, HALF, caption, seed=1, steps=2)
+    assert torch.equal(again, fewer.images) and not torch.equal(fewer.codes, traced.codes)
     other = uni.inpaint_traced(codes, HALF, caption, seed=9).codes
     assert not torch.equal(other, traced.codes)
 
@@ -149,6 +152,28 @@ def test_a_fully_masked_image_is_a_drawing():
         filled = uni.inpaint_traced(codes, everything, "a thin two", seed=5, **settings_)
         assert torch.equal(filled.codes, drawn.codes)
         assert filled.generation.forwards == drawn.generation.forwards
+
+
+def test_holes_are_drawn_with_the_settings_of_the_model(monkeypatch):
+    codes = codes_of(1)
+    one, other = (uni.inpaint_traced(codes, HALF, "a seven", seed=s).codes for s in (1, 2))
+    assert not torch.equal(one, other)
+    monkeypatch.setattr(uni, "info", {"drawing": {"temperature": 0.0}})
+    one, other = (uni.inpaint_traced(codes, HALF, "a seven", seed=s).codes for s in (1, 2))
+    assert torch.equal(one, other)
+
+
+def test_only_images_that_are_shown_in_part_move_the_borders():
+    codes, nothing = codes_of(2), torch.ones(4, 4, dtype=torch.bool)
+    length = len(layout.draw_prompt(uni.vocab, None, 4))
+    for mask, start in ((HALF, 16 * -(-length // 16)), (nothing, length)):
+        assert length % 16 and uni.inpaint_traced(codes, mask).generation.start == start
+    assert uni.inpaint_traced(codes[:0], HALF).images.shape == (0, 1, 32, 32)
+
+
+def test_codes_of_another_grid_are_refused():
+    with pytest.raises(ValueError, match=r"codes must form a \[B, 4, 4\] grid"):
+        uni.inpaint_traced(codes_of(1)[:, :2], HALF)
 
 
 def test_with_nothing_masked_nothing_changes():
@@ -174,6 +199,8 @@ def test_an_image_hidden_whole_is_drawn_beside_others_as_alone():
     everything, changes = torch.ones(4, 4, dtype=torch.bool), 0
     for masks in ([everything, HALF, everything], [HALF, everything, HALF.T]):
         together = uni.inpaint_traced(codes, torch.stack(masks), captions, seed=2)
+        alike = uni.inpaint_traced(codes, torch.stack(masks), ["a seven"] * 3).generation
+        assert alike.rows == [0, 2] and alike.place(2) == 1
         for row, mask in enumerate(masks):
             one = slice(row, row + 1)
             alone = uni.inpaint_traced(codes[one], mask, captions[one], seed=2 + row)
@@ -215,8 +242,11 @@ def test_masks_that_cannot_be_used(mask, message):
 
 
 def test_guidance_needs_a_caption():
-    with pytest.raises(ValueError, match="guidance strengthens a caption; give one, or leave"):
-        uni.inpaint_traced(codes_of(1), HALF, guidance=2.0)
+    for scale in (2.0, 0.0):
+        with pytest.raises(ValueError, match="guidance strengthens a caption; give one, or leave"):
+            uni.inpaint_traced(codes_of(1), HALF, guidance=scale)
+    plain, one = (uni.inpaint_traced(codes_of(1), HALF, guidance=s) for s in (None, 1.0))
+    assert torch.equal(plain.codes, one.codes)
     with pytest.raises(ValueError, match="2 texts for 1 images"):
         uni.inpaint_traced(codes_of(1), HALF, ["a two", "a three"])
 
@@ -310,17 +340,20 @@ def test_the_likeliest_length_wins():
 
 
 def test_memory_does_not_grow_with_the_sentences_that_are_compared(monkeypatch):
-    images, sizes = real_images(3).floats(), []
+    images, sizes, steps = real_images(3).floats(), [], []
     text = "a ___ seven leaning ___"  # 16 sentences an image
     whole = uni.infill(text, images)
 
     def scored(model, prompt, *rest):
         sizes.append(len(prompt))
+        steps.append(rest[-1].steps)
         return log_likelihood(model, prompt, *rest)
 
     monkeypatch.setattr(filling, "BATCH_SIZE", 20)
     monkeypatch.setattr(filling, "log_likelihood", scored)
     assert uni.infill(text, images) == whole and sizes == [20, 20, 8]
+    uni.infill(text, images[:1], steps=3)
+    assert set(steps[:3]) == {DESCRIBE.steps} and steps[3:] == [3]
 
 
 def test_probabilities_of_all_answers_sum_to_one():

@@ -1,12 +1,16 @@
 """Prompts of any length in batches, and where a text ends because an image begins."""
 
-from helpers import few, tiny_uni
+import pytest
+from helpers import few, tiny_backbone, tiny_uni
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillada import layout
-from minillada.uni import THINK
-from minillada.writer import equal_lengths
+from minillada import layout, writer
+from minillada.commit import row_generators
+from minillada.sampler import generate
+from minillada.settings import changed
+from minillada.uni import DRAW, THINK
+from minillada.writer import Writer, equal_lengths
 
 uni = tiny_uni()
 
@@ -19,6 +23,38 @@ def test_equal_lengths_is_a_partition(lengths, batch_size):
     for rows in groups:
         assert 1 <= len(rows) <= batch_size
         assert len({lengths[i] for i in rows}) == 1 and rows == sorted(rows)
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_backbone_and_codes_that_do_not_belong_together(more):
+    other = tiny_backbone(vocab_size=uni.vocab.size + more)
+    with pytest.raises(ValueError, match="load a tokenizer and a backbone that were trained toge"):
+        Writer(other, uni.tokenizer, uni.vocab)
+
+
+def test_settings_are_those_of_the_backbone_and_those_given():
+    config = tiny_uni(block_size=8).sampling(DRAW, steps=None, temperature=0.0)
+    assert config == changed(DRAW, block_size=8, temperature=0.0)
+    assert uni.sampling(DRAW, block_size=2).block_size == 2
+
+
+def test_a_recorder_runs_the_steps_unless_everything_is_computed_anew(monkeypatch):
+    seen, config, rows = [], uni.sampling(DRAW, guidance=1.0), [([5, 6],), ([7, 8],)]
+
+    def spy(*arguments):
+        seen.append(arguments[-1])
+        return generate(*arguments[:-1])
+
+    monkeypatch.setattr(writer, "generate", spy)
+    texts = []
+    for recorder in (None, "a recorder"):
+        monkeypatch.setattr(uni, "recorder", recorder)
+        for cache in (True, False):
+            texts.append(uni.write(rows, 9, config, uni.tokens(), cache=cache)[0])
+    assert seen == [True, False, "a recorder", False]
+    # Without generators row r uses seed r.
+    texts.append(uni.write(rows, 9, config, uni.tokens(), row_generators(0, 2))[0])
+    assert all(text == texts[0] for text in texts)
 
 
 def test_a_text_phase_ends_where_an_image_begins(monkeypatch):

@@ -77,10 +77,10 @@ def test_images_are_measured_in_batches(monkeypatch):
 
 
 def test_both_tasks_of_an_image_are_averaged_before_the_interval():
-    bits = {"draw": torch.tensor([1.0, 2.0, 6.0]), "describe": torch.tensor([5.0, 4.0, 0.0])}
+    bits = {"draw": torch.tensor([1.0, 2.0, 6.0]), "describe": torch.tensor([9.0, 8.0, 4.0])}
     found = likelihood.entries(bits, "_new")
-    assert found["bits_per_token_new"] == 3 and found["bits_per_token_new_n"] == 3
-    assert found["bits_per_token_new_low"] == found["bits_per_token_new_high"] == 3
+    assert found["bits_per_token_new"] == 5 and found["bits_per_token_new_n"] == 3
+    assert found["bits_per_token_new_low"] == found["bits_per_token_new_high"] == 5
     for name, task in (("image", "draw"), ("text", "describe")):
         name, wanted = f"bits_per_{name}_token_new", mean_interval(bits[task])
         assert {key: found[key] for key in found if name in key} == wanted.entries(name)
