@@ -266,7 +266,8 @@ def test_colour_is_filled_in_too():
 def test_parts_around_blanks():
     assert between_blanks("a thick ___ leaning right") == ["a thick", " leaning right"]
     assert between_blanks(" ___ thin _, blue") == ["", " thin", ", blue"]
-    assert between_blanks("a seven ___") == ["a seven", ""]
+    assert between_blanks("a seven ___") == between_blanks("a seven ___ ") == ["a seven", ""]
+    assert between_blanks("_ a _ b _ c") == ["", " a", " b", " c"]  # as many as may be
 
 
 @pytest.mark.parametrize(
@@ -274,6 +275,7 @@ def test_parts_around_blanks():
     [
         ("a seven", "there is no blank in 'a seven'; write ___ where words are missing"),
         ("a se___", "a blank stands for whole words; put spaces around ___ in 'a se___'"),
+        ("a ___ven", "a blank stands for whole words; put spaces around ___ in 'a ___ven'"),
         ("___", "the text is only a blank; use `describe` for a whole caption"),
         ("_ a _ b _ c _", "4 blanks are too many; use 3 at most"),
         ("a seven ___ " + "leaning right " * 9, "is too long: an answer has 16 tokens"),
@@ -296,6 +298,8 @@ def test_candidates_have_every_length_of_a_blank():
     assert len(found) == LONGEST**2 and all(len(ids) == 16 for ids in found)
     lengths = [(ids.index(vocab.eos_id), ids.count(vocab.mask_id)) for ids in found]
     assert lengths[0] == (5, 2) and max(lengths) == (3 + 2 * LONGEST, 2 * LONGEST)
+    fitting = candidates(vocab, "a thick ___ leaning ___", lengths[0][0] + 2)
+    assert len(fitting) == 3 and all(ids[-1] == vocab.eos_id for ids in fitting)
     whole = vocab.encode("a thick seven leaning right")
     one = candidates(vocab, "a thick ___ leaning right", 16)[0]
     assert [i for i in one if i not in (vocab.mask_id, vocab.eos_id)] == whole[:2] + whole[3:]
@@ -309,7 +313,7 @@ def test_words_that_are_given_stay():
         assert len(answer) > sum(map(len, parts)), "something stands in each blank"
 
 
-def test_the_likeliest_length_wins():
+def test_the_likeliest_length_wins(monkeypatch):
     """Each candidate is scored by a forward pass of its own for every token."""
     image = real_images(1).floats()
     prompt = layout.describe_prompt(uni.vocab, uni.encode(image)[0])
@@ -331,12 +335,15 @@ def test_the_likeliest_length_wins():
             score += float(logits.log_softmax(-1)[token].detach())
         scores.append(score)
     prompts, answers = torch.tensor([prompt] * len(filled)), torch.tensor(filled)
-    assert torch.allclose(
-        log_likelihood(uni, prompts, answers, config), torch.tensor(scores), atol=1e-3
-    )
+    found = log_likelihood(uni, prompts, answers, config)
+    assert torch.allclose(found, torch.tensor(scores), atol=1e-3) and not found.requires_grad
     best = filled[scores.index(max(scores))]
     text = uni.vocab.decode(i for i in best if i != uni.vocab.eos_id)
     assert uni.infill("a thick ___ leaning right", image) == [text]
+    for place, best in enumerate(filled):  # wherever it stands
+        monkeypatch.setattr(filling, "log_likelihood", lambda *_, k=place: torch.eye(LONGEST)[k])
+        text = uni.vocab.decode(i for i in best if i != uni.vocab.eos_id)
+        assert uni.infill("a thick ___ leaning right", image) == [text]
 
 
 def test_memory_does_not_grow_with_the_sentences_that_are_compared(monkeypatch):
@@ -356,10 +363,11 @@ def test_memory_does_not_grow_with_the_sentences_that_are_compared(monkeypatch):
     assert set(steps[:3]) == {DESCRIBE.steps} and steps[3:] == [3]
 
 
-def test_probabilities_of_all_answers_sum_to_one():
+@pytest.mark.parametrize("block", [1, 16])
+def test_probabilities_of_all_answers_sum_to_one(block):
     """All answers of two tokens, each scored by itself: the chain rule loses nothing."""
     prompt = layout.describe_prompt(uni.vocab, codes_of(1)[0])
-    config, allowed = uni.sampling(DESCRIBE), uni.vocab.is_text()
+    config, allowed = uni.sampling(DESCRIBE, block_size=block), uni.vocab.is_text()
     allowed[uni.vocab.mask_id] = False
     words = allowed.nonzero()[:, 0]
     first = int(words[7])

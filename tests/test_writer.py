@@ -1,6 +1,7 @@
 """Prompts of any length in batches, and where a text ends because an image begins."""
 
 import pytest
+import torch
 from helpers import few, tiny_backbone, tiny_uni
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +56,18 @@ def test_a_recorder_runs_the_steps_unless_everything_is_computed_anew(monkeypatc
     # Without generators row r uses seed r.
     texts.append(uni.write(rows, 9, config, uni.tokens(), row_generators(0, 2))[0])
     assert all(text == texts[0] for text in texts)
+
+
+def test_given_answers_come_back_to_their_rows():
+    """Prompts of other lengths run in other batches; the record is that of the first."""
+    rows, config = [([5, 6],), ([5, 6, 7],), ([8, 9],)], uni.sampling(DRAW, guidance=1.0)
+    given = torch.randint(5, 200, (3, 6)).index_fill(1, torch.tensor([1, 4]), uni.vocab.mask_id)
+    together, record = uni.write(rows, given, config, uni.tokens(), row_generators(3, 3))
+    assert record.rows == [0, 2] and record.ids.tolist() == [together[0], together[2]]
+    for row in range(3):
+        source = row_generators(3 + row, 1)
+        alone, _ = uni.write(rows[row:][:1], given[row:][:1], config, uni.tokens(), source)
+        assert alone[0] == together[row]
 
 
 def test_a_text_phase_ends_where_an_image_begins(monkeypatch):
