@@ -85,6 +85,16 @@ def test_bias_steers_the_choice_and_never_the_weight():
     ratio = weights[0, chosen[0].tolist().index(5)] / weights[0, 1 - chosen[0].tolist().index(5)]
     other = next(e for e in chosen[0].tolist() if e != 5)
     assert torch.allclose(ratio, scores[5] / scores[other], rtol=1e-4)
+    (gradient,) = torch.autograd.grad(weights.sum(), gate.weight)
+    assert gradient.abs().max() < 1e-6, "the sum is always 2.5"
+
+
+def test_scores_of_zero_give_weights_of_zero():
+    gate = tiny_moe().gate
+    with torch.no_grad():
+        gate.weight.fill_(-100.0)
+    _, weights = gate(torch.ones(1, 16))
+    assert not weights.any()  # nor NaN
 
 
 def test_the_router_is_in_float32_under_autocast():
