@@ -306,6 +306,7 @@ def test_candidates_have_every_length_of_a_blank():
 
 
 def test_words_that_are_given_stay():
+    assert uni.infill([], real_images(1).floats()[:0]) == []
     texts = ["a thick ___ leaning right", "___ seven ___"]
     for text, answer in zip(texts, uni.infill(texts, real_images(2).floats())):
         parts = between_blanks(text)

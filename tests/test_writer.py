@@ -11,15 +11,19 @@ from minillada.commit import row_generators
 from minillada.sampler import generate
 from minillada.settings import changed
 from minillada.uni import DRAW, THINK
+from minillada.vocab import BOI
 from minillada.writer import Writer, equal_lengths
 
 uni = tiny_uni()
 
 
 @few
-@given(lengths=st.lists(st.integers(1, 4), min_size=1, max_size=20), batch_size=st.integers(1, 5))
+@given(
+    lengths=st.lists(st.tuples(*[st.integers(1, 3)] * 2), min_size=1, max_size=20),
+    batch_size=st.integers(1, 5),
+)
 def test_equal_lengths_is_a_partition(lengths, batch_size):
-    groups = equal_lengths([([0] * n, [0]) for n in lengths], batch_size)
+    groups = equal_lengths([([0] * n, [0] * m) for n, m in lengths], batch_size)
     assert sorted(i for rows in groups for i in rows) == list(range(len(lengths)))
     for rows in groups:
         assert 1 <= len(rows) <= batch_size
@@ -73,9 +77,12 @@ def test_given_answers_come_back_to_their_rows():
 def test_a_text_phase_ends_where_an_image_begins(monkeypatch):
     vocab = uni.vocab
     word, header = vocab.encode("two"), layout.image_header(vocab, 4, 4)
-    code, eos = vocab.image_token_offset + 3, vocab.eos_id
+    code, eos, begin = vocab.image_token_offset, vocab.eos_id, vocab.markup(BOI)[0]
     rows = [word + header + [eos], word + [eos] * 5, word + [code, *header], word * 3]
-    monkeypatch.setattr(uni, "write", lambda *_, **__: (rows, None))
-    texts, headers = uni.write_until_image([[]] * 4, 9, THINK)
-    assert texts == [word, word, word, word * 3]
-    assert headers == [header, [], [code, *header], []]
+    rows.append([*word, begin, *word])
+    configs = []
+    monkeypatch.setattr(uni, "write", lambda *given: configs.append(given[2]) or (rows, None))
+    texts, headers = uni.write_until_image([[]] * 5, 9, changed(THINK, block_size=3))
+    assert texts == [word, word, word, word * 3, word]
+    assert headers == [header, [], [code, *header], [], [begin]]
+    assert configs == [changed(THINK, block_size=16)], "blocks are those of the backbone"
