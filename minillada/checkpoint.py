@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from .experts import Experts
 from .files import WEIGHTS_DIR, Name, atomic, checksum, find, is_shipped, need_data
-from .settings import Config, check_types, from_dict
+from .settings import Config, from_dict
 
 M = TypeVar("M", bound=nn.Module, covariant=True)  # the class of a module
 Tensors = dict[str, Tensor]  # as in a state dict
@@ -163,7 +163,7 @@ def write_info(path: Path, info: dict) -> None:
 
 
 def read_info(path: Path) -> dict:
-    """The JSON beside weights. `FileNotFoundError`; `ValueError` if it was changed, or is none."""
+    """The JSON beside a weights file. `FileNotFoundError`; `ValueError` if it was changed."""
     path = path.with_suffix(".json")
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; weights need the JSON written beside them")
@@ -175,10 +175,6 @@ def read_info(path: Path) -> dict:
         raise ValueError(f"{path} is not a valid JSON object; {RESTORE}")
     if "digest" in info and info["digest"] != digest(info):  # older JSONs have none
         raise ValueError(f"{path} was changed after it was written (digest differs); {RESTORE}")
-    try:
-        check_types(info)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}; {RESTORE}") from None
     return info
 
 

@@ -136,26 +136,3 @@ def from_dict(cls: type[C], values: dict[str, Any]) -> C:
         else:
             fields[name] = value
     return cls(**fields)
-
-
-# What is read of the JSON beside weights, and its types; an older file lacks some of it.
-TYPES = {
-    **dict.fromkeys(("config", "start", "training", "data", "drawing", "editing"), dict),
-    **dict.fromkeys(("metrics", "tasks", "tasks_way"), dict),
-    **dict.fromkeys(("dataset", "source", "text", "text_sha256"), str),
-    **dict.fromkeys(("tokenizer", "tokenizer_sha256"), str),
-    "mixture": list, "held_out": int, "draw_share": float,
-}  # fmt: skip
-PAIRS = ([str, int], [str, float])  # of a mixture: a task and its share
-
-
-def check_types(stored: dict[str, Any]) -> None:
-    """`ValueError` names the first value of a stored JSON that is of a wrong type."""
-    for name, value in stored.items():
-        right = isinstance(value, TYPES.get(name, object))
-        if name == "mixture" and right:
-            right = all(isinstance(pair, list) and [*map(type, pair)] in PAIRS for pair in value)
-        if not right:
-            raise ValueError(f"{name} cannot be {value!r:.60}")
-        if name in ("start", "training", "data"):  # `start` is the JSON of the run before
-            check_types(value)
