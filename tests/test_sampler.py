@@ -72,9 +72,9 @@ def test_decoding_is_the_slow_loop(
 
 
 @settings(few, max_examples=25)
-@given(steps=st.integers(1, 4), tail=st.booleans(), **EDITING)
+@given(steps=st.integers(1, 4), tail=st.booleans(), adaptive=st.booleans(), **EDITING)
 def test_token_editing_is_the_slow_loop(
-    prompt, length, block, steps, threshold, edit, post, seed, tail
+    prompt, length, block, steps, threshold, edit, post, seed, tail, adaptive
 ):
     """Also row by row: a row in a batch does what it would do alone, in as many passes."""
     backbone, prompts = tiny_backbone(seed % 11), random_ids(3, prompt, seed=seed)
@@ -84,6 +84,7 @@ def test_token_editing_is_the_slow_loop(
         threshold=threshold,
         edit_threshold=edit,
         post_steps=post,
+        adaptive=adaptive,
         fill_tail=tail,
     )
     generation = generate(backbone, prompts, length, config, ANY)
