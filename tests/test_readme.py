@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+import torch
 import typer.main
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -29,6 +30,7 @@ from minillada.measure.intervals import interval_of
 from minillada.official.needs import memory_table
 from minillada.presets import PRESETS
 from minillada.tasks.table import TASKS_OF
+from minillada.vocab import Vocabulary, train_bpe
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("docs/installing.md", "docs/commands.md", "docs/numbers.md", "docs/full-weights.md")
@@ -87,13 +89,27 @@ def test_the_python_snippet_of_the_commands_runs():
 
 def test_the_data_set_of_the_commands_is_one():
     with patch.dict(DATASETS), patch.dict(TASKS_OF), patch.dict(PRESETS):
-        run_snippet("docs/commands.md", -1)
+        run_snippet("docs/commands.md", -2)
         data = DATASETS["shapes"]
         pool = measured_pool(data, data.load("test"))
         assert pool.label == "label" and len(pool.members) == 6, "three kinds in two sizes"
         assert len(set(data.grammar.all_captions())) == 6
         assert {PRESETS[f"shapes-{kind}"].dataset for kind in ("text", "cpu")} == {"shapes"}
     assert "shapes" not in DATASETS
+
+
+def test_the_text_of_the_commands_is_learned():
+    """Two models of a text that repeats itself, as the script of the page makes them."""
+    words = run_snippet("docs/commands.md", -1)
+    words["LENGTH"], words["ROWS"] = 32, 4
+    text = "one two three four five six " * 40
+    vocab = Vocabulary(train_bpe([text], vocab_size=300), codebook_size=0)
+    ids = torch.tensor(vocab.encode(text))
+    for block in (1, 4):
+        untrained, backbone = (words["train"](vocab, ids, block, steps) for steps in (1, 60))
+        before, after = (words["bits_a_byte"](model, vocab, ids) for model in (untrained, backbone))
+        assert after < 0.5 < before
+        assert words["written"](backbone, vocab, "one two", 6).startswith("one two three four")
 
 
 def subcommands() -> dict[tuple[str, ...], object]:
