@@ -1,0 +1,121 @@
+"""Does a model draw what is asked more often, once it was told which of its drawings are right?
+
+`mnist` draws every caption many times, without guidance. Pairs of one caption, a drawing that shows
+all that is asked and one that does not, train a copy of it by DPO (`extras/preference.py`). For
+comparison, another copy is trained as usual on the right drawings of the same pairs.
+
+The classifier that chooses the pairs is not the judge that marks the result: who only learned to
+please the first would gain less by the second. About 15 minutes on one core; docs/log.md shows the
+result.
+"""
+
+from __future__ import annotations
+
+import copy
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import batching, layout
+from ..config import ObjectiveConfig, TrainingConfig
+from ..datasets.captions import GRAMMAR
+from ..datasets.table import MNIST
+from ..diffusion import block_diffusion_loss
+from ..evaluation import evaluate
+from ..extras.preference import preference_loss
+from ..measure.judge import Judge
+from ..settings import changed
+from ..training.loop import batch_indices, fit, step_generator
+from ..uni import Uni
+from .block_size import bits_on_test
+from .runner import Experiment, Lab, Point, main, over_seeds
+
+SEEDS = (0, 1, 2)
+SIZES = {"tries": 32, "prompts": 1000, "images": 300}
+STEPS, BATCH, RATE = 200, 16, 1e-4  # BATCH: pairs of a step
+PAIRS_SEED = 1_000_000  # from here on, so that what is marked is drawn with other random numbers
+
+Pair = tuple[str, Tensor, Tensor]  # a caption, the codes [h, w] of the better and the worse drawing
+
+
+@torch.no_grad()
+def find_pairs(uni: Uni, teacher: Judge, tries: int, seed: int) -> list[Pair]:
+    """`tries` drawings of each caption; each right one beside a wrong one, while there are both."""
+    captions = GRAMMAR.all_captions()
+    asked = [caption for caption in captions for _ in range(tries)]
+    drawn = uni.draw_traced(asked, seed=PAIRS_SEED + seed * len(asked), guidance=1.0)
+    classes = MNIST.classes(drawn.images, teacher.classify(drawn.images))  # [N, columns]
+    shown = GRAMMAR.index(classes).view(-1, tries)  # the number of the caption that would be true
+    codes = drawn.codes.unflatten(0, (-1, tries))
+    pairs = []
+    for number, caption in enumerate(captions):
+        right = shown[number] == number
+        for better, worse in zip(codes[number, right], codes[number, ~right]):
+            pairs.append((caption, better, worse))
+    Random(seed).shuffle(pairs)
+    return pairs
+
+
+def train(uni: Uni, pairs: list[Pair], by_dpo: bool, steps: int, seed: int) -> list[float]:
+    """Train the backbone of `uni` in place, by DPO or on the better drawings; the losses."""
+    backbone, frozen = uni.backbone, copy.deepcopy(uni.backbone)
+    block, objective = backbone.config.block_size, ObjectiveConfig()
+
+    def batch(rows: list[Pair], place: int) -> batching.Batch:
+        sequences = [layout.draw_sequence(uni.vocab, row[0], row[place]) for row in rows]
+        return batching.collate(sequences, uni.vocab, block)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        source = step_generator(seed, step)
+        rows = [pairs[i] for i in batch_indices(len(pairs), BATCH, step, seed)]
+        better, worse = batch(rows, 1), batch(rows, 2)
+        if by_dpo:
+            mask = uni.vocab.mask_id
+            return preference_loss(backbone, frozen, better, worse, mask, source), {}
+        return block_diffusion_loss(backbone, better, uni.vocab, block, objective, source)
+
+    config = changed(TrainingConfig(), steps=steps, learning_rate=RATE, warmup_steps=10)
+    return [record["loss"] for record in fit(backbone, loss, config)]
+
+
+def drawn_as_asked(lab: Lab, uni: Uni, prompts: int, images: int) -> dict[str, Any]:
+    """What is drawn without guidance and with the usual one, and the bound on test images."""
+    report: dict[str, Any] = bits_on_test(uni, uni.backbone.config.block_size, images, samples=4)
+    for name, guidance in (("alone", 1.0), ("guided", 1.5)):
+        report[name] = evaluate.evaluate_drawing(uni, lab.judge(), prompts, 0, guidance=guidance)
+    return report
+
+
+def before(lab: Lab, prompts: int, images: int) -> dict[str, Any]:
+    """The shipped model."""
+    return drawn_as_asked(lab, lab.load("mnist"), prompts, images)
+
+
+def told(
+    lab: Lab, by_dpo: bool, steps: int, tries: int, prompts: int, images: int, seed: int
+) -> dict[str, Any]:
+    """A copy that was told, in one of the two ways."""
+    uni = lab.load("mnist")
+    pairs = find_pairs(uni, lab.module("mnist-features", Judge), tries, seed)
+    losses = train(uni, pairs, by_dpo, steps, seed)
+    last = sum(losses[-20:]) / len(losses[-20:])
+    report = drawn_as_asked(lab, uni, prompts, images)
+    return {"pairs": len(pairs), "first_loss": losses[0], "last_loss": last, **report}
+
+
+MARKED = {"prompts": SIZES["prompts"], "images": SIZES["images"]}
+WAYS = {"DPO": True, "on the right drawings": False}
+POINTS = [Point(("before",), before, MARKED)]
+POINTS += over_seeds(
+    SEEDS,
+    [
+        Point(("told", name), told, {"by_dpo": way, "steps": STEPS, **SIZES})
+        for name, way in WAYS.items()
+    ],
+)
+EXPERIMENT = Experiment(__file__, __doc__, POINTS, {"steps": STEPS, "batch": BATCH, "rate": RATE})
+
+if __name__ == "__main__":
+    main(EXPERIMENT)
