@@ -1,11 +1,12 @@
 """Does a model draw what is asked more often, once it was told which of its drawings are right?
 
-`mnist` draws every caption many times, without guidance. Pairs of one caption, a drawing that shows
+A model draws every caption many times, without guidance. Pairs of one caption, a drawing that shows
 all that is asked and one that does not, train a copy of it by DPO (`extras/preference.py`). For
-comparison, another copy is trained as usual on the right drawings of the same pairs.
+comparison, another copy is trained as usual on the right drawings of the same pairs. `told` does it
+with digits and three seeds, `photos` with one.
 
 The classifier that chooses the pairs is not the judge that marks the result: who only learned to
-please the first would gain less by the second. About 15 minutes on one core; docs/log.md shows the
+please the first would gain less by the second. About 30 minutes on one core; docs/log.md shows the
 result.
 """
 
@@ -20,8 +21,7 @@ from torch import Tensor
 
 from .. import batching, layout
 from ..config import ObjectiveConfig, TrainingConfig
-from ..datasets.captions import GRAMMAR
-from ..datasets.table import MNIST
+from ..datasets.table import MNIST, data_set_of
 from ..diffusion import block_diffusion_loss
 from ..evaluation import evaluate
 from ..extras.preference import preference_loss
@@ -33,7 +33,8 @@ from .block_size import bits_on_test
 from .runner import Experiment, Lab, Point, main, over_seeds
 
 SEEDS = (0, 1, 2)
-SIZES = {"tries": 32, "prompts": 1000, "images": 300}
+MARKED = {"prompts": 1000, "images": 300}
+PHOTOS = {"prompts": 600, "images": 0, "model": "cifar"}
 STEPS, BATCH, RATE = 200, 16, 1e-4  # BATCH: pairs of a step
 PAIRS_SEED = 1_000_000  # from here on, so that what is marked is drawn with other random numbers
 
@@ -43,11 +44,14 @@ Pair = tuple[str, Tensor, Tensor]  # a caption, the codes [h, w] of the better a
 @torch.no_grad()
 def find_pairs(uni: Uni, teacher: Judge, tries: int, seed: int) -> list[Pair]:
     """`tries` drawings of each caption; each right one beside a wrong one, while there are both."""
-    captions = GRAMMAR.all_captions()
+    data = data_set_of(uni.info)
+    captions = data.grammar.all_captions()
     asked = [caption for caption in captions for _ in range(tries)]
     drawn = uni.draw_traced(asked, seed=PAIRS_SEED + seed * len(asked), guidance=1.0)
-    classes = MNIST.classes(drawn.images, teacher.classify(drawn.images))  # [N, columns]
-    shown = GRAMMAR.index(classes).view(-1, tries)  # the number of the caption that would be true
+    classes = data.classes(drawn.images, teacher.classify(drawn.images))  # [N, columns]
+    shown = data.grammar.index(classes).view(
+        -1, tries
+    )  # the number of the caption that would be true
     codes = drawn.codes.unflatten(0, (-1, tries))
     pairs = []
     for number, caption in enumerate(captions):
@@ -63,58 +67,68 @@ def train(uni: Uni, pairs: list[Pair], by_dpo: bool, steps: int, seed: int) -> l
     backbone, frozen = uni.backbone, copy.deepcopy(uni.backbone)
     block, objective = backbone.config.block_size, ObjectiveConfig()
 
-    def batch(rows: list[Pair], place: int) -> batching.Batch:
-        sequences = [layout.draw_sequence(uni.vocab, row[0], row[place]) for row in rows]
-        return batching.collate(sequences, uni.vocab, block)
+    def batch(captions: tuple[str, ...], codes: tuple[Tensor, ...]) -> batching.Batch:
+        rows = [layout.draw_sequence(uni.vocab, *row) for row in zip(captions, codes)]
+        return batching.collate(rows, uni.vocab, block)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         source = step_generator(seed, step)
-        rows = [pairs[i] for i in batch_indices(len(pairs), BATCH, step, seed)]
-        better, worse = batch(rows, 1), batch(rows, 2)
-        if by_dpo:
-            mask = uni.vocab.mask_id
-            return preference_loss(backbone, frozen, better, worse, mask, source), {}
-        return block_diffusion_loss(backbone, better, uni.vocab, block, objective, source)
+        chosen = [pairs[i] for i in batch_indices(len(pairs), BATCH, step, seed)]
+        captions, better, worse = zip(*chosen)
+        right = batch(captions, better)
+        if not by_dpo:
+            return block_diffusion_loss(backbone, right, uni.vocab, block, objective, source)
+        both = right, batch(captions, worse)
+        return preference_loss(backbone, frozen, *both, uni.vocab.mask_id, source), {}
 
     config = changed(TrainingConfig(), steps=steps, learning_rate=RATE, warmup_steps=10)
     return [record["loss"] for record in fit(backbone, loss, config)]
 
 
 def drawn_as_asked(lab: Lab, uni: Uni, prompts: int, images: int) -> dict[str, Any]:
-    """What is drawn without guidance and with the usual one, and the bound on test images."""
-    report: dict[str, Any] = bits_on_test(uni, uni.backbone.config.block_size, images, samples=4)
-    for name, guidance in (("alone", 1.0), ("guided", 1.5)):
-        report[name] = evaluate.evaluate_drawing(uni, lab.judge(), prompts, 0, guidance=guidance)
+    """What is drawn without guidance and with the usual one; of digits also the bound."""
+    data = data_set_of(uni.info)
+    report: dict[str, Any] = {}
+    if data is MNIST:
+        report = bits_on_test(uni, uni.backbone.config.block_size, images, samples=4)
+    judge = lab.module(data.judge, Judge)
+    for name, settings in (("alone", {"guidance": 1.0}), ("guided", {})):
+        report[name] = evaluate.evaluate_drawing(uni, judge, prompts, 0, data, **settings)
     return report
 
 
-def before(lab: Lab, prompts: int, images: int) -> dict[str, Any]:
+def before(lab: Lab, prompts: int, images: int, model: str = "mnist") -> dict[str, Any]:
     """The shipped model."""
-    return drawn_as_asked(lab, lab.load("mnist"), prompts, images)
+    return drawn_as_asked(lab, lab.load(model), prompts, images)
 
 
 def told(
-    lab: Lab, by_dpo: bool, steps: int, tries: int, prompts: int, images: int, seed: int
+    lab: Lab,
+    by_dpo: bool,
+    steps: int,
+    tries: int,
+    prompts: int,
+    images: int,
+    seed: int,
+    model: str = "mnist",
 ) -> dict[str, Any]:
     """A copy that was told, in one of the two ways."""
-    uni = lab.load("mnist")
-    pairs = find_pairs(uni, lab.module("mnist-features", Judge), tries, seed)
+    uni = lab.load(model)
+    pairs = find_pairs(uni, lab.module(f"{model}-features", Judge), tries, seed)
     losses = train(uni, pairs, by_dpo, steps, seed)
     last = sum(losses[-20:]) / len(losses[-20:])
     report = drawn_as_asked(lab, uni, prompts, images)
     return {"pairs": len(pairs), "first_loss": losses[0], "last_loss": last, **report}
 
 
-MARKED = {"prompts": SIZES["prompts"], "images": SIZES["images"]}
 WAYS = {"DPO": True, "on the right drawings": False}
-POINTS = [Point(("before",), before, MARKED)]
-POINTS += over_seeds(
-    SEEDS,
-    [
-        Point(("told", name), told, {"by_dpo": way, "steps": STEPS, **SIZES})
-        for name, way in WAYS.items()
-    ],
-)
+POINTS = [Point(("before",), before, MARKED), Point(("photos", "before"), before, PHOTOS)]
+TOLD, PHOTOS_TOLD = [], []
+for name, way in WAYS.items():
+    TOLD.append(Point(("told", name), told, {"by_dpo": way, "steps": STEPS, "tries": 32, **MARKED}))
+    photos = {"by_dpo": way, "steps": 120, "tries": 8, **PHOTOS}
+    PHOTOS_TOLD.append(Point(("photos", name), told, photos))
+POINTS += over_seeds(SEEDS, TOLD) + over_seeds(SEEDS[:1], PHOTOS_TOLD)
 EXPERIMENT = Experiment(__file__, __doc__, POINTS, {"steps": STEPS, "batch": BATCH, "rate": RATE})
 
 if __name__ == "__main__":

@@ -1,0 +1,24 @@
+"""The pairs of drawings that DPO learns from."""
+
+import math
+
+import torch
+
+from minillada import load
+from minillada.datasets.captions import GRAMMAR
+from minillada.datasets.table import MNIST
+from minillada.experiments.preference import find_pairs, train
+from minillada.measure.judge import load_judge
+
+
+def test_a_pair_is_a_right_and_a_wrong_drawing_of_one_caption():
+    uni, teacher = load("mnist"), load_judge(name="mnist-features")
+    pairs = find_pairs(uni, teacher, tries=2, seed=0)
+    captions, better, worse = zip(*pairs)
+    asked = torch.tensor([GRAMMAR.parse(caption) for caption in captions])
+    for codes, right in ((better, True), (worse, False)):
+        images = uni.decode(torch.stack(codes))
+        shown = MNIST.classes(images, teacher.classify(images))
+        assert ((shown == asked).all(1) == right).all()
+    # Before its first step the copy prefers nothing, whatever it is shown.
+    assert math.isclose(train(uni, pairs, True, 1, seed=0)[0], math.log(2), rel_tol=1e-5)
