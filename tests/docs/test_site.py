@@ -181,4 +181,4 @@ def test_searching_needs_no_server(site, open_page):
     first = page.locator("#search-results li a").first
     assert first.get_attribute("href").endswith("docs/glossary.html#quota")
     first.click()
-    assert page.locator("#quota a[href*=sampling]").count() == 1
+    page.locator("#quota a[href*=sampling]").wait_for(state="attached")
