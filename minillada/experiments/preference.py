@@ -49,9 +49,8 @@ def find_pairs(uni: Uni, teacher: Judge, tries: int, seed: int) -> list[Pair]:
     asked = [caption for caption in captions for _ in range(tries)]
     drawn = uni.draw_traced(asked, seed=PAIRS_SEED + seed * len(asked), guidance=1.0)
     classes = data.classes(drawn.images, teacher.classify(drawn.images))  # [N, columns]
-    shown = data.grammar.index(classes).view(
-        -1, tries
-    )  # the number of the caption that would be true
+    # For each drawing the number of the caption that would be true of it.
+    shown = data.grammar.index(classes).view(-1, tries)
     codes = drawn.codes.unflatten(0, (-1, tries))
     pairs = []
     for number, caption in enumerate(captions):
