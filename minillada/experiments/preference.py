@@ -3,7 +3,8 @@
 A model draws every caption many times, without guidance. Pairs of one caption, a drawing that shows
 all that is asked and one that does not, train a copy of it by DPO (`extras/preference.py`). For
 comparison, another copy is trained as usual on the right drawings of the same pairs. `told` does it
-with digits and three seeds, `photos` with one.
+with digits, `photos` with photos, each with three seeds. Besides what is drawn, it is measured how
+varied the drawings are, and whether the model still describes and edits.
 
 The classifier that chooses the pairs is not the judge that marks the result: who only learned to
 please the first would gain less by the second. About 30 minutes on one core; docs/log.md shows the
@@ -34,7 +35,7 @@ from .runner import Experiment, Lab, Point, main, over_seeds
 
 SEEDS = (0, 1, 2)
 MARKED = {"prompts": 1000, "images": 300}
-PHOTOS = {"prompts": 600, "images": 0, "model": "cifar"}
+PHOTOS = {**MARKED, "model": "cifar"}
 STEPS, BATCH, RATE = 200, 16, 1e-4  # BATCH: pairs of a step
 PAIRS_SEED = 1_000_000  # from here on, so that what is marked is drawn with other random numbers
 
@@ -84,21 +85,26 @@ def train(uni: Uni, pairs: list[Pair], by_dpo: bool, steps: int, seed: int) -> l
     return [record["loss"] for record in fit(backbone, loss, config)]
 
 
-def drawn_as_asked(lab: Lab, uni: Uni, prompts: int, images: int) -> dict[str, Any]:
-    """What is drawn without guidance and with the usual one; of digits also the bound."""
+def measured(lab: Lab, uni: Uni, prompts: int, images: int) -> dict[str, Any]:
+    """What is drawn without guidance and with the usual one, and what the model does besides."""
     data = data_set_of(uni.info)
+    judge, test = lab.module(data.judge, Judge), data.load("test")
     report: dict[str, Any] = {}
     if data is MNIST:
         report = bits_on_test(uni, uni.backbone.config.block_size, images, samples=4)
-    judge = lab.module(data.judge, Judge)
+    else:
+        report = evaluate.evaluate_editing(uni, judge, images, 0, data)
+    described = test.floats(slice(0, images)), test.labels[:images]
+    report |= evaluate.evaluate_describing(uni, *described, data)
     for name, settings in (("alone", {"guidance": 1.0}), ("guided", {})):
         report[name] = evaluate.evaluate_drawing(uni, judge, prompts, 0, data, **settings)
+        report[name] |= evaluate.evaluate_variety(uni, judge, test, prompts, 0, data, **settings)
     return report
 
 
 def before(lab: Lab, prompts: int, images: int, model: str = "mnist") -> dict[str, Any]:
     """The shipped model."""
-    return drawn_as_asked(lab, lab.load(model), prompts, images)
+    return measured(lab, lab.load(model), prompts, images)
 
 
 def told(
@@ -116,7 +122,7 @@ def told(
     pairs = find_pairs(uni, lab.module(f"{model}-features", Judge), tries, seed)
     losses = train(uni, pairs, by_dpo, steps, seed)
     last = sum(losses[-20:]) / len(losses[-20:])
-    report = drawn_as_asked(lab, uni, prompts, images)
+    report = measured(lab, uni, prompts, images)
     return {"pairs": len(pairs), "first_loss": losses[0], "last_loss": last, **report}
 
 
@@ -125,9 +131,9 @@ POINTS = [Point(("before",), before, MARKED), Point(("photos", "before"), before
 TOLD, PHOTOS_TOLD = [], []
 for name, way in WAYS.items():
     TOLD.append(Point(("told", name), told, {"by_dpo": way, "steps": STEPS, "tries": 32, **MARKED}))
-    photos = {"by_dpo": way, "steps": 120, "tries": 8, **PHOTOS}
+    photos = {"by_dpo": way, "steps": 120, "tries": 32, **PHOTOS}
     PHOTOS_TOLD.append(Point(("photos", name), told, photos))
-POINTS += over_seeds(SEEDS, TOLD) + over_seeds(SEEDS[:1], PHOTOS_TOLD)
+POINTS += over_seeds(SEEDS, TOLD) + over_seeds(SEEDS, PHOTOS_TOLD)
 EXPERIMENT = Experiment(__file__, __doc__, POINTS, {"steps": STEPS, "batch": BATCH, "rate": RATE})
 
 if __name__ == "__main__":
