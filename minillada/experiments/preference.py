@@ -6,6 +6,9 @@ comparison, another copy is trained as usual on the right drawings of the same p
 with digits, `photos` with photos, each with three seeds. Besides what is drawn, it is measured how
 varied the drawings are, and whether the model still describes and edits.
 
+A preference need not be about right and wrong. In `taste`, of two drawings of "a seven" the thicker
+one is the better one: how soon is that learned, and is "a thin seven" still thin then?
+
 The classifier that chooses the pairs is not the judge that marks the result: who only learned to
 please the first would gain less by the second. About 30 minutes on one core; docs/log.md shows the
 result.
@@ -22,10 +25,12 @@ from torch import Tensor
 
 from .. import batching, layout
 from ..config import ObjectiveConfig, TrainingConfig
+from ..datasets import captions
 from ..datasets.table import MNIST, data_set_of
 from ..diffusion import block_diffusion_loss
 from ..evaluation import evaluate
 from ..extras.preference import preference_loss
+from ..measure.intervals import fraction
 from ..measure.judge import Judge
 from ..settings import changed
 from ..training.loop import batch_indices, fit, step_generator
@@ -37,6 +42,8 @@ SEEDS = (0, 1, 2)
 MARKED = {"prompts": 1000, "images": 300}
 PHOTOS = {**MARKED, "model": "cifar"}
 STEPS, BATCH, RATE = 200, 16, 1e-4  # BATCH: pairs of a step
+BETA = 0.1  # as in LLaDA2.0
+TASTED = 24  # drawings of a caption that show whether the taste was learned
 PAIRS_SEED = 1_000_000  # from here on, so that what is marked is drawn with other random numbers
 
 Pair = tuple[str, Tensor, Tensor]  # a caption, the codes [h, w] of the better and the worse drawing
@@ -46,40 +53,57 @@ Pair = tuple[str, Tensor, Tensor]  # a caption, the codes [h, w] of the better a
 def find_pairs(uni: Uni, teacher: Judge, tries: int, seed: int) -> list[Pair]:
     """`tries` drawings of each caption; each right one beside a wrong one, while there are both."""
     data = data_set_of(uni.info)
-    captions = data.grammar.all_captions()
-    asked = [caption for caption in captions for _ in range(tries)]
+    texts = data.grammar.all_captions()
+    asked = [text for text in texts for _ in range(tries)]
     drawn = uni.draw_traced(asked, seed=PAIRS_SEED + seed * len(asked), guidance=1.0)
     classes = data.classes(drawn.images, teacher.classify(drawn.images))  # [N, columns]
     # For each drawing the number of the caption that would be true of it.
     shown = data.grammar.index(classes).view(-1, tries)
     codes = drawn.codes.unflatten(0, (-1, tries))
     pairs = []
-    for number, caption in enumerate(captions):
+    for number, text in enumerate(texts):
         right = shown[number] == number
         for better, worse in zip(codes[number, right], codes[number, ~right]):
-            pairs.append((caption, better, worse))
+            pairs.append((text, better, worse))
     Random(seed).shuffle(pairs)
     return pairs
 
 
-def train(uni: Uni, pairs: list[Pair], by_dpo: bool, steps: int, seed: int) -> list[float]:
+def thicker_pairs(uni: Uni, tries: int, seed: int) -> list[Pair]:
+    """Of `tries` drawings of a digit the thickest beside the thinnest, and so on to the middle."""
+    texts = [captions.caption(digit) for digit in range(10)]
+    asked = [text for text in texts for _ in range(tries)]
+    drawn = uni.draw_traced(asked, seed=PAIRS_SEED + seed * len(asked), guidance=1.0)
+    order = captions.stroke_width(drawn.images).view(-1, tries).argsort(1)  # thin to thick
+    codes = drawn.codes.unflatten(0, (-1, tries))
+    pairs = []
+    for number, text in enumerate(texts):
+        for thin, thick in zip(order[number, : tries // 2], order[number].flip(0)):
+            pairs.append((text, codes[number, thick], codes[number, thin]))
+    Random(seed).shuffle(pairs)
+    return pairs
+
+
+def train(
+    uni: Uni, pairs: list[Pair], by_dpo: bool, steps: int, seed: int, beta: float = BETA
+) -> list[float]:
     """Train the backbone of `uni` in place, by DPO or on the better drawings; the losses."""
     backbone, frozen = uni.backbone, copy.deepcopy(uni.backbone)
     block, objective = backbone.config.block_size, ObjectiveConfig()
 
-    def batch(captions: tuple[str, ...], codes: tuple[Tensor, ...]) -> batching.Batch:
-        rows = [layout.draw_sequence(uni.vocab, *row) for row in zip(captions, codes)]
+    def batch(texts: tuple[str, ...], codes: tuple[Tensor, ...]) -> batching.Batch:
+        rows = [layout.draw_sequence(uni.vocab, *row) for row in zip(texts, codes)]
         return batching.collate(rows, uni.vocab, block)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         source = step_generator(seed, step)
         chosen = [pairs[i] for i in batch_indices(len(pairs), BATCH, step, seed)]
-        captions, better, worse = zip(*chosen)
-        right = batch(captions, better)
+        texts, better, worse = zip(*chosen)
+        right = batch(texts, better)
         if not by_dpo:
             return block_diffusion_loss(backbone, right, uni.vocab, block, objective, source)
-        both = right, batch(captions, worse)
-        return preference_loss(backbone, frozen, *both, uni.vocab.mask_id, source), {}
+        both = right, batch(texts, worse)
+        return preference_loss(backbone, frozen, *both, uni.vocab.mask_id, source, beta), {}
 
     config = changed(TrainingConfig(), steps=steps, learning_rate=RATE, warmup_steps=10)
     return [record["loss"] for record in fit(backbone, loss, config)]
@@ -126,6 +150,37 @@ def told(
     return {"pairs": len(pairs), "first_loss": losses[0], "last_loss": last, **report}
 
 
+def strokes(lab: Lab, uni: Uni) -> dict[str, Any]:
+    """How often drawings are thick if the caption leaves it open, and if it asks for thin ones."""
+    judge, report = lab.module(MNIST.judge, Judge), {}
+    digits = torch.arange(10).repeat_interleave(TASTED)
+    for name, thickness in (("open", None), ("thin", 0)):
+        texts = [captions.caption(digit, thickness) for digit in digits.tolist()]
+        for way, guidance in (("alone", 1.0), ("guided", 2.0)):
+            drawn = uni.draw(texts, seed=0, guidance=guidance)
+            widths = captions.stroke_width(drawn)
+            thick = widths >= captions.THICKNESS_EDGE
+            report[f"{name}, {way}"] = {
+                **fraction("thick", thick),
+                **fraction("digit", judge.classify(drawn) == digits),
+                "width": float(widths.mean()),
+                "width_deviation": float(widths.std()),
+            }
+    return report
+
+
+def shipped_taste(lab: Lab) -> dict[str, Any]:
+    """What the shipped model draws."""
+    return strokes(lab, lab.load("mnist"))
+
+
+def taste(lab: Lab, steps: int, beta: float, tries: int, seed: int) -> dict[str, Any]:
+    """A copy that was told that thick is better."""
+    uni = lab.load("mnist")
+    losses = train(uni, thicker_pairs(uni, tries, seed), True, steps, seed, beta)
+    return {"first_loss": losses[0], "last_loss": losses[-1], **strokes(lab, uni)}
+
+
 WAYS = {"DPO": True, "on the right drawings": False}
 POINTS = [Point(("before",), before, MARKED), Point(("photos", "before"), before, PHOTOS)]
 TOLD, PHOTOS_TOLD = [], []
@@ -133,6 +188,11 @@ for name, way in WAYS.items():
     TOLD.append(Point(("told", name), told, {"by_dpo": way, "steps": STEPS, "tries": 32, **MARKED}))
     photos = {"by_dpo": way, "steps": 120, "tries": 32, **PHOTOS}
     PHOTOS_TOLD.append(Point(("photos", name), told, photos))
+TASTE = []
+for steps, beta in ((20, BETA), (40, BETA), (80, BETA), (160, BETA), (160, 0.5)):
+    settings = {"steps": steps, "beta": beta, "tries": 16}
+    TASTE.append(Point(("taste", f"{steps} steps, beta {beta}"), taste, settings))
+POINTS += [Point(("taste", "before"), shipped_taste, {})] + over_seeds(SEEDS, TASTE)
 POINTS += over_seeds(SEEDS, TOLD) + over_seeds(SEEDS, PHOTOS_TOLD)
 EXPERIMENT = Experiment(__file__, __doc__, POINTS, {"steps": STEPS, "batch": BATCH, "rate": RATE})
 

@@ -5,9 +5,9 @@ import math
 import torch
 
 from minillada import load
-from minillada.datasets.captions import GRAMMAR
+from minillada.datasets.captions import GRAMMAR, stroke_width
 from minillada.datasets.table import MNIST
-from minillada.experiments.preference import find_pairs, train
+from minillada.experiments.preference import find_pairs, thicker_pairs, train
 from minillada.measure.judge import load_judge
 
 
@@ -22,3 +22,16 @@ def test_a_pair_is_a_right_and_a_wrong_drawing_of_one_caption():
         assert ((shown == asked).all(1) == right).all()
     # Before its first step the copy prefers nothing, whatever it is shown.
     assert math.isclose(train(uni, pairs, True, 1, seed=0)[0], math.log(2), rel_tol=1e-5)
+
+
+def test_the_thicker_drawing_is_the_better_one_and_every_drawing_is_used_once():
+    uni = load("mnist")
+    texts, better, worse = zip(*thicker_pairs(uni, tries=4, seed=0))
+    assert {texts.count(text) for text in texts} == {2} and len(set(texts)) == 10
+    thick, thin = (stroke_width(uni.decode(torch.stack(codes))) for codes in (better, worse))
+    assert (thick >= thin).all() and (thick > thin).any()
+    # Of four, the thickest meets the thinnest, and the other two each other.
+    for text in set(texts):
+        rows = [row for row, other in enumerate(texts) if other == text]
+        assert thick[rows].max() >= thick[rows].min() >= thin[rows].max() >= thin[rows].min()
+        assert thick[rows].argmax() == thin[rows].argmin()
