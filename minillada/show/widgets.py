@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import base64
+import html
+from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets
-from IPython.display import display
+from IPython.display import Image
 from matplotlib.figure import Figure
 
 from ..uni import DRAW, Uni
@@ -46,24 +48,45 @@ def sampler_controls(caption: str, trained_block: int) -> dict[str, ipywidgets.D
     return controls
 
 
+def written(picture: Image) -> str:
+    """A rendered figure as HTML, with its alt text."""
+    pixels, alt = base64.b64encode(picture.data).decode(), html.escape(picture.alt)
+    return f'<p><img src="data:image/png;base64,{pixels}" width="{picture.width}" alt="{alt}"></p>'
+
+
+def following(
+    controls: Mapping[str, ipywidgets.DOMWidget], answer: Callable[..., str]
+) -> ipywidgets.VBox:
+    """The controls above the HTML that `answer(**values)` gives, again whenever a value changes.
+
+    It holds no output area (`ipywidgets.interactive_output`). If Voilà runs a cell that fills one,
+    it sometimes misses the end of the cell, and then the page never loads: about every second time.
+    """
+    page = ipywidgets.HTML()
+
+    def follow(_: object = None) -> None:
+        page.value = answer(**{name: control.value for name, control in controls.items()})
+
+    for control in controls.values():
+        control.observe(follow, "value")
+    follow()
+    return ipywidgets.VBox([*controls.values(), page])
+
+
 def sampler_explorer(uni: Uni, caption: str = "a thick seven leaning right") -> ipywidgets.VBox:
     """A caption, the sampler's settings, and the filmstrip and confidence map they lead to."""
-    controls = sampler_controls(caption, uni.backbone.config.block_size)
 
-    def draw(caption: str, seed: int, block_size: float, **sampling) -> None:
+    def draw(caption: str, seed: int, block_size: float, **sampling) -> str:
         try:
             traced = uni.draw_traced([caption], seed=seed, block_size=round(block_size), **sampling)
         except ValueError as error:  # an empty caption is a matter of typing, not a crash
-            print(error)
-            return
-        # The first output clears the old ones. Everything is rendered before it, so that the page
-        # is empty for a short time only.
+            return f"<p>{html.escape(str(error))}</p>"
         film = rendered(strips.filmstrip(uni, traced), f"{caption}, step by step")
         sure = rendered(charts.confidence_map(traced.generation.steps), "confidence of each code")
-        print(f"{traced.codes.numel()} codes in {traced.generation.forwards} forward passes")
-        display(film, sure)
+        count = f"{traced.codes.numel()} codes in {traced.generation.forwards} forward passes"
+        return f"<p>{count}</p>{written(film)}{written(sure)}"
 
-    return ipywidgets.VBox([*controls.values(), ipywidgets.interactive_output(draw, controls)])
+    return following(sampler_controls(caption, uni.backbone.config.block_size), draw)
 
 
 def choice(
@@ -75,7 +98,7 @@ def choice(
     """
     slider = ipywidgets.SelectionSlider(options=values, description=name, **COMMON)
 
-    def show_chosen(value: float) -> None:
-        display(rendered(draw(value), f"{alt}; {name} {value}"))
+    def chosen(value: float) -> str:
+        return written(rendered(draw(value), f"{alt}; {name} {value}"))
 
-    return ipywidgets.VBox([slider, ipywidgets.interactive_output(show_chosen, {"value": slider})])
+    return following({"value": slider}, chosen)

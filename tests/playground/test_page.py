@@ -171,25 +171,6 @@ def address(tmp_path):
         server.wait(20)
 
 
-def opened(browser, address, log: Path):
-    """The page in a new tab, with its kernel.
-
-    Each visit starts a kernel, which takes free ports. A kernel of a test beside this one may take
-    the same ones in that moment. Then the page never loads, and is opened once more.
-    """
-    from playwright.sync_api import Error
-
-    for _ in range(3):
-        view = browser.new_page(viewport={"width": 1400, "height": 1250})
-        view.set_default_timeout(120_000)
-        try:
-            view.goto(address)
-            return view
-        except Error:  # 120 seconds have passed
-            view.close()
-    raise AssertionError(f"the page was not loaded three times:\n{log.read_text()}")
-
-
 def draw_with_keys(view) -> None:
     """New paper, and on it the same bar once more, without the mouse."""
     view.locator("canvas.board").focus()
@@ -202,7 +183,9 @@ def draw_with_keys(view) -> None:
 
 def test_the_page_in_a_real_browser(address, browser, tmp_path):
     """A digit drawn with the mouse, then with keys, is described, asked about and filled in."""
-    view = opened(browser, address, tmp_path / "log")
+    view = browser.new_page(viewport={"width": 1400, "height": 1250})
+    view.set_default_timeout(120_000)
+    view.goto(address)
     view.get_by_text("The board is empty").wait_for()
     board = view.locator("canvas.board")
     board.wait_for()

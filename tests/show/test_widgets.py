@@ -1,6 +1,10 @@
 """Every control of the explorer reaches the sampler and explains itself; what is drawn is what the
 figures show; a caption that cannot be drawn is answered, not raised."""
 
+import base64
+import re
+
+import ipywidgets
 import pytest
 from helpers import tiny_uni
 from matplotlib.figure import Figure
@@ -45,37 +49,39 @@ def test_every_control_reaches_the_sampler(explorer):
     assert asked[-1] == MOVED and len(asked) == 1 + len(MOVED)
 
 
-def test_an_empty_caption_is_answered(explorer, capsys):
-    controls, _ = explorer
-    controls["caption"].value = "  "
-    assert "a text is empty" in capsys.readouterr().out
+def test_an_empty_caption_is_answered():
+    *controls, page = sampler_explorer(tiny_uni()).children
+    controls[0].value = "  "
+    assert "a text is empty" in page.value and "<img" not in page.value
 
 
-def test_old_pictures_stay_until_all_new_ones_are_rendered(explorer, monkeypatch, capsys):
-    controls, _ = explorer
-    save, shown_before = Figure.savefig, []
-
-    def recording(*args, **options):
-        shown_before.append(capsys.readouterr().out)
-        return save(*args, **options)
-
-    capsys.readouterr()
-    monkeypatch.setattr(Figure, "savefig", recording)
-    controls["seed"].value = 7
-    assert len(shown_before) == 2
-    assert "passes" not in "".join(shown_before)
-    assert "passes" in capsys.readouterr().out
-
-
-def test_the_widget_draws_what_the_figures_show(monkeypatch):
-    uni, displayed = tiny_uni(), []
-    monkeypatch.setattr(widgets, "display", lambda *pictures: displayed.append(pictures))
-    widgets.sampler_explorer(uni, "a thin two")
+def test_the_widget_draws_what_the_figures_show():
+    uni = tiny_uni()
+    page = sampler_explorer(uni, "a thin two").children[-1].value
     traced = uni.draw_traced(["a thin two"], seed=0)
     film = rendered(strips.filmstrip(uni, traced), "a film")
     sure = rendered(charts.confidence_map(traced.generation.steps), "a map")
-    shown = [picture for pictures in displayed for picture in pictures]
-    assert [film.data, sure.data] == [picture.data for picture in shown if hasattr(picture, "data")]
+    shown = re.findall('<img src="data:image/png;base64,([^"]*)" width="([0-9]+)"', page)
+    assert [(base64.b64decode(data), int(width)) for data, width in shown] == [
+        (picture.data, picture.width) for picture in (film, sure)
+    ]
+    codes, passes = traced.codes.numel(), traced.generation.forwards
+    assert f"{codes} codes in {passes} forward passes" in page
+
+
+def test_what_a_user_types_is_no_html():
+    page = sampler_explorer(tiny_uni(), 'a "<b>thin</b>" two').children[-1].value
+    assert "<b>" not in page and page.count("<img") == 2
+
+
+def test_no_widget_has_an_output_area():
+    """Voilà would miss the end of a cell that fills one, and never show its page."""
+    kinds, left = set(), [sampler_explorer(tiny_uni())]
+    while left:
+        widget = left.pop()
+        kinds.add(type(widget))
+        left += getattr(widget, "children", ())
+    assert ipywidgets.HTML in kinds and ipywidgets.Output not in kinds
 
 
 def test_every_control_has_a_hint_and_room_for_its_name(explorer):
@@ -101,7 +107,9 @@ def test_a_slider_draws_what_is_chosen():
         asked.append(size)
         return Figure(figsize=(1, 1))
 
-    slider, _ = widgets.choice(draw, "block size", [1, 2, 4], "a mask").children
+    slider, page = widgets.choice(draw, "block size", [1, 2, 4], "a mask").children
+    first = page.value
     slider.value = 4
     assert asked == [1, 4]
+    assert 'alt="a mask; block size 1"' in first and 'alt="a mask; block size 4"' in page.value
     assert slider.description == "block size"
