@@ -7,7 +7,8 @@ with digits, `photos` with photos, each with three seeds. Besides what is drawn,
 varied the drawings are, and whether the model still describes and edits.
 
 A preference need not be about right and wrong. In `taste`, of two drawings of "a seven" the thicker
-one is the better one: how soon is that learned, and is "a thin seven" still thin then?
+one is the better one: how soon is that learned, and is "a thin seven" still thin then? In `both`,
+pairs about thin digits say that there the thinner one is better.
 
 The classifier that chooses the pairs is not the judge that marks the result: who only learned to
 please the first would gain less by the second. About 30 minutes on one core; docs/log.md shows the
@@ -69,17 +70,21 @@ def find_pairs(uni: Uni, teacher: Judge, tries: int, seed: int) -> list[Pair]:
     return pairs
 
 
-def thicker_pairs(uni: Uni, tries: int, seed: int) -> list[Pair]:
-    """Of `tries` drawings of a digit the thickest beside the thinnest, and so on to the middle."""
-    texts = [captions.caption(digit) for digit in range(10)]
+def stroke_pairs(uni: Uni, tries: int, seed: int, thin: bool = False) -> list[Pair]:
+    """Of `tries` drawings of a digit the thickest beside the thinnest, and so on to the middle.
+
+    The thicker one is better. If digits are asked to be `thin`, it is worse.
+    """
+    texts = [captions.caption(digit, 0 if thin else None) for digit in range(10)]
     asked = [text for text in texts for _ in range(tries)]
     drawn = uni.draw_traced(asked, seed=PAIRS_SEED + seed * len(asked), guidance=1.0)
     order = captions.stroke_width(drawn.images).view(-1, tries).argsort(1)  # thin to thick
     codes = drawn.codes.unflatten(0, (-1, tries))
     pairs = []
     for number, text in enumerate(texts):
-        for thin, thick in zip(order[number, : tries // 2], order[number].flip(0)):
-            pairs.append((text, codes[number, thick], codes[number, thin]))
+        for low, high in zip(order[number, : tries // 2], order[number].flip(0)):
+            better, worse = (low, high) if thin else (high, low)
+            pairs.append((text, codes[number, better], codes[number, worse]))
     Random(seed).shuffle(pairs)
     return pairs
 
@@ -174,10 +179,16 @@ def shipped_taste(lab: Lab) -> dict[str, Any]:
     return strokes(lab, lab.load("mnist"))
 
 
-def taste(lab: Lab, steps: int, beta: float, tries: int, seed: int) -> dict[str, Any]:
-    """A copy that was told that thick is better."""
+def taste(
+    lab: Lab, steps: int, beta: float, tries: int, seed: int, both: bool = False
+) -> dict[str, Any]:
+    """A copy that was told that thick is better, or `both`: only where thin is not asked."""
     uni = lab.load("mnist")
-    losses = train(uni, thicker_pairs(uni, tries, seed), True, steps, seed, beta)
+    pairs = stroke_pairs(uni, tries, seed)
+    if both:
+        pairs += stroke_pairs(uni, tries, seed, thin=True)
+        Random(seed).shuffle(pairs)
+    losses = train(uni, pairs, True, steps, seed, beta)
     return {"first_loss": losses[0], "last_loss": losses[-1], **strokes(lab, uni)}
 
 
@@ -192,6 +203,8 @@ TASTE = []
 for steps, beta in ((20, BETA), (40, BETA), (80, BETA), (160, BETA), (160, 0.5)):
     settings = {"steps": steps, "beta": beta, "tries": 16}
     TASTE.append(Point(("taste", f"{steps} steps, beta {beta}"), taste, settings))
+BOTH = {"steps": 160, "beta": BETA, "tries": 16, "both": True}
+TASTE.append(Point(("both", "160 steps"), taste, BOTH))
 POINTS += [Point(("taste", "before"), shipped_taste, {})] + over_seeds(SEEDS, TASTE)
 POINTS += over_seeds(SEEDS, TOLD) + over_seeds(SEEDS, PHOTOS_TOLD)
 EXPERIMENT = Experiment(__file__, __doc__, POINTS, {"steps": STEPS, "batch": BATCH, "rate": RATE})

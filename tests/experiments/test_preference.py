@@ -7,7 +7,7 @@ import torch
 from minillada import load
 from minillada.datasets.captions import GRAMMAR, stroke_width
 from minillada.datasets.table import MNIST
-from minillada.experiments.preference import find_pairs, thicker_pairs, train
+from minillada.experiments.preference import find_pairs, stroke_pairs, train
 from minillada.measure.judge import load_judge
 
 
@@ -26,7 +26,7 @@ def test_a_pair_is_a_right_and_a_wrong_drawing_of_one_caption():
 
 def test_the_thicker_drawing_is_the_better_one_and_every_drawing_is_used_once():
     uni = load("mnist")
-    texts, better, worse = zip(*thicker_pairs(uni, tries=4, seed=0))
+    texts, better, worse = zip(*stroke_pairs(uni, tries=4, seed=0))
     assert {texts.count(text) for text in texts} == {2} and len(set(texts)) == 10
     thick, thin = (stroke_width(uni.decode(torch.stack(codes))) for codes in (better, worse))
     assert (thick >= thin).all() and (thick > thin).any()
@@ -35,3 +35,7 @@ def test_the_thicker_drawing_is_the_better_one_and_every_drawing_is_used_once():
         rows = [row for row, other in enumerate(texts) if other == text]
         assert thick[rows].max() >= thick[rows].min() >= thin[rows].max() >= thin[rows].min()
         assert thick[rows].argmax() == thin[rows].argmin()
+    # Where thin digits are asked for, the thinner one is better.
+    _, better, worse = zip(*stroke_pairs(uni, tries=4, seed=0, thin=True))
+    thin, thick = (stroke_width(uni.decode(torch.stack(codes))) for codes in (better, worse))
+    assert (thick >= thin).all() and (thick > thin).any()
