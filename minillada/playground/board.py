@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy
 import torch
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
@@ -214,5 +215,4 @@ class Cover:
 
 def put(canvas, image: Image.Image) -> None:
     """A picture of the size of the canvas onto it."""
-    numpy = load_package("numpy", "play")
     canvas.put_image_data(numpy.array(image.convert("RGB")), 0, 0)

@@ -7,7 +7,6 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets
-from IPython.display import Image
 from matplotlib.figure import Figure
 
 from ..uni import DRAW, Uni
@@ -48,9 +47,10 @@ def sampler_controls(caption: str, trained_block: int) -> dict[str, ipywidgets.D
     return controls
 
 
-def written(picture: Image) -> str:
-    """A rendered figure as HTML, with its alt text."""
-    pixels, alt = base64.b64encode(picture.data).decode(), html.escape(picture.alt)
+def written(figure: Figure, alt: str) -> str:
+    """A figure as HTML, with its alt text."""
+    picture = rendered(figure, alt)
+    pixels = base64.b64encode(picture.data).decode()
     return f'<p><img src="data:image/png;base64,{pixels}" width="{picture.width}" alt="{alt}"></p>'
 
 
@@ -59,8 +59,8 @@ def following(
 ) -> ipywidgets.VBox:
     """The controls above the HTML that `answer(**values)` gives, again whenever a value changes.
 
-    It holds no output area (`ipywidgets.interactive_output`). If Voilà runs a cell that fills one,
-    it sometimes misses the end of the cell, and then the page never loads: about every second time.
+    An output area (`ipywidgets.interactive_output`) would do the same, but while a cell fills one,
+    Voilà may miss the end of the cell: every second visit of the playground never loaded.
     """
     page = ipywidgets.HTML()
 
@@ -81,10 +81,10 @@ def sampler_explorer(uni: Uni, caption: str = "a thick seven leaning right") -> 
             traced = uni.draw_traced([caption], seed=seed, block_size=round(block_size), **sampling)
         except ValueError as error:  # an empty caption is a matter of typing, not a crash
             return f"<p>{html.escape(str(error))}</p>"
-        film = rendered(strips.filmstrip(uni, traced), f"{caption}, step by step")
-        sure = rendered(charts.confidence_map(traced.generation.steps), "confidence of each code")
+        film = written(strips.filmstrip(uni, traced), f"{html.escape(caption)}, step by step")
+        sure = written(charts.confidence_map(traced.generation.steps), "confidence of each code")
         count = f"{traced.codes.numel()} codes in {traced.generation.forwards} forward passes"
-        return f"<p>{count}</p>{written(film)}{written(sure)}"
+        return f"<p>{count}</p>{film}{sure}"
 
     return following(sampler_controls(caption, uni.backbone.config.block_size), draw)
 
@@ -99,6 +99,6 @@ def choice(
     slider = ipywidgets.SelectionSlider(options=values, description=name, **COMMON)
 
     def chosen(value: float) -> str:
-        return written(rendered(draw(value), f"{alt}; {name} {value}"))
+        return written(draw(value), f"{alt}; {name} {value}")
 
     return following({"value": slider}, chosen)
