@@ -1913,6 +1913,70 @@ def test_right_answers_of_another_form_pass(name, capsys):
 # what every check must do
 
 
+# 20 preferences
+
+
+def dpo(better, worse, beta):
+    return -F.logsigmoid(beta * (better - worse)).mean()
+
+
+def pull(better, worse, beta):
+    return beta * (beta * (worse - better)).sigmoid()
+
+
+def tries_until(share, wanted):
+    return math.ceil(math.log(1 - wanted) / math.log(1 - share))
+
+
+ANSWERS |= {
+    "check_dpo": (
+        dpo,
+        {
+            "better minus worse": lambda better, worse, beta: dpo(worse, better, beta),
+            "multiplied by beta": lambda better, worse, beta: dpo(better, worse, 1.0),
+            "inside of the sigmoid": lambda better, worse, beta: beta * dpo(better, worse, 1.0),
+            "minus the logarithm": lambda *a: -dpo(*a),
+            "that is a probability": lambda better, worse, beta: (
+                (beta * (better - worse)).sigmoid().mean()
+            ),
+            "not the sum": lambda *a: len(a[0]) * dpo(*a),
+            "then the mean": lambda better, worse, beta: (
+                -F.logsigmoid(beta * (better - worse).mean())
+            ),
+            "loss of each pair; take": lambda better, worse, beta: (
+                -F.logsigmoid(beta * (better - worse))
+            ),
+            "the worse drawing counts": lambda better, worse, beta: dpo(better, 0 * worse, beta),
+        },
+    ),
+    "check_pull": (
+        pull,
+        {
+            "pulls less": lambda better, worse, beta: pull(worse, better, beta),
+            "a factor beta": lambda better, worse, beta: pull(better, worse, beta) / beta,
+            "minus that": lambda *a: -pull(*a),
+            "no division by N": lambda *a: pull(*a) / len(a[0]),
+            "take its derivative": lambda better, worse, beta: (
+                -F.logsigmoid(beta * (better - worse))
+            ),
+            "has one factor": lambda better, worse, beta: (
+                pull(better, worse, beta) * pull(worse, better, beta) / beta
+            ),
+            "in the sigmoid, too": lambda better, worse, beta: beta * pull(better, worse, 1.0),
+        },
+    ),
+    "check_best_of": (
+        tries_until,
+        {
+            "round up": lambda share, wanted: tries_until(share, wanted) - 1,
+            "do not add up": lambda share, wanted: math.ceil(wanted / share),
+            "not all must": lambda share, wanted: 1,
+            "how many fail together": lambda share, wanted: tries_until(1 - share, wanted),
+        },
+    ),
+}
+
+
 def unfinished(*_):
     raise NotImplementedError
 
