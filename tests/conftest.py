@@ -37,10 +37,11 @@ torch.set_num_threads(
 # for the other; the order of all other files does not matter.
 LONGEST = [
     "07_training", "12_evaluation", "10_thinking_and_stages", "15_from_autoregression_to_diffusion",
-    "11_painter", "08_sampling", "20_preferences", "18_colour", "04_masked_diffusion", "02_image_tokenizer",
-    "test_distributed", "test_grading", "09_every_task", "test_devices", "test_golden",
-    "17_data_and_sharded_parallelism", "16_block_size_law", "06_block_diffusion",
-    "13_faster_decoding", "test_train", "test_sampler", "test_lab", "test_site", "test_slides",
+    "11_painter", "08_sampling", "20_preferences", "18_colour", "04_masked_diffusion",
+    "02_image_tokenizer", "test_distributed", "test_grading", "09_every_task", "test_devices",
+    "test_golden", "17_data_and_sharded_parallelism", "16_block_size_law",
+    "06_block_diffusion", "13_faster_decoding", "test_train", "test_sampler", "test_lab",
+    "test_site", "test_slides",
 ]  # fmt: skip
 
 
