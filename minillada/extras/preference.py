@@ -3,7 +3,7 @@
 A diffusion model knows log p only by its bound. LLaDA2.0 (arXiv 2512.15745) puts the bound B of
 block diffusion in its place, with β = 0.1: −log σ(β [(B − B_ref)(better) − (B − B_ref)(worse)]).
 B_ref is that of a frozen copy, which sees the same masks: most noise cancels in the difference.
-No preset trains with it; `experiments/preference.py` does, with pairs a classifier chooses.
+No preset trains with it; notebook 20 and `experiments/preference.py` do.
 """
 
 from __future__ import annotations

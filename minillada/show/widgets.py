@@ -50,7 +50,7 @@ def sampler_controls(caption: str, trained_block: int) -> dict[str, ipywidgets.D
 def written(figure: Figure, alt: str) -> str:
     """A figure as HTML, with its alt text."""
     picture = rendered(figure, alt)
-    pixels = base64.b64encode(picture.data).decode()
+    pixels, alt = base64.b64encode(picture.data).decode(), html.escape(alt)
     return f'<p><img src="data:image/png;base64,{pixels}" width="{picture.width}" alt="{alt}"></p>'
 
 
@@ -81,7 +81,7 @@ def sampler_explorer(uni: Uni, caption: str = "a thick seven leaning right") -> 
             traced = uni.draw_traced([caption], seed=seed, block_size=round(block_size), **sampling)
         except ValueError as error:  # an empty caption is a matter of typing, not a crash
             return f"<p>{html.escape(str(error))}</p>"
-        film = written(strips.filmstrip(uni, traced), f"{html.escape(caption)}, step by step")
+        film = written(strips.filmstrip(uni, traced), f"{caption}, step by step")
         sure = written(charts.confidence_map(traced.generation.steps), "confidence of each code")
         count = f"{traced.codes.numel()} codes in {traced.generation.forwards} forward passes"
         return f"<p>{count}</p>{film}{sure}"

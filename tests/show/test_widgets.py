@@ -72,6 +72,7 @@ def test_the_widget_draws_what_the_figures_show():
 def test_what_a_user_types_is_no_html():
     page = sampler_explorer(tiny_uni(), 'a "<b>thin</b>" two').children[-1].value
     assert "<b>" not in page and page.count("<img") == 2
+    assert 'alt="a &quot;&lt;b&gt;thin&lt;/b&gt;&quot; two, step by step"' in page
 
 
 def test_no_widget_has_an_output_area():
