@@ -185,7 +185,7 @@ class TrainingConfig(Config):
     accumulate: int = Field(1, ge=1, le=65_536)  # passes that share a batch, to save memory
     workers: int = Field(0, ge=0, le=256)  # processes that make a backbone's batches beforehand
     seed: int = Field(0, ge=0, le=LARGEST_SEED)
-    bfloat16: bool = False  # train with numbers of half the size (autocast)
+    bfloat16: bool = False  # numbers of half the size (autocast), where a device has instructions
     compile: bool = False  # torch.compile: minutes for the first steps, the others a little faster
     activation_checkpointing: bool = False  # less memory, a third more work
     # (share of the run at which it begins, block size); empty: the model's own throughout.

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..experts import Expert
+from ..extras.halves import quick_products
 from ..model import Backbone
 from ..moe import MixtureOfExperts
 from .config import read_config
@@ -53,6 +54,18 @@ READERS = 2  # files that are read at the same time
 SMALL_FILES = ("config.json", "tokenizer.json", INDEX)
 
 
+class OfficialBackbone(Backbone):
+    """`Backbone` in bfloat16, which some CPUs multiply slowly unless it is done in `halves`."""
+
+    def hidden_states(self, input_ids: Tensor, *given: Any, **named: Any) -> Tensor:
+        with quick_products(input_ids.device):
+            return super().hidden_states(input_ids, *given, **named)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        with quick_products(hidden.device):
+            return super().logits(hidden)
+
+
 def load_backbone(
     path: str | Path,
     device: str | torch.device = "cpu",
@@ -81,7 +94,7 @@ def load_backbone(
 
     # 2. a module with memory for what is read
     with torch.device("meta"):
-        backbone = Backbone(config).to(dtype).requires_grad_(False).eval()
+        backbone = OfficialBackbone(config).to(dtype).requires_grad_(False).eval()
     recent = None if experts_on_gpu is None else Recent(experts_on_gpu, device, dtype)
     if mapped or recent is not None:
         leave_experts(backbone, stored, recent)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..commit import row_generators
+from ..extras.halves import quick_products
 from ..layout import Grid, sides
 from .painter import Painter, load_painter
 from .siglip import SigLIPVQ, load_tokenizer
@@ -79,7 +80,8 @@ class Parts:
         """The part on the device that computes, for as long as it is needed."""
         part.to(self.device)
         try:
-            yield part
+            with quick_products(self.device):
+                yield part
         finally:
             part.to(self.home)
 

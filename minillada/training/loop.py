@@ -24,6 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from ..config import TrainingConfig
+from ..extras.halves import has_bfloat16
 from ..moe import Router
 from .distributed import Loss, Processes, whole_norm
 from .optim import learning_rate, make_optimizers
@@ -155,11 +156,12 @@ def add_gradients(
 ) -> dict[str, float]:
     """Add the gradient of a step to the parameters; the loss and the metrics of its whole batch."""
     device = next(learner.module.parameters()).device
+    low = computes_in_bfloat16(config, device)
     portions = processes.portions(config.accumulate)
     numbers: dict[str, float] = {}
     for portion in portions:
-        with attention_kernel(config, device), processes.exchange(loss, portion is portions[-1]):
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+        with attention_kernel(low, device), processes.exchange(loss, portion is portions[-1]):
+            with torch.autocast(device.type, torch.bfloat16, enabled=low):
                 # Judges and painters are not trained in portions; their losses know of none.
                 value, metrics = loss(step) if processes.alone(portion) else loss(step, portion)
             # DDP and FSDP divide the sum of gradients by the number of processes.
@@ -170,13 +172,18 @@ def add_gradients(
     return dict(zip(numbers, totals))
 
 
-def attention_kernel(config: TrainingConfig, device: torch.device) -> AbstractContextManager:
-    """The kernel of attention that is fastest for training.
+def computes_in_bfloat16(config: TrainingConfig, device: str | torch.device) -> bool:
+    """Whether a training that asks for bfloat16 gets it; float32 is faster without instructions."""
+    return config.bfloat16 and has_bfloat16(device)
+
+
+def attention_kernel(low: bool, device: torch.device) -> AbstractContextManager:
+    """The kernel of attention that is fastest for training; `low`: in bfloat16.
 
     On CPUs the fused attention's bfloat16 backward takes twice the time of the plain one. The
     choice must hold for the backward pass, too, which computes checkpointed layers again.
     """
-    if config.bfloat16 and device.type == "cpu":
+    if low and device.type == "cpu":
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ..config import TrainingConfig
+from ..extras.halves import quick_products
 
 HEADS = ("head", "lm_head")  # names of last layers: tables with one row for each class or token
 
@@ -87,4 +88,6 @@ class Muon(torch.optim.Muon):
         for stack, views in self.stacks:
             for number, view in enumerate(views):
                 view.grad = None if stack.grad is None else stack.grad[number]
-        return super().step(closure)
+        first = self.param_groups[0]["params"][0]
+        with quick_products(first.device):  # PyTorch's Muon multiplies in bfloat16 everywhere
+            return super().step(closure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from .. import checkpoint
-from ..config import Preset, TextConfig
+from ..config import Preset, TextConfig, TrainingConfig
 from ..datasets.images import Images
 from ..datasets.pool import Pool, stored_pool
 from ..datasets.table import DATASETS, DataSet
@@ -27,8 +28,8 @@ from ..uni import trained_on
 from ..vocab import Vocabulary, load_vocabulary, text_info, train_bpe
 from ..vq import ImageTokenizer
 from . import checks
-from .distributed import Loss, check_shared
-from .loop import fit
+from .distributed import Loss, Processes, check_shared
+from .loop import computes_in_bfloat16, fit
 from .painters import Lesson, painter_loss, turbo_loss
 from .recipes import backbone_loss, bpe_corpus, judge_loss, tokenizer_loss
 from .run import TEXT, WEIGHTS, Run
@@ -93,6 +94,7 @@ def train(
         "command": command(preset, start),
         "config": to_dict(preset.model),
         "training": to_dict(preset.training),
+        "computed_in": computed_in(preset.training, device, run.processes),
         "dataset": preset.dataset,
         "data_md5": DATASETS[preset.dataset].checksums,
         "parameters": sum(p.numel() for p in module.parameters()),
@@ -106,6 +108,15 @@ def train(
         if finished and (records or not run.is_complete()):
             run.save_weights(run.folder / WEIGHTS, {"seconds": round(run.seconds)})
     return module, records
+
+
+def computed_in(config: TrainingConfig, device: str, processes: Processes) -> str:
+    """The type of the products of a training; a warning if it is not the one that is asked for."""
+    low = computes_in_bfloat16(config, device)
+    if config.bfloat16 and not low and processes.is_first:
+        message = "has no instructions for bfloat16: training computes in float32, which is faster"
+        warnings.warn(f"the device {device!r} {message}", stacklevel=3)
+    return "bfloat16" if low else "float32"
 
 
 def train_text(config: TextConfig, data: DataSet, run: Run) -> None:

@@ -17,7 +17,7 @@ from minillada.batching import Batch
 from minillada.config import ObjectiveConfig, TrainingConfig
 from minillada.diffusion import block_diffusion_loss
 from minillada.settings import changed
-from minillada.training import optim
+from minillada.training import loop, optim
 from minillada.training.loop import batch_indices, fit, step_generator
 from minillada.training.run import Run
 
@@ -317,7 +317,8 @@ def test_a_second_signal_stops_at_once(tmp_path):
 # --- bfloat16 ------------------------------------------------------------------------------------
 
 
-def test_bfloat16_runs_under_autocast_and_keeps_float32_weights():
+def test_bfloat16_runs_under_autocast_and_keeps_float32_weights(monkeypatch):
+    monkeypatch.setattr(loop, "has_bfloat16", lambda device: True)
     targets = torch.ones(4, 8, dtype=torch.bool)
     batch, objective = Batch(random_ids(4, 8), targets, targets), ObjectiveConfig()
     vocab = SimpleNamespace(mask_id=MASK, image_token_offset=0)
