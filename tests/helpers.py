@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import settings
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from minillada import checkpoint
 from minillada.config import JudgeConfig, ModelConfig, TokenizerConfig
@@ -161,6 +162,19 @@ def real_images(count: int = 64) -> Images:
     """The first few test images, as a data set of their own."""
     images = mnist_test_images()
     return Images(images.pixels[:count], images.labels[:count])
+
+
+class Kernels(TorchDispatchMode):
+    """In this context, the types of what PyTorch's own code multiplies are written down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.types: list[torch.dtype] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket.__name__ in ("mm", "bmm", "addmm", "convolution"):
+            self.types += [part.dtype for part in args if isinstance(part, Tensor)]
+        return function(*args, **(kwargs or {}))
 
 
 class Names(NamedTuple):

@@ -5,8 +5,8 @@ core with AVX2 it took 6 to 30 times as long as for float32 (docs/log.md).
 
 Notable choices
 - Training asks `has_bfloat16`, and computes in float32 where the answer is no.
-- Muon and the official checkpoint are in bfloat16 whatever a user asks for. Inside
-  `quick_products` their products are computed in float32 and rounded at the end.
+- PyTorch's Muon works in bfloat16, and so does the official checkpoint unless float32 is asked
+  for. Inside `quick_products` their products are computed in float32 and rounded at the end.
 """
 
 from __future__ import annotations
@@ -80,11 +80,15 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     The weight as a whole would be a second, larger copy, made anew for every product.
     """
-    if input.numel() < FEW * weight.shape[1]:
+    count, width = weight.shape
+    if input.numel() < FEW * width:
         return F.linear(input, weight, bias)
-    wide = input.float()
-    pieces = weight.split(max(PIECE // weight.shape[1], 1))
-    output = torch.cat([F.linear(wide, piece.float()) for piece in pieces], dim=-1)
-    if bias is not None:
-        output += bias.float()
-    return output.bfloat16()
+    rows = max(PIECE // width, 1)
+    room = torch.empty(min(rows, count), width, device=weight.device)  # for all pieces in turn
+    wide, output = input.float(), input.new_empty(*input.shape[:-1], count)
+    for start in range(0, count, rows):
+        these = slice(start, start + rows)
+        piece = room[: count - start].copy_(weight[these])
+        part = F.linear(wide, piece, None if bias is None else bias[these].float())
+        output[..., these] = part  # rounded
+    return output

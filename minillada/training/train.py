@@ -66,10 +66,9 @@ def train(
 ) -> tuple[nn.Module | None, list[dict]]:
     """Train a preset into the folder of `run`; the module, and the records of `fit`.
 
-    `start` names weights to start from instead of random ones: a second round, or another block
-    size. `stop_after` ends early at that step, as an interruption would.
-    Writes `weights.safetensors` and its JSON when the run is complete; for text pieces `text.json`,
-    with None as the module. `ValueError`, before anything is written, for a run that cannot be.
+    `start` names weights to start from instead of random ones. `stop_after` ends early, as an
+    interruption would. A complete run has `weights.safetensors` and its JSON; for text pieces
+    `text.json`, with None as the module. `ValueError`, before anything is written, if it cannot be.
     """
     run = run if isinstance(run, Run) else Run(run)
     # 1. everything is checked that can be checked without computing

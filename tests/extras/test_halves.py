@@ -8,8 +8,8 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import Kernels
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from minillada.config import TrainingConfig
 from minillada.extras import halves
@@ -65,24 +65,11 @@ def test_a_product_is_the_rounded_product_of_float32(name):
     assert (found == exact.bfloat16()).float().mean() > 0.9
 
 
-class Kernels(TorchDispatchMode):
-    """Writes down the types of what PyTorch's own code multiplies."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[torch.dtype] = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function.overloadpacket.__name__ in ("mm", "bmm", "addmm", "convolution"):
-            self.seen += [part.dtype for part in args if isinstance(part, torch.Tensor)]
-        return function(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_no_product_is_left_to_the_slow_code(name):
     with halves.Float32Products(), Kernels() as kernels:
         CASES[name][0]()
-    assert set(kernels.seen) == {torch.float32}
+    assert set(kernels.types) == {torch.float32}
 
 
 def test_a_long_weight_is_taken_in_pieces_with_the_same_result(monkeypatch):

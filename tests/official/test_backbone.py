@@ -7,11 +7,12 @@ import warnings
 
 import pytest
 import torch
-from helpers import random_ids
+from helpers import Kernels, random_ids
 from safetensors.torch import load_file, save_file
 
 from minillada.commit import Tokens
 from minillada.config import SamplingConfig
+from minillada.extras import halves
 from minillada.official import backbone as backbone_file
 from minillada.official import four_bit, free, load_backbone, shards
 from minillada.official.backbone import as_dtype
@@ -112,6 +113,20 @@ def test_float32_is_bfloat16_with_more_digits(folders):
     # Fetched experts are converted.
     fetched = load_backbone(folders / "released", dtype="float32", experts_on_gpu=2)
     assert torch.equal(fetched(ids), exact(ids))
+
+
+@pytest.mark.parametrize("how", [{}, {"mapped": True}, {"bits": 8}], ids=str)
+def test_a_processor_without_bfloat16_computes_the_same_by_other_code(folders, monkeypatch, how):
+    """Experts, attention and head multiply in float32 there; each result is rounded as usual."""
+    backbone, ids = load_backbone(folders / "released", **how), random_ids(2, 32)
+    logits, kernels = [], []
+    for low in (True, False):
+        monkeypatch.setattr(halves, "has_bfloat16", lambda device, low=low: low)
+        with Kernels() as seen:
+            logits.append(backbone(ids))
+        kernels.append(seen.types.count(torch.bfloat16))
+    assert (logits[0] - logits[1]).abs().max() < 0.05 * logits[0].std()
+    assert kernels[1] < 0.1 * kernels[0]  # what is left are products with very few rows
 
 
 def test_recently_used_experts_stay(folders):
