@@ -30,7 +30,7 @@ FEW = 5  # rows; with fewer, the slow code spends its time on reading the weight
 
 
 def has_bfloat16(device: str | torch.device) -> bool:
-    """Whether a device has instructions for products of bfloat16 numbers."""
+    """Whether PyTorch multiplies bfloat16 by instructions of this device."""
     kind = torch.device(device).type
     if kind == "cpu":  # PyTorch asks the same before it chooses its code
         return torch.backends.mkldnn.is_available() and bool(

@@ -113,8 +113,8 @@ def computed_in(config: TrainingConfig, device: str, processes: Processes) -> st
     """The type of the products of a training; a warning if it is not the one that is asked for."""
     low = computes_in_bfloat16(config, device)
     if config.bfloat16 and not low and processes.is_first:
-        message = "has no instructions for bfloat16: training computes in float32, which is faster"
-        warnings.warn(f"the device {device!r} {message}", stacklevel=3)
+        slow = f"PyTorch multiplies bfloat16 slowly on this device ({device})"
+        warnings.warn(f"{slow}: training computes in float32, which is faster", stacklevel=3)
     return "bfloat16" if low else "float32"
 
 
