@@ -58,7 +58,8 @@ class Float32Products(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         given = [part for part in (*args, *kwargs.values()) if isinstance(part, Tensor)]
-        if function not in PRODUCTS or not all(is_slow(part) for part in given):
+        # With `out` the result belongs into a tensor of the caller, not into a wider copy of it.
+        if function not in PRODUCTS or "out" in kwargs or not all(map(is_slow, given)):
             return function(*args, **kwargs)
         if function is F.linear:
             return linear(*args, **kwargs)

@@ -90,6 +90,13 @@ def test_other_types_are_left_alone():
             A @ B.float()  # an error without the mode, and with it
 
 
+def test_a_result_for_a_tensor_of_the_caller_reaches_it():
+    place = torch.zeros(6, 7, dtype=torch.bfloat16)
+    with halves.Float32Products():
+        torch.mm(A, B, out=place)
+    torch.testing.assert_close(place, (A.float() @ B.float()).bfloat16(), atol=2e-2, rtol=2e-2)
+
+
 def test_a_processor_with_instructions_changes_nothing(monkeypatch):
     monkeypatch.setattr(halves, "has_bfloat16", lambda device: True)
     with halves.quick_products("cpu") as mode:
