@@ -11,13 +11,20 @@ Notable choices
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
+
+
+def can_fork() -> bool:
+    """Whether there are workers here. Windows has no fork; on macOS a fork may end in a crash."""
+    return "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
 
 
 class Ahead:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 from typing import Any
 
@@ -24,6 +23,7 @@ from ..tasks.base import Source, pictures_of
 from ..tasks.table import TASKS_OF, trained
 from ..vocab import Vocabulary
 from ..vq import ImageTokenizer
+from .ahead import can_fork
 from .stream import write_example
 
 MODULES: dict[str, Any] = {cls.kind: cls for cls in (Judge, ImageTokenizer, Backbone, Painter)}
@@ -52,8 +52,8 @@ def check_settings(preset: Preset, start: str | None) -> None:
     rows = preset.training.batch_size
     if rows > MOST_ROWS:
         raise ValueError(f"batch_size must be at most {MOST_ROWS}, got {rows}")
-    if preset.training.workers and "fork" not in multiprocessing.get_all_start_methods():
-        raise ValueError("workers are forks, which this system does not have; use --set workers=0")
+    if preset.training.workers and not can_fork():
+        raise ValueError("workers are forks, unsafe on this system; use --set workers=0")
     values = plain_fields(preset)
     for name, kinds in READ_BY.items():
         if values[name] not in (None, False, 0) and preset.kind not in kinds:

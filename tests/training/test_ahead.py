@@ -55,7 +55,9 @@ def test_many_tensors_need_no_more_open_files():
     assert done.returncode == 0, done.stderr
 
 
-def test_workers_are_refused_where_there_are_none(monkeypatch):
-    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+@pytest.mark.parametrize("platform, methods", [("win32", ["spawn"]), ("darwin", ["spawn", "fork"])])
+def test_workers_are_refused_where_a_fork_is_not_safe(platform, methods, monkeypatch):
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: methods)
     with pytest.raises(ValueError, match="use --set workers=0"):
         check_settings(changed(BACKBONE, workers=2), None)
