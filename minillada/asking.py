@@ -111,7 +111,7 @@ def read_each(texts: str | list[str], rows: int, vocab: Vocabulary) -> list[str]
         return read_texts([texts], vocab) * rows
     read = read_texts(texts, vocab)
     if len(read) != rows:
-        raise ValueError(f"{len(read)} texts for {rows} images; give one each, or a single string")
+        raise ValueError(f"{len(read)} texts for {rows} images; give one for each, or one string")
     return read
 
 
@@ -125,7 +125,7 @@ def warn(message: str) -> None:
 
 
 def knows_a_word(vocab: Vocabulary, text: str) -> bool:
-    """Whether pieces of a word of three or more letters have two or more letters on average.
+    """Whether a word of 3 or more letters has pieces of 2 or more letters on average.
 
     Pieces are the parts of words that the vocabulary learned from the training texts. A strange
     word falls apart into single letters. The rule holds for nearly all training texts; words that

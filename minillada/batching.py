@@ -3,7 +3,7 @@
 Notable choices
 - A sequence is filled up with end-of-text to whole blocks. The model is trained to predict this
   padding, too, as in the official training: it must know that nothing follows the end.
-- A portion of a batch (`Portion`) may have no row at all: a batch of one shape can be small.
+- A portion of a batch (`Portion`) may have no row: a batch can have fewer rows than portions.
 - Packing puts several sequences into one row, so that less of a batch is padding. There, each
   sequence is called a document. Attention does not cross from one document to another.
 """
@@ -43,7 +43,7 @@ class Portion(NamedTuple):
 
     number: int = 0  # of this portion
     of: int = 1  # how many portions there are
-    first: int = 0  # rows in earlier batches of the same step: the dealing goes on from there
+    first: int = 0  # number of rows in earlier batches of the step; dealing goes on from there
 
     def has(self, rows: Tensor) -> Tensor:
         """Which of the rows, given by their numbers in the batch, are in this portion; bool."""

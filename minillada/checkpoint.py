@@ -75,7 +75,7 @@ def save_tensors(
 ) -> None:
     """Write a safetensors file and, if `info` is given, the JSON beside it.
 
-    The JSON gets its name first: a process that is killed in between leaves no unknown weights.
+    The JSON gets its name first: a kill in between never leaves weights without a JSON.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
@@ -203,13 +203,13 @@ class NoNumbers(TorchFunctionMode):
 
     def __torch_function__(self, call, types, args=(), kwargs=None):  # whatever torch calls
         if call in (nn.init.normal_, nn.functional.normalize):
-            return args[0] if args else kwargs["tensor"]  # torch names the tensor of `normal_`
+            return args[0] if args else kwargs["tensor"]  # torch passes `tensor=` to `normal_`
         return call(*args, **kwargs or {})
 
 
 def check_sizes(cls: Stored[M], config: Any, tensors: Tensors, path: Path) -> None:
     """`ValueError`, before memory is taken, unless the configuration asks for these tensors."""
-    made = []  # for each parameter so far: as how many tensors a file holds it
+    made = []  # for each parameter made so far: how many tensors of a file it is
     mine = threading.get_ident()
 
     # A wrong configuration may ask for 100,000 experts, and to build them takes minutes, even on

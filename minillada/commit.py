@@ -6,7 +6,7 @@ Notable choices
   again. A masked position that is not committed stays masked, and its token is forgotten.
 - Logits are costly, so only the N positions that a step may change have them: `[N, V]`, row after
   row. `where` (bool `[B, n]`) is True there. What is found is spread out to `[B, n]` again.
-- The confidence of a position is the probability of its token. The threshold always looks at it.
+- The confidence of a position is the probability of its token. The threshold applies to it alone.
   The quota is the number of positions that a step commits at least. A strategy changes only the
   order in which the quota takes positions.
 - Random numbers are drawn on the CPU, so that every device gets the same ones, and from one
@@ -35,7 +35,7 @@ class Tokens:
 
     mask: int
     eos: int | None = None  # the end of a text; without it no row ends early
-    stop: int | None = None  # an image begins; ends a row, too, but only beside an `eos`
+    stop: int | None = None  # an image begins: it ends a row, too, if `eos` is not None
     allowed: Tensor | None = None  # bool [V]; None: all
 
     def is_end(self, ids: Tensor) -> Tensor:
@@ -65,8 +65,8 @@ class Tokens:
 
 def quota(block_size: int, steps: int, step: int) -> int:
     """How many positions step number `step` of a block, from 0, commits at least."""
-    # 16 positions in 6 steps: 3, 3, 3, 3, 2, 2. A whole block is shared out, even if an answer has
-    # only 4 tokens: it has at most 4 steps (`sampler.plan`), so the first, with 16 / 4, takes all.
+    # 16 positions in 6 steps: 3, 3, 3, 3, 2, 2. The size of the block counts, not of the answer: 4
+    # tokens have at most 4 steps (`sampler.plan`), each with quota 16 / 4, so the first takes all.
     extra = 1 if step < block_size % steps else 0
     return block_size // steps + extra
 
@@ -81,13 +81,13 @@ def choose_commits(
     """The official commit rule, for each row of `confidence` `[B, n]`; returns bool `[B, n]`.
 
     Only `eligible` positions can be committed: all that are more confident than `threshold`, and
-    the `count` (a number, or `[B, 1]`) best by `score`; without `score`, by the confidence. By the
-    confidence, the best `count` are among the confident ones where these are enough.
+    the `count` (a number, or `[B, 1]`) best by `score`. Without `score` the best are the most
+    confident: if `count` positions or more exceed the threshold, exactly these are committed.
     """
     # 1. which positions are more confident than the threshold; at threshold 1 none is
     confident = confidence > threshold
     # 2. The rank of each position by score, 0 for the best. `argsort` lists the positions from best
-    # to worst, and `argsort` of this list gives each position its place in it. Others are last.
+    # to worst, and `argsort` of this list gives each its place. Those not eligible come last.
     score = (confidence if score is None else score).masked_fill(~eligible, -math.inf)
     rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     # 3. the official rule; `eligible`, because fewer than `count` may be left
@@ -161,14 +161,14 @@ def choose_tokens(
     """A token and its probability at the N positions of `where`, from their logits `[N, V]`.
 
     Both are `[B, n]`, with 0 at the other positions. Temperature 0 takes the most likely token.
-    Otherwise row r samples with `generators[r]`.
+    Otherwise row r samples with `generators[r]`. The probability is after temperature and top-k/p.
     """
     if config.temperature == 0:
         confidence, tokens = logits.softmax(-1).max(-1)
         return spread(tokens, where), spread(confidence, where)
     logits = filter_logits(logits / config.temperature, config.top_k, config.top_p)
     probabilities = logits.softmax(-1)
-    # The largest p / e, with e from an exponential distribution, is a sample from p.
+    # The token with the largest p / e is a sample from p, if each e is exponentially distributed.
     # Each row draws numbers for all n positions, so that they do not depend on `where`.
     noise = exponential_noise(torch.Size([*where.shape, logits.shape[-1]]), generators)
     noise = noise[where.cpu()].to(logits.device)  # [N, V]
@@ -198,6 +198,6 @@ def row_generators(seed: int, rows: int) -> list[torch.Generator]:
     `ValueError` unless the seed is a whole number from 0 to `LARGEST_SEED`.
     """
     number = as_python(seed)  # NumPy's integers count, too
-    if not isinstance(number, int) or not 0 <= number <= LARGEST_SEED:
+    if type(number) is not int or not 0 <= number <= LARGEST_SEED:
         raise ValueError(f"a seed is a whole number from 0 to {LARGEST_SEED}, got {seed!r}")
     return [torch.Generator().manual_seed(number + row) for row in range(rows)]

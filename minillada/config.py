@@ -25,7 +25,7 @@ Width = Annotated[int, Field(ge=8, le=65_536, multiple_of=8)]  # channels, in 8 
 
 
 class TextConfig(Config):
-    """Byte-level BPE. It learns merges, not weights, so training settings play no part."""
+    """Byte-level BPE (`vocab`). It learns merges, not weights, so no training setting is used."""
 
     vocab_size: int = Field(MNIST_TEXT_VOCAB_SIZE, ge=300, le=10_000_000)
     every_task: bool = False  # also learn pieces from what any task says (`recipes.bpe_corpus`)
@@ -47,7 +47,7 @@ class TokenizerConfig(Config):
     edge_weight: float = Field(0.3, ge=0)  # of an extra loss on image edges; keeps strokes sharp
     feature_weight: float = Field(0.0, ge=0)  # of a loss on the features of `Preset.teacher`
     colour_weight: float = Field(0.0, ge=0)  # of a loss on the mean colour of every token's pixels
-    unquantised_steps: int = Field(0, ge=0)  # at first the decoder reads features, not codes
+    unquantised_steps: int = Field(0, ge=0)  # first steps: the decoder reads features, not codes
 
     @property
     def grid(self) -> int:
@@ -65,10 +65,10 @@ class JudgeConfig(Config):
     channels: int = Field(1, ge=1, le=4)
     classes: int = Field(10, ge=2, le=100_000)
     width: int = Field(32, ge=1, le=65_536)
-    features: int = Field(64, ge=1, le=65_536)  # of the last layer but one, for Fréchet distances
+    features: int = Field(64, ge=1, le=65_536)  # of the second to last layer, for Fréchet distances
     whitened: bool = False  # layers for photos (`whitened.py`); `features` must be 4 * `width`
     flips: bool = False  # also train on mirrored images, and classify by the image and its mirror
-    label_smoothing: Share = 0.0  # of the target that is spread over all classes
+    label_smoothing: Share = 0.0  # share of the target, spread over all classes
 
 
 class PainterConfig(Config):
@@ -83,9 +83,9 @@ class PainterConfig(Config):
     condition_width: Width = 64  # channels of codes and of time
     feature_weight: float = Field(1.0, ge=0)  # of a loss on the features of `Preset.teacher`
     spread_weight: float = Field(0.0, ge=0)  # of a loss on how features are spread; turbo only
-    blocks: int = Field(1, ge=1, le=100)  # residual blocks down, and up again; 2 * this between
+    blocks: int = Field(1, ge=1, le=100)  # residual blocks down, as many up, twice as many between
     turbo: bool = False  # paints with `flow.jumps`, not with `flow.euler`
-    painting_steps: int = Field(50, ge=1, le=10_000)  # if not said otherwise
+    painting_steps: int = Field(50, ge=1, le=10_000)  # if a call names none
     shift: float = Field(1.0, gt=0, le=1000)  # of the times; above 1: more steps near the noise
 
 
@@ -106,7 +106,7 @@ class ModelConfig(Config):
     initializer_range: float = Field(0.08, gt=0)
     max_position_embeddings: int = Field(512, ge=1)
     block_size: int = Field(16, ge=1)  # the block length the model is trained to decode with
-    num_experts: int = Field(0, ge=0, le=100_000)  # routed experts a layer; 0 is a dense model
+    num_experts: int = Field(0, ge=0, le=100_000)  # routed experts per layer; 0: a dense model
     num_experts_per_tok: int = Field(2, ge=1)
     num_shared_experts: int = Field(1, ge=1, le=10_000)
     n_group: int = Field(1, ge=1)  # routed experts are in so many groups (moe.py)
@@ -120,14 +120,14 @@ class ModelConfig(Config):
 
 
 class OptimizerConfig(Config):
-    """How weights move."""
+    """How a training step changes the weights."""
 
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for matrices of layers; adamw the rest
     learning_rate: float = Field(1e-3, gt=0, le=100)
     warmup_steps: int = Field(50, ge=0)
     final_lr_fraction: Share = 0.02  # where the cosine decay ends
     weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[Decay, Decay] = (0.9, 0.99)  # decay of the means of gradients and of squares
+    betas: tuple[Decay, Decay] = (0.9, 0.99)  # of the means of gradients and of their squares
     grad_clip: float = Field(1.0, gt=0)  # a longer gradient is cut to this length
     balance_rate: float = Field(0.001, ge=0)  # step size that balances experts (moe.py)
 
@@ -135,15 +135,15 @@ class OptimizerConfig(Config):
 class ObjectiveConfig(Config):
     """What is masked, and how the nats (−log p, natural logarithm) of masked tokens count."""
 
-    # Weights (`objectives`). bound: 1/t at mask rate t. count (of masks): nearly that.
-    # uniform: all alike. reweighted: the fewer masks a row has, the more each of its tokens counts.
+    # Weights of tokens (`objectives`). bound: 1/t at mask rate t. count: an estimate of 1/t, from
+    # the number of masks. uniform: 1. reweighted: the larger, the fewer masks the row has.
     objective: Literal["bound", "count", "uniform", "reweighted"] = "bound"
     # Mask rates are uniform on this interval. While a block of 16 is decoded, at least 1 token is
     # masked, so rates far below 1/16 never occur. The weights 1/t of such rates make loss noisy.
     mask_rate: tuple[Share, Share] = (0.05, 1.0)
     mask_rate_per: Literal["block", "sequence"] = "block"  # each of these has one rate
     views: int = Field(1, ge=1, le=1000)  # noisy copies of a row that share its clean copy
-    complementary: bool = False  # add to every noisy copy its inverse
+    complementary: bool = False  # add a copy that masks what the first shows
     confidence_weight: float = Field(0.0, ge=0)  # of `objectives.right_entropy`; released advice: 2
     edit_noise: Share = 0.0  # share of visible tokens replaced, to be corrected (LLaDA2.1)
     planted_errors: Share = 0.0  # share of wrong tokens in drafts (`extras/levenshtein.py`)
@@ -178,7 +178,7 @@ class DataConfig(Config):
 
 
 class TrainingConfig(Config):
-    """One run: how long, on what, towards what, and by which optimiser."""
+    """One training run: its length, its data, its loss and its optimiser."""
 
     steps: int = Field(1000, ge=1)
     batch_size: int = Field(128, ge=1)
@@ -216,15 +216,15 @@ class SamplingConfig(Config):
     temperature: float = Field(0.0, ge=0, le=1e6)  # 0 takes the most likely token
     top_k: int | None = Field(None, ge=1)
     top_p: float | None = Field(None, gt=0, le=1)
-    # Logits of the full prompt, without its words and without its images (layout.py) are mixed:
+    # Logits for the full prompt, for it without words, and without images (layout.py), are mixed:
     # no_text + guidance * (full − no_text) + guidance_image * (no_text − no_image)
     guidance: float = Field(1.0, ge=-1e4, le=1e4)  # 1: none
     guidance_image: float = Field(0.0, ge=-1e4, le=1e4)  # 0: none
     rescale: Share = 0.0  # 1: logits spread as widely as without guidance; official 0.7
-    # Official name. Most steps of a block: answer length / this. Least adaptive quota: this.
+    # Official name. At most answer length / this steps per block; adaptive quotas are >= this.
     minimal_topk: int = Field(1, ge=1)
-    edit_threshold: Share = 1.0  # rewrite a token if the likeliest is another, above this; 1: off
-    post_steps: int = Field(16, ge=0)  # most passes that only rewrite, after a block has no mask
+    edit_threshold: Share = 1.0  # rewrite a token if another is likeliest, and above this; 1: off
+    post_steps: int = Field(16, ge=0)  # at most so many passes over a block without masks
     strategy: Strategy = "low_confidence"  # how the quota ranks positions (`commit.commit_score`)
     adaptive: bool = False  # quota = masks left / steps left (SPRINT, `extras/sprint.py`)
     fill_tail: bool = True  # also decode the last block beyond the length, as in the official code

@@ -29,8 +29,8 @@ def sample_mask_rates(
 ) -> Tensor:
     """Mask rates t `[rows, blocks]`, uniform on [low, high] and spread evenly over the rows.
 
-    Each t is uniform. For a column, [low, high] is cut into `rows` equal parts, and each row takes
-    its t from a part of its own (stratified sampling). This costs nothing, but helps little
+    Each t is uniform. In a column (one block of every row), [low, high] is cut into `rows` equal
+    parts, one for each row's t (stratified sampling). This costs nothing, but helps little
     (notebook 04): the mean of the weighted loss differs little between rates, compared with the
     noise at one rate, which comes from *which* tokens are masked.
     """
@@ -137,10 +137,10 @@ def check_batch(batch: Batch, block_size: int, config: ObjectiveConfig | None = 
 
 
 def check_packed(config: ObjectiveConfig) -> None:
-    """`ValueError` for an objective that needs one sequence a row."""
+    """`ValueError` for an objective that needs one sequence per row."""
     if config.mask_rate_per == "sequence" or config.objective == "reweighted":
         raise ValueError(
-            "one rate or one weight a sequence needs one sequence a row; do not pack, or use "
+            "one rate or one weight per sequence needs one sequence per row; do not pack, or use "
             "mask_rate_per=block and another objective"
         )
 
@@ -167,7 +167,7 @@ def block_diffusion_loss(
     generator: Generator,
     portion: Portion = WHOLE,
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss that `config` describes, and metrics in nats a token; those of all portions add up.
+    """The loss of `config`, and metrics in nats per token; those of all portions add up.
 
     `text_weight` multiplies the nats of text tokens (not the denominator): images have many codes
     with high nats, and without it the few words that decide an answer would count little.

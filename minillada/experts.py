@@ -134,7 +134,7 @@ def combine_grouped(experts: AnyExperts, x: Tensor, chosen: Tensor, weights: Ten
     tokens = order // chosen.shape[1]  # [T·k]
     sorted_weights = weights.flatten()[order, None]  # [T·k, 1]
     out = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float))
-    single = experts.apart()  # by an index below: what is not in memory is read only if chosen
+    single = experts.apart()  # indexed below: an expert on disk is read only if it is chosen
     end = 0  # of the expert's slice
     for number, count in enumerate(counts.tolist()):
         start, end = end, end + count
@@ -171,7 +171,7 @@ def combine(experts: AnyExperts, x: Tensor, chosen: Tensor, weights: Tensor) -> 
 
     Grouped products need bfloat16, a GPU of compute capability 8, and widths in multiples of 8.
     """
-    if len(x) == 0:  # a part of a batch may have no rows, but takes part in every gradient
+    if len(x) == 0:  # no rows: a dense sum uses every weight, so each has a gradient of 0
         return combine_dense(experts, x, chosen, weights)
     if not x.is_cuda or not hasattr(F, "grouped_mm") or not isinstance(experts, Experts):
         return combine_grouped(experts, x, chosen, weights)

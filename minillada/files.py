@@ -14,11 +14,11 @@ from pathlib import Path
 
 # A clone has its data beside the package; an environment variable names another place.
 DATA_DIR = Path(os.environ.get("MINILLADA_DATA") or Path(__file__).resolve().parents[1] / "data")
-DATA_DIR = DATA_DIR.absolute()  # right when the working folder changes, as for a student's process
+DATA_DIR = DATA_DIR.absolute()  # stays right if the working folder changes (`course/worker.py`)
 WEIGHTS_DIR = DATA_DIR / "weights"
 RESULTS_DIR = DATA_DIR / "results"
-# Seconds before a file is renamed once more. On Windows, programs that look for viruses or copy to
-# a cloud open a new file for a moment, and what is open there cannot be replaced.
+# Seconds to wait before each new try to rename a file. On Windows, a file that is open cannot be
+# replaced, and virus scanners or cloud programs open a new file for a moment.
 WAITS: tuple[float, ...] = (0.05, 0.2, 1.0) if sys.platform == "win32" else ()
 Name = str | Path  # of weights or text pieces, as `find` understands it
 
@@ -34,8 +34,8 @@ def need_data() -> None:
 
 def is_shipped(name: Name, suffix: str) -> bool:
     """Whether `data/weights` has this file. A path is no name: neither `./mnist` nor a `Path`."""
-    # By the list of files: if asked for `MNIST`, Windows and macOS would find `mnist`, and a run
-    # that stores this name could not be read on Linux.
+    # Names are compared here. If asked for a file `MNIST`, Windows and macOS would find `mnist`,
+    # and a run that stores the name `MNIST` could not be read on Linux.
     listed = (path.name for path in WEIGHTS_DIR.glob(f"*{suffix}"))
     return isinstance(name, str) and name + suffix in listed
 
@@ -43,7 +43,7 @@ def is_shipped(name: Name, suffix: str) -> bool:
 def find(name: Name, suffix: str, inside: str) -> Path | None:
     """The file that a name means: a shipped name, a path with the suffix, or a run's folder.
 
-    In a folder it is called `inside`; None if it is not there. No folder hides a shipped name.
+    In a folder it is called `inside`; None if it is not there. A shipped name wins over a folder.
     """
     if not isinstance(name, str | Path):
         raise ValueError(f"a name is a string or a path, got {type(name).__name__}")
@@ -89,7 +89,7 @@ def atomic(path: Path) -> Iterator[Path]:
     new = [folder for folder in path.parents if not folder.exists()]  # the deepest one first
     path.parent.mkdir(parents=True, exist_ok=True)
     # 1. Remove what killed writers of this machine left behind; no other code does.
-    mine = f".{path.name}.{platform.node()}."  # machines may share a folder, processes have numbers
+    mine = f".{path.name}.{platform.node()}."  # process numbers are unique on one machine only
     for leftover in path.parent.glob(f"{glob.escape(mine)}*.part"):
         process = leftover.name.split(".")[-2]  # the name is .NAME.MACHINE.PROCESS.part
         if process.isdigit() and not is_alive(int(process)):
@@ -97,7 +97,7 @@ def atomic(path: Path) -> Iterator[Path]:
     # 2. Machine and process are in the name, so two processes never share a file.
     temporary = path.with_name(f"{mine}{os.getpid()}.part")
     try:
-        # 3. An empty file has the usual permissions; some libraries let only the owner read theirs.
+        # 3. Note the permissions of a new file: some libraries let only the owner read theirs.
         temporary.touch()
         permissions = temporary.stat().st_mode
         yield temporary

@@ -3,8 +3,8 @@
 Notable choices
 - Nothing new is learned. What is shown stands in the answer from the beginning, and the sampler
   fills in the masked rest (`answer` in `sampler.generate`). So what is shown stays, to the token.
-- The borders of blocks are moved (`gather`), so that the masked part sees all that is shown. A row
-  of which nothing is shown is drawn, and the borders stay where drawing has them.
+- The borders of blocks are moved (`gather`): if the answer fits into one block, the masked part
+  sees all that is shown. A row of which nothing is shown keeps the borders of drawing.
 - The images are encoded before a part is hidden, and each code depends on the whole image. So the
   codes that are shown know something of what was in the hole.
 - Nobody knows how many tokens a blank of a sentence has. Every number is tried. The sentence that

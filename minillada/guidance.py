@@ -62,7 +62,7 @@ def guide_edit(
 def rescale(guided: Tensor, conditional: Tensor, phi: float) -> Tensor:
     """φ g std(c) / std(g) + (1 − φ) g with g = guided, c = conditional; logits `[N, V]`.
 
-    `std` is over the vocabulary. Guidance makes it too large, so the model looks too sure.
+    `std` is over the vocabulary. Guidance makes std(g) too large, so the model looks too sure.
     """
     ratio = conditional.std(-1, keepdim=True) / (guided.std(-1, keepdim=True) + 1e-6)
     return phi * guided * ratio + (1 - phi) * guided
@@ -194,7 +194,7 @@ class Branches:
         wanted = F.pad(asked, (new, 0), value=self.pruner is not None)  # [R, new + block]
         hidden = self.backbone.hidden_states(ids, mask, positions, self.cache, new, wanted)
         if self.pruner and new > 0:
-            column = wanted.nonzero()[:, 1]  # of each state
+            column = wanted.nonzero()[:, 1]  # where each state stands
             front = column < new  # the states of the new tokens; the others are the block's
             states = hidden[front].unflatten(0, (-1, new))  # [R, new, H]
             self.pruner.remember(self.backbone.logits(states), ids[:, :new])
@@ -236,7 +236,7 @@ def open_branches(
     cache: bool | Pruner,
     shift: int = 0,
 ) -> Branches:
-    """The prompt and the branches that the scales need, with an empty cache unless it is False."""
+    """The prompt and the branches that the scales need; an empty cache unless `cache` is False."""
     prompts = [prompt, *needed_branches(others, config)]
     pruner = None if isinstance(cache, bool) else cache  # it shortens a cache, so there is one
     store = KVCache(backbone.config.num_hidden_layers) if cache else None

@@ -67,7 +67,7 @@ def ids_of(vocab: Vocabulary, parts: Sequence[Part]) -> list[int]:
     ids: list[int] = []
     for part in parts:
         if part is None:
-            # The mark tells the model that words are missing; an empty text would be a request.
+            # The mark says that words are left out. An empty text would look like an empty request.
             ids += vocab.markup(UNCONDITION)
         elif isinstance(part, str):
             ids += vocab.encode(part)

@@ -130,7 +130,7 @@ class TiledMask(NamedTuple):
 
 
 class FlexMask(NamedTuple):
-    """A mask for FlexAttention, which is imported where it is used: that takes a second."""
+    """A mask for FlexAttention. Its import takes a second, so it is imported where it is used."""
 
     block_mask: Any  # PyTorch's `BlockMask`, whose blocks are tiles
 

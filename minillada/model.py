@@ -187,7 +187,7 @@ class Backbone(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config, self.model = config, Transformer(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)  # untied
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)  # not shared
         # Training only: backward computes the inside of each layer again, to save memory.
         self.activation_checkpointing = False
         for module in self.modules():  # norms keep their weights of 1; routers have drawn theirs
@@ -237,7 +237,7 @@ class Backbone(nn.Module):
         x = self.model.word_embeddings(input_ids)  # [B, L, H]
         last = self.model.layers[-1]
         for layer in self.model.layers:
-            # A later layer needs all tokens, as keys. Behind the last one only `where` is needed.
+            # The next layer needs all tokens, as keys. After the last one only `where` is needed.
             at = where if layer is last else None
             if self.activation_checkpointing and torch.is_grad_enabled():
                 # A layer draws no random numbers, so no state of a generator needs saving.

@@ -71,7 +71,7 @@ class Router(nn.Module):
             scores = F.linear(x.float(), self.weight.float()).sigmoid()  # [T, E]
         chosen = self.choose(scores.detach() + self.expert_bias.float())  # [T, k]
         weights = scores.gather(1, chosen)  # without the bias
-        if weights.shape[1] > 1:  # alone, any s would become 1, and the router would never learn
+        if weights.shape[1] > 1:  # a single s / s is always 1, and the router would never learn
             weights = weights / (weights.sum(1, keepdim=True) + 1e-20)  # never a division by 0
         weights = self.config.routed_scaling_factor * weights  # [T, k]
         if self.training:
@@ -126,6 +126,6 @@ def check_experts(config: ModelConfig) -> None:
         raise ValueError(f"topk_group must lie between 1 and n_group = {groups}, got {kept}")
     if config.num_experts_per_tok > kept * (experts // groups):
         raise ValueError(
-            f"{config.num_experts_per_tok} experts a token cannot be chosen from {kept} groups of "
-            f"{experts // groups}; lower num_experts_per_tok"
+            f"{config.num_experts_per_tok} experts per token cannot be chosen from {kept} groups "
+            f"of {experts // groups}; lower num_experts_per_tok"
         )

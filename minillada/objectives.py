@@ -81,7 +81,7 @@ def at_masked(values: Tensor, view: View) -> Tensor:
 def weigh_bound(nats: Tensor, view: View, targets: Tensor) -> Tensor:
     """Numerator: nats / t, summed over masked tokens. Denominator: the number of targets.
 
-    With t uniform on [0, 1] its mean over masks is a bound on −log p a target (section 2 of
+    With t uniform on [0, 1] its mean over masks is a bound on −log p per target (section 2 of
     LLaDA2.0). For another interval, such as the default [0.05, 1], it is only close to one.
     """
     # A token is masked with probability t, so with the weight 1/t it counts 1 on average.

@@ -82,11 +82,11 @@ class Painter(nn.Module):
             nn.init.zeros_(parameter)
 
     def read(self, codes: Tensor) -> Tensor:
-        """What codes `[B, grid, grid]` say, `[B, D, grid, grid]`; id `codebook_size` is no code."""
+        """What codes `[B, grid, grid]` say, `[B, D, grid, grid]`; `codebook_size` means no code."""
         return self.reader(rearrange(self.embedding(codes), "b h w d -> b d h w"))
 
     def picture(self, x: Tensor, t: Tensor, sketch: Tensor, condition: Tensor) -> Tensor:
-        """x̂_1 from x at times t `[B]`; pictures are `[B, C, H, W]`, only the sketch in [-1, 1]."""
+        """x̂_1 from x at times t `[B]`; pictures are `[B, C, H, W]`, the sketch in [-1, 1]."""
         # Cosine and sine of eight multiples of the time, up to a quarter turn for the slowest:
         # layers tell two times apart more easily by 16 numbers than by one. Angles [B, 8]:
         angles = t[:, None] * (math.pi / 2 * torch.arange(1, 9, dtype=t.dtype, device=t.device))

@@ -19,7 +19,7 @@ from .painter import Painter
 from .settings import as_python
 from .vq import check_image_codes, full_precision
 
-BATCH_SIZE = 250  # rows at once, here and in `writer`, so that memory does not grow with them
+BATCH_SIZE = 250  # rows at once, here and in `writer`, so that memory stays small
 
 
 @torch.no_grad()
@@ -59,7 +59,7 @@ def paint(
 def follow(
     config: PainterConfig, says: Says, like: Tensor, generators: list[torch.Generator], steps: int
 ) -> Tensor:
-    """From noise to pictures of the shape and on the device of `like`, a generator for each."""
+    """From noise to pictures in [-1, 1], shaped like `like` and on its device; a generator each."""
     times = torch.linspace(0, 1, steps + 1, dtype=like.dtype, device=like.device)
 
     def fresh() -> Tensor:
@@ -81,7 +81,7 @@ def load_painter(
     """The painter called `name` for a model whose JSON is `info`, and the painter's own JSON.
 
     The names `flow` and `turbo` stand for the shipped painters of the model's tokenizer.
-    `ValueError` if it has none, and for a painter of other codes; else as `checkpoint.load_model`.
+    `ValueError` if it has none, and for a painter of other codes; other errors as `load_model`.
     """
     tokenizer = info.get("tokenizer", "an unknown tokenizer")
     stem = tokenizer.removesuffix("-tokenizer")

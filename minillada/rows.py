@@ -3,8 +3,8 @@
 Notable choices
 - With an edit threshold below 1 (LLaDA2.1, arXiv 2602.08676) every pass may also rewrite tokens of
   the block. When no mask is left, passes go on until nothing changes.
-- On a GPU, to ask whether a tensor holds a True is to wait for it. So it is asked only where the
-  settings do not tell already.
+- On a GPU, `if tensor.any()` waits until the tensor is computed. So a tensor is asked only where
+  the settings do not tell already.
 """
 
 from __future__ import annotations

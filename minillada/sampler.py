@@ -91,7 +91,7 @@ def plan(
         )
     backbone.check_ids(prompt)
     backbone.check_ids(answer)
-    least = config.minimal_topk  # tokens a step, if the whole answer were one block
+    least = config.minimal_topk  # tokens per step, if the whole answer were one block
     steps = min(config.steps, length // least)
     if length and steps < 1:
         raise ValueError(f"minimal_topk {least} leaves no step for {length} tokens; lower it")

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Config(BaseModel):
-    """All configurations: no unknown fields, no changes later, no conversion ("3" is not 3).
+    """All configurations: no unknown fields, no changes later. `ValueError` for a wrong value.
 
-    Only a list becomes a tuple, which cannot be changed. `ValueError` for a wrong value.
+    No text becomes a number, but lists become tuples, 3 becomes 3.0, and NumPy numbers plain ones.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -61,8 +61,8 @@ def sentence(error: ValidationError, cls: type[Config]) -> str:
         return f"{error.title} has no field {name!r}; was it written by another version?"
     if first["type"] == "missing" and first["loc"] == (name,):
         return f"{error.title} needs the field {name!r}, which is missing"
-    # An error of our own `model_validator` has no field name; its message is already a sentence.
-    if not name:
+    # The message of an error of our own (`model_validator`, a part) is already a sentence.
+    if not name or first["type"] == "value_error":
         return first["msg"].removeprefix("Value error, ")
     if first["type"] in LIMITS:
         words, key = LIMITS[first["type"]]
@@ -129,8 +129,8 @@ def from_dict(cls: type[C], values: dict[str, Any]) -> C:
     for name, value in values.items():
         # An unknown name stays, so that pydantic's report can name it.
         inner = cls.model_fields[name].annotation if name in cls.model_fields else None
-        # A part is made by its own class, here. `Preset.model` may have several classes (`A | B`),
-        # and a dict does not say which; nobody stores a whole preset.
+        # A part is made by its own class. `config.Preset.model` is left out: it may have several
+        # classes (`A | B`), and a dict does not say which. Whole presets are never stored.
         if isinstance(inner, type) and issubclass(inner, Config) and isinstance(value, dict):
             fields[name] = from_dict(inner, value)
         else:

@@ -135,7 +135,7 @@ class Uni(Filler):
         return [self.vocab.decode(story.parts[0]) for story in stories], self.decode(codes)
 
     def interleave(self, prompt: str, *, seed: int = 0, **sampling) -> list[str | Tensor]:
-        """Texts and images `[C, H, W]` in turn; at most `max_images` images, with `sampling`."""
+        """Texts and at most `max_images` images `[C, H, W]` in turn; `sampling` is for images."""
         return self.interleave_all([prompt], seed=seed, **sampling)[0]
 
     def interleave_all(
@@ -213,7 +213,7 @@ def trained_on(
     `FileNotFoundError` if they are missing, `ValueError` if they are other versions.
     """
     if not {"tokenizer", "tokenizer_sha256"} <= info.keys():
-        raise ValueError(f"the JSON of {name} does not say which tokenizer it was trained on")
+        raise ValueError(f"the JSON of {name} names no tokenizer and its checksum; restore it")
     tokenizer, about = checkpoint.load_model(info["tokenizer"], ImageTokenizer, device)
     if about["sha256"] != info["tokenizer_sha256"]:
         raise ValueError(

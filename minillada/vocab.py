@@ -65,7 +65,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, max_grid: int = 16) -> Text
     # 3. Few texts hold few pairs to merge, and then there are fewer entries.
     size = bpe.get_vocab_size()
     if size != vocab_size:
-        raise ValueError(f"these texts yield {size} entries, not {vocab_size}; ask for that number")
+        raise ValueError(f"these texts yield {size} entries; set vocab_size to {size}")
     return bpe
 
 
@@ -135,7 +135,7 @@ class Vocabulary:
             raise ValueError(
                 f"an image side of {n} tokens has no size token here: this vocabulary has sizes "
                 f"{min(known, default=0)} to {max(known, default=0)}; train text pieces with more "
-                f"(`minillada train mnist-text --set max_grid={max(n, 1)}`)"
+                f"(`minillada train mnist-text --set max_grid={max(n, 1)}` and a larger vocab_size)"
             )
         return self.markup(size_token(n))
 
@@ -189,7 +189,7 @@ def load_vocabulary(
 ) -> Vocabulary:
     """Text pieces by name or path, with `codebook_size` image codes behind them.
 
-    `ValueError` if the file is no file of text pieces, or if its checksum is not `sha256`.
+    `FileNotFoundError`, or `ValueError` if it holds no text pieces or its checksum is another.
     """
     path = text_path(text)
     if not path.is_file():
@@ -199,9 +199,9 @@ def load_vocabulary(
     if sha256 is not None and checksum(path) != sha256:
         raise ValueError(f"{path} holds other text pieces than those of the model; restore them")
     try:
-        # Read here: the library finds no path with letters that a terminal could not show.
+        # Python reads the file: the library refuses a path whose bytes are not valid UTF-8.
         bpe = TextTokenizer.from_str(path.read_text(encoding="utf-8"))
-        # `markup` cuts a missing token into letters: `<` would count as the end of text.
+        # If EOS is no piece, `markup` cuts it into letters, and `<` would become `eos_id`.
         for token in [*special_tokens(0), chr(0xFE), chr(0xFF)]:
             if bpe.token_to_id(token) is None:
                 raise ValueError(f"there is no piece {token}")

@@ -105,7 +105,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def update(self, features: Tensor, codes: Tensor, generator: torch.Generator) -> int:
-        """Move codes to the means of their unit features; returns how many dead ones restart."""
+        """Move codes to the means of unit features `[B, D, h, w]`; returns how many restart."""
         flat = rearrange(features, "b d h w -> (b h w) d").float()  # [N, D]
         index = codes.flatten()  # [N]
 
@@ -135,7 +135,7 @@ class Codebook(nn.Module):
 class ResidualBlock(nn.Module):
     """A pair of convolutions whose result is added to its input; `depth` says how many such pairs.
 
-    All but the first add 0 until they are trained, so a network that gets deeper goes on as it was.
+    All but the first add 0 at the start: a deeper copy of a trained network computes the same.
     """
 
     def __init__(self, channels: int, depth: int = 1):
@@ -169,7 +169,7 @@ class CaptionTower(nn.Module):
         super().__init__()
         numbers = config.tokens * config.code_dim  # in all vectors of an image
         self.image = nn.Sequential(nn.Linear(numbers, 128), nn.SiLU(), nn.Linear(128, width))
-        # Shorter captions end with id 0, `vocab.EOS`. The mean leaves this id out.
+        # Shorter captions are padded with id 0 (`vocab.EOS`). The mean leaves this id out.
         self.pieces = nn.EmbeddingBag(config.caption_vocab_size, 128, mode="mean", padding_idx=0)
         self.text = nn.Sequential(nn.SiLU(), nn.Linear(128, width))
         self.log_scale = nn.Parameter(torch.tensor(math.log(10)))  # both begin as in SigLIP
@@ -235,7 +235,7 @@ class ImageTokenizer(nn.Module):
             wanted = ", ".join(map(str, self.image_shape))
             found = f"{list(images.shape)}; resize them, or write image[None] for one image"
             raise ValueError(f"images must have shape [B, {wanted}], got {found}")
-        if not images.is_floating_point() or not ((images >= 0) & (images <= 1)).all():  # or NaN
+        if not images.is_floating_point() or not ((images >= 0) & (images <= 1)).all():  # NaN too
             raise ValueError("images must be floats, finite and in [0, 1]; divide bytes by 255")
 
     @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import multiprocessing
 import re
 import symtable
 from collections.abc import Iterator
@@ -26,7 +27,6 @@ from minillada.model import Backbone
 from minillada.settings import to_dict
 from minillada.tasks.numbers import NUMBERS
 from minillada.training import train
-from minillada.training.ahead import can_fork
 from minillada.uni import Uni
 from minillada.vocab import SPECIAL_TOKENS, Vocabulary, load_vocabulary, train_bpe
 from minillada.vq import ImageTokenizer
@@ -37,7 +37,9 @@ MASK, EOS = 0, 1  # ids used with `tiny_backbone`, which has no text attached
 few = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 many = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
-needs_fork = pytest.mark.skipif(not can_fork(), reason="workers are forks")
+needs_fork = pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="workers are forks"
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -797,8 +797,8 @@ def test_block_size_must_divide_the_length(block_size):
         (dict(mask_rate=(0.9, 0.1)), "mask_rate is an interval"),
         (dict(mask_rate=(0.0, 0.0)), "mask_rate is an interval"),
         (dict(mask_rate=(1.0, 1.0), complementary=True), "the complement masks nothing"),
-        (dict(documents=torch.zeros(1, 8), mask_rate_per="sequence"), "needs one sequence a row"),
-        (dict(documents=torch.zeros(1, 8), objective="reweighted"), "needs one sequence a row"),
+        (dict(documents=torch.zeros(1, 8), mask_rate_per="sequence"), "needs one sequence per row"),
+        (dict(documents=torch.zeros(1, 8), objective="reweighted"), "needs one sequence per row"),
     ],
 )
 def test_settings_that_cannot_be_trained_on(settings, sentence):

@@ -279,7 +279,7 @@ def test_the_official_model_has_16_billion_parameters():
     [
         ({"n_group": 3}, "8 experts do not make 3 equal groups"),
         ({"topk_group": 5}, "topk_group must lie between 1 and n_group = 4, got 5"),
-        ({"num_experts_per_tok": 5}, "5 experts a token cannot be chosen from 2 groups of 2"),
+        ({"num_experts_per_tok": 5}, "5 experts per token cannot be chosen from 2 groups of 2"),
         ({"num_shared_experts": 0}, "num_shared_experts must be at least 1, got 0"),
     ],
 )

@@ -402,7 +402,7 @@ def test_seeds_are_whole_numbers_in_range():
     first = torch.rand(3, generator=row_generators(7, 1)[0])
     assert torch.equal(first, torch.rand(3, generator=row_generators(np.int64(5), 3)[2]))
     assert len(row_generators(LARGEST_SEED, 2)) == 2
-    for seed in (-1, LARGEST_SEED + 1, 10**20, 1.5, "one", None):
+    for seed in (-1, LARGEST_SEED + 1, 10**20, 1.5, "one", None, True):
         with pytest.raises(ValueError, match="a seed is a whole number from 0 to 2147483648"):
             row_generators(seed, 1)
 

@@ -144,6 +144,11 @@ def test_changes_are_checked_like_first_values():
         changed(Outer(name="a"), size=0)
 
 
+def test_a_wrong_value_in_a_part_is_one_sentence_too():
+    with pytest.raises(ValueError, match=r"^size must be at least 1, got 0$"):
+        Outer(name="a", inner={"size": 0})
+
+
 def test_names_are_unique_over_all_parts_of_a_preset():
     """Otherwise a setting named alone could mean two things."""
 

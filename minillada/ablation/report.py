@@ -13,11 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
-
 from ..extras.packages import load_package
 from ..files import atomic, check_replaceable
-from ..show import charts
 from . import statistics
 from .folder import write_json
 from .job import MADE, Status, status
@@ -25,7 +22,10 @@ from .plan import Plan, Trial, combinations, word
 from .statistics import Record, is_share, words_of
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from pandas import DataFrame
+
+    from ..show import charts
 
 RESULTS, CSV, PLOT = "results.json", "results.csv", "plot.png"
 FILES = (RESULTS, CSV, PLOT, "command.txt")
@@ -313,6 +313,8 @@ def draw(
     numeric: bool,
 ) -> Figure:
     """The panels: `ticks` stand below them. Only if they are numbers, lines join the points."""
+    from ..show import charts  # matplotlib takes a second
+
     places: dict[str, list[float]] = {}
     for lines in by_score.values():
         for k, name in enumerate(lines):

@@ -23,7 +23,6 @@ from torch import Tensor
 from .. import checkpoint
 from ..datasets.table import DataSet, data_set_of
 from ..files import atomic
-from ..show import grids
 from ..training.state import saved_step
 from ..uni import Uni, as_device, best_device, load
 
@@ -142,11 +141,12 @@ def picture_file(out: Path, used: Iterable[Path] = ()) -> Iterator[tuple[Path, s
 
 def save_images(images: Tensor, columns: int, file: tuple[Path, str]) -> None:
     """Save images `[B, C, H, W]` in rows of `columns`, enlarged, in a `file` of `picture_file`."""
+    from ..show import grids  # it imports matplotlib, which takes a second
+
     picture = grids.to_pil(grids.tile(images, columns))
     # 0 is the nearest neighbour: each pixel of the model stays a sharp square.
     picture = picture.resize((picture.width * 3, picture.height * 3), 0)
-    path, kind = file
-    picture.save(path, kind)
+    picture.save(*file)
 
 
 def escaped(text: object) -> str:

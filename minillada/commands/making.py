@@ -19,7 +19,6 @@ from ..datasets.pictures import steps as picture_steps
 from ..datasets.table import CIFAR10
 from ..filling import between_blanks
 from ..measure.judge import load_judge
-from ..show import grids, strips
 from ..tasks.filling import HOLES, hole
 from ..uni import load
 from .common import (
@@ -50,11 +49,7 @@ ShowSteps = Annotated[
     Path | None, option("Picture to write: how each file of a digit is read, step by step.")
 ]
 Together = Annotated[
-    bool,
-    option(
-        "All pictures are about one question, in this order; else each is about its own.",
-        "--together",
-    ),
+    bool, option("The question is about all pictures, in this order, not about each.", "--together")
 ]
 
 
@@ -82,6 +77,8 @@ def demo(out: Out = Path("outputs/demo.png"), device: Device = "cpu", seed: Seed
         real = test.floats(chosen)
         written = uni.describe(real)
         true = captions.describe_pixels(real, test.labels[chosen])
+
+        from ..show import grids, strips  # matplotlib takes a second
 
         frames = strips.film_frames(uni, traced)
         figure = grids.demo_figure(prompts, traced.images, frames, real, written)
@@ -175,6 +172,8 @@ def save_steps(paths: list[Path], model: str, out: Path) -> None:
     """A row of pictures for each file: what becomes of it until the model reads it."""
     if not paths or not images_of(model)[0].digits:
         raise ValueError("--show-steps is for picture files of digits; others are only made small")
+    from ..show import grids  # matplotlib takes a second
+
     rows = [picture_steps(path) for path in paths]
     with picture_file(out, paths) as (path, kind):
         grids.steps_page(rows, [str(path) for path in paths]).savefig(path, format=kind)

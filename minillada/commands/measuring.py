@@ -20,7 +20,6 @@ from ..measure.judge import load_judge
 from ..painter import Painter
 from ..presets import PRESETS, get_preset, read_settings
 from ..settings import changed, to_dict
-from ..show import grids
 from ..tasks.base import Marked
 from ..uni import load
 from .common import (
@@ -131,7 +130,9 @@ def store(path: Path, choice: str, report: dict, way: dict, keep: bool) -> None:
 
 
 def save_pages(folder: Path, pool: Pool, marked: dict[str, Marked]) -> None:
-    """One page of examples a task."""
+    """One page of examples per task."""
+    from ..show import grids  # matplotlib takes a second
+
     for task, result in marked.items():
         with picture_file(folder / f"{task}.png") as (file, kind):
             grids.task_page(pool, task, result).savefig(file, format=kind)

@@ -147,7 +147,7 @@ def rows_of(instructions: Sequence[str | None], images: Tensor) -> dict[str, lis
     """The rows of each instruction: images with the same one are edited together."""
     count = len(instructions)
     if count != len(images):
-        raise ValueError(f"{count} instructions for {len(images)} images; give one each")
+        raise ValueError(f"{count} instructions for {len(images)} images; give one for each")
     rows: dict[str, list[int]] = {}
     for row, name in enumerate(instructions):
         if name is not None:

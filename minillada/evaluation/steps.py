@@ -13,7 +13,6 @@ import time
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import Preset
 from ..measure import timing
@@ -52,7 +51,9 @@ def bench_step(preset: Preset, setting: Setting, steps: int = 20) -> dict[str, A
     # 1. the time between stamps, from the one that ends the warm-up on
     fit(module, loss, training, None, count, note)
     taken = [after - before for before, after in zip(stamps[WARM_UP - 1 :], stamps[WARM_UP:])]
-    # 2. the operations of one more step
+    # 2. the operations of one more step (the import brings Triton: a third of a second)
+    from torch.utils.flop_counter import FlopCounterMode
+
     with FlopCounterMode(display=False) as counter:
         fit(module, loss, training, None, 1)
     operations = counter.get_total_flops()

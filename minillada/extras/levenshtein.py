@@ -31,7 +31,7 @@ from ..masks import block_causal_mask
 from ..model import Backbone
 from ..vocab import Vocabulary
 
-UNPACKED = "errors are planted into one sequence a row; set pack_length or planted_errors to 0"
+UNPACKED = "errors are planted into one sequence per row; set pack_length or planted_errors to 0"
 
 
 def matched(draft: list[int], target: list[int]) -> list[tuple[int, int]]:

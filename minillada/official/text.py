@@ -105,7 +105,7 @@ def check_codebook(name: str, size: int, folder: Path) -> None:
 def read_text_tokenizer(path: Path) -> Tokenizer:
     """A `tokenizers` file. `ValueError` if it is not one."""
     try:
-        return Tokenizer.from_file(str(path))
+        return Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises bare Exception on malformed JSON
         raise ValueError(f"{path} is not a tokenizer file ({error}); download it again") from None
 

@@ -5,26 +5,18 @@ Notable choices
   workers.
 - A worker is a fork of this process: it shares the images, and never touches the GPU.
 - Batches come as bytes (`pickle`). PyTorch's own way, through shared memory, opens a file for every
-  tensor. Many workers with batches of many shapes would open more files than a process may, often
-  1,024. For tensors as small as these, bytes are faster, too.
+  tensor, soon more than a process may (often 1,024). For small tensors bytes are faster, too.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import pickle
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-
-
-def can_fork() -> bool:
-    """Whether there are workers here. Windows has no fork; on macOS a fork may end in a crash."""
-    return "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
 
 
 class Ahead:

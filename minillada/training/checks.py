@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from typing import Any
 
 import torch
@@ -23,7 +24,6 @@ from ..tasks.base import Source, pictures_of
 from ..tasks.table import TASKS_OF, trained
 from ..vocab import Vocabulary
 from ..vq import ImageTokenizer
-from .ahead import can_fork
 from .stream import write_example
 
 MODULES: dict[str, Any] = {cls.kind: cls for cls in (Judge, ImageTokenizer, Backbone, Painter)}
@@ -52,7 +52,8 @@ def check_settings(preset: Preset, start: str | None) -> None:
     rows = preset.training.batch_size
     if rows > MOST_ROWS:
         raise ValueError(f"batch_size must be at most {MOST_ROWS}, got {rows}")
-    if preset.training.workers and not can_fork():
+    # Windows has no fork; on macOS a fork may end in a crash.
+    if preset.training.workers and sys.platform in ("win32", "darwin"):
         raise ValueError("workers are forks, unsafe on this system; use --set workers=0")
     values = plain_fields(preset)
     for name, kinds in READ_BY.items():

@@ -92,7 +92,7 @@ def test_unknown_instructions(function):
 
 @pytest.mark.parametrize("function", [edits.apply, edits.undo])
 def test_each_image_needs_an_instruction(function):
-    with pytest.raises(ValueError, match="1 instructions for 2 images; give one each"):
+    with pytest.raises(ValueError, match="1 instructions for 2 images; give one for each"):
         function(["mirror it"], IMAGES[:2])
 
 

@@ -230,7 +230,7 @@ def test_a_share_of_errors_is_a_share():
     with pytest.raises(ValueError, match="use 0 to 1, not 1.5"):
         plant(texts_batch(load_vocabulary(16)), load_vocabulary(16), 16, 1.5, generator())
     batch = texts_batch(load_vocabulary(16))
-    with pytest.raises(ValueError, match="one sequence a row"):
+    with pytest.raises(ValueError, match="one sequence per row"):
         plant(batch._replace(documents=batch.ids), load_vocabulary(16), 16, 0.5, generator())
 
 

@@ -34,7 +34,7 @@ BACKBONES = {
     ),
     "one rate in a packed row": (
         dict(pack_length=96, mask_rate_per="sequence"),
-        "needs one sequence a row; do not pack",
+        "needs one sequence per row; do not pack",
     ),
     "errors in packed rows": (dict(pack_length=96, planted_errors=0.1), "set pack_length or"),
     "pictures of a painter": (dict(mirrored=True), "reads no mirrored; leave mirrored out"),

@@ -66,7 +66,7 @@ def test_text_preset_reproduces_the_shipped_pieces(tmp_path):
     assert module is None and records == []
     learned = json.loads((tmp_path / "text" / "text.json").read_text())
     assert learned == json.loads(text_path().read_text())
-    with pytest.raises(ValueError, match="ask for that number"):
+    with pytest.raises(ValueError, match="set vocab_size to"):
         large = Preset(name="x", kind="text", model=TextConfig(vocab_size=5000))
         train.train(large, tmp_path / "more")
     assert not (tmp_path / "more").exists()
