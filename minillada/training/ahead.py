@@ -39,15 +39,14 @@ class Ahead:
         self.step = step
         return self.made
 
-    def packed(self, step: Any) -> bytes:
-        return pickle.dumps(self.make(step))
-
     def loader(self, steps: range) -> DataLoader:
+        # With a reference to `self`, workers would live until the garbage collector runs.
+        make: Callable[[Any], Any] = self.make
         return DataLoader(
             steps,  # type: ignore[arg-type]  # a range is enough
             batch_size=None,  # one number at a time; its step is a batch already
             num_workers=self.workers,
-            collate_fn=self.packed,  # what a worker makes of a number
+            collate_fn=lambda step: pickle.dumps(make(step)),  # what a worker makes of a number
             worker_init_fn=ignore_interrupts,
             multiprocessing_context="fork",
             generator=torch.Generator(),  # not the global one, whose numbers others count on

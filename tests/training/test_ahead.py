@@ -1,6 +1,8 @@
 """Batches made by other processes are the batches of this one."""
 
 import functools
+import gc
+import multiprocessing
 import subprocess
 import sys
 
@@ -45,6 +47,20 @@ ahead = Ahead(lambda step: [torch.tensor(step) for _ in range(60)], 6, workers=2
 for step in range(6):
     assert all(made == step for made in ahead(step))
 """
+
+
+@needs_fork
+def test_workers_end_with_the_object_that_made_them():
+    """Not only when the garbage collector runs: in a notebook they would keep their memory."""
+    gc.collect()
+    gc.disable()
+    try:
+        ahead = Ahead(lambda step: step, 6, workers=2)
+        assert ahead(0) == 0 and len(multiprocessing.active_children()) == 2
+        del ahead
+        assert multiprocessing.active_children() == []
+    finally:
+        gc.enable()
 
 
 @needs_fork
