@@ -40,6 +40,7 @@ body { max-width: 40em; margin: auto; padding: 1em; }</style>
 <h1>Slides</h1><p>→ goes to the next section, ↓ or the space bar to the next slide, Esc shows them
 all.</p>"""
 HEADING = re.compile(r"^(#{1,6}) ")
+TABLE_CODE = re.compile(r"(?<=<code>)[^<]*(?=</code>(?:(?!<t[dh]|</table).)*</td>)", re.S)
 MARKER = re.compile(r"^# NBVAL_CHECK_OUTPUT\n", re.M)
 
 
@@ -231,8 +232,16 @@ def export(path: Path, folder: Path) -> Path:
     notebook, _ = Cut().preprocess(nbformat.read(path, as_version=4), {})
     text, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem}})
     page = folder / f"{path.stem}.html"
-    page.write_text(text, encoding="utf-8")
+    page.write_text(TABLE_CODE.sub(narrow, text), encoding="utf-8")
     return page
+
+
+def narrow(code: re.Match) -> str:
+    """Code in a table: lines may break inside a long name, else the table is wider than a slide.
+
+    Markdown needs `\\|` for a bar there, and nbconvert leaves the backslash.
+    """
+    return re.sub(r"([_.(])(?=\w)", r"\1<wbr>", code[0].replace("\\|", "|"))
 
 
 def copy_libraries(folder: Path) -> None:

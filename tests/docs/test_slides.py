@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -122,6 +123,17 @@ def test_a_comment_is_not_a_heading(slides):
     _, cells = cut(slides, [new_markdown_cell("## One\n\nwords"), *twice])
     # The second cell does not fit below the first: it begins a slide, with a title above it.
     assert "class=" in cells[-2].source and cells[-1].source == code
+
+
+def test_code_in_a_table_breaks_inside_long_names(slides, tmp_path):
+    cell = new_markdown_cell(
+        "a `b.c_d` b\n\n| h | i |\n|---|---|\n| `a.b_c` and `<\\|x\\|>` | `d` |"
+    )
+    path = tmp_path / "one.ipynb"
+    nbformat.write(new_notebook(cells=[cell]), path)
+    page = slides.export(path, tmp_path).read_text(encoding="utf-8")
+    assert "<code>b.c_d</code>" in page and "<code>a.<wbr>b_<wbr>c</code>" in page
+    assert "<code>&lt;|x|&gt;</code>" in page and "<code>d</code>" in page
 
 
 def test_links_lead_to_slides_and_to_the_site(slides):
