@@ -236,12 +236,8 @@ def test_the_command(tmp_path):
     assert "not graded: bob, eve.py\n" in done.stdout
     (row,) = csv.DictReader((tmp_path / "grades.csv").open(encoding="utf-8-sig"))
     assert row["student"] == "ann" and row["points"] == "0" and "not done yet" in row["feedback"]
-    done = subprocess.run(
-        [sys.executable, "-m", "minillada", *words.replace("08", "99").split()],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2 and "there is no notebook '99'" in done.stderr
+    with pytest.raises(FileNotFoundError, match="there is no notebook '99'"):
+        pages.notebook_of("99")
 
 
 def test_what_is_not_a_function_is_not_run(tmp_path):
