@@ -61,7 +61,7 @@ def sentence(error: ValidationError, cls: type[Config]) -> str:
         return f"{error.title} has no field {name!r}; was it written by another version?"
     if first["type"] == "missing" and first["loc"] == (name,):
         return f"{error.title} needs the field {name!r}, which is missing"
-    # The message of an error of our own (`model_validator`, a part) is already a sentence.
+    # An error of our own, from a `model_validator` or from a part, is already a sentence.
     if not name or first["type"] == "value_error":
         return first["msg"].removeprefix("Value error, ")
     if first["type"] in LIMITS:

@@ -213,7 +213,7 @@ def trained_on(
     `FileNotFoundError` if they are missing, `ValueError` if they are other versions.
     """
     if not {"tokenizer", "tokenizer_sha256"} <= info.keys():
-        raise ValueError(f"the JSON of {name} names no tokenizer and its checksum; restore it")
+        raise ValueError(f"the JSON of {name} lacks a tokenizer or its checksum; restore it")
     tokenizer, about = checkpoint.load_model(info["tokenizer"], ImageTokenizer, device)
     if about["sha256"] != info["tokenizer_sha256"]:
         raise ValueError(

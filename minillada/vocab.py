@@ -189,7 +189,7 @@ def load_vocabulary(
 ) -> Vocabulary:
     """Text pieces by name or path, with `codebook_size` image codes behind them.
 
-    `FileNotFoundError`, or `ValueError` if it holds no text pieces or its checksum is another.
+    `FileNotFoundError`, or `ValueError` for no text pieces or a checksum other than `sha256`.
     """
     path = text_path(text)
     if not path.is_file():
