@@ -3,7 +3,7 @@
 A model draws every caption many times, without guidance. Pairs of one caption, a drawing that shows
 all that is asked and one that does not, train a copy of it by DPO (`extras/preference.py`). For
 comparison, another copy is trained as usual on the right drawings of the same pairs. `told` does it
-with digits and three seeds, `photos` with photos and two. Besides what is drawn, it is measured how
+with digits, `photos` with photos, three seeds each. Besides what is drawn, it is measured how
 varied the drawings are, and whether the model still describes and edits.
 
 A preference need not be about right and wrong. In `taste`, of two drawings of "a seven" the thicker
@@ -11,7 +11,7 @@ one is the better one: how soon is that learned, and is "a thin seven" still thi
 pairs about thin digits say that there the thinner one is better.
 
 The classifier that chooses the pairs is not the judge that marks the result: who only learned to
-please the first would gain less by the second. About three hours on one core; docs/log.md shows the
+please the first would gain less by the second. About four hours on one core; docs/log.md shows the
 result.
 """
 
@@ -40,7 +40,6 @@ from .block_size import bits_on_test
 from .runner import Experiment, Lab, Point, main, over_seeds
 
 SEEDS = (0, 1, 2)
-PHOTO_SEEDS = (0, 1)  # each of the four trainings takes 25 minutes on one core, measures included
 MARKED = {"prompts": 1000, "images": 300}
 PHOTOS = {**MARKED, "model": "cifar"}
 STEPS, BATCH, RATE = 200, 16, 1e-4  # BATCH: pairs of a step
@@ -207,7 +206,7 @@ for steps, beta in ((20, BETA), (40, BETA), (80, BETA), (160, BETA), (160, 0.5))
 BOTH = {"steps": 160, "beta": BETA, "tries": 16, "both": True}
 TASTE.append(Point(("both", "160 steps"), taste, BOTH))
 POINTS += [Point(("taste", "before"), shipped_taste, {})] + over_seeds(SEEDS, TASTE)
-POINTS += over_seeds(SEEDS, TOLD) + over_seeds(PHOTO_SEEDS, PHOTOS_TOLD)
+POINTS += over_seeds(SEEDS, TOLD + PHOTOS_TOLD)
 EXPERIMENT = Experiment(__file__, __doc__, POINTS, {"steps": STEPS, "batch": BATCH, "rate": RATE})
 
 if __name__ == "__main__":
