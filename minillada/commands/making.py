@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+import typer
 from torch import Tensor
 
 from .. import layout
@@ -49,7 +49,7 @@ ShowSteps = Annotated[
     Path | None, option("Picture to write: how each file of a digit is read, step by step.")
 ]
 Together = Annotated[
-    bool, option("The question is about all pictures, in this order, not about each.", "--together")
+    bool, option("It is about all pictures together, in this order, not about each.", "--together")
 ]
 
 
@@ -58,11 +58,11 @@ def demo(out: Out = Path("outputs/demo.png"), device: Device = "cpu", seed: Seed
     began = time.perf_counter()
     device = check_device(device)
     with picture_file(out) as (path, kind):
-        tell("loading the shipped weights …")
+        typer.echo("loading the shipped weights …", err=True)
         uni = load("mnist", device)
         test = mnist.load_mnist("test")
 
-        tell("drawing ten digits …")
+        typer.echo("drawing ten digits …", err=True)
         # Thickness and slant of each digit are random, and so are the test images below.
         generator = torch.Generator().manual_seed(seed)
         prompts = []
@@ -72,7 +72,7 @@ def demo(out: Out = Path("outputs/demo.png"), device: Device = "cpu", seed: Seed
             prompts.append(captions.caption(digit, thickness, slant))
         traced = uni.draw_traced(prompts, seed=seed)
 
-        tell("describing ten test images …")
+        typer.echo("describing ten test images …", err=True)
         chosen = torch.randperm(len(test.labels), generator=generator)[:10]
         real = test.floats(chosen)
         written = uni.describe(real)
@@ -96,11 +96,6 @@ def demo(out: Out = Path("outputs/demo.png"), device: Device = "cpu", seed: Seed
         print(f"  {escaped(got):36s}{want}{remark}")
     print(f"\nsaved {out} after {time.perf_counter() - began:.0f} s.", end=" ")
     print("Next: `make lab` (or `jupyter lab notebooks`) opens the notebooks.")
-
-
-def tell(text: str) -> None:
-    """What is being done, on standard error."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def draw(
@@ -199,7 +194,7 @@ def read_pictures(
 
 def answer(
     pictures: PictureFiles,
-    question: Annotated[str, option("What to ask.")] = "what digit is this?",
+    question: Annotated[str | None, option("What to ask; default: what it shows.")] = None,
     together: Together = False,
     show_steps: ShowSteps = None,
     model: Model = "mnist-uni",
@@ -208,7 +203,9 @@ def answer(
     as_json: Json = False,
 ) -> None:
     """Answer a question about each picture, or about all of them together."""
-    check_texts([question])
+    check_texts([question or ""])
+    if question is None:
+        question = "what digit is this?" if images_of(model)[0].digits else "what is this?"
     images = read_pictures(pictures, together, model, show_steps)
     names = [" + ".join(map(str, pictures))] if together else [str(path) for path in pictures]
     answers = load_finished(model, device).answer(images, question)

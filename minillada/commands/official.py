@@ -155,7 +155,7 @@ def check(
     digests: Annotated[bool, option("Read every byte, too, against SHA256SUMS.")] = False,
     as_json: Json = False,
 ) -> None:
-    """What is missing, extra or misshapen, and which memory is needed; exit code 2 for a fault."""
+    """What is missing, extra or misshapen, and the memory it takes; exit code 2 for a fault."""
     from ..official import inspection, needs
     from ..official.free import free_memory
     from ..official.hub import local_folder

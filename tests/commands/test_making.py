@@ -93,6 +93,15 @@ def test_answers(call, run, picture):
     assert [entry["text"]] == uni.answer([(a, b)], "why?")
 
 
+def test_what_is_asked_if_nothing_is_said(call, run, colour_run, picture):
+    name = picture("x.png")
+    for model, question in ((run, "what digit is this?"), (colour_run, "what is this?")):
+        given = call("answer", name, "--question", question, "--model", model)
+        assert call("answer", name, "--model", model) == given
+        asked = call("answer", name, "--question", "is it bright or dark?", "--model", model)
+        assert asked[1] != given[1]  # so the question matters
+
+
 def test_edits(call, run, picture, tmp_path):
     names = [picture(f"{level}.png", level=level) for level in (100, 200)]
     images = [read(name) for name in names]
