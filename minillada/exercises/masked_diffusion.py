@@ -138,7 +138,7 @@ def check_reverse_step(chance: Chance) -> Cases:
             "the other way round: the chance to stay hidden is s/t": torch.where(
                 masked, s / t * p + (1 - s / t) * stays, known
             ),
-            "divide by t: the token is known to be hidden at time t": torch.where(
+            "divide by t: the token is known to be hidden at rate t": torch.where(
                 masked, (t - s) * p + (1 - t + s) * stays, known
             ),
             "that forgets x_t: of the hidden ones, s/t stay hidden": torch.where(
@@ -152,7 +152,7 @@ def check_reverse_step(chance: Chance) -> Cases:
             ),
             "the mask is the id `mask_id`, which need not be the last one": last,
             "only hidden tokens are sampled; a known one is known": (t - s) / t * p + s / t * stays,
-            "that is p, as at time 0; at time s some tokens are still hidden": p,
+            "that is p, as at rate 0; at rate s some tokens are still hidden": p,
             "each row must add up to 1: what is not revealed stays the mask": torch.where(
                 masked, (t - s) / t * p, known
             ),

@@ -1745,7 +1745,7 @@ ANSWERS |= {
             ),
             "a known one is known": lambda *a: reverse_step(*a, keep_prompt=False),
             "each row must add up": lambda *a: reverse_step(*a, keep=False),
-            "that is p, as at time 0": lambda i, p, s, t, m: p,
+            "that is p, as at rate 0": lambda i, p, s, t, m: p,
         },
     ),
     "check_cached_block": (
