@@ -98,7 +98,7 @@ def check_attention_parameters(chance: Chance) -> Cases:
             "keys and values have a matrix each; one is missing": right - kv * width * hidden,
             "the output matrix is missing": joint + norms,
             "there are no biases": right + biases,
-            "the output matrix is heads * head_dim by hidden_size": joint + square + norms,
+            "the output matrix reads all heads: it need not be square": joint + square + norms,
         }
         yield Case((hidden, heads, kv, width), right, mistakes)
 
@@ -167,7 +167,7 @@ def check_cached_block(chance: Chance) -> Cases:
             reverse = torch.cat([k, old_keys]), torch.cat([v, old_values])
             twice = torch.cat([old_keys @ w_k, k]), torch.cat([old_values @ w_v, v])
             mistakes |= {
-                "what is stored are keys and values already: only x meets the matrices": (
+                "what is stored are keys and values already: only x is multiplied": (
                     look(q, *twice), *twice,
                 ),
                 "the block must see the blocks before it: use the stored keys and values": (
@@ -178,7 +178,7 @@ def check_cached_block(chance: Chance) -> Cases:
                 ),
                 "the next block needs all keys and values, not only the new ones": (out, k, v),
                 "what is stored must grow by this block": (out, old_keys, old_values),
-                "old ones first: positions are counted in the order of the store": (
+                "old ones first: their positions come before those of the block": (
                     out, *reverse,
                 ),
             }  # fmt: skip

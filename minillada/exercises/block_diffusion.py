@@ -37,12 +37,12 @@ def check_shared_block(chance: Chance) -> Cases:
         block, inside = divmod(prompt, size)
         before, up = (prompt - 1) // size, -(-prompt // size)
         blocks = {
-            "a prompt may end where a block ends: the first number is P // L_B": before,
-            "blocks count from 0, the shared one is not skipped: round P / L_B down": up,
+            "a prompt may end where a block ends: then that block is full": before,
+            "blocks count from 0, and the shared one is not skipped": up,
             "the first number is the index of the block, not its first position": block * size,
         }
         mistakes = {hint: torch.tensor([wrong, inside]) for hint, wrong in blocks.items()}
-        free = "the second number is P % L_B, the prompt tokens; you count the free places"
+        free = "you count the free places; how many tokens of the prompt stand there?"
         mistakes[free] = torch.tensor([block, size - inside])
         mistakes["that is the block alone; return the tokens, too"] = torch.tensor(block)
         yield Case((prompt, size), torch.tensor([block, inside]), mistakes)
@@ -62,11 +62,11 @@ def check_positions(chance: Chance) -> Cases:
             "the clean half keeps its positions in the sequence": [noisy, clean + length],
             "positions count from the start of the sequence": [noisy - start, clean],
             "the noisy half comes first: [x_t ; x_0]": [clean, noisy],
-            "equal tokens have equal positions; you count from 0 to the end": [counted],
+            "a token has the same position in both halves; you go on counting": [counted],
             "leave out noisy blocks without targets, and the last clean block": [whole, whole],
             "nobody reads the last clean block: leave it out, too": [noisy, whole],
             "noisy blocks of the prompt alone have no loss: leave them out, too": [whole, clean],
-            "the noisy half starts with the block of the first target, not at it": [late, clean],
+            "the noisy half starts where the block of the first target starts": [late, clean],
         }
         mistakes: dict[str, Any] = {hint: torch.cat(wrong) for hint, wrong in halves.items()}
         mistakes["those are two tensors; the input is one row: torch.cat"] = noisy, clean
@@ -95,9 +95,9 @@ def check_views_mask(chance: Chance) -> Cases:
         no_past = ~(clean_query & clean_key & earlier)
         mistakes = {
             "views must not see each other: they give answers away": right | among & same_block,
-            "clean never sees noisy, of no view": right | clean_noisy & same_block,
+            "the clean copy sees no view": right | clean_noisy & same_block,
             "a view must not see its own clean block, which holds the answers": right | own_answers,
-            "a view reads earlier blocks clean, not as it shows them itself": right | own_past,
+            "a view reads earlier blocks in the clean copy, not in itself": right | own_past,
             "the clean copy sees its own block, too": right & ~clean_itself,
             "every view has the clean copy as its context, not only the first": right & first_only,
             "the clean copy sees its own earlier blocks, too": right & no_past,
@@ -160,11 +160,11 @@ def check_pairs(chance: Chance) -> Cases:
         wrong = {
             "texts must not see each other: count each of them alone": one_text,
             "a text is filled up to whole blocks: round up": rounded_down,
-            "noisy tokens see pairs, too: that is the clean half alone": pair * half,
+            "noisy and clean tokens are queries: that is one half alone": pair * half,
             "those are all cells; most of them are masked": (2 * size * total) ** 2,
             "within a block a token sees all others, later ones too": causal,
-            "a noisy and a clean block both see a block of their own, and so does the last clean "
-            "block": own_left_out,
+            "noisy blocks see themselves, clean ones do, too, and the last clean one counts: "
+            "one of these is missing": own_left_out,
             "that counts pairs of blocks; a pair of blocks holds block_size² of tokens": 2 * half,
         }
         right = 2 * pair * half

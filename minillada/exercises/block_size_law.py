@@ -41,14 +41,14 @@ def check_ends(chance: Chance) -> Cases:
             return [mean - half, mean + half]
 
         mistakes = {
-            "a sample's variance divides by n − 1: the mean is of the same values": around(shrunk),
-            "about where single runs lie; for their mean divide by √n": around(half * n**0.5),
+            "the variance divides by n − 1: its mean comes from the same values": around(shrunk),
+            "that is where single runs lie; for their mean divide by √n": around(half * n**0.5),
             "divide the standard deviation by √n, not by n": around(half / n**0.5),
             "1.96 is for many values; with few, take `t`": around(half / t * 1.96),
             "the standard deviation is the root of the variance": around(t * variance / n**0.5),
             "those ends lie around 0; they belong around the mean": [-half, half],
             "the lower end comes first": [high, low],
-            "that is the mean and the distance of the ends; return both ends": [mean, half],
+            "that is the mean and its distance from the ends; return both ends": [mean, half],
         }
         yield Case((values, t), [low, high], mistakes)
 
@@ -57,7 +57,7 @@ def check_ends(chance: Chance) -> Cases:
 def check_holm(chance: Chance) -> Cases:
     """`function(p_values: list) -> list`, corrected by Holm's rule, in the order they came."""
     some = [0.03, *(chance.whole(2, 60) / 1000 for _ in range(2)), 0.7, 0.9]
-    for given in ([0.01, 0.04, 0.03], [0.30, 0.004, 0.02, 0.6], some):
+    for given in ([0.01, 0.04, 0.03], [0.30, 0.004, 0.02, 0.6], [0.02, 0.5, 0.02], some):
         m = len(given)
         right = holm(given)
         order = sorted(range(m), key=given.__getitem__)
@@ -83,12 +83,11 @@ def check_holm(chance: Chance) -> Cases:
             "entry i of the sorted list belongs to place order[i], not the other way round": [
                 sorted(right)[i] for i in order
             ],
-            "that is Bonferroni's rule: only the smallest is multiplied by m": [
+            "that is Bonferroni's rule; Holm multiplies only the smallest by m": [
                 min(1.0, m * p) for p in given
             ],
-            "none may become smaller than one that was smaller before": [
-                min(1.0, p) for p in stepped
-            ],
+            "none may become smaller than the one before in size": [min(1.0, p) for p in stepped],
+            "none may become smaller than the one before in size, or larger than 1": stepped,
             "a p-value is at most 1": [
                 max(stepped[j] for j in order[: rank[i] + 1]) for i in range(m)
             ],
@@ -99,7 +98,7 @@ def check_holm(chance: Chance) -> Cases:
             "nothing was corrected": given,
         }
         named = {hint: wrong for hint, wrong in mistakes.items() if wrong != right}
-        yield Case((given,), right, named)
+        yield Case((given,), torch.tensor(right, dtype=torch.double), named)
 
 
 @exercise("correct: from [0, 1] all numbers of masks count alike; high rates count few masks less")

@@ -23,7 +23,7 @@ def check_grey_share(chance: Chance) -> Cases:
         mean = image.mean(0)
         neighbours = (image[:2] - image[1:]).abs().amax(0)
         mistakes = {
-            "less than `limit`: a difference of just `limit` is too large": (
+            "less than `limit`: a difference of exactly `limit` is too large": (
                 (spread <= limit).float().mean()
             ),
             "a share lies between 0 and 1; that is in per cent": 100 * grey.float().mean(),
@@ -120,7 +120,7 @@ def check_guess_from_class(chance: Chance) -> Cases:
         yield Case((labels, colours), table.amax(1).sum() / count, mistakes)
 
 
-@exercise("correct: 350 and 10 degrees have the mean 0, and grey pixels have no say")
+@exercise("correct: 350 and 10 degrees have the mean 0, and grey pixels hardly count")
 def check_mean_hue(chance: Chance) -> Cases:
     """`function(hues [N], distances [N]) -> degrees`: the mean hue, in [0, 360).
 

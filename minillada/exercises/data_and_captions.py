@@ -34,10 +34,10 @@ def check_slant(chance: Chance) -> Cases:
         from_corner, from_middle = shear(image, (0.0, 0.0)), shear(image, middle)
         mistakes = {
             "the sign is wrong: rows count downwards, so leaning right makes cov(x, y) < 0": -lean,
-            "divide by the variance of y, not of x: the angle is taken from vertical": over_x,
+            "divide by the variance of y, not of x: the angle is from the vertical": over_x,
             "measure x and y from the centre of mass, not from the corner": from_corner,
             "measure from the centre of mass; the middle of the image is elsewhere": from_middle,
-            "all pixels count alike there, so nothing leans; weigh each with its ink": 0 * lean,
+            "you let all pixels count alike, so nothing leans; weigh each with its ink": 0 * lean,
         }
         wrong = {hint: value.atan().rad2deg() for hint, value in mistakes.items()}
         wrong["that is the angle in radians; 180 degrees are π"] = lean.atan()

@@ -45,7 +45,7 @@ def check_frechet_diagonal(chance: Chance) -> Cases:
             "compare standard deviations, not variances: take the roots first": of_variances,
             "the means are compared, the spreads are not": means,
             "the spreads are compared, the means are not": spreads,
-            "no root at the end: the distance in use is the squared one": (means + spreads).sqrt(),
+            "no root at the end: the distance asked for is d²": (means + spreads).sqrt(),
             "add up over the features; that is their mean": (means + spreads) / size,
             "twice the root of the product is subtracted": spreads + means + (u * v).sqrt().sum(),
         }
@@ -113,7 +113,7 @@ def check_difference(chance: Chance) -> Cases:
                 centre - plain,
                 centre + plain,
             ],
-            "downwards count the lower end of b and the upper end of a": [centre - up, centre + up],
+            "downwards, take the lower end of b and the upper end of a": [centre - up, centre + up],
             "that is the interval of b alone": list(second[1:]),
             "that is the difference alone; return both ends of its interval": centre,
         }

@@ -25,13 +25,13 @@ def check_edit_branches(chance: Chance) -> Cases:
         users: tuple[tuple, ...] = (codes, text), (codes, None), (text,)
         without_text = {
             "leaving the instruction out is not enough: an absent text is None": prompt(codes),
-            "as typed by a user, it is plain text; use None or vocab.markup": prompt(
+            "`<uncondition>` in a text is plain text, as if a user typed it; use None": prompt(
                 codes, "<uncondition>"
             ),
             "without text, the image stays": prompt(None),
         }
         without_image = {
-            "only an absent text is <uncondition>; an absent image is nothing": prompt(None, text),
+            "only an absent text is <uncondition>; an absent image is left out": prompt(None, text),
             "without an image, the instruction stays": prompt(None),
             "no_image has the instruction, but no image: the other way round": no_text,
         }

@@ -19,7 +19,7 @@ def check_speedup(chance: Chance) -> Cases:
             "that is the time that is saved; the speed is one over what is left": 1 - left,
             "twice as fast is 2, not 1: nothing is subtracted": 1 / left - 1,
             "times add up, speeds do not: add the times of both parts": 1 - share + share * factor,
-            "the faster part still takes time: share / factor of it": 1 / (1 - share),
+            "the faster part still takes time, however little": 1 / (1 - share),
             "share and rest are exchanged": 1 / (share + (1 - share) / factor),
         }
         yield Case((share, factor), 1 / left, mistakes)

@@ -18,7 +18,7 @@ def check_block_size_at(chance: Chance) -> Cases:
         "that is the largest size so far; the schedule also goes back": [4, 4, 16, 16] + 4 * [48],
         "that is the next entry; take the last one that has begun": [16, 16, 48, 48] + 4 * [16],
         "that is the first entry; later ones may have begun": 8 * [4],
-        "starts are shares of the run, not steps: compare with start * steps": [4] + 7 * [16],
+        "starts are shares of the run, not steps": [4] + 7 * [16],
     }
     for step, right in enumerate([4, 4, 16, 16, 48, 48, 16, 16]):
         wrong: dict = {hint: sizes[step] for hint, sizes in mistakes.items()}
@@ -104,7 +104,7 @@ def check_shares(chance: Chance) -> Cases:
             "divide by the number of checkpoints, not of updates": inside.float().sum(1) / steps,
             "divide by the number of checkpoints: it is their mean": inside.float().sum(1),
             "the other way round: early updates are in every checkpoint": 1 - right,
-            "updates in no checkpoint have share 0, those in all have share 1": right / right.sum(),
+            "shares need not add up to 1; in all checkpoints the share is 1": right / right.sum(),
             "a checkpoint holds all updates before it, not only its last one": (
                 (update == ends - 1).float().mean(1)
             ),

@@ -10,7 +10,7 @@ from torch import Tensor
 from .checking import Case, Cases, Chance, exercise
 
 
-@exercise("correct: 8 of 256 experts are used, but all of them must be somewhere")
+@exercise("correct: 8 of 256 experts are used, but all of them must be stored")
 def check_active(chance: Chance) -> Cases:
     """`function(hidden, inner, experts, chosen, shared) -> int`: weights that one token uses.
 
@@ -59,7 +59,7 @@ def check_experts_read(chance: Chance) -> Cases:
         mistakes = {
             "that is the share that nobody chose": nobody,
             "two tokens may choose the same expert; it is read once": drawn / experts,
-            "the experts of one token are all different: it misses one with 1 − chosen/experts": (
+            "the experts of one token are all different; in yours, one may come twice": (
                 1 - (1 - 1 / experts) ** drawn
             ),
             "two tokens may choose the same expert; a largest share of 1 does not mend that": (
@@ -102,7 +102,7 @@ def check_header(chance: Chance) -> Cases:
         yield Case((data,), shapes, mistakes)
 
 
-@exercise("correct: one tensor was read, and nothing else of the file")
+@exercise("correct: the header says where one tensor stands; nothing else need be read")
 def check_tensor(chance: Chance) -> Cases:
     """`function(data: bytes, name) -> Tensor`: one bfloat16 tensor of a safetensors file.
 

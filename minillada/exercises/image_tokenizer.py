@@ -9,7 +9,7 @@ from torch import Tensor
 from .checking import Case, Cases, Chance, exercise
 
 
-@exercise("correct: all squared distances from one product of matrices")
+@exercise("correct: all squared distances; one product of matrices is enough")
 def check_squared_distances(chance: Chance) -> Cases:
     """`function(features [N, C], codebook [K, C]) -> [N, K]`: squared Euclidean distances."""
     generator = chance.generator(2)
@@ -20,14 +20,14 @@ def check_squared_distances(chance: Chance) -> Cases:
     right = own - 2 * products + theirs
     mistakes = {
         "those are the distances; leave the root out": right.clamp_min(0).sqrt(),
-        "the product enters with a minus: like vectors are near": own + 2 * products + theirs,
+        "the product enters with a minus: similar vectors are near": own + 2 * products + theirs,
         "(a - b)² = a² - 2ab + b²: the product counts twice": own - products + theirs,
         "the squared length of the feature is missing": theirs - 2 * products,
         "the squared length of the code is missing": own - 2 * products,
         "add up the squares over C; a mean divides by C": right / features.shape[1],
         "rows are features, columns are codes": right.T,
         "those are the nearest codes; return all distances": right.argmin(1),
-        "that is the cosine, as on the page; distances also know lengths": F.normalize(features)
+        "that is the cosine, as on the page; distances depend on lengths": F.normalize(features)
         @ F.normalize(codebook).T,
     }
     yield Case((features, codebook), right, mistakes)
@@ -39,7 +39,7 @@ def entropy(counts: Tensor) -> Tensor:
     return -(share[share > 0] * share[share > 0].log2()).sum()
 
 
-@exercise("correct: so many bits about the digit does one code give, on average")
+@exercise("correct: one code gives so many bits about the digit, on average")
 def check_shared_bits(chance: Chance) -> Cases:
     """`function(codes [N], labels [N], codebook_size) -> float`: mutual information in bits."""
     generator = chance.generator(3)
@@ -60,7 +60,7 @@ def check_shared_bits(chance: Chance) -> Cases:
             "that is the entropy of both together": of_both,
             "that is what stays unknown about the digit, H(digit | code)": of_both - of_codes,
             "that is what stays unknown about the code, H(code | digit)": of_both - of_labels,
-            "the sign is wrong: two that know of each other share a positive number": -right,
+            "the sign is wrong: a mutual information is never negative": -right,
             "the result is NaN: leave empty pairs out, 0 · log 0 counts as 0": (
                 zeros * (zeros / zeros.sum(1, keepdim=True) / zeros.sum(0)).log2()
             ).sum(),
@@ -112,7 +112,7 @@ def check_clip(chance: Chance) -> Cases:
             "take the mean of −log p over the images of a caption, not −log of the summed p": (
                 (first - chances[used].log().mean()) / 2
             ),
-            "each caption of `text` enters once; in pairs a shared one is a wrong answer, too": (
+            "each caption enters once: yours repeats a shared one, and its copies count as wrong": (
                 sum(clip(pairs, torch.arange(len(image)))) / 2
             ),
             "the scale is missing": sum(clip(logits / scale, index)) / 2,

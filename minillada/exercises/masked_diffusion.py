@@ -20,7 +20,7 @@ def check_corrupt(chance: Chance) -> Cases:
     low, above, low_by_column = noise < rates[:, None], noise > rates[:, None], noise < rates
     masked = {
         "the prompt was masked as well; only targets may be": low,
-        "mask with probability t: where the noise is below t, not above": targets & above,
+        "hide a token where its noise is below the rate, not above": targets & above,
         "rates belong to rows: rates[:, None] lines them up": targets & low_by_column,
         "below the rate is <, not <=: at rate 0 no noise may hide a token": (
             targets & (noise <= rates[:, None])
@@ -80,7 +80,7 @@ def written_in_groups(joint: Tensor, groups: list[list[int]], look: bool = True)
 
 @exercise("correct: one place a step costs nothing; together they cost what they share")
 def check_price(chance: Chance) -> Cases:
-    """`function(joint, groups) -> float`: KL from the texts to those written group by group.
+    """`function(joint, groups) -> float`: what the plan `groups` costs, in nats: Σ p log(p / r).
 
     `joint` `[V, V, ...]` has an axis a place and no zeros; `groups` is a list of lists of places.
     """
@@ -99,10 +99,10 @@ def check_price(chance: Chance) -> Cases:
                 joint * (joint / blind).log()
             ).sum(),
             "that is in bits; nats use the natural logarithm": right / math.log(2),
-            "the other way round: the mean is over p, the texts of the world": -(q * ratio).sum(),
+            "the other way round: the mean is over p, not over r": -(q * ratio).sum(),
             "each text counts with its probability; that is the plain mean": ratio.mean(),
-            "that is the cross-entropy; take off the entropy of the world itself": right + world,
-            "that is the entropy of the world, whatever the groups": world,
+            "that is the cross-entropy; subtract the entropy of p": right + world,
+            "that is the entropy of p, whatever the plan": world,
             "the sign is wrong: writing in groups can only cost": -right,
             "the price is 0 only one by one: within a group nobody sees the others": 0.0,
         }
@@ -135,13 +135,13 @@ def check_reverse_step(chance: Chance) -> Cases:
         last = torch.where(masked, (t - s) / t * p, known)
         last[masked[:, 0], -1] += s / t
         mistakes = {
-            "the other way round: the chance to stay hidden is s/t": torch.where(
+            "the chances to stay hidden and to be revealed are exchanged": torch.where(
                 masked, s / t * p + (1 - s / t) * stays, known
             ),
             "divide by t: the token is known to be hidden at rate t": torch.where(
                 masked, (t - s) * p + (1 - t + s) * stays, known
             ),
-            "that forgets x_t: of the hidden ones, s/t stay hidden": torch.where(
+            "that forgets x_t: a hidden token has noise below t, not anywhere below 1": torch.where(
                 masked, (1 - s) * p + s * stays, known
             ),
             "a token that is known stays as it is; it is never hidden again": torch.where(
@@ -151,7 +151,7 @@ def check_reverse_step(chance: Chance) -> Cases:
                 torch.where(masked, right, (t - s) / t * known + s / t * stays)
             ),
             "the mask is the id `mask_id`, which need not be the last one": last,
-            "only hidden tokens are sampled; a known one is known": (t - s) / t * p + s / t * stays,
+            "only hidden tokens are sampled; a visible one stays": (t - s) / t * p + s / t * stays,
             "that is p, as at rate 0; at rate s some tokens are still hidden": p,
             "each row must add up to 1: what is not revealed stays the mask": torch.where(
                 masked, (t - s) / t * p, known

@@ -23,7 +23,7 @@ def check_code_of(chance: Chance) -> Cases:
             "text ids have no code: put −1 there": ids - offset,
             "0 is the code of an image; text has none and gets −1": (ids - offset).clamp_min(0),
             "that is the other direction: from id to code the offset is subtracted": added,
-            "a remainder begins again at twice the offset: subtract it instead": rest,
+            "a remainder begins again at twice the offset: subtract the offset": rest,
             "those are ids; codes begin at 0": kept,
         }
         yield Case((ids, offset), torch.where(ids >= offset, ids - offset, -1), mistakes)
@@ -44,7 +44,7 @@ def check_read_image(chance: Chance) -> Cases:
         late = torch.tensor(ids[begin + 2 :][: codes.numel()]) - vocab.image_token_offset
         mistakes = {
             "the first size is the height, the second the width": codes.view(width, height),
-            "raster order goes row by row, not column by column": codes.view(width, height).T,
+            "the codes stand row by row, not column by column": codes.view(width, height).T,
             "those are ids; codes begin at 0: use vocab.codes": codes + vocab.image_token_offset,
             "lay the codes out in rows: .view(height, width)": codes.flatten(),
             "the first code stands right behind <boi>": late.view(height, width),

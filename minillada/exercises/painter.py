@@ -46,8 +46,8 @@ def check_jump(chance: Chance) -> Cases:
                 (1 - then) * picture + then * fresh
             ),
             "that is the picture at time 1; at the time `then` there is noise in it": picture,
-            "the noise is weighted, too: only 1 - t of it is left": then * picture + fresh,
-            "the picture is weighted, too: x_t = t picture + (1 - t) noise": (
+            "the noise is weighted, too: at time 1 none of it is left": then * picture + fresh,
+            "the picture is weighted, too: at time 0 nothing of it is there": (
                 picture + (1 - then) * fresh
             ),
         }

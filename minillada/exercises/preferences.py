@@ -42,7 +42,7 @@ def check_pull(chance: Chance) -> Cases:
         margin = beta * (better - worse)
         right = beta * (-margin).sigmoid()
         mistakes = {
-            "a pair in the right order pulls less: the sign inside of the sigmoid": (
+            "a pair in the right order pulls less: check the sign inside the sigmoid": (
                 beta * margin.sigmoid()
             ),
             "the chain rule brings a factor beta": (-margin).sigmoid(),
@@ -71,9 +71,11 @@ def check_best_of(chance: Chance) -> Cases:
 
     Each drawing suits with probability `share`; with probability `wanted` or more, one must suit.
     """
+    pairs = [(0.5, 0.75), (0.5, 0.8)]  # two of 0.5 reach 0.75 exactly; for 0.8 it takes three
     for least, most in ((20, 35), (45, 60)):
         # Shares of 97 and 1,009: no number of drawings reaches `wanted` exactly.
-        share, wanted = chance.whole(least, most) / 97, chance.whole(900, 990) / 1009
+        pairs.append((chance.whole(least, most) / 97, chance.whole(900, 990) / 1009))
+    for share, wanted in pairs:
         right = fewest(share, wanted)
         at_once = 1
         while at_once * share < wanted:
@@ -81,7 +83,7 @@ def check_best_of(chance: Chance) -> Cases:
         mistakes = {
             "round up: with one drawing fewer the chance is too small": right - 1,
             "chances do not add up: two of 0.6 are no 1.2": at_once,
-            "one drawing that suits is enough; not all must": 1,
+            "1 is too few: one drawing alone suits with probability `share`": 1,
             "a drawing fails with probability 1 - share: how many fail together?": fewest(
                 1 - share, wanted
             ),

@@ -18,6 +18,9 @@ def check_sprint_commits(chance: Chance) -> Cases:
         masked[0], confidence[0] = False, 0.999  # the surest position is already decided
         if threshold == 0.75:  # enough are surer than this one, which lies on the threshold
             masked[1:6], confidence[1:6] = True, torch.tensor([0.75, 0.8, 0.85, 0.9, 0.95])
+        if threshold == 0.5:  # Two are sure, four are due: 8 / 2 leaves no rest.
+            masked = (torch.arange(13) >= 1) & (torch.arange(13) <= 8)
+            confidence[1:9] = confidence[1:9] / 2.1 + 0.51 * (torch.arange(8) < 2)
         if threshold == 1.0:  # The quota decides. 9 / 4 leaves a rest: 3 if rounded up, else 2.
             masked = (torch.arange(13) >= 1) & (torch.arange(13) <= 9)
         asked = confidence.masked_fill(~masked, -1.0)
@@ -34,8 +37,8 @@ def check_sprint_commits(chance: Chance) -> Cases:
             "where few are sure, the surest must make up the share": above,
             "that is the share alone; add all above the threshold": none.scatter(0, due, True),
             "round the share up, or masks are left at the end": above.scatter(0, floor, True),
-            "the share is one of masked places, not of all": above.scatter(0, wide, True),
-            "the share is the least in all, not on top of what is sure": right | extra,
+            "count the masked places for the share, not all places": above.scatter(0, wide, True),
+            "what is sure counts towards the share; you add the share on top": right | extra,
             "on the threshold is not above it: >, not >=": on_it.scatter(0, due, True),
             "what is decided takes no part in the order": sure.scatter(
                 0, surest[: int(share.ceil())], True
@@ -64,7 +67,7 @@ def check_margin(chance: Chance) -> Cases:
         "the softmax goes over all tokens, not only over the two best": two[..., 0] - two[..., 1],
         "subtract the second best, not the least likely": first - p.amin(-1),
         "that is the probability of the best token alone; subtract the second best": first,
-        "those are differences of logits; take the softmax first": best - next_best,
+        "those are differences of logits or of log p; take those of p": best - next_best,
         "the other way round: the best minus the second best is positive": second - first,
         "that is a ratio; subtract": first / second,
         "the softmax goes over the tokens, the last dimension": places[..., 0] - places[..., 1],
@@ -142,7 +145,7 @@ def check_cosine_schedule(chance: Chance) -> Cases:
                 *right[:-1],
                 right[-1] + 1,
             ],
-            "the formula has no least number: some passes commit nothing": commits(
+            "the formula has no minimum: some passes commit nothing": commits(
                 masks, steps, lambda left, masks, c: max(min(left - 1, math.floor(masks * c)), 0)
             ),
         }

@@ -25,7 +25,7 @@ def check_learning_rate(chance: Chance) -> Cases:
             from_zero = cosine(step / steps, peak, final)
             mistakes = {no_warmup: from_zero}
             if step < warmup:
-                late = "the first step would learn nothing: warm up with (step + 1) / warmup"
+                late = "the first step would learn nothing: step 0 has `peak / warmup` already"
                 slow = "step `warmup - 1` has the peak already: divide by `warmup`"
                 mistakes |= {late: peak * step / warmup, slow: peak * (step + 1) / (warmup + 1)}
                 yield Case(inputs, peak * (step + 1) / warmup, mistakes)
@@ -39,7 +39,7 @@ def check_learning_rate(chance: Chance) -> Cases:
                 "final_fraction is a share of the peak: multiply it by `peak`": cosine(
                     progress, peak, final / peak
                 ),
-                "the whole cosine gets flatter; yours goes to 0 and is cut off before": max(
+                "the cosine ends at final_fraction * peak; yours goes to 0 and is cut off": max(
                     cosine(progress, peak, 0.0), final * peak
                 ),
                 "the lowest rate would come in step `steps`, one after the last": cosine(
@@ -75,7 +75,7 @@ def check_loss_normalisation(chance: Chance) -> Cases:
             "prompt tokens are never asked: divide by the number of targets": (kept / t).mean(),
             "each rate belongs to a whole block: repeat_interleave, not repeat": tiled,
             "only masked positions count; others show the answer": everywhere / number,
-            "one sum, divided once: that is the mean of what each sequence has": (
+            "divide once, at the end; yours is the mean of one loss a sequence": (
                 ((kept / t).sum(1) / targets.sum(1)).mean()
             ),
             "divide by the number of targets, not by the sum of the weights": (

@@ -237,7 +237,7 @@ ANSWERS |= {
             "take the mean, not the sum": lambda *a: clip(*a, total=True),
             "the scale is missing": lambda i, t, k, s: clip(i, t, k, 1.0),
             "not −log of the summed p": clip_of_sums,
-            "in pairs a shared one": lambda i, t, k, s: clip(i, t[k], torch.arange(len(i)), s),
+            "its copies count as wrong": lambda i, t, k, s: clip(i, t[k], torch.arange(len(i)), s),
             "SigLIP's loss": pairs_alone,
         },
     ),
@@ -350,7 +350,7 @@ ANSWERS |= {
             "the prompt was masked": lambda x, targets, t, noise, mask: torch.where(
                 noise < t[:, None], mask, x
             ),
-            "below t, not above": lambda x, targets, t, noise, mask: torch.where(
+            "below the rate, not above": lambda x, targets, t, noise, mask: torch.where(
                 targets & (noise > t[:, None]), mask, x
             ),
             "rates belong to rows": lambda x, targets, t, noise, mask: torch.where(
@@ -386,7 +386,7 @@ ANSWERS |= {
             "the other way round": price_backwards,
             "the plain mean": price_of_a_text,
             "that is the cross-entropy": lambda p, g: price(p, g) + world_nats(p),
-            "the entropy of the world": lambda p, g: world_nats(p),
+            "the entropy of p, whatever": lambda p, g: world_nats(p),
             "can only cost": lambda p, g: -price(p, g),
             "one by one": lambda p, g: 0.0,
         },
@@ -475,25 +475,25 @@ ANSWERS |= {
             "nobody reads the last": lambda p, n, b: two((p // b * b, n), (n,)),
             "of the prompt alone": lambda p, n, b: two((n,), (n - b,)),
             "the input is one row": lambda p, n, b: (range(p // b * b, n), range(n - b)),
-            "from 0 to the end": lambda p, n, b: torch.arange(len(positions(p, n, b))),
+            "you go on counting": lambda p, n, b: torch.arange(len(positions(p, n, b))),
             "positions count from": lambda p, n, b: two((n - p // b * b,), (n - b,)),
             "noisy half comes first": lambda p, n, b: two((n - b,), (p // b * b, n)),
             "the clean half keeps": lambda p, n, b: two((p // b * b, n), (n, n + n - b)),
-            "not at it": lambda p, n, b: two((p, n), (n - b,)),
+            "where the block of the first": lambda p, n, b: two((p, n), (n - b,)),
         },
     ),
     "check_views_mask": (
         views_mask,
         {
             "views must not see each other": lambda *a: views_mask(*a, among=True),
-            "clean never sees noisy": lambda *a: views_mask(*a, clean_noisy=True),
+            "the clean copy sees no view": lambda *a: views_mask(*a, clean_noisy=True),
             "its own clean block": lambda *a: views_mask(*a, own=True),
             "the clean copy sees its own": lambda *a: views_mask(*a, clean_clean=False),
             "queries are rows": lambda *a: views_mask(*a).T,
             "the clean copy comes last": lambda n, *a: views_mask(n, *a).roll((n, n), (0, 1)),
             "the shape should be": lambda n, b, k: views_mask(n, b, k + 1),
             "not that it is hidden": lambda *a: ~views_mask(*a),
-            "not as it shows them itself": lambda *a: views_mask(*a, past=True),
+            "not in itself": lambda *a: views_mask(*a, past=True),
             "its own block, too": lambda *a: views_mask(*a, itself=False),
         },
     ),
@@ -601,7 +601,7 @@ ANSWERS |= {
             "share keys and values": lambda h, n, k, d: 4 * n * d * h + 2 * d,
             "QK-norms are missing": lambda h, n, k, d: (2 * n + 2 * k) * d * h,
             "output matrix is missing": lambda h, n, k, d: (n + 2 * k) * d * h + 2 * d,
-            "the output matrix is heads": lambda h, n, k, d: (n + 2 * k) * d * h + h * h + 2 * d,
+            "it need not be square": lambda h, n, k, d: (n + 2 * k) * d * h + h * h + 2 * d,
             "one is missing": lambda h, n, k, d: (2 * n + k) * d * h + 2 * d,
         },
     ),
@@ -668,7 +668,7 @@ ANSWERS |= {
                 peak * (n + 1) / (w + 1) if n < w else warm_cosine(n, of, peak, w, f)
             ),
             "a share of the peak": lambda n, of, peak, w, f: warm_cosine(n, of, peak, w, f / peak),
-            "cut off before": lambda n, of, peak, w, f: max(
+            "and is cut off": lambda n, of, peak, w, f: max(
                 warm_cosine(n, of, peak, w, 0.0), f * peak * (n >= w)
             ),
         },
@@ -685,7 +685,7 @@ ANSWERS |= {
                 (nats * m / r.repeat(1, s)).sum() / t.sum()
             ),
             "only masked positions": lambda nats, m, r, t, s: normalised(nats, t, r, t, s),
-            "what each sequence has": lambda *a: sum(
+            "one loss a sequence": lambda *a: sum(
                 normalised(*(part[i : i + 1] for part in a[:4]), a[4]) / 3 for i in range(3)
             ),
             "the sum of the weights": lambda nats, m, r, t, s: (
@@ -756,10 +756,10 @@ ANSWERS |= {
             "no part in the order": lambda c, m, s, t: sprint_commits(
                 c, m | True, s, t, share=lambda x: math.ceil(x * int(m.sum()) / len(m))
             ),
-            "not of all": lambda c, m, s, t: sprint_commits(
+            "not all places": lambda c, m, s, t: sprint_commits(
                 c, m, s, t, share=lambda x: math.ceil(x * len(m) / int(m.sum()))
             ),
-            "not on top": lambda c, m, s, t: (
+            "the share on top": lambda c, m, s, t: (
                 (m & (c > t)) | (sprint_commits(c, m & (c <= t), s, 2.0, lambda _: due(m, s)) & m)
             ),
         },
@@ -860,9 +860,9 @@ ANSWERS |= {
         {
             "image comes first": lambda v, c, t: branches(v, [t, c], [c, None], [t]),
             "leaving the instruction out": lambda v, c, t: branches(v, [c, t], [c], [t]),
-            "typed by a user": lambda v, c, t: branches(v, [c, t], [c, "<uncondition>"], [t]),
+            "as if a user typed it": lambda v, c, t: branches(v, [c, t], [c, "<uncondition>"], [t]),
             "the image stays": lambda v, c, t: branches(v, [c, t], [None], [t]),
-            "an absent image is nothing": lambda v, c, t: branches(v, [c, t], [c, None], [None, t]),
+            "absent image is left out": lambda v, c, t: branches(v, [c, t], [c, None], [None, t]),
             "the instruction stays": lambda v, c, t: branches(v, [c, t], [c, None], [None]),
             "the other way round": lambda v, c, t: branches(v, [c, t], [c, None], [c, None]),
             "behind its image's header": lambda v, c, t: branches(
@@ -1297,7 +1297,7 @@ ANSWERS |= {
             "the root of the variance": lambda values, t: student(values, t, root=False),
             "lie around 0": lambda values, t: student(values, t, centre=False),
             "the lower end comes first": lambda values, t: student(values, t)[::-1],
-            "the distance of the ends": lambda values, t: (
+            "its distance from the ends": lambda values, t: (
                 sum(values) / len(values),
                 student(values, t, centre=False)[1],
             ),
@@ -1309,6 +1309,10 @@ ANSWERS |= {
             "Bonferroni": lambda p: [min(1.0, len(p) * value) for value in p],
             "none may become smaller": lambda p: stepwise(p, least=False),
             "at most 1": lambda p: stepwise(p, most=math.inf),
+            "or larger than 1": lambda p: stepwise(p, least=False, most=math.inf),
+            "the values are wrong": lambda p: [  # equal ones are taken for one
+                x * (p.index(p[i]) == i) for i, x in enumerate(stepwise(p))
+            ],
             "in the order they came": lambda p: sorted(stepwise(p)),
             "not the largest": lambda p: stepwise(p, lambda m, place: place + 1, least=False),
             "nothing was corrected": lambda p: list(p),
@@ -1422,6 +1426,12 @@ def by_first_shard(shards, processes):
     return [torch.cat(shards)[most * rank : most * rank + most] for rank in range(processes)]
 
 
+def one_more(shards, processes):
+    matrix = torch.cat(shards)
+    most = len(matrix) // processes + 1
+    return [matrix[most * rank : most * rank + most] for rank in range(processes)]
+
+
 def rounded_down(shards, processes):
     matrix = torch.cat(shards)
     few = len(matrix) // processes
@@ -1457,6 +1467,7 @@ ANSWERS |= {
         resharded,
         {
             "rounded down": rounded_down,
+            "the shape at [0]": one_more,
             "as even as possible": lambda s, n: list(torch.cat(s).tensor_split(n)),
             "not dealt out in turn": lambda s, n: [torch.cat(s)[rank::n] for rank in range(n)],
             "in the wrong order": lambda s, n: resharded(s, n)[::-1],
@@ -1503,7 +1514,7 @@ ANSWERS |= {
             "the other way round": lambda i, limit: 1 - grey_share(i, limit),
             "that is a count": lambda i, limit: grey_share(i, limit) * i[0].numel(),
             "that is the mean difference": lambda i, limit: spread_of(i).mean(),
-            "a difference of just `limit`": lambda i, limit: (spread_of(i) <= limit).float().mean(),
+            "of exactly `limit`": lambda i, limit: (spread_of(i) <= limit).float().mean(),
             "in per cent": lambda i, limit: 100 * grey_share(i, limit),
             "not of all numbers": lambda i, limit: grey_share(i, limit) / 3,
             "may be the first and the last": lambda i, limit: (
@@ -1731,7 +1742,7 @@ ANSWERS |= {
     "check_reverse_step": (
         reverse_step,
         {
-            "the chance to stay hidden": lambda i, p, s, t, m: reverse_step(
+            "the chances to stay hidden": lambda i, p, s, t, m: reverse_step(
                 i, p, s, t, m, stay=1 - s / t
             ),
             "divide by t": undivided,
@@ -1743,7 +1754,7 @@ ANSWERS |= {
                 (1 - s / t) * p + s / t * (torch.arange(p.shape[1]) == p.shape[1] - 1),
                 F.one_hot(i, p.shape[1]),
             ),
-            "a known one is known": lambda *a: reverse_step(*a, keep_prompt=False),
+            "a visible one stays": lambda *a: reverse_step(*a, keep_prompt=False),
             "each row must add up": lambda *a: reverse_step(*a, keep=False),
             "that is p, as at rate 0": lambda i, p, s, t, m: p,
         },
@@ -1758,7 +1769,7 @@ ANSWERS |= {
             "not only the new ones": lambda *a: cached_block(*a, store="new"),
             "must grow by this block": lambda *a: cached_block(*a, store="old"),
             "old ones first": lambda *a: cached_block(*a, store="front"),
-            "only x meets the matrices": lambda x, q, k, v, keys, values: cached_block(
+            "only x is multiplied": lambda x, q, k, v, keys, values: cached_block(
                 x, q, k, v, keys @ k, values @ v
             ),
             "return the keys and values": lambda *a: cached_block(*a)[0],
@@ -1769,10 +1780,10 @@ ANSWERS |= {
         {
             "texts must not see": lambda *a: pairs(*a, among=True),
             "round up": lambda *a: pairs(*a, whole=False),
-            "clean half alone": lambda *a: pairs(*a, half=True),
+            "one half alone": lambda *a: pairs(*a, half=True),
             "those are all cells": lambda n, b: (2 * sum(whole_tokens(n, b))) ** 2,
             "sees all others": lambda n, b: sum(k * (k + 1) for k in whole_tokens(n, b)),
-            "a block of their own": lambda n, b: sum(k * k for k in whole_tokens(n, b)),
+            "one of these is missing": lambda n, b: sum(k * k for k in whole_tokens(n, b)),
             "needs more memory than it may have": pairs_by_mask,  # 576 terabytes
             "counts pairs of blocks": lambda n, b: pairs(n, b) // b**2,
         },
@@ -1792,7 +1803,7 @@ ANSWERS |= {
             "the first pass is s = 1": lambda n, k: [0, *schedule(n, k)[:-1]],
             "round down": lambda n, k: in_turn(n, k, lambda left, c: round(n * c)),
             "of all masks": lambda n, k: in_turn(n, k, lambda left, c: math.floor(left * c)),
-            "has no least number": lambda n, k: in_turn(
+            "has no minimum": lambda n, k: in_turn(
                 n, k, lambda left, c: max(min(left - 1, math.floor(n * c)), 0)
             ),
             "as it does in float32": lambda n, k: [
@@ -1847,7 +1858,7 @@ ANSWERS |= {
             "not of updates": lambda k, saved: shares(k, saved, over=k),
             "divide by the number": lambda k, saved: shares(k, saved, over=1),
             "early updates are in every": lambda k, saved: [1 - x for x in shares(k, saved)],
-            "have share 0": lambda k, saved: [x / sum(shares(k, saved)) for x in shares(k, saved)],
+            "need not add": lambda k, saved: [x / sum(shares(k, saved)) for x in shares(k, saved)],
             "not only its last one": lambda k, saved: shares(k, saved, lambda i, n: i == n - 1),
             "the shape should be": lambda k, saved: shares(k, saved)[:-1],
         },
@@ -1861,7 +1872,9 @@ ANSWERS |= {
             "in radians": lambda h, d: mean_hue(h, d, degrees=False),
             "of torch want radians": lambda h, d: mean_hue(h, d, radians=False),
             "x and y are exchanged": lambda h, d: mean_hue(h, d, swapped=True),
-            "tells them apart": lambda h, d: mean_hue(h, d).deg2rad().tan().atan().rad2deg() % 360,
+            "tells them apart": lambda h, d: (
+                math.degrees(math.atan(math.tan(math.radians(mean_hue(h, d))))) % 360
+            ),
             "take the remainder": lambda h, d: (mean_hue(h, d) + 180) % 360 - 180,
         },
     ),
@@ -1969,8 +1982,11 @@ ANSWERS |= {
         tries_until,
         {
             "round up": lambda share, wanted: tries_until(share, wanted) - 1,
+            "yours is 3 (seen": lambda share, wanted: (
+                int(math.log(1 - wanted) / math.log(1 - share)) + 1
+            ),
             "do not add up": lambda share, wanted: math.ceil(wanted / share),
-            "not all must": lambda share, wanted: 1,
+            "1 is too few": lambda share, wanted: 1,
             "how many fail together": lambda share, wanted: tries_until(1 - share, wanted),
         },
     ),
