@@ -30,9 +30,9 @@ def read_plan(folder: Path) -> Plan:
 
 
 def read_json(path: Path, *fields: str) -> dict[str, Any]:
-    """A file of an ablation. `ValueError` unless it is an object with these fields.
+    """A file of an ablation, which must be an object with these fields.
 
-    And if its `digest`, which older files lack, is that of another content.
+    `ValueError` if it is not, and if its `digest`, which older files lack, does not fit the rest.
     """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -64,8 +64,8 @@ def grows(before: Plan, now: Plan) -> bool:
 def check_same(plan: Plan, folder: Path) -> Plan:
     """The plan, as the folder writes it. `ValueError` for a folder with something else.
 
-    More seeds and more measures than those of the folder are allowed, and less are not. Values are
-    compared as numbers: `0.0` goes on where `0` began, and takes its word, which names the runs.
+    More seeds and more measures than those of the folder are allowed, fewer are not. Values are
+    compared as numbers: `0.0` goes on where `0` began, and is then written `0`, as in its folders.
     """
     if not (folder / PLAN).exists():
         if folder.exists() and not folder.is_dir():
@@ -86,7 +86,7 @@ def check_same(plan: Plan, folder: Path) -> Plan:
 
 
 def check_sources(plan: Plan) -> Plan:
-    """The plan with the sums of what its runs start from.
+    """The plan with the SHA-256 of all that its runs start from (`Plan.read_sources`).
 
     `ValueError` if they are not those of the first runs: seeds of different weights are no seeds of
     one training.

@@ -47,7 +47,7 @@ from .plan import Measurement, Plan, Trial
 MEASURES, FAILED = "measures.json", "failed.json"
 # What each measurement says besides its numbers: code, device and threads that measured it.
 MADE = ("commit", "device", "threads")
-# Values by these names are words; so are those of a name that ends so, such as `timing.device`.
+# Values of these names may be words, and those of names that end so, such as `timing.device`.
 WORDS = (*MADE, "clock")
 WAIT_SECONDS = 10
 
@@ -80,7 +80,7 @@ class Decoder(Uni):
     def write(
         self, rows: Sequence[Prompts], answer: Any, config: SamplingConfig, *rest: Any
     ) -> Any:
-        """As ever, without a scale of guidance that the prompts of a row have no branches for."""
+        """As `Uni` does, but without a scale of guidance for which the rows have no branches."""
         branches = min(map(len, rows), default=1)
         if branches < 3:
             config = changed(config, guidance_image=0.0)
@@ -96,7 +96,7 @@ class Decoder(Uni):
         cache: bool = True,
         given: Tensor | None = None,
     ) -> tuple[Tensor, Generation]:
-        """As ever, in the asked number of passes. The passes that were taken are counted."""
+        """As `Uni` does, but in the number of passes that is asked for; those taken are counted."""
         if not rows:
             return super().fill_images(rows, config, generators, cache, given)
         height, width = sides(self.tokenizer.grid)
@@ -127,7 +127,8 @@ class Decoder(Uni):
 def measure(decoder: Decoder, asked: Measurement, seed: int) -> dict[str, Any]:
     """All numbers of a measurement by name, and the passes of an answer where there are some.
 
-    `passes` are forward passes; `rows` are rows in them, so each branch of guidance counts.
+    `passes` are those of a drawing, or of a text if nothing is drawn. `rows` are the rows in all
+    passes of an answer, so each branch of guidance counts.
     """
     decoder.prepare(asked)
     data = data_set_of(decoder.info)

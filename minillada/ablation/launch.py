@@ -3,8 +3,8 @@
 Notable choices
 - One job at a time runs in this process. More of them are processes of their own, started by
   submitit. It also writes what each of them prints to files, in the folder `jobs`.
-- Threads are shared out between the jobs, and GPUs are handed round.
-- On a cluster (SLURM) all jobs are one array, of which so many run at once. This process waits for
+- The cores are divided among the jobs that run at once, and GPUs are given to them in turn.
+- On a cluster (SLURM) all jobs are one array, of which `jobs` run at once. This process waits for
   them; if it is ended, they go on.
 """
 
@@ -158,7 +158,7 @@ def thread_count(threads: int | None):
 def run_side_by_side(
     folder: Path, jobs: Sequence[Callable[[], None]], at_once: int, numbers: Sequence[int] = ()
 ) -> None:
-    """At most so many jobs at once, each a process of submitit's local executor."""
+    """At most `at_once` jobs at a time, each a process of submitit; `numbers` are those of GPUs."""
     submitit = load_package("submitit", "ablate")
     waiting = list(jobs)
     running: dict[int, Any] = {}  # place -> its job; a place has a GPU of its own

@@ -1,7 +1,7 @@
 """How many forward passes a drawing takes, so that all runs of an ablation draw with equally many.
 
-Without a number that is asked for, they take as many as drawings of the preset, with what is fixed,
-usually take. If the plan sets how drawings are decoded, they take what that leads to.
+Without `--passes`, they take as many as drawings of the preset usually take with what is fixed. If
+the plan sets one of `DECIDE_PASSES`, the passes follow from it, and are not made equal.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def usual_passes(plan: Plan) -> int:
     preset = plan.preset_with()
     tokenizer, _, about = load_tokenizer(preset, "cpu")
     vocab = load_vocabulary(len(tokenizer.embedding), preset.text)
-    # 1. how the runs draw, which go on with the own settings of weights with the same codes
+    # 1. how the runs draw: as the weights that they start from, if these have the same codes
     assert isinstance(preset.model, ModelConfig)
     values = {"block_size": preset.model.block_size}
     start = checkpoint.read_info(checkpoint.resolve(plan.start)) if plan.start else {}
@@ -57,7 +57,7 @@ def usual_passes(plan: Plan) -> int:
     for name, value in plan.fixed_settings(decoding=True).items():
         values[name.removeprefix(SAMPLING)] = value
     config = changed(DRAW, **values)
-    # 2. prompts of several lengths: the last block of a prompt is the first one of the codes
+    # 2. prompts of several lengths: the block in which a prompt ends may hold the first codes
     data, grid = DATASETS[preset.dataset], tokenizer.grid
     taken = []
     for row in evaluate.balanced_prompts(PROMPTS, data):
@@ -82,5 +82,5 @@ def read_passes(text: str | None, plan: Plan, folder: Path) -> tuple[int, ...]:
         raise ValueError(f"--passes and {deciding[0]} both decide the passes; choose one of them")
     passes = [int(part) if part.isascii() and part.isdigit() else 0 for part in text.split(",")]
     if not all(1 <= number <= MOST_PASSES for number in passes) or len(set(passes)) < len(passes):
-        raise ValueError(f"--passes are whole numbers from 1 on, each once, got {text!r}")
+        raise ValueError(f"--passes are different numbers from 1 to {MOST_PASSES}, got {text!r}")
     return tuple(passes)

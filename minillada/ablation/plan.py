@@ -84,7 +84,7 @@ class Plan(Config):
     fixed: tuple[tuple[str, Any], ...] = ()  # settings that all runs share
     varied: Values = ()
     seeds: Annotated[tuple[int, ...], SOME] = (0,)
-    # and how many samples each
+    # what is measured, and on how many samples
     measures: Annotated[tuple[tuple[str, int], ...], SOME] = (("drawing", 600),)
     passes: tuple[int, ...] = ()  # of a drawing; empty: as many as the decoding settings lead to
     start: str | None = None  # weights that all runs start from
@@ -296,7 +296,7 @@ def check_plan(plan: Plan) -> None:
 
 
 def check_trial(trial: Trial, plan: Plan) -> None:
-    """`ValueError` or `FileNotFoundError` for a run that cannot be: all but its steps is done."""
+    """`ValueError` or `FileNotFoundError` for a run that cannot be: it is made, but not trained."""
     preset, start = trial.preset, plan.start
     check_settings(preset, start)
     check_shared(preset, Processes())

@@ -132,7 +132,8 @@ class Report:
                 text += f" [{low} to {high}]"
             text += " points" if share else ""
             text += f", p = {number_or_dash(row['p_holm'], '.3f')}"
-            text += f" (means over {row['over']} choices of them)" if row["over"] else ""
+            if row["over"]:
+                text += f" (means over {row['over']} choices of the other settings)"
             text += f" (≠ {row['unequal']})" if row["unequal"] else ""
             lines.append(text)
         several = "s" if len(self.differences) > 1 else ""

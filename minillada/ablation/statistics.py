@@ -7,7 +7,7 @@ Notable choices
   are averaged over the other settings first, so that each seed gives one difference. All seeds
   are averaged over the same other settings, or their differences would be of different things.
 - p-values are those of the paired t-test, corrected by Holm's rule for all comparisons together.
-- Runs with unequal numbers of passes are never compared by `--passes`: each number stands alone.
+- Drawings in different numbers of passes (`--passes 9,16`) are never compared with each other.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from .plan import SAMPLING, Measurement, Plan, Trial, word
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-# A measure -> its scores that are compared, where it has them: a digit is the class of a photo. A
-# task has the scores that the suite gives it.
+# A measure -> its scores that are compared, where it has them: of digits `…_digit_…`, of photos
+# `…_class_…`. A task has the scores that the suite gives it.
 SCORES = {
     "tokenizer": ("reconstruction_accuracy",),
     "drawing": ("draw_digit_accuracy", "draw_class_accuracy"),
@@ -158,8 +158,8 @@ def table(plan: Plan, rows: DataFrame) -> DataFrame:
     """One row for each choice of settings, number of passes and score: means over seeds.
 
     `within_low` and `within_high` are the mean ends of the intervals within a seed. `unequal` says
-    which work differs from that of the first row with the same score and target, or what the runs
-    of both were not measured alike with: two devices, for example.
+    which work differs from that of the first row with the same score and target, and which of
+    `MADE` do: two devices, for example.
     """
     pandas = load_package("pandas", "ablate")
     names = [name for name, _ in plan.varied]
@@ -180,10 +180,7 @@ def table(plan: Plan, rows: DataFrame) -> DataFrame:
 
 
 def unequal(rows: DataFrame, base: DataFrame) -> str:
-    """Which parts of the work are not those of `base`; half a per cent is no difference.
-
-    And which of `MADE` have several values in both together.
-    """
+    """Which parts of the work differ from `base` by over 0.5 %, and which of `MADE` differ."""
     found: dict[str, None] = {}  # each name once
     for part, name in WORK.items():
         mean, other = rows[part].mean(), base[part].mean()
@@ -219,8 +216,8 @@ def paired(differences: Sequence[float]) -> tuple[Interval, float]:
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected for all comparisons together (Holm 1979); NaN stays NaN.
 
-    The smallest of m is multiplied by m, the next one by m − 1, and so on; none may become smaller
-    than the one before it, or larger than 1.
+    The smallest of m, NaN included, is multiplied by m, the next one by m − 1, and so on; none may
+    become smaller than the one before it, or larger than 1.
     """
     known = [p for p in p_values if not math.isnan(p)]
     corrected = list(p_values)

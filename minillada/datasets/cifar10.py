@@ -1,14 +1,14 @@
 """CIFAR-10 as tensors: a local copy, or else a download; and the sample shipped in `data/`.
 
 Notable choices
-- Images stand in the order of the official binary version. The shipped codes (`pool.py`) name
-  them by their place, so the MD5 sum over pixels and labels is checked at every load.
+- Images stand in the order of the official binary version. The shipped codes (`pool.py`) stand in
+  the same order, so the MD5 sum over pixels and labels is checked at every load.
 - The binary archive is read, not the Python one: it holds bytes alone, no pickled objects, which
   could run code.
 - The download becomes one file, `data/cifar10/cifar10.safetensors`, which is not part of the
   repository. It appears when it is complete; an interrupted download leaves nothing behind.
-- The sample (100 training and 100 test images of each class, without loss) is there without a
-  network. It is enough to look at and to try things on, not to train on.
+- The sample (100 training and 100 test images of each class) is shipped as PNG, which keeps every
+  pixel, so it needs no network. It is enough to look at and to try things on, not to train on.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SAMPLE_MD5 = {
     "test": "12598ba91cb14edda71eba341017e283",
 }
 SAMPLE_EACH = 100  # images of each class
-# What stands for the content of a damaged file: its checksum is wrong.
+# Used in place of a file that cannot be decoded: its checksum is wrong, so loading refuses it.
 NO_IMAGES = Images(torch.zeros(0, *SHAPE, dtype=torch.uint8), torch.zeros(0, dtype=torch.uint8))
 
 
@@ -64,7 +64,7 @@ def load_cifar10(split: str = "train", root: Path | None = None) -> Images:
     path = (root or DATA_DIR) / "cifar10" / "cifar10.safetensors"
     if not path.exists():
         download(path)
-    path.open("rb").close()  # not in `try`: a file that may not be read need not be damaged
+    path.open("rb").close()  # not in `try`: PermissionError, an OSError, means no damage
     try:
         with safe_open(path, "pt") as file:
             images = Images(file.get_tensor(f"{split}_pixels"), file.get_tensor(f"{split}_labels"))
@@ -85,7 +85,7 @@ def load_cifar10_sample(split: str = "train", root: Path | None = None) -> Image
     restore = "restore it with `git checkout -- data`"
     if not path.exists():
         raise FileNotFoundError(f"the sample of CIFAR-10 is not at {path}; {restore}")
-    path.open("rb").close()  # as above
+    path.open("rb").close()  # not in `try`, as in `load_cifar10`
     labels = torch.arange(len(CLASSES)).repeat(SAMPLE_EACH)
     try:
         with Image.open(path) as file:
@@ -117,7 +117,7 @@ def digest(images: Images) -> str:
 
 
 def from_sheet(sheet: Tensor) -> Tensor:
-    """Images of a picture `[320, 3200, 3]`, a row a class; `RuntimeError` for another size."""
+    """Images of a picture `[320, 3200, 3]`, one row a class. `RuntimeError`: another size."""
     grid = sheet.reshape(len(CLASSES), 32, SAMPLE_EACH, 32, 3)
     return grid.permute(2, 0, 4, 1, 3).reshape(-1, *SHAPE)  # [100, 10, 3, 32, 32]: in turn
 

@@ -1,8 +1,8 @@
 """Captions of photos, measured from pixels and labels: `a dark photo of a ship, mostly blue`.
 
 Notable choices
-- Brightness is the mean luma of the whole picture, cut at the median of the training set. Colour is
-  the mean colour of the outermost 4 px, where the background is.
+- Brightness is the mean `luma` (how bright a pixel looks), cut at the median of the training set.
+  Colour is the mean colour of the outermost 4 px, where the background is.
 - The colour is left unsaid for 46 % of the training images: those near to grey, and those between
   two colours (yellow, turquoise, purple). Of all, 26 % are brown, 15 % blue and 13 % green. Between
   two words lies a gap, so a small change of the picture seldom turns one into the other.
@@ -26,7 +26,7 @@ COLOUR_WORDS = ("blue", "green", "brown", "")  # the last is left unsaid
 UNSAID = 3
 # Degrees of each word but the last. Red is 0, green 120, blue 240; brown: pink, red, dark orange.
 HUES = ((175.0, 260.0), (65.0, 165.0), (-40.0, 55.0))
-COLOURFUL = 0.06  # distance from grey at which a colour is seen
+COLOURFUL = 0.06  # least distance from grey of a colour that is named; pure red has 1
 BORDER = 4  # px: the frame in which colour is measured
 
 

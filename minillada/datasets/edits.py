@@ -21,7 +21,7 @@ from torch import Tensor
 from .colour import luma
 
 TO_WHITE = 2 / 3  # what is left of the distance to white in a brighter picture
-SHIFT = 4  # pixels, half the side of a token: a shifted digit is not a shuffle of the same codes
+SHIFT = 4  # px, half the side of a digit's token; 8 would only move codes to other places
 
 
 def thicker(images: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def thinner(images: Tensor) -> Tensor:
 
 
 def mirror(images: Tensor) -> Tensor:
-    return images.flip(-1)
+    return images.flip(-1)  # left and right change places
 
 
 def rotate(images: Tensor) -> Tensor:
@@ -91,8 +91,8 @@ def shift_hue_back(images: Tensor) -> Tensor:
 class Operation(NamedTuple):
     """What is done to images `[B, C, H, W]` in [0, 1], and what undoes it.
 
-    `undo` brings an edited image back, so that a judge of ordinary digits can read it. None: it can
-    be read as it is.
+    `undo` brings an edited image back, so that a judge of ordinary images can read it. None: the
+    judge reads the edited image as it is.
     """
 
     do: Callable[[Tensor], Tensor]

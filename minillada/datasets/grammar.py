@@ -40,8 +40,8 @@ class Grammar:
     def parse(self, text: str) -> tuple[int | None, ...]:
         """The class of each column that `text` names; None where a word is missing.
 
-        The inverse of `caption`, with one exception: a column with a class without a word is never
-        None. Left out or unsaid, the sentence is the same, so it is read as that class.
+        The inverse of `caption`, with one exception: a column that has a class without a word, such
+        as colour, gives this class and never None: the sentence is the same in both cases.
         """
         said = set(re.findall(r"\w+", text))
         return tuple(find(options, said) for options in self.words.values())
@@ -57,5 +57,5 @@ def find(options: tuple[str, ...], words: set[str]) -> int | None:
 
 def article(words: str) -> str:
     """`a seven`, `an eight`, `an airplane`: the words with their article."""
-    # Of other vowels, our words begin only with the o of "one", spoken "won". An 8 is an eight.
+    # "one" is spoken "won": "a one". No other word of ours begins with i, o or u. 8 is "eight".
     return f"an {words}" if words[0] in "ae8" else f"a {words}"

@@ -57,7 +57,7 @@ def idx_bytes(name: str, root: Path) -> bytes:
     path = root / "mnist" / f"{name}.gz"
     if not path.exists():
         download(root)
-    packed = path.read_bytes()  # not in `try`: a file that may not be read need not be damaged
+    packed = path.read_bytes()  # not in `try`: PermissionError, an OSError, means no damage
     try:
         content = gzip.decompress(packed)
     except (OSError, EOFError, zlib.error):

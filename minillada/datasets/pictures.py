@@ -42,9 +42,9 @@ MOST_TINT = 0.2  # mean difference of the channels up to which colour is the tin
 
 
 def read(path: str | Path, channels: int = 1, digits: bool = True) -> Tensor:
-    """A picture file as `[channels, 32, 32]` in [0, 1]: 1 is a bright digit on black, 3 a photo.
+    """A picture file as `[channels, 32, 32]` in [0, 1]: a digit, bright on black, or a photo.
 
-    With `digits=False`, 1 is anything grey, cut and made small as a photo is.
+    3 channels: a photo. 1: a digit or, if not `digits`, any grey picture, cut as a photo is.
     Raises `FileNotFoundError` if there is no file, and `ValueError` if it is no picture, is too
     large, or shows no digit.
     """
@@ -111,8 +111,8 @@ def colourfulness(picture: Image.Image) -> float:
 def steps(path: str | Path) -> dict[str, Tensor]:
     """How a picture file of a digit is read, step by step: images `[1, H, W]` by their names.
 
-    The last one is what `read` gives, if it is a digit. Errors are those of `read`; only here, ink
-    of any form is good enough.
+    The last one is what `read` gives. Errors are those of `read`, with one exception: ink that is
+    no digit, such as a word, is shown as well.
     """
     return digit_steps(open_picture(Path(path)), path)
 
@@ -214,7 +214,7 @@ def to_grey(image: Image.Image) -> Tensor:
     """Brightness `[H, W]` in [0, 1], whatever the depth; transparent parts become paper."""
     if image.mode[0] in "IF":  # integers of 16 or 32 bits, or decimals
         values = torch.from_numpy(numpy.array(image, dtype="float64"))
-        values = values.nan_to_num(nan=0, posinf=0, neginf=0)  # decimals may be no numbers: black
+        values = values.nan_to_num(nan=0, posinf=0, neginf=0)  # NaN and infinity become black
         white = 65535.0 if image.mode.startswith("I;16") else white_of(float(values.max()))
         return (values / white).clamp(0, 1).float()
     if not image.has_transparency_data:

@@ -32,7 +32,7 @@ BATCH = 500  # images measured at once; with 5,000, each step of a measure would
 
 
 class Pool:
-    """Images with one class an image in each of the `columns`, and one number in each measure.
+    """Images, each with one class in each of the `columns` and one number in each measure.
 
     `images` may be a function that loads them when they are needed. `codes` `[N, h, w]` are those
     of a tokenizer, if they are known; `made_by` is the SHA-256 of its weights.
@@ -101,11 +101,11 @@ class Pool:
         return True
 
     def pick_nearest(self, rng: Random, index: int, measure: str, **wanted: int | None) -> int:
-        """Of four random images of the wanted classes, the one nearest to image `index`.
+        """Of four random images of the wanted classes, the one nearest to `index` by a measure.
 
-        Nearest by a measure. A class alone says little: digits of one class of slant lean quite
-        differently. The nearest of all images would say more, but it would also lie as near to the
-        edge of its class as image `index` does.
+        Classes are coarse: digits of one class of slant may lean by quite different angles. The
+        nearest of all images would be more alike. But if image `index` lies near the edge of its
+        class, that one would, too.
         """
         numbers = self.measures[measure]
         best = self.pick(rng, **wanted)
@@ -161,8 +161,8 @@ def from_tensors(
 def stored_pool(data: DataSet, split: str, path: Path | None = None) -> Pool:
     """The pool of a split, from the shipped file; without a file, its images are measured.
 
-    `ValueError` if the file is damaged or belongs to another version of the data: it holds a digest
-    of the rest of it.
+    `ValueError` if the file is damaged or belongs to another version of the data. To notice damage,
+    a digest of all its other content stands in the file.
     """
     path = path or DATA_DIR / data.stored
     if not path.exists():
@@ -199,7 +199,7 @@ def store_pools(
     for split in ("train", "test"):
         images = data.load(split)
         for name, values in measured(data, images).items():
-            # Classes are small numbers.
+            # Classes are numbers below 256, so a byte each is enough.
             small = values if values.is_floating_point() else values.byte()
             tensors[f"{split}_{name}"] = small
         if tokenizer is not None:

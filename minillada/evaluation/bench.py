@@ -101,8 +101,8 @@ class Decoding:
     def __init__(self, setting: Setting, length: int, batch: int):
         self.length = length
         self.backbone = setting.backbone(self.prompt_length + length + self.block_size)
-        # Text ids only: a mask in the prompt would be a token that is not there yet. Both loops
-        # must agree that nobody may choose it, so its row of the head is 0.
+        # Text ids only: a mask in the prompt would be a token that is not there yet. The mask's row
+        # of the head is 0, so that its logit is 0, too low for either loop to write it.
         self.ids = setting.text_ids(batch, self.prompt_length)
         self.mask_id = load_vocabulary(512).mask_id  # with the 512 codes of `mnist`
         with torch.no_grad():

@@ -78,13 +78,13 @@ def bits_per_image(
             for _ in range(samples // together):
                 bounds.append(nll_bound(backbone, rows, block, vocab.mask_id, generator, together))
             nats.append(torch.stack(bounds).mean(0).cpu())
-        # 3. bits for each token that carries something
+        # 3. bits for each real response token
         result[task] = torch.cat(nats) / math.log(2) / batch.real.sum(1)
     return result
 
 
 def entries(bits: dict[str, Tensor], end: str = "") -> dict[str, float]:
-    """What a report holds of `bits_per_image`: its means, with both ends.
+    """What a report holds of `bits_per_image`: means and intervals, with `end` behind their names.
 
     Both tasks use the same images, and an image that is hard to draw may be hard to describe. So
     the two tasks of each image are averaged first, and the interval is taken over images.

@@ -16,9 +16,9 @@ def noise_to_signal(products: Tensor) -> float:
     In words: the variance, summed over all entries of a vector, over the squared length of the
     mean. Both are unbiased: the products of different vectors are ‖E g‖² on average.
     """
-    draws, total, own = len(products), float(products.sum()), float(products.trace())
-    noise = (own - total / draws) / (draws - 1)
-    signal = (total - own) / (draws * (draws - 1))
+    count, total, own = len(products), float(products.sum()), float(products.trace())
+    noise = (own - total / count) / (count - 1)
+    signal = (total - own) / (count * (count - 1))
     return noise / signal
 
 
@@ -27,8 +27,8 @@ def gradient_noise(
 ) -> Interval:
     """How noisy the gradient of `loss(0)`, `loss(1)`, … is: its variance over its squared mean.
 
-    Losses differ in scale and in what they expect, so only this ratio can be compared. The interval
-    is the jackknife's: one draw is left out at a time. `ValueError` for fewer than 3 draws.
+    Losses differ in scale and in their mean, so only this ratio can be compared. The interval is
+    the jackknife's: one of the `draws` gradients is left out at a time. `ValueError` for under 3.
     """
     if draws < 3:
         raise ValueError(f"{draws} gradients have no error bar; take at least 3 draws")

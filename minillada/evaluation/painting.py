@@ -85,9 +85,9 @@ def load_pair(name: str | Path, device: str) -> Pair:
 def evaluate_painter(
     name: str | Path, samples: int = 10_000, seed: int = 0, device: str = "cpu"
 ) -> dict:
-    """What a painter makes of the codes of at most `samples` test images, as a flat dictionary."""
+    """How a painter paints the codes of at most `samples` test images; `ValueError` below 2."""
     if samples < 2:
-        raise ValueError(f"{samples} picture has no interval; measure at least 2")
+        raise ValueError(f"an interval needs at least 2 pictures, got {samples}; measure more")
     pair = load_pair(name, device)
     judge, test = load_judge(device, pair.data.judge), pair.data.load("test")
     generator = torch.Generator().manual_seed(seed)

@@ -31,7 +31,7 @@ class Bar:
     least: float | None = None
     most: float | None = None
     words: str = ""  # the bar in words, where it depends on another number
-    unit: str = "%"
+    unit: str = "%"  # a limit in % is stored as a share: 0.99 is 99 %
 
     def __str__(self) -> str:
         limit = self.least if self.least is not None else self.most
@@ -184,7 +184,7 @@ def model_table(metrics: dict, bars: dict[str, Bar]) -> str:
         rows.append((what, bar, text))
     if "timing" in metrics:
         speed = metrics["timing"]
-        what = f"drawing {speed['batch']} digits on {speed['device']}, {speed['cached']['clock']}"
+        what = f"drawing {speed['batch']} images on {speed['device']}, {speed['cached']['clock']}"
         uncached = f"without the cache {speed['cache_speedup']:.2f} times as long"
         rows.append((what, "reported", f"{speed['cached']['median']:.2f} s; {uncached}"))
     return table("| what | to reach | measured |", rows)

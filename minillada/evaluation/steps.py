@@ -29,7 +29,7 @@ WARM_UP = 5  # steps that are not timed: kernels are chosen, memory is taken
 def bench_step(preset: Preset, setting: Setting, steps: int = 20) -> dict[str, Any]:
     """Milliseconds of a step of a preset from random weights, the limit, and how far it is.
 
-    `ValueError` for text pieces, which are learned without steps, and for what no run can be.
+    `ValueError` for text pieces, which are learned without steps, and for what cannot be trained.
     """
     if preset.kind == "text":
         raise ValueError("text pieces are learned without steps; name another preset")

@@ -39,7 +39,7 @@ def check_tasks(info: dict, dataset: str, names: Sequence[str]) -> None:
         if name not in suite:
             raise ValueError(f"no task is called {name!r}; choose from {', '.join(suite)}")
         if name in UNSEEN and least_held_out(info) < len(HELD_OUT):
-            raise NotLearned(f"this model has trained sums of {name} (held_out); leave it out")
+            raise NotLearned(f"this model was trained on sums of {name} (held_out); leave it out")
         needs = suite[name].needs
         if needs:
             check_learned(info, needs)

@@ -9,8 +9,8 @@ BlockGen (arXiv 2606.02241): one model learns a mixture of block sizes and decod
 Notable choices
 - The block size of a step depends on the step and the seed alone, so a run that is stopped and
   resumed keeps to it.
-- A block size that no sequence exceeds stands for L. Training is plain masked diffusion then, and
-  `diffusion.masked_logits` needs no clean half: there are no earlier blocks.
+- A block size that no sequence exceeds stands for L, the whole sequence. Training is plain masked
+  diffusion then, and `diffusion.masked_logits` needs no clean half: there are no earlier blocks.
 - Noise is added to the embedding of masked tokens by a hook, so that neither the model nor the loss
   knows of it.
 """
@@ -27,7 +27,7 @@ import torch
 from ..config import ModelConfig, Preset, TrainingConfig
 from ..model import Backbone
 
-LEAST_PADDING = 16  # whole blocks of the usual size
+LEAST_PADDING = 16  # tokens: the usual block size; sequences are padded to a multiple of it
 
 
 def model_of(preset: Preset) -> ModelConfig:
@@ -56,8 +56,8 @@ def block_size_at(preset: Preset, step: int) -> int:
 def padding_multiple(preset: Preset) -> int:
     """Sequences padded to a multiple of this hold whole blocks at every step.
 
-    Block sizes below `LEAST_PADDING` are brought up to it, so that models that are compared learn
-    the same padding.
+    For a block size below `LEAST_PADDING` it is a common multiple of both, so that models that are
+    compared learn the same padding.
     """
     model, training = model_of(preset), preset.training
     multiple = model.block_size
@@ -119,9 +119,9 @@ def noisy_mask_embedding(
 ) -> Iterator[None]:
     """Inside, the embedding of every masked token gets Gaussian noise of its own.
 
-    The row of a mask that was never met has shrunk to 0 by weight decay. RMSNorm divides by the
-    length of its input, so its gradient grows as 1/length, up to 1/√eps. Noise keeps the length
-    away from 0 until the row has grown.
+    An autoregressive model never met the mask, so weight decay has shrunk its row to 0. RMSNorm
+    divides by the length of its input, so its gradient grows as 1/length, up to 1/√eps. Noise keeps
+    the length away from 0 until the row has grown.
     """
     if not std:  # no noise: no random numbers are taken
         yield

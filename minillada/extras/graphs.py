@@ -11,7 +11,7 @@ Notable choices
 - A graph repeats the same kernels at the same addresses. So every tensor that outlives a step stays
   where it is. The cache has all its room from the start; a mask hides what it does not hold yet.
 - Passes have two widths, in tokens: the first one of a block also runs the block before it. Each
-  width has a graph. The very first pass also runs the prompt, of any length. It is not recorded.
+  width has a graph. The very first pass runs the whole prompt; if it is wider, it has no graph.
 - The first pass of a width is the warm-up that PyTorch asks for. The second is recorded.
 - Greedy decisions are part of the graph. Samples need random numbers of the CPU, and edits ask what
   they find, so both are decided outside, from the logits of the graph.

@@ -26,7 +26,7 @@ PRODUCTS: set[Callable] = {
     Tensor.matmul, Tensor.__matmul__, Tensor.mm, Tensor.bmm, Tensor.addmm, Tensor.baddbmm,
 }  # fmt: skip
 PIECE = 2**19  # weights that are turned into float32 at once: 2 MB fit into a processor's cache
-FEW = 5  # rows; with fewer, the slow code spends its time on reading the weights, too
+FEW = 5  # rows; with fewer, reading the weights takes most of the time, in the slow code as well
 
 
 def has_bfloat16(device: str | torch.device) -> bool:

@@ -8,8 +8,8 @@ sees the masks and fills them.
 
 Notable choices
 - The right labels come from a longest common subsequence (LCS) of draft and target. Between two
-  matched tokens, draft and target are paired in order. What the draft has too much is deleted; for
-  what it lacks, one mask a round is inserted before the next matched token, the anchor. Both end
+  matched tokens, draft and target are paired in order. Surplus tokens of the draft are deleted. If
+  some are missing, one mask a round is inserted before the next matched token, the anchor. Both end
   with the end of text, which is the anchor of what is missing at the end.
 - DELETE and INSERT are the bytes 0xFE and 0xFF, which no UTF-8 text contains (`Vocabulary`): the
   vocabulary need not grow.

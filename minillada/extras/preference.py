@@ -20,7 +20,7 @@ from ..objectives import View, at_masked
 
 
 def bound(backbone: Backbone, batch: Batch, view: View) -> Tensor:
-    """B of every row, `[B]`, from one noisy copy: −Σ nats / t."""
+    """The bound of every row, `[rows]`, from one noisy copy: −Σ nats / t over masked tokens."""
     nats = masked_cross_entropy(backbone, batch, view, backbone.config.block_size)  # [N]
     rows = view.masked.nonzero()[:, 0]  # of each masked token
     return nats.new_zeros(len(batch.ids)).index_add(0, rows, -nats / at_masked(view.rates, view))
@@ -37,5 +37,5 @@ def preference_loss(
         view = sample_view(batch, size, mask_id, config, generator)
         with torch.no_grad():
             before = bound(frozen, batch, view)
-        rises.append(bound(model, batch, view) - before)
+        rises.append(bound(model, batch, view) - before)  # B − B_ref of every row
     return -F.logsigmoid(beta * (rises[0] - rises[1])).mean()

@@ -12,8 +12,8 @@ of a block see everything; the others see the block and what was kept, at the or
 Notable choices
 - Our prefix cache is exact and holds finished blocks only, so each block chooses anew from all of
   it, at no cost.
-- The released code keeps one fraction (0.7) of the whole prefix, what is pinned first: all text, if
-  not said otherwise. Each layer chooses by its own norms. Here all layers keep the same tokens.
+- The released code keeps one fraction (0.7) of the whole prefix, and takes pinned tokens first: all
+  text by default. There each layer chooses by its own norms; here all layers keep the same tokens.
 - A modality with fraction 1 is pinned: its importance is infinite. The released code sets infinity
   in place of the norm, *before* it takes the mean. The mean is then infinite, every other norm
   turns into 0, and only the confidence ranks. `pin_slip` repeats that.
@@ -65,8 +65,8 @@ def keep_mask(
         ordered = score.masked_fill(~members, -math.inf)
         # `argsort` twice gives the ranks (`commit.choose_commits` says why).
         rank = ordered.argsort(dim=1, descending=True, stable=True).argsort(1)
-        # Rounding may lift a whole product above itself, for example 0.28 · 25. Python's numbers
-        # have 64 bits, so that it stays below the margin; not every device has such numbers.
+        # 0.28 · 25 is rounded to a little more than 7, so `ceil` would give 8 without the margin.
+        # Errors of Python's 64-bit numbers are below it; not every device has such numbers.
         counts = [math.ceil(fraction * n - 1e-6) for n in members.sum(1).tolist()]
         kept |= members & (rank < torch.tensor(counts, device=rank.device)[:, None])
     return kept
@@ -84,7 +84,7 @@ class Sprint:
     keep_image: float = 0.8  # the same for image codes
     alpha: float = 0.5  # how much norms count, and not confidence
     warmup: int = 1  # first steps of a block, which see everything
-    pin_slip: bool = False
+    pin_slip: bool = False  # repeat the slip of the released code
     image: Tensor = field(init=False)  # bool [R, T]
     confidence: Tensor = field(init=False)  # [R, T]
 

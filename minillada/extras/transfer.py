@@ -71,7 +71,7 @@ def ancestors(info: dict[str, Any]) -> set[str | None]:
 
 
 def warn_of_strange_codes(start: str, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """A warning, if neither of two tokenizers nor what they began from is that of the other."""
+    """A warning if two tokenizers share no weights: neither their own nor any they began from."""
     first, second = ancestors(old), ancestors(new)
     if not first & second and None not in first | second:
         warnings.warn(

@@ -14,9 +14,10 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     depends more on how many samples there are than on what they show. Compare equal counts only.
     `ValueError` for fewer than 2 samples, which have no covariance, for other widths, and for NaN.
     """
-    if a.shape[1:] != b.shape[1:] or not (a.isfinite().all() and b.isfinite().all()):
-        shapes = f"{list(a.shape)} and {list(b.shape)}"
-        raise ValueError(f"features are finite numbers [N, D] and [M, D], got {shapes}")
+    if a.ndim != 2 or a.shape[1:] != b.shape[1:]:
+        raise ValueError(f"features are [N, D] and [M, D], got {list(a.shape)}, {list(b.shape)}")
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise ValueError("features must be finite, and some are NaN or infinite; check the images")
     fewest = min(len(a), len(b))
     if fewest < 2:
         raise ValueError(f"{fewest} samples have no covariance; a Fréchet distance needs 2 or more")

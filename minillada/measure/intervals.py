@@ -47,16 +47,16 @@ class Interval(NamedTuple):
 def wilson(successes: float, n: int) -> tuple[float, float]:
     """Both ends of the 95 % interval of a share (Wilson 1927): all p with |p̂ − p| ≤ z √(p(1−p)/n).
 
-    `ValueError` when there are no samples, or more successes than samples.
+    Here p̂ is successes / n. `ValueError` without samples, or for more successes than samples.
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes:g} successes of {n} samples are no share; count again")
-    share = successes / n
+    observed = successes / n
     shrink = 1 + Z**2 / n
-    centre = (share + Z**2 / (2 * n)) / shrink
-    half = Z / shrink * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    centre = (observed + Z**2 / (2 * n)) / shrink
+    half = Z / shrink * math.sqrt(observed * (1 - observed) / n + Z**2 / (4 * n**2))
     # At 0 % and 100 % one end is the share itself; rounding must not move it past.
-    return max(min(centre - half, share), 0.0), min(max(centre + half, share), 1.0)
+    return max(min(centre - half, observed), 0.0), min(max(centre + half, observed), 1.0)
 
 
 def share(successes: float, n: int) -> Interval:
@@ -83,7 +83,7 @@ def mean_interval(values: Tensor) -> Interval:
     """The mean of `[N]` with Student's interval. `ValueError` for fewer than 2 values."""
     n = values.numel()
     if n < 2:
-        raise ValueError(f"{n} value has no interval; measure at least 2")
+        raise ValueError(f"an interval needs at least 2 values, got {n}; measure more")
     mean = float(values.double().mean())
     half = student_t(n - 1) * float(values.double().std()) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n)
@@ -112,7 +112,7 @@ def interval_of(report: Mapping, name: str) -> Interval:
     half = field("ci95")
     if low is not None and high is not None:
         return Interval(value, low, high, int(n or 0))
-    # Old reports hold both for shares alone. Wilson's ends follow from the count, without `half`.
+    # In old reports only shares have a half-width and a count. The count gives Wilson's ends.
     if half is not None and n is not None:
         return share(round(value * n), int(n))
     return Interval(value, value - (half or 0.0), value + (half or 0.0))

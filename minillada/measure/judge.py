@@ -1,7 +1,7 @@
 """The judge: a small convolutional classifier that marks drawn images.
 
-Its features also measure variety. It is trained on real images only and is never used in the
-training of another model, so no model can learn to please it.
+Its features also measure variety. It is trained on real images only. A tokenizer or painter that
+learns from a `Judge` has one with other weights: no model can learn to please the one that marks.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Judge(nn.Module):
         return torch.cat(parts).to(images.device)
 
     def stages(self, images: Tensor) -> list[Tensor]:
-        """What each stage of the body makes, from fine to coarse; the last one is the features."""
+        """The outputs `[B, c, h, w]` of three stages, from fine to coarse, and the features."""
         # A stage has seven layers. Before the first stage a whitened body has two more.
         ends = (8, 15, 22) if self.config.whitened else (6, 13, 20)
         outputs, x = [], images
@@ -61,7 +61,7 @@ class Judge(nn.Module):
         return [*outputs, x]
 
     def classify(self, images: Tensor) -> Tensor:
-        """Most likely class `[B]`, on the device of the images."""
+        """Most likely class `[B]`, on the images' device; with `flips` mirror images count, too."""
         here = images.to(self.head.weight.device)
         logits = self.head(self.features(here))  # [B, classes]
         if self.config.flips:
@@ -109,7 +109,7 @@ def flip_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def moved(pictures: Tensor, generator: torch.Generator, most: int = 3) -> Tensor:
-    """Pictures `[B, C, H, W]`, all moved by the same random pixels; what enters mirrors the border.
+    """`pictures` `[B, C, H, W]`, moved alike by up to `most` px; what enters mirrors the border.
 
     A painter's pictures are moved, too, before a classifier marks them in training. Otherwise the
     painter could learn a pattern that pleases the classifier at one position only.

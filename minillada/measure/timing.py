@@ -29,7 +29,7 @@ class Timing(NamedTuple):
     upper_quartile: float
     repeats: int
     clock: str
-    peak_memory_mib: float | None  # of a GPU; None on a CPU, where torch cannot tell
+    peak_memory_mib: float | None  # of a GPU of CUDA; None elsewhere
 
 
 def is_cuda(device: str | torch.device) -> bool:
@@ -161,7 +161,7 @@ class WatchedLoop(Loop):
 
 @contextmanager
 def counted(writer: Writer) -> Iterator[Passes]:
-    """Count the passes of everything that `writer` does in the `with` block."""
+    """Count the passes in the `with` block; in it, `writer` decodes without its own recorder."""
     passes, usual = Passes(), writer.recorder
     hook = writer.backbone.model.layers[0].register_forward_pre_hook(passes.count)
     writer.recorder = passes

@@ -1,7 +1,7 @@
 """A classifier of small photographs that learns in minutes: its first layer is computed.
 
 After airbench (Keller Jordan 2024, arXiv 2404.00498): the first convolution turns patches of 2 x 2
-px into numbers that are not correlated, and is never trained. Everything behind it learns faster.
+px into numbers that are not correlated. Of it only the bias is trained. What follows learns faster.
 
 Notable choices
 - A convolution keeps its weight as a matrix, one row for each output channel. So Muon, which takes
@@ -49,9 +49,9 @@ class ShiftedNorm(nn.BatchNorm2d):
 
 
 class Whitening(nn.Module):
-    """The first layer: patches `[B, C, 2, 2]` -> numbers of variance 1 that are not correlated."""
+    """The first layer `[B, C, H, W]` -> `[B, 8 C, H - 1, W - 1]`: numbers of variance about 1."""
 
-    kernel: Tensor  # [2 * C * 4, C, 2, 2]: each direction and its opposite, as GELU drops one
+    kernel: Tensor  # [8 C, C, 2, 2]: each direction and its opposite; GELU drops negative numbers
 
     def __init__(self, channels: int):
         super().__init__()

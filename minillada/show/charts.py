@@ -147,7 +147,7 @@ def dots(
 ) -> Figure:
     """One point a name and series, with its interval.
 
-    For differences far from 0: bars begin at 0 and would hide them. `line` is dashed.
+    For values far from 0 that differ little: bars begin at 0 and look alike. `line` is dashed.
     """
     figure, (axes,) = panels(1, width_for(names), 3.1)
     for k, (name, points) in enumerate(series.items()):
@@ -318,8 +318,7 @@ def label(
 
 
 def rotations(angles: Tensor, titles: list[str]) -> Figure:
-    """One circle a row of `angles` `[circles, positions]`: the unit arrow of every position, later
-    positions darker."""
+    """A circle a row of `angles` `[circles, positions]`, radians: unit arrows, the last darkest."""
     figure, axes = panels(len(angles), 1.7, 2.1)
     for panel, turns, title in zip(axes, angles, titles):
         shade = torch.linspace(0.15, 1, len(turns)).numpy()

@@ -1,8 +1,8 @@
 """What every task is made of: examples, the source they are made from, marks, and helpers.
 
 Notable choices
-- An example is written in words and pictures, not in tokens. `layout.sequence` turns it into one
-  sequence of ids; the marking reads the right answer off it.
+- An example is written in words and pictures, not in tokens. `training/stream.py` makes one
+  sequence of ids of it; the marking takes the right answer from it.
 - How an example is made and how answers to it are marked stand together, in one file of `tasks/`
   for each family of tasks. `table.TASKS` lists all of them.
 - The images of training and of test are two pools that never mix.
@@ -51,8 +51,8 @@ class Marked(NamedTuple):
     """Examples of a task, what the model made of each, and which are right.
 
     An answer holds texts and images `[C, H, W]`. `right` has one list for each score: "" is the
-    score of the task itself, further names (such as "_slant") are those of its parts. `passes` says
-    how many forward passes of one row an answer took on average, where they were counted.
+    score of the task itself, further names ("_slant") follow the task's name in reports. `passes`:
+    how many forward passes of one row an answer took on average; None if they were not counted.
     """
 
     examples: list[Example]
@@ -65,21 +65,23 @@ class Marked(NamedTuple):
 class Source:
     """What examples are made from: images, random numbers and how much they vary.
 
-    The first `held_out` pairs of `numbers.HELD_OUT` are never asked for: a run that is trained
-    without them can be tested on sums that are new to it. `ValueError` for photos with other
-    wordings than plain ones: those speak of digits.
+    The sums of the first `held_out` pairs of `numbers.HELD_OUT` are not drawn or thought, unless a
+    task names its pairs: so a trained model can be tested on sums that are new to it. `ValueError`
+    for data other than MNIST with many or new wordings: these speak of digits.
     """
 
     pool: Pool
     rng: Random
     varied: bool = False  # whether wordings vary; if not, the first of each is taken
     held_out: int = 0
-    many_wordings: bool = False  # all that are trained, not the plain ones alone
-    new_wording: bool = False  # only those that are never trained
+    many_wordings: bool = False  # all that are trained: `plain`, `more` and polite ones
+    new_wording: bool = False  # only those that are never trained; it wins over `many_wordings`
 
     def __post_init__(self) -> None:
         if self.pool.data.name != MNIST.name and (self.many_wordings or self.new_wording):
-            raise ValueError("photos have plain wordings only; set many_wordings to false")
+            raise ValueError(
+                "only digits have more than plain wordings; set many_wordings to false"
+            )
 
     def wording(self, wordings: Wordings) -> str:
         """One of several ways to say the same."""
@@ -92,7 +94,7 @@ class Source:
         return wordings.plain[0]
 
     def noun(self, wordings: Wordings) -> str:
-        """One of several words for the same, without politeness."""
+        """One of several words for the same thing, such as `IT` in `editing.py`; never polite."""
         if self.new_wording:
             return self.rng.choice(wordings.plain + wordings.new)
         if self.many_wordings:
@@ -128,12 +130,12 @@ class Task:
     make: Make
     mark: Mark | None = None  # None: a drill, which is trained but not marked
     trained: bool = True  # False: asked in an evaluation only
-    needs: str | None = None  # what a model must have learned for it, a key of `asking.TEACHING`
+    needs: str | None = None  # key of `asking.TEACHING`: what must be learned first; None: nothing
     draws: bool = True  # False: all answers are texts
 
 
 def make_examples(make: Make, pool: Pool, count: int, seed: int) -> list[Example]:
-    """`count` examples in the first wording, nothing held out."""
+    """`count` examples in the first wording (if the task has no other), no pair held out."""
     source = Source(pool, Random(seed))
     return [make(source) for _ in range(count)]
 
@@ -173,5 +175,5 @@ def wanted(pool: Pool, asked: list[Example], column: str | None = None) -> Tenso
 
 
 def both(first: list[bool], second: list[bool]) -> list[bool]:
-    """Where two marks are right together."""
+    """For each example: whether it is right in both of two lists of marks."""
     return [a and b for a, b in zip(first, second)]

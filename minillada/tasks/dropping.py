@@ -37,10 +37,10 @@ def without_text_or_images(example: Example, rng: Random) -> Example:
 
 
 def without_images_or_words(example: Example, rng: Random) -> Example:
-    """Interleaving: either all images without words, or some words without the images before.
+    """Interleaving: either all images without words, or words without images and one last image.
 
-    The image of the last of these words is the response; the words count as prompt. They are two or
-    more, since before the first image there is none to leave out.
+    In the second form the words are the prompt, and the image of the last word is the response. The
+    words are two or more: before the first image of a story there is no image to leave out.
     """
     pictures = pictures_of(example.response)
     if rng.random() >= 0.5:

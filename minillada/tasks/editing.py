@@ -3,11 +3,11 @@
 Notable choices
 - An edit by pixels has one right result. It is done if the drawing is nearer to that result than
   to the result of any other operation, and than to the unchanged image. It is right if, in
-  addition, the judge still reads the digit after the edit is undone.
+  addition, the judge still reads the label (the digit, say) after the edit is undone.
 - For a round zero, mirroring is nearly no change: operations whose exact results are within
   `DataSet.alike` of each other are not told apart.
-- An edit by label takes any image of the wanted label and style as right. The wanted label is any
-  of the ten: one time in ten it is the one that is shown, and an unchanged image is right.
+- An edit by label is right if the judge reads the wanted label; style is a score of its own. The
+  label is any of ten: one time in ten it is the one shown, and an unchanged image is right.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ IT = Wordings(
     new=("this picture", "the number"),
 )
 
-# The two operations that move every code to another place are the hardest to learn.
-TURNS = ("mirror it", "rotate it")
+TURNS = ("mirror it", "rotate it")  # hardest to learn: they move every code to another place
 
-# Only thin digits (0) are thickened and only thick ones (1) thinned: a thin stroke would vanish.
+# Thickness 0 is thin, 1 is thick. Thin digits are thickened and thick ones thinned: if a thin one
+# were thinned, its strokes would vanish.
 BEFORE = {"make it thicker": {"thickness": 0}, "make it thinner": {"thickness": 1}}
 
 ALIKE = MNIST.alike
@@ -234,7 +234,7 @@ def make_edit_digit(source: Source) -> Example:
 
 
 def make_edit_label(source: Source) -> Example:
-    """A photo of any class, one time in ten of the same; as bright, and if possible as coloured."""
+    """A photo into one of any class, as bright and, if the pool has one, of the same colour."""
     pool, rng = source.pool, source.rng
     index, label = pool.pick(rng), source.some_label()
     _, brightness, colour = pool.classes(index)
@@ -293,12 +293,12 @@ def mark_operations(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], se
 
 
 def mark_edits(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    """Right is the wanted label, in the style of what is wanted (`mark_drawn`)."""
+    """Right is the wanted label; the style has scores of its own (`mark_drawn`)."""
     return mark_drawn(judge, pool, asked, uni.edit(*inputs(pool, asked), seed=seed))
 
 
 def mark_drawn(judge: Judge, pool: Pool, asked: list[Example], drawn: Tensor) -> Marked:
-    """Right is the wanted label; the other columns, and all of them together, are parts."""
+    """Right is the wanted label; each other column has a score, `_attributes` is all of these."""
     labels = judge.classify(drawn)
     # The style is measured on the drawing, with the same thresholds as for captions.
     measured = pool.data.classes(drawn, labels)  # [N, columns]

@@ -2,9 +2,9 @@
 
 Notable choices
 - Neither is trained: a masked model can do both (`minillada/filling.py`).
-- A hidden half of a digit has several right answers. Right is a filled image in which the judge
-  reads the digit that was there. `_empty` is what the judge reads with the hidden part left empty:
-  so much can be known without filling in. Style is measured on the filled image.
+- A hidden half can be drawn in several ways. Right is a filled image in which the judge reads the
+  digit that was there. `_empty` says if the judge reads it with the hidden part left empty: so
+  much can be known without filling in. Style is measured on the filled image.
 - With a caption only one label is right. Without one, the shown part alone must tell.
 """
 
@@ -85,7 +85,7 @@ def mark_inpainting(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], se
 
 
 def mark_infilling(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    """Right is the caption, letter for letter; a part for each column, where it is missing."""
+    """Right is the caption, letter for letter; also a score for each column that was missing."""
     images, texts = inputs(pool, asked)
     said = uni.infill(texts, [image for (image,) in images])
     right: dict[str, list[bool]] = {"": []}

@@ -1,8 +1,8 @@
 """Numbers as words, pairs of numbers to be added, and sums counted on one's fingers.
 
 Notable choices
-- A thought counts on one's fingers, so every step is easy, and a pair of numbers that was never
-  seen before needs nothing new.
+- A thought counts on by ones, as on one's fingers. Every step is easy, and a pair of numbers that
+  was never seen in training needs no new kind of step.
 - The sums of some pairs (`HELD_OUT`) are never drawn or thought in training. They show whether a
   model adds or remembers. (`arithmetic`, an image and a word answered in a word, has all pairs.)
 """

@@ -173,7 +173,7 @@ def make_question(topic: str, source: Source) -> Example:
 def make_photo_question(topic: str, source: Source) -> Example:
     """A photo and the question `PHOTO_QUESTIONS[topic]` about it."""
     pool, rng = source.pool, source.rng
-    # Each answer is as likely as any other; most photos have no colour, or are brown.
+    # Each class is equally likely, so 6 of 10 are animals. Most captions say no colour, or brown.
     if topic == "colour":
         index = pool.pick(rng, colour=rng.randrange(colour.UNSAID))
     elif topic == "brightness":
@@ -192,7 +192,7 @@ def make_photo_question(topic: str, source: Source) -> Example:
 
 
 def mark_answers(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    """Right is the right text, letter for letter."""
+    """An answer is right if it equals the response of its example, letter for letter."""
     return mark_texts(asked, uni.answer(*inputs(pool, asked)))
 
 

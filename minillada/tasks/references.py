@@ -41,7 +41,7 @@ def make_multi_reference(source: Source) -> Example:
 
 
 def mark_references(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    """Right are the digit of the first and the thickness of the second, both."""
+    """Right is a drawing with the digit of the first and the thickness of the second image."""
     marked = mark_edits(uni, judge, pool, asked, seed)
     digit, thickness = marked.right[""], marked.right["_thickness"]
     right = {"": both(digit, thickness), "_digit": digit, "_thickness": thickness}

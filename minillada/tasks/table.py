@@ -1,4 +1,4 @@
-"""Every task by name, and every text that a task can say."""
+"""Every task by name, and texts of the tasks, from which text pieces are learned."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ TRAINED = trained(MNIST.name)
 
 
 def all_texts(data: DataSet = MNIST) -> list[str]:
-    """Texts of every task of a data set, from which the text tokenizer learns its pieces."""
+    """Plain texts of the tasks of a data set; the text tokenizer learns its pieces from them."""
     return TEXTS_OF[data.name]()
 
 

@@ -2,9 +2,9 @@
 
 Notable choices
 - Sums come without (`sum_direct`) and with thinking (`sum_thinking`). Both draw the result.
-- A thought is a chain, and a model may take a shortcut: for a trained pair it can conclude from
-  the prompt. Three drills teach the links by themselves: to count on (`count_on`), to begin with
-  the numbers that are asked for (`repeat`), and to read what is written (`go_on`).
+- A thought is a chain of steps. For a trained pair a model may ignore the chain and remember the
+  result. Three drills teach the links one by one: to count on (`count_on`), to begin with the
+  numbers that are asked for (`repeat`), and to read what is written (`go_on`).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def make_sum_thinking(source: Source, pairs: Pairs | None = None) -> Example:
 
 
 def make_count_on(source: Source) -> Example:
-    """The same thoughts about many more pairs of numbers, and nothing is drawn.
+    """A thought as in `make_sum_thinking`, about one of many more pairs; nothing is drawn.
 
     From these many pairs a model learns to begin with the numbers it is given. From the few sums
     of digits it would remember how each begins.
@@ -113,7 +113,7 @@ def make_repeat(source: Source) -> Example:
 
 
 def make_go_on(source: Source) -> Example:
-    """A thought in which the numbers have slipped, to be finished from what is written.
+    """A thought that slips from one pair to another, to be finished from what is written.
 
     A model may remember how the thought about a trained pair goes on, without reading it. It cannot
     remember a new pair. So here, what it remembers is wrong. Only trained pairs are asked about.
@@ -137,7 +137,7 @@ def make_go_on(source: Source) -> Example:
 
 
 def mark_thinking(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> Marked:
-    """Right is the digit that was drawn; `_trace` asks for the thought, word for word."""
+    """Right is a drawing of the right digit; `_trace`: the thought is right, word for word."""
     thoughts, images = uni.think_and_draw(texts_of(asked), seed=seed)
     drawn = (judge.classify(images) == wanted(pool, asked)).tolist()
     thought = [text == example.response[0] for text, example in zip(thoughts, asked)]

@@ -4,8 +4,8 @@ Notable choices
 - `plain` are the oldest wordings. Evaluations ask the first of them, the text pieces were learned
   from them, and the stages up to `mnist-uni-drills` train only them.
 - `more` are trained by the stage `mnist-uni`, half of them with polite words around them.
-- `new` are never trained, and the polite words around them neither. They show whether words are
-  understood, or recognised as a whole.
+- `new` are never trained, nor are the polite words around them. They show whether a model
+  understands words, or only knows whole sentences by heart.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Wordings(NamedTuple):
 
 
 # What may stand around a question, a request, and the name of a picture, in the place of `{}`.
-# Nobody is forced to be polite, so there is no plain one.
+# None of them is plain: a plain text stands alone, without polite words.
 QUESTION = Wordings(
     (),
     more=(
@@ -127,7 +127,7 @@ NONE = Wordings(())
 
 
 def polite_words(text: str) -> Wordings:
-    """What may stand around a text; nothing around one that begins with a number."""
+    """What may stand around a text; nothing around one that begins with a field such as `{a}`."""
     if "?" in text:
         return QUESTION
     if text.startswith(("the ", "{caption}")):  # the name of a picture, not a request for it

@@ -28,7 +28,7 @@ from .stream import write_example
 
 MODULES: dict[str, Any] = {cls.kind: cls for cls in (Judge, ImageTokenizer, Backbone, Painter)}
 MODELS = {"text": TextConfig} | {kind: cls.config_class for kind, cls in MODULES.items()}
-MOST_ROWS = 65_536  # of a batch; more is a slip of the finger
+MOST_ROWS = 65_536  # of a batch; a larger number is surely a typing error
 TRIES = 100  # examples of each task that are measured
 # What a turbo painter has of its own; all else is that of its source.
 OF_TURBO = ("turbo", "painting_steps", "shift", "feature_weight", "spread_weight")
@@ -78,7 +78,7 @@ def check_settings(preset: Preset, start: str | None) -> None:
 
 
 def check_codebook(preset: Preset, model: TokenizerConfig, start: str | None) -> None:
-    """`ValueError` for a codebook that stays random or is lost."""
+    """`ValueError` for a codebook that would stay random, or would replace that of `start`."""
     first, steps = model.unquantised_steps, preset.training.steps
     if first >= steps:
         raise ValueError(
@@ -107,8 +107,8 @@ def check_mixture(preset: Preset) -> None:
 
 def check_pixels(model: Config, images: Images, of: str = "") -> None:
     """`ValueError` unless a model reads such pixels; `of`, as in " of NAME", says which model."""
-    size, channels = images.pixels.shape[-1], images.pixels.shape[1]
-    for name, value in (("image_size", size), ("channels", channels)):
+    _, channels, height, width = images.pixels.shape
+    for name, value in (("image_size", height), ("image_size", width), ("channels", channels)):
         wanted = getattr(model, name, value)
         if wanted != value:
             raise ValueError(f"{name}{of} is {wanted}, but the images have {value}")
@@ -129,7 +129,7 @@ def check_captions(preset: Preset, vocab: Vocabulary) -> None:
 
 
 def check_tokens(preset: Preset, vocab: Vocabulary) -> None:
-    """`ValueError` unless the model has one row for every text piece and every image code."""
+    """`ValueError` unless all pieces and codes have a row, and packed rows are whole blocks."""
     model = preset.model
     assert isinstance(model, ModelConfig)
     if model.vocab_size != vocab.size:

@@ -40,7 +40,7 @@ from .optim import make_optimizers
 from .state import Learner, averages_of, put_averages
 
 Sharding = Literal["none", "ddp", "fsdp"]
-SHARDS = ".shards"  # folder beside a state, only while it is written; nobody else has its name
+SHARDS = ".shards"  # folder beside a state, only while the state is written; then it is removed
 Loss = Callable[..., tuple[Tensor, dict]]  # step, or step and portion -> loss and numbers to log
 
 
@@ -75,7 +75,7 @@ class Processes:
         return [Portion(number, of) for number in range(self.rank, of, self.count)]
 
     def alone(self, portion: Portion) -> bool:
-        """Whether a portion is the whole step, and a loss need not know it (`LossModule` does)."""
+        """Whether the loss gets the step alone: nobody shares it, and the portion is all of it."""
         return portion.of == 1 and self.sharding == "none"
 
     def total(self, numbers: list[float]) -> list[float]:
@@ -186,7 +186,7 @@ def as_shard(value: Tensor, parameter: Any) -> Tensor:
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    # No source: every process has the whole value and takes its own part of it.
+    # No `src_data_rank`: nothing is sent. Every process has the whole value and cuts out its part.
     return distribute_tensor(
         value.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None
     )

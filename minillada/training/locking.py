@@ -18,9 +18,9 @@ from pathlib import Path
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Lock a folder for this process. `ValueError` if another process has locked it.
+    """Inside, the folder is locked for this process. `ValueError` if this is not possible.
 
-    Or if nobody can: some folders of a network keep no locks.
+    Another process may have locked it, or the folder is on a network drive without locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Mode a+ keeps the text that is there, because it names the process that has the lock.

@@ -1,4 +1,4 @@
-"""One training loop for judge, tokenizer and backbone; a stopped run can go on exactly.
+"""One training loop for every kind of model; a stopped run can go on exactly.
 
 Notable choices
 - Every random number of step n comes from a generator seeded with (seed, n), and the order of an
@@ -60,8 +60,8 @@ def fit(
 ) -> list[dict]:
     """Train `module` in place; one record a step: loss, metrics, gradient norm, learning rate.
 
-    `loss` gives for a step the loss to minimise and numbers to log; if the step is computed in
-    portions, for a step and a portion, their share. With a `run`, log and state go to its folder,
+    `loss(step)` is the loss to minimise and a dict of numbers to log; in portions,
+    `loss(step, portion)` is their share. With a `run`, log and state go to its folder,
     and training goes on from there if it resumes; it may be shared by several processes.
     `stop_after` ends the run early at that step, as an interruption would. `after_step` is called
     with the number of finished steps. `FloatingPointError` if loss or gradient are not finite.
@@ -136,7 +136,7 @@ def train_step(
     module.zero_grad(set_to_none=processes.sharding != "ddp")
     numbers = add_gradients(learner, loss, config, step, processes)
     check_number("loss", numbers["loss"], step)
-    # 2. a gradient longer than `grad_clip` is cut to that length
+    # 2. a gradient longer than `grad_clip` is cut to that length; its length before is recorded
     length = nn.utils.clip_grad_norm_(module.parameters(), config.optim.grad_clip)
     norm = float(whole_norm(length))
     check_number("gradient norm", norm, step)
@@ -173,7 +173,7 @@ def add_gradients(
 
 
 def computes_in_bfloat16(config: TrainingConfig, device: str | torch.device) -> bool:
-    """Whether a training that asks for bfloat16 gets it; float32 is faster without instructions."""
+    """Whether to compute in bfloat16: asked for, and not slower than float32 on this device."""
     return config.bfloat16 and has_bfloat16(device)
 
 

@@ -68,7 +68,7 @@ def table_weights(module: nn.Module) -> set[str]:
 
 
 class Muon(torch.optim.Muon):
-    """Muon for matrices, and for stacks of matrices `[E, out, in]`, each of which counts alone."""
+    """Muon for matrices and for stacks `[E, out, in]`; it treats each matrix of a stack alone."""
 
     def __init__(self, parameters: list[nn.Parameter], rate: float, decay: float):
         # PyTorch's Muon takes matrices only, so a stack is given as E views of its memory.

@@ -3,10 +3,10 @@
 Notable choices
 - The error of the velocity is the error of the picture over 1 - t. Times are uniform.
 - A classifier that is not the judge compares features of what the painter says and of the picture.
-  Squared error alone forgives a painter everything that is small, whatever it means.
+  Squared error alone hardly counts small details, even those that change what is shown.
 - Where many pictures have the same codes, the best single answer is their mean, which is blurred:
-  it looks like none of them. A turbo painter may also be asked that its pictures, all together, are
-  spread like real ones (`energy_distance`).
+  it looks like none of them. A turbo painter may have one more loss, which is small if its pictures
+  differ from each other as real ones do (`energy_distance`).
 - No average of the weights is kept: the learning rate falls to almost nothing, which has much the
   same effect.
 """
@@ -30,7 +30,7 @@ from .distributed import Loss
 from .loop import batch_indices, step_generator
 
 NEAREST = 0.1  # 1 - t is not taken smaller than this where the loss divides by it
-SUBSTEPS = 4  # of the painter, between two jumps of the turbo painter
+SUBSTEPS = 4  # Euler steps of the source painter between two times of the turbo painter
 
 
 class PictureBatch(NamedTuple):
@@ -104,7 +104,7 @@ def quarters(features: Tensor) -> Tensor:
 
 
 def energy_distance(a: Tensor, b: Tensor) -> Tensor:
-    """How differently features `[N, F]` and `[M, F]` are spread.
+    """How much the distributions of features a `[N, F]` and b `[M, F]` differ.
 
     It is 2 E|a - b| - E|a - a'| - E|b - b'|, where a' is another row than a: 0 on average if both
     come from one distribution, else larger (Székely, Rizzo 2013, doi 10.1016/j.jspi.2013.03.018).

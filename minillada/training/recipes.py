@@ -1,6 +1,6 @@
-"""What one step of each kind of model sees, and what it is asked.
+"""What one step of each kind of model sees, and what it is asked (painters: `painters.py`).
 
-Each function makes the loss of a kind: a function from the step to the number to minimise.
+`judge_loss`, `tokenizer_loss` and `backbone_loss` each return a `Loss` (`distributed.py`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def bpe_corpus(every_task: bool = False, data: DataSet = MNIST) -> list[str]:
     systems = layout.SYSTEM_PROMPTS if every_task else ("draw", "describe")
     prompts = [layout.SYSTEM_PROMPTS[name] for name in systems]
     prompts.append(layout.DESCRIBE_QUESTION)
-    # Five times, so that their words are about as frequent as the name of a digit.
+    # Prompts five times, so that their words are about as frequent as the name of a digit.
     texts = data.grammar.all_captions() + partial + prompts * 5
     return texts + all_texts(data) if every_task else texts
 
@@ -87,7 +87,7 @@ def image_tokenizer_loss(
 
     `caption_ids` `[N, T]` and `caption_index` `[B]` as in `vq.CaptionTower`. In the first
     `unquantised_steps` the decoder reads features: a codebook starts better from trained ones.
-    `images` may be one `portion` of a batch; PSNR and codebook are still those of all its rows.
+    `images` may be one `portion` of a batch; PSNR and codebook still use the rows of all portions.
     """
     config = tokenizer.config
     features = tokenizer.encoder(images)

@@ -4,7 +4,7 @@
     state.safetensors           what the run needs to go on
     step-NNNNNN.safetensors     snapshots of the weights, where they are asked for
     tensorboard/                the metrics again, for TensorBoard, where they are asked for
-    weights.safetensors, .json  the result, when the run is complete
+    weights.safetensors, .json  the result, when the run is complete (of text pieces: text.json)
 
 Notable choices
 - A folder that holds a run is never overwritten unasked.
@@ -93,7 +93,7 @@ class Run:
     def check_folder(self, trains: bool = True) -> None:
         """`ValueError` if the folder cannot be written, or holds a run that must be kept.
 
-        A command that `trains` nothing cannot go on with a run, and the sentence does not say so.
+        Commands that train nothing cannot resume: for them (`trains=False`) no --resume is offered.
         """
         check_writable(self.folder / LOG, "choose another folder with --out")
         if self.files() and not (self.resume or self.overwrite):
@@ -201,16 +201,15 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.folder / SHARDS, ignore_errors=True)  # of a save that was interrupted
         if self.first_step == 0:
+            shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
             for path in reversed(self.files()):  # weights before their JSON, the log at the end
                 path.unlink()
 
     def close(self) -> None:
-        if self.log:
-            self.log.close()
-            self.log = None
-        if self.board:
-            self.board.close()
-            self.board = None
+        for writer in (self.log, self.board):
+            if writer:
+                writer.close()
+        self.log = self.board = None
 
     # --- afterwards ------------------------------------------------------------------------------
 
@@ -241,7 +240,7 @@ def own_sum(path: Path, story: dict[str, Any]) -> str | None:
 def story_of(info: dict[str, Any]) -> dict[str, Any]:
     """The part of `info` that decides what a run computes, as plain JSON types."""
     story = json.loads(json.dumps({key: info[key] for key in STORY if key in info}))
-    # In how many passes and by whom a step is made changes nothing: both may differ in a run.
+    # They change how a step is computed, not what it computes, so a resumed run may change them.
     for name in ("accumulate", "workers"):
         story.get("training", {}).pop(name, None)
     return story
@@ -283,10 +282,10 @@ def step_of(line: str) -> int | None:
 
 
 class StopSignals:
-    """Within, Ctrl-C and SIGTERM let the step be finished and saved. A second one stops at once.
+    """Inside, Ctrl-C and SIGTERM let the step be finished and saved. A second one stops at once.
 
-    Nothing changes without a run. Nor does it in other threads than the main one: no other may
-    listen to signals.
+    Without a run, and outside the main thread, signals act as usual: Python lets only the main
+    thread handle them.
     """
 
     def __init__(self, run: Run | None) -> None:

@@ -92,8 +92,8 @@ class State:
     path: Path
     tensors: dict[str, Tensor]
     step: int  # steps that were done
-    seconds: float  # that they took
-    digest: str  # of all of it
+    seconds: float  # of training so far
+    digest: str  # SHA-256 of all of it (`checkpoint.tensors_digest`)
 
     def restore(self, learner: Learner) -> None:
         """Put weights and averages back. `ValueError` if they are those of another model."""

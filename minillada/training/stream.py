@@ -33,7 +33,7 @@ AT_ONCE = 1000  # images whose codes are computed together
 
 
 def shift(images: Tensor, generator: torch.Generator, most: int = 2) -> Tensor:
-    """Each image `[B, C, H, W]` moved by up to `most` px in both directions.
+    """Each image `[B, C, S, S]` moved at random: up to `most` px up or down, and left or right.
 
     Captions hardly ever change; after a rotation or another scale they often would.
     """
@@ -162,7 +162,7 @@ def write_example(
 def mixture_batches(
     tokenizer: ImageTokenizer, vocab: Vocabulary, pool: Pool, preset: Preset, step: int
 ) -> list[batching.Batch]:
-    """Examples of every task in the shares of the mixture, gathered by shape or packed in rows."""
+    """The batches of a step: examples in the shares of the mixture, grouped by shape or packed."""
     training, data = preset.training, preset.training.data
     rng = random.Random(training.seed * 1_000_003 + step)
     source = Source(pool, rng, data.varied, data.held_out, data.many_wordings)

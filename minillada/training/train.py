@@ -68,7 +68,7 @@ def train(
 
     `start` names weights to start from instead of random ones. `stop_after` ends early, as an
     interruption would. A complete run has `weights.safetensors` and its JSON; for text pieces
-    `text.json`, with None as the module. `ValueError`, before anything is written, if it cannot be.
+    `text.json`, with None as the module. If it cannot be trained: `ValueError`, nothing is written.
     """
     run = run if isinstance(run, Run) else Run(run)
     # 1. everything is checked that can be checked without computing
@@ -77,7 +77,7 @@ def train(
     run.check_folder()
     # Overwriting would delete the weights that the run says it started from.
     if start and checkpoint.resolve(start).parent.resolve() == run.folder.resolve():
-        raise ValueError(f"{start} is the folder of the run itself; choose another with --out")
+        raise ValueError(f"{start} is in the folder of the run itself; choose another with --out")
     if isinstance(preset.model, TextConfig):
         train_text(preset.model, DATASETS[preset.dataset], run)
         return None, []
@@ -260,7 +260,7 @@ def start_from(
         transfer.warn_of_strange_codes(start, *both)
     try:
         checkpoint.load_tensors(module, tensors, checkpoint.resolve(start))
-    except ValueError:  # the file is whole, for it was read: its model is another one
+    except ValueError:  # `load_model` found the file whole, so its model has other sizes
         sizes = differences(to_dict(other.config), to_dict(preset.model))
         raise ValueError(
             f"{preset.name} cannot start from {start}, whose model has other sizes "

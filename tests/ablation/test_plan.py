@@ -89,7 +89,7 @@ def test_passes_are_equal_unless_the_plan_decides_them(tmp_path):
     with pytest.raises(ValueError, match="--passes and sampling.threshold both decide"):
         read_passes("9", threshold, tmp_path)
     for text in ("0", "nine", "9,9", ""):
-        with pytest.raises(ValueError, match="whole numbers from 1 on, each once"):
+        with pytest.raises(ValueError, match="different numbers from 1 to 10000"):
             read_passes(text, plan, tmp_path)
 
 
@@ -210,7 +210,7 @@ def test_texts_depend_on_how_they_are_decoded_but_on_no_passes_of_a_drawing_and_
         ({"measures": (("describing", 20),)}, "not learned to describe"),
         ({"measures": (("editing", 20),)}, "editing needs a model that learned edit_operation"),
         ({"measures": (("describe", 20),), "varied": MIXTURES}, "not learned to describe"),
-        ({"measures": UNSEEN, "fixed": (("held_out", 3),)}, "trained sums of sum_direct_unseen"),
+        ({"measures": UNSEEN, "fixed": (("held_out", 3),)}, "trained on sums of sum_direct_unseen"),
     ],
 )
 def test_plans_that_no_run_can_have(values, sentence):

@@ -127,5 +127,5 @@ def test_codes_of_one_picture_are_one_sample(monkeypatch, few_images):
 
 
 def test_one_picture_is_no_sample():
-    with pytest.raises(ValueError, match="measure at least 2"):
+    with pytest.raises(ValueError, match="at least 2 pictures, got 1"):
         evaluate_painter("mnist-painter", samples=1)

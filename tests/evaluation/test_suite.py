@@ -204,7 +204,7 @@ def test_sums_that_a_run_has_trained_are_not_unseen(monkeypatch):
         uni = tiny_uni()
         uni.info = info
         assert list(suite.run(uni, judge(), pool(), 2)) == asked
-    with pytest.raises(ValueError, match="has trained sums of sum_direct_unseen"):
+    with pytest.raises(ValueError, match="trained on sums of sum_direct_unseen"):
         suite.run(uni, judge(), pool(), 2, 0, names)
 
 

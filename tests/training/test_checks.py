@@ -1,13 +1,15 @@
 """What does not fit together is refused, in one sentence, before anything is written."""
 
 import pytest
+import torch
 from helpers import real_images, save_tiny_uni, use_digits
 from tiny_runs import BACKBONE, JUDGE, TOKENIZER
 
 from minillada.config import TextConfig
+from minillada.datasets.images import Images
 from minillada.presets import get_preset
 from minillada.settings import changed
-from minillada.training import train
+from minillada.training import checks, train
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +80,13 @@ def test_models_that_read_other_pixels(tmp_path, preset, change, sentence):
     with pytest.raises(ValueError, match=sentence):
         train.train(changed(preset, **change), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("size", [(40, 32), (32, 40)])
+def test_images_that_are_not_square_are_refused(size):
+    images = Images(torch.zeros(4, 1, *size, dtype=torch.uint8), torch.arange(4))
+    with pytest.raises(ValueError, match="image_size is 32, but the images have 40"):
+        checks.check_pixels(TOKENIZER.model, images)
 
 
 def test_a_tokenizer_embeds_every_piece_of_the_captions(tmp_path):

@@ -154,6 +154,18 @@ def test_tensorboard_shows_every_step_once(tmp_path):
     assert [entry.value for entry in shown] == pytest.approx(losses)
 
 
+def test_an_overwritten_run_leaves_no_curves(tmp_path):
+    old = tmp_path / "tensorboard" / "events.out.tfevents.1"
+    old.parent.mkdir()
+    old.touch()
+    fit(*judge_run(SHORT.seed), SHORT, Run(tmp_path, resume=True), stop_after=1)
+    assert not old.exists()
+    old.parent.mkdir()
+    old.touch()
+    fit(*judge_run(SHORT.seed), SHORT, Run(tmp_path, resume=True), stop_after=2)
+    assert old.exists()  # a run that goes on keeps its own
+
+
 def test_tensorboard_that_is_not_installed_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(ValueError, match=r"this needs tensorboard, .* \"minillada\[ablate\]\""):

@@ -475,7 +475,7 @@ def test_a_run_can_start_from_other_weights(preset, tmp_path):
     assert info["command"].endswith(f"--start {start}")
     with pytest.raises(ValueError, match="hidden_size: 16 before, 48 now"):
         train.train(changed(preset, hidden_size=48), tmp_path / "third", start=start)
-    with pytest.raises(ValueError, match="is the folder of the run itself"):
+    with pytest.raises(ValueError, match="is in the folder of the run itself"):
         train.train(preset, Run(tmp_path / "first", overwrite=True), start=start)
 
 
