@@ -19,3 +19,19 @@ def test_gradient_noise_of_known_gradients():
     assert none.value == pytest.approx(0, abs=1e-6)
     with pytest.raises(ValueError, match="at least 3"):
         gradient_noise(weight, lambda step: (weight.weight.sum(), {}), 2)
+
+
+def test_the_interval_is_that_of_the_jackknife():
+    """Written from the definitions, with one draw left out at a time."""
+    gradients = torch.randn(6, 3, dtype=torch.double) + 1
+    weight = torch.nn.Linear(3, 1, bias=False, dtype=torch.double)
+
+    def ratio(rows):
+        spread = float(rows.var(0).sum())
+        return spread / (float(rows.mean(0).square().sum()) - spread / len(rows))
+
+    left = torch.tensor([ratio(gradients[torch.arange(6) != out]) for out in range(6)])
+    half = 1.96 * float((5 / 6 * (left - left.mean()).square().sum()).sqrt())
+    measured = gradient_noise(weight, lambda step: ((weight.weight * gradients[step]).sum(), {}), 6)
+    whole = ratio(gradients)
+    assert measured == pytest.approx((whole, whole - half, whole + half, 6), rel=1e-4)

@@ -120,8 +120,9 @@ def test_codes_of_one_picture_are_one_sample(monkeypatch, few_images):
     seen = []
     monkeypatch.setattr(painting.Pair, "shown", shown)
     monkeypatch.setattr(painting, "speed", lambda *_: {})
-    monkeypatch.setattr(painting, "paint", lambda painter, codes, sketch, *_, **__: sketch)
+    monkeypatch.setattr(painting, "paint", lambda painter, codes, sketch, *_, **__: sketch + 0.1)
     report = evaluate_painter("mnist-painter", samples=20)
+    assert report["psnr_db"] == pytest.approx(20, abs=1e-3)  # a tenth off: -10 log10 of 0.01
     low, high = report["codes_kept_low"], report["codes_kept_high"]
     assert report["codes_kept"] == 0.5 and (high - low) / 2 == pytest.approx(0.24, abs=0.01)
 

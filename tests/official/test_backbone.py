@@ -83,6 +83,15 @@ def test_weights_come_in_bit_for_bit(folders):
     assert backbone.config.max_position_embeddings == 8192 and backbone.config.block_size == 32
 
 
+def test_what_no_file_holds_begins_at_nothing(folders):
+    torch.use_deterministic_algorithms(True)  # new memory is filled with the largest numbers
+    try:
+        backbone = load_backbone(folders / "released")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert not backbone.model.layers[1].mlp.gate.received.any()
+
+
 @pytest.mark.parametrize("layout", ["fused", "sibling"])
 def test_every_layout_is_the_same_model(folders, layout):
     ours, other = load_backbone(folders / "released"), load_backbone(folders / layout)
@@ -140,6 +149,8 @@ def test_recently_used_experts_stay(folders):
     assert torch.equal(fetch[1].up_proj, experts.experts[1].up_proj)
     with pytest.raises(ValueError, match="at least one expert must have room"):
         Recent(0, torch.device("cpu"), torch.float32)
+    alone = Recent(1, torch.device("cpu"), torch.float32)
+    assert torch.equal(alone.fetch(0, 0, experts.experts[1])[0], experts.experts[1][0].float())
 
 
 @pytest.mark.parametrize("layout", ["released", "fused"])
@@ -157,6 +168,26 @@ def test_experts_in_eight_bits_are_nearly_the_same_model(folders, layout):
     assert 0 < difference < 0.03 * exact(ids).std()
     stacks = sum(experts.get_buffer(name).nbytes for name in ("gate_proj", "up_proj", "down_proj"))
     assert stacks == sum(p.numel() for p in exact.model.layers[2].mlp.experts.parameters())
+
+
+@pytest.mark.parametrize("layout", ["released", "fused"])
+def test_small_pieces_make_the_same_eight_bits(folders, monkeypatch, layout):
+    """As of the real files, whose matrices are larger than a piece."""
+    whole = load_backbone(folders / layout, bits=8).state_dict()
+    monkeypatch.setattr(shards, "PIECE", 200)
+    pieces = load_backbone(folders / layout, bits=8).state_dict()
+    assert all(torch.equal(pieces[key], whole[key]) for key in whole)
+
+
+def test_eight_bits_are_rounded_from_the_digits_of_the_file(folder, quiet):
+    """Not from those of bfloat16, in which the rest of the model is."""
+    matrix = torch.randn(16, 32)
+    key = "model.layers.1.mlp.experts.4.up_proj.weight"
+    rewrite(folder / SECOND, lambda state: state.update({key: matrix}))
+    change(folder / INDEX, metadata={})
+    experts = load_backbone(folder, bits=8).model.layers[1].mlp.experts
+    numbers, scales = experts.apart()[4].up_proj
+    assert ((numbers * scales[:, None] - matrix).abs() <= 0.501 * scales[:, None]).all()
 
 
 @pytest.mark.parametrize("layout", ["released", "fused"])
@@ -239,6 +270,8 @@ def test_modes_that_do_not_exist(folders):
     for files in ({"mapped": True}, {"experts_on_gpu": 2}):
         with pytest.raises(ValueError, match="stay in their files cannot be rounded"):
             load_backbone(folders / "released", bits=8, **files)
+    both = {"mapped": True, "experts_on_gpu": 2}
+    backbone_file.check_mode(torch.device("cuda"), **both)  # they say the same
     assert as_dtype("float32") == torch.float32
     with pytest.raises(ValueError, match="experts_on_gpu must be at least 1"):
         load_backbone(folders / "released", experts_on_gpu=0)
@@ -316,6 +349,40 @@ def test_contradictions_are_refused(folder, values, sentence):
         read_config(folder)
 
 
+def test_sizes_are_never_guessed(folder):
+    path = folder / "config.json"
+    values = json.loads(path.read_text())
+    sizes = ["vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size", "num_experts"]
+    sizes += ["num_attention_heads", "num_key_value_heads", "moe_intermediate_size"]
+    for key in (*sizes, "num_experts_per_tok"):
+        path.write_text(json.dumps({name: values[name] for name in values if name != key}))
+        with pytest.raises(ValueError, match=f"does not say {key}; download"):
+            read_config(folder)
+
+
+def test_every_other_computation_is_refused(folder):
+    """Nothing of this changes a shape, so only the settings can tell."""
+    path = folder / "config.json"
+    values = json.loads(path.read_text())
+    others = dict.fromkeys(("use_bias", "use_qkv_bias", "norm_head", "use_sliding_window"), True)
+    others |= dict.fromkeys(("norm_topk_prob", "moe_router_enable_expert_bias"), False)
+    others |= {"score_function": "softmax", "num_nextn_predict_layers": 1}
+    for key, value in others.items():
+        path.write_text(json.dumps(values | {key: value}))
+        with pytest.raises(ValueError, match=f"{key} is {value!r}, and only"):
+            read_config(folder)
+    for kind in ({"rope_type": "yarn"}, {"type": "yarn"}):
+        path.write_text(json.dumps(values | {"rope_parameters": kind}))
+        with pytest.raises(ValueError, match="rope_type is 'yarn', and only plain RoPE"):
+            read_config(folder)
+    usual = {"num_nextn_predict_layers": 0, "score_function": "sigmoid", "norm_head": False}
+    path.write_text(json.dumps(values | usual))
+    assert read_config(folder) == TINY.backbone
+    two = {"num_shared_experts": 2, "moe_shared_expert_intermediate_size": 32}  # 16 wide each
+    path.write_text(json.dumps(values | two))
+    assert read_config(folder).num_shared_experts == 2
+
+
 def test_unknown_settings_are_named(folder):
     change(folder / "config.json", use_cache=True, turbo=True, warp=9)
     with pytest.warns(UserWarning, match="unknown settings turbo, warp are left out"):
@@ -353,6 +420,20 @@ def test_missing_extra_and_misshapen_tensors_are_named(folder, quiet):
     refused(folder, "does not fit its configuration; missing: model.layers.0.mlp.up_proj.weight")
     change(folder / "config.json", vocab_size=577, num_hidden_layers=2)
     refused(folder, r"unexpected: model.layers.2.*misshapen: lm_head.weight \[576, 32\], not \[577")
+
+
+def test_an_index_of_other_sizes(folder, quiet):
+    size = json.loads((folder / INDEX).read_text())["metadata"]["total_size"]
+    for total in (size - 1, size + 1):
+        change(folder / INDEX, metadata={"total_size": total})
+        refused(folder, f"speaks of {total} bytes, and its files hold {size}")
+
+
+def test_files_that_would_fill_half_of_the_free_memory(tmp_path, monkeypatch):
+    file = [shards.Stored(tmp_path, "a", (3,), torch.float32, 10**9, 4 * 10**9)]  # 3 GB
+    for free_gb, fills in ((5.9, True), (6.1, False), (None, False)):
+        monkeypatch.setattr(shards, "linux_memory", lambda name, found=free_gb: found)
+        assert shards.would_fill_memory(file) is fills
 
 
 def test_a_tensor_in_two_files(folder, quiet):

@@ -1,6 +1,7 @@
 """The calls of a user: prompts letter by letter, settings, pictures in and out, errors."""
 
 import importlib.util
+import inspect
 
 import numpy
 import pytest
@@ -152,7 +153,7 @@ def test_what_a_user_types_is_no_special_token(model, asked, words):
 
 
 def test_prompts_of_questions(model, asked, words):
-    one, two = photo(), photo(140, 130, seed=1)
+    one, two = photo(), photo(640, 600, seed=1)  # the second one shrinks beside another
     model.answer(one, "What is it?", length=5)
     model.answer([one, two], "Which is larger?", length=5)
     model.describe(one, length=5, chat=False)
@@ -309,6 +310,69 @@ def test_a_story_ends_where_the_context_does(model, asked, words):
     assert asked.calls[0][1] < 8192 and asked.calls[2][1] < 4096
 
 
+def test_an_image_may_fill_the_last_whole_block(checkpoint, asked, words):
+    fixed = len(words.chat(DRAW, [])) + 4 + 2 * 2  # with header and codes
+    letters = 32 - fixed % 32  # a token each
+    model = load(checkpoint, dtype="float32", context=fixed + letters)
+    model.draw("q" * letters, size=64)
+    # The rest of a context that is no whole blocks stays empty.
+    model = load(checkpoint, dtype="float32", context=fixed + letters + 31)
+    with pytest.raises(ValueError, match="does not fit the context"):
+        model.draw("q" * (letters + 1), size=64)
+
+
+@pytest.mark.parametrize(("more", "texts"), [(0, [True, False]), (1, [True, False]), (2, [True])])
+def test_a_story_that_fills_the_context_exactly_ends(checkpoint, asked, words, more, texts):
+    """With the end of its image; with the image itself; and where the image does not fit."""
+    text = words.text("One.")
+    fixed = len(words.chat(STORY, text + words.block(torch.zeros(1, 1, dtype=torch.long))))
+    letters = 32 - fixed % 32
+    asked.answers += [text + words.header(1, 1), [512]]
+    model = load(checkpoint, dtype="float32", context=fixed + letters)
+    with pytest.warns(UserWarning, match="fills the context"):
+        story = model.interleave("q" * (letters + more))
+    assert [isinstance(part, str) for part in story] == texts
+
+
+def test_an_answer_has_no_tag_and_no_blanks_around_it(model, asked, words):
+    asked.answers.append(words.text(" A fox. ") + words.one("<|role_end|>"))
+    assert model.describe(photo(), length=20) == "A fox."
+
+
+def test_what_is_usual_is_as_released(checkpoint, asked, words):
+    """A picture of 1024 pixels is 32 x 32 codes; lengths and numbers are the most there may be."""
+    model = load(checkpoint, dtype="float32", context=99_968)
+    assert model.painter_steps == {"turbo": 8, "normal": 50}
+    for call in (model.draw, model.edit, model.think_and_draw, model.interleave):
+        assert inspect.signature(call).parameters["painter"].default == "turbo"
+    model.draw("a fox", size=32, rescale=0.1)  # what is given counts more
+    assert asked.calls.pop()[2].rescale == 0.1
+    asked.answers.append([512] * 1024)
+    model.draw("a fox")
+    model.describe(photo())
+    model.think_and_draw("a fox")
+    assert [length for _, length, *_ in asked.calls] == [1024, 2048, 4096, 1024]
+    asked.calls.clear()
+    nameless = words.text("So.") + words.one("<|image|>") + words.one("<boi>")
+    asked.answers += 11 * [nameless, [512] * 1024]
+    story = model.interleave("tell")
+    assert sum(not isinstance(part, str) for part in story) == 10
+    assert [length for _, length, *_ in asked.calls][:4] == [8192, 1024, 8192, 1024]
+
+
+def test_the_shape_of_an_edit_is_that_of_the_photo(model, asked, words, small_edits):
+    model.edit(photo(200, 50), "Make it red")  # 128 x 32 pixels are read as 2 x 8 codes
+    [(rows, length, *_)] = asked.calls
+    assert rows[0][0][-4:] == words.header(2, 8) and length == 16
+
+
+def test_an_answer_is_as_long_as_fits(model, asked):
+    room = model.backbone.config.max_position_embeddings
+    model.describe(photo(), length=10 * room)
+    [(rows, length, *_)] = asked.calls
+    assert length == room - len(rows[0][0])
+
+
 def test_a_story_goes_on_in_a_longer_context(checkpoint, asked, words):
     model = load(checkpoint, dtype="float32", context=16_384)
     for text in ("One.", "Two."):  # both images have 4,096 codes; the file has 8,192 tokens
@@ -367,6 +431,12 @@ def test_a_story_with_random_weights(checkpoint, words, begins_images, dtype):
     assert [part if isinstance(part, str) else part.size for part in story] == [
         "so", (32, 32), "so", (32, 32),
     ]  # fmt: skip
+
+
+@needs_diffusers
+def test_the_seed_of_an_edit_decides_its_noise(model, small_edits):
+    pictures = [model.edit(photo(), "red", steps=1, seed=seed).tobytes() for seed in (0, 0, 1)]
+    assert pictures[0] == pictures[1] != pictures[2]
 
 
 @needs_diffusers
@@ -525,7 +595,7 @@ def test_photos_are_turned_upright():
     turned = Image.new("RGB", (30, 20))
     turned.getexif()[0x0112] = 6  # the camera was held on its side
     read = calls.read_photos(turned)[0]
-    assert read.size in ((20, 30), (30, 20)) and read.mode == "RGB"
+    assert read.size == (20, 30) and read.mode == "RGB"
     assert calls.read_photos(Image.new("RGBA", (4, 4)))[0].mode == "RGB"
 
 

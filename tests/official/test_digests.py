@@ -5,7 +5,7 @@ import random
 import pytest
 
 from minillada.official.inspection import wrong_digests
-from minillada.official.sums import SUMS, write_sums
+from minillada.official.sums import SUMS, check_sum, known_sums, write_sums
 
 
 @pytest.fixture
@@ -27,6 +27,25 @@ def test_every_flipped_bit_is_found(folder):
         damaged[rng.randrange(256)] ^= 1 << rng.randrange(8)
         path.write_bytes(bytes(damaged))
         assert wrong_digests(folder) == ["part/b.bin is not the file that SHA256SUMS describes"]
+
+
+def test_lines_are_those_of_sha256sum(tmp_path):
+    """With two blanks or a blank and an asterisk; digits of either case; paths from here or not."""
+    a, b = 32 * "0a", 32 * "b1"
+    (tmp_path / SUMS).write_text(f"{a}  x.json\n{b.upper()} *./part/y.bin\n")
+    assert known_sums(tmp_path) == {"x.json": a, "part/y.bin": b}
+    for length in (63, 65):
+        (tmp_path / SUMS).write_text(f"{length * '0'}  x.json\n")
+        with pytest.raises(ValueError, match="a line that is no checksum"):
+            known_sums(tmp_path)
+    check_sum(tmp_path, a, a)
+    with pytest.raises(ValueError, match="is not the file"):
+        check_sum(tmp_path, a, a[:-1] + "b")
+
+
+def test_its_own_checksum_is_not_among_them(folder):
+    write_sums(folder)  # the file is there already
+    assert known_sums(folder).keys() == {"a.json", "part/b.bin"}
 
 
 def test_files_of_a_download_are_links(folder, tmp_path_factory):

@@ -21,6 +21,7 @@ from minillada.official.siglip import load_tokenizer
 from minillada.official.sizes import FULL, TINY, sizes_of
 from minillada.official.text import load_vocabulary
 from minillada.official.writing import CHUNK, Entry, numbers, write_safetensors
+from minillada.settings import changed
 
 
 def shards(folder):
@@ -88,11 +89,13 @@ def test_fused_and_prefixed_names():
     assert prefixed("lm_head.weight") == "model.lm_head.weight"
 
 
-def test_our_backbone_reads_the_released_names():
+@pytest.mark.parametrize("shared", [1, 2])
+def test_our_backbone_reads_the_released_names(shared):
     """The backbone of the spine is the official one, name for name."""
+    config = changed(TINY.backbone, num_shared_experts=shared)
     with torch.device("meta"):
-        state = Backbone(TINY.backbone).state_dict()
-    entries = backbone_entries(TINY.backbone)
+        state = Backbone(config).state_dict()
+    entries = backbone_entries(config)
     assert {key: tuple(value.shape) for key, value in state.items()} == {
         entry.key: entry.shape for entry in entries
     }
@@ -142,6 +145,8 @@ def test_index_and_configuration(folders):
     assert config["architectures"] == ["LLaDA2MoeModelLM"]
     assert "tie_word_embeddings" not in config and config["max_position_embeddings"] == 8192
     assert (config["n_group"], config["topk_group"], config["use_qk_norm"]) == (4, 2, True)
+    rope = {"rope_theta": 600_000, "rope_type": "default", "partial_rotary_factor": 0.5}
+    assert config["rope_parameters"] == rope
     assert json.loads((folders / "fused" / "config.json").read_text())["model_type"] == (
         "llada2_moe_veomni"
     )

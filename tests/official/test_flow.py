@@ -60,6 +60,13 @@ def gaussian_velocity(mean, std):
     return velocity
 
 
+def test_the_state_of_euler_is_float32_whatever_the_noise_is():
+    noise = torch.randn(1, 1, 2, 2).bfloat16()
+    end = euler(lambda x, t: x, noise, 5)
+    assert end.dtype == torch.float32
+    torch.testing.assert_close(end, euler(lambda x, t: x, noise.float(), 5))
+
+
 def test_euler_turns_noise_into_the_right_normal_distribution():
     noise = torch.randn(1, 1, 200, 200, generator=torch.Generator().manual_seed(0))
     # The flow of a Gaussian is known: x_1 = mean + std x_0.

@@ -25,6 +25,23 @@ def test_memory_of_the_real_one():
     assert tiny.experts == pytest.approx(2 * 8 * 3 * 16 * 32 * 2 / 1e9)
 
 
+def test_every_way_by_hand():
+    """Dense 2 GB, experts 28 GB, one of them 6 MB; image tokenizer 3 GB, painter 13 GB."""
+    weights = Weights(2, 28, 0.006, 3, 13)
+    assert [(need.gpu, need.ram) for need in needs(weights)] == [
+        (2 + 28 + 16, 0),
+        (2 + 28 + 13, 16),  # one part at a time, the others wait in main memory
+        (2 + 1000 * 0.006 + 13, 16),
+        (0, 2 + 28 + 16),
+        (0, 2 + 16),
+    ]
+    eight, four = rounded_needs(weights)
+    assert (eight.gpu, eight.ram) == pytest.approx((2 + 28 * 8.03 / 16 + 13, 16))
+    assert (four.gpu, four.ram) == pytest.approx((0, 2 + 28 * 4.5 / 16 + 16))
+    # A small model has fewer experts than there is room for.
+    assert needs(weights._replace(experts=1))[2].gpu == 2 + 1 + 13
+
+
 def test_released_counts_are_those_of_the_classes():
     pytest.importorskip("diffusers")
     decoder = sum(entry.count for entry in decoder_entries(FULL))

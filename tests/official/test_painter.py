@@ -96,6 +96,17 @@ def test_what_the_transformer_is_given():
     assert painter.transformer.calls[1][1].tolist() == pytest.approx([1 / 7] * 2)
 
 
+def test_only_the_networks_compute_in_bfloat16():
+    """Times, velocities and the state of the sampler keep their digits."""
+    painter = glued(lambda x, t, condition: x / 3)
+    painter.sigvq.bfloat16()
+    noise, times = torch.randn(1, 2, 8, 12), torch.tensor(0.123)
+    velocity = painter.guided([painter.sigvq(CODES[0])], 1.0)(noise, times)
+    [(x, t, _)] = painter.transformer.calls
+    assert x[0].dtype == torch.bfloat16 and torch.equal(t, times.expand(2))
+    assert velocity.dtype == torch.float32
+
+
 def test_pixels_of_latents():
     painter = glued(lambda x, t, condition: 0 * x)
     image = painter.paint(CODES, generator=generator())
@@ -173,6 +184,10 @@ def test_a_picture_of_no_numbers_is_refused(is_turbo):
     painter = glued(lambda x, t, condition: x / 0, is_turbo)
     with pytest.raises(ValueError, match=r"no numbers \(NaN or infinity\).* download them again"):
         painter.paint(CODES, steps=2)
+    latents = torch.zeros(1, 2, 8, 12)
+    latents[0, 1, 3, 5] = torch.inf  # a single one
+    with pytest.raises(ValueError, match="no numbers"):
+        painter.pixels(latents)
 
 
 @pytest.mark.parametrize(
@@ -256,12 +271,21 @@ def seen(painter, x, t, condition):
     return output.sample[0][:, 0].detach()
 
 
-def test_settings_that_the_released_code_replaces(folder):
+def test_settings_that_the_released_code_replaces(folder, tmp_path):
     stored = json.loads((folder / "decoder" / "config.json").read_text())
     assert (stored["cap_feat_dim"], stored["axes_lens"]) == (2560, [1024, 512, 512])
     transformer = load_painter(folder).transformer
     assert transformer.config.cap_feat_dim == 32
     assert transformer.config.axes_lens == [32768, 1024, 1024]
+    place = copied(folder, tmp_path)
+    changed = json.dumps(stored | {"siglip_feat_dim": 8})
+    (place / "decoder" / "config.json").write_text(changed)
+    assert load_painter(place).transformer.config.siglip_feat_dim is None
+
+
+def test_each_painter_has_its_own_transformer(folder):
+    normal, turbo = (load_painter(folder, quick).transformer for quick in (False, True))
+    assert not torch.equal(next(normal.parameters()), next(turbo.parameters()))
 
 
 def copied(folder, place):

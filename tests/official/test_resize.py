@@ -18,6 +18,15 @@ from minillada.official import resize
         ((1080, 1920), (576, 1056)),
         ((64, 64), (128, 128)),  # too small: 128² px at least
         ((20, 100), (64, 288)),  # 57.2 x 286.2, rounded up
+        ((65, 64), (160, 128)),  # 129.0 x 127.0, rounded up
+        ((130, 126), (128, 128)),  # just large enough
+        ((300, 500), (288, 512)),
+        ((80, 512), (64, 512)),  # 2.5 steps: halves go to the even neighbour
+        ((512, 80), (512, 64)),
+        ((810, 795), (800, 800)),  # its nearest size is just allowed
+        ((800, 1000), (704, 864)),  # 715.5 x 894.4, by the photo's own sides
+        ((1637, 1000), (992, 608)),  # 1023.6 x 625.3, rounded down
+        ((200, 1), (1824, 32)),  # as narrow as can be: 1810.2 x 9.1, rounded up
     ],
 )
 def test_sizes_to_understand(given, wanted):
@@ -29,6 +38,9 @@ def test_several_photos_are_smaller():
     # 800 · 0.56 is 447.99… in floating point, so the released code takes one step less; as do we.
     assert resize.understanding_size(800, 800, images=2) == (416, 416)
     assert resize.for_understanding(Image.new("RGB", (1920, 1080)), images=3).size == (576, 320)
+    # The short side would be 31.8 px, and one step is the least.
+    assert resize.understanding_size(100, 19_900, images=2) == (32, 6304)
+    assert resize.understanding_size(19_900, 100, images=2) == (6304, 32)
 
 
 @pytest.mark.parametrize("width", [33, 79, 128, 500, 801, 1333, 4000])
@@ -46,6 +58,14 @@ def test_what_stands_out_is_kept_in_whole_steps():
     # 48 rounds to 64 (even), so the photo grows by 4/3 and 400 become 533 px: 16 steps and a rest.
     assert resize.understanding_size(48, 400) == (64, 384)
     assert resize.for_understanding(Image.new("RGB", (48, 400))).size == (64, 512)
+    assert resize.for_understanding(Image.new("RGB", (400, 48))).size == (512, 64)
+
+
+def test_photos_to_understand_are_resized_bicubically():
+    photo = resize.picture(torch.rand(3, 300, 500))
+    expected = photo.resize((512, 307), Image.Resampling.BICUBIC)  # covers 512 x 288
+    middle = expected.crop((0, 9, 512, 9 + 288))  # 19 rows too many: 9 above, 10 below
+    assert resize.for_understanding(photo).tobytes() == middle.tobytes()
 
 
 def test_edit_sizes():
@@ -124,6 +144,7 @@ def test_the_released_crop_is_the_centre():
     cut = resize.released_crop(photo)
     assert (wide, high) == cut.size
     assert cut.getpixel((0, 0))[0] == (700 - wide) // 2 % 256
+    assert resize.centre(photo, 511, 512).getpixel((0, 0))[0] == 94  # 189 columns too many
 
 
 def test_pixels():
@@ -132,6 +153,9 @@ def test_pixels():
     assert values.shape == (3, 2, 3) and values.dtype == torch.float32
     assert values[:, 0, 0].tolist() == pytest.approx([0, 127 / 255, 1])
     assert resize.normalise(values)[:, 1, 2].tolist() == pytest.approx([-1, 127 / 127.5 - 1, 1])
+    assert resize.normalise(values.bfloat16()).dtype == torch.float32
+    nearest = resize.picture(torch.tensor([0.4, 0.6, 254.7]).view(3, 1, 1) / 255)
+    assert nearest.getpixel((0, 0)) == (0, 1, 255)
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (201, 1)])

@@ -54,6 +54,7 @@ def test_the_released_configuration_has_the_official_number_of_weights():
     by_hand = (3 * 16 * 16 * wide + wide) + 128 * 128 * wide + 40 * block
     by_hand += convolutions + 16_384 * code
     assert sum(tensor.numel() for tensor in state.values()) == by_hand == 1_199_457_280
+    assert (VisionConfig().num_heads, VisionConfig().layer_norm_eps) == (16, 1e-6)  # no weights
     assert "model.visual.blocks.39.attn.qkv.bias" in state
     assert "model.visual.embeddings.position_embedding.weight" in state
     assert "model.vqmodel.quantize.embedding.weight" in state
@@ -108,6 +109,9 @@ def test_bfloat16_codes_are_those_of_glm_image():
     # The quantiser alone has no such freedom.
     assert torch.equal(tokenizer.model.vqmodel(seen), chosen)
     assert (codes != exact).any(), "bfloat16 rounds: some codes differ from those of float32"
+    # Pixels are normalised in float32, and only then rounded.
+    rounded = ((images - 0.5) / 0.5).bfloat16()
+    assert torch.equal(codes, tokenizer.model.vqmodel(tokenizer.model.visual(rounded)))
 
 
 @st.composite
@@ -125,7 +129,7 @@ def tokenizers(draw) -> tuple[VisionConfig, QuantiserConfig]:
         intermediate_size=choose(6, 16),
         patch_size=patch,
         image_size=patch * choose(1, 4, 7),
-        layer_norm_eps=choose(1e-6, 1e-5),
+        layer_norm_eps=choose(1e-6, 0.1),
         attention_bias=choose(True, False),
     )
     width, count = choose(5, 16), choose(7, 40)
@@ -168,6 +172,8 @@ def test_codes_are_the_nearest_vectors():
     # Scaled vectors of the codebook are their own nearest.
     codes = torch.tensor([3, 49, 0, 3])
     assert torch.equal(quantise(5 * quantise.embedding.weight[codes]), codes)
+    shades = torch.stack([torch.zeros(3, 4, 4), torch.ones(3, 4, 4)])  # black and white are allowed
+    assert tokenizer.encode(shades).shape == (2, 1, 1)
 
 
 def test_a_stored_tokenizer_comes_back(tmp_path):
@@ -217,9 +223,18 @@ def test_contradictory_configurations(tmp_path, changes, words):
         load_tokenizer(folder)
 
 
-def test_other_preprocessing_is_refused(tmp_path):
-    folder = write(tmp_path, tiny(), temporal_patch_size=2)
-    with pytest.raises(ValueError, match="temporal_patch_size must be 1, got 2"):
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"temporal_patch_size": 2}, "temporal_patch_size must be 1, got 2"),
+        ({"patch_size": 14}, "patch_size must be 4, got 14"),
+        ({"image_mean": [0.5, 0.5, 0.4]}, "image_mean must be [0.5, 0.5, 0.5], got"),
+        ({"image_std": [0.2] * 3}, "image_std must be [0.5, 0.5, 0.5], got"),
+    ],
+)
+def test_other_preprocessing_is_refused(tmp_path, changes, words):
+    folder = write(tmp_path, tiny(), **changes)
+    with pytest.raises(ValueError, match=re.escape(words)):
         load_tokenizer(folder)
 
 

@@ -107,6 +107,25 @@ def test_names_for_image_codes_do_no_harm(tmp_path):
     assert load_vocabulary(tmp_path).image_token_offset == size
 
 
+def test_pieces_at_ids_of_codes_are_refused(tmp_path):
+    """A plain piece at the first of these ids, and a special token at the first id behind them."""
+    size = write(tmp_path).get_vocab_size() - len(SPECIAL)
+    write(tmp_path, image_token_offset=size - 1, vocab_size=size + 50)  # its last one is no name
+    with pytest.raises(ValueError, match=f"at id {size - 1}, where config.json has image codes"):
+        load_vocabulary(tmp_path)
+    write(tmp_path, [*SPECIAL, "<|a|>", "<|b|>"], image_token_offset=size + 8, vocab_size=size + 9)
+    with pytest.raises(ValueError, match=rf"'<\|b\|>' at id {size + 9}, where config.json"):
+        load_vocabulary(tmp_path)
+
+
+def test_a_special_token_at_the_id_of_a_code_is_refused(tmp_path):
+    size = write(tmp_path).get_vocab_size()
+    special = [token for token in SPECIAL if token != END_IMAGE] + [END_IMAGE]
+    write(tmp_path, special, image_token_offset=size - 1)
+    with pytest.raises(ValueError, match=r"no special token <\|/image\|>"):
+        load_vocabulary(tmp_path)
+
+
 def test_a_file_that_puts_tokens_before_every_text_is_refused(tmp_path):
     """The official one does not. All prompts would have that token in front, and within."""
     i = write(tmp_path).token_to_id(BOI)
