@@ -172,7 +172,7 @@ class Kernels(TorchDispatchMode):
         self.types: list[torch.dtype] = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function.overloadpacket.__name__ in ("mm", "bmm", "addmm", "convolution"):
+        if function.overloadpacket.__name__ in ("mm", "bmm", "addmm", "baddbmm", "convolution"):
             self.types += [part.dtype for part in args if isinstance(part, Tensor)]
         return function(*args, **(kwargs or {}))
 

@@ -52,6 +52,35 @@ def test_hues_of_pure_colours():
     assert float(grey) == pytest.approx(0, abs=1e-6)
 
 
+def test_the_frame_is_four_pixels_wide():
+    image, frame = torch.rand(1, 3, 32, 32), torch.ones(32, 32, dtype=torch.bool)
+    frame[4:28, 4:28] = False
+    torch.testing.assert_close(frame_colour(image)[0], image[0][:, frame].mean(1))
+
+
+@pytest.mark.parametrize(
+    ("word", "low", "high"), [("blue", 175, 260), ("green", 65, 165), ("brown", -40, 55)]
+)
+def test_words_begin_and_end_at_their_hues_and_greys_have_none(word, low, high):
+    def said(degrees: float, distance: float) -> str:
+        """The word for a colour at a hue: each channel is a cosine, 120 degrees after the last."""
+        angles = torch.deg2rad(torch.tensor([degrees, degrees - 120, degrees - 240]))
+        paint = 0.5 + distance * 2 / 3 * angles.cos()
+        return colour.COLOUR_WORDS[int(attributes(plain(*paint.tolist()))[0, 1])]
+
+    assert said(low + 0.5, 0.3) == said(high - 0.5, 0.3) == word
+    assert said(low - 0.5, 0.3) == said(high + 0.5, 0.3) == ""
+    middle = (low + high) / 2
+    assert said(middle, 0.065) == word and said(middle, 0.055) == ""
+
+
+def test_edges_belong_to_the_upper_class(monkeypatch):
+    numbers = torch.tensor([0.474, 0.475]), torch.tensor([175.0, 260.0]), torch.tensor([0.06, 0.06])
+    monkeypatch.setattr(colour, "brightness", lambda images: numbers[0])
+    monkeypatch.setattr(colour, "hue", lambda colours: numbers[1:])
+    assert attributes(torch.zeros(2, 3, 32, 32)).tolist() == [[0, 0], [1, colour.UNSAID]]
+
+
 def test_brightness_is_mean_luma_and_green_counts_most():
     assert float(brightness(plain(0.2, 0.2, 0.2))) == pytest.approx(0.2)
     red, green, blue = (float(brightness(plain(*paint))) for paint in torch.eye(3).tolist())

@@ -124,5 +124,7 @@ def test_colour_operations_do_what_they_say():
     assert torch.equal(grey[:, 0], grey[:, 1]) and torch.equal(grey[:, 1], grey[:, 2])
     assert torch.allclose(brightness(grey), brightness(before), atol=1e-6)
     assert (brightness(edits.brighten(before)) > brightness(before)).all()
+    # A third of the way to white.
+    torch.testing.assert_close(edits.brighten(before), before + (1 - before) / 3)
     red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
     assert edits.shift_hue(red).flatten().tolist() == [0, 1, 0]

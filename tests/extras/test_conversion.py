@@ -204,6 +204,7 @@ def test_the_loss_uses_the_block_size_of_its_step(monkeypatch):
     [
         ([(0.1, 4)], "must begin at 0 and go forward, staying below 1; it begins at 0.1"),
         ([(0.0, 2), (0.5, 8), (0.4, 4)], "must begin at 0 and go forward"),
+        ([(0.0, 2), (0.5, 8), (0.5, 4)], "must begin at 0 and go forward"),
         ([(0.0, 2), (1.0, 4)], "staying below 1"),
         ([(0.0, 0), (0.5, 4)], "block sizes are at least 1, block_schedule has 0"),
         ([(0.0, 2.5), (0.5, 4)], "block_schedule must be a valid integer"),
@@ -226,7 +227,8 @@ def test_a_mixture_takes_every_block_size_about_equally_often_and_again_the_same
         assert 150 < taken.count(size) < 250
     assert taken == [conversion.block_size_at(preset, step) for step in range(600)]
     other = changed(preset, seed=1)
-    assert taken != [conversion.block_size_at(other, step) for step in range(600)]
+    others = [conversion.block_size_at(other, step) for step in range(600)]
+    assert taken != others and taken[1:] != others[:-1], "nor is another seed a later start"
 
 
 def test_a_mixture_pads_to_whole_blocks_of_every_size():
@@ -254,6 +256,10 @@ def test_in_a_mixture_block_size_1_is_plain_autoregression(monkeypatch):
     for step in range(STEPS):
         loss(step)
     assert seen == {1: ((1.0, 1.0), False), 4: ((0.1, 0.9), True)}
+    # A schedule that begins at block size 1 keeps the settings of the run.
+    preset = scheduled((0.0, 1), (0.5, 4), mask_rate=(0.1, 0.9))
+    recipes.backbone_loss(module, tokenizer, load_vocabulary(16), pool, preset)(0)
+    assert seen[1] == ((0.1, 0.9), False)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,10 @@ CASES = {
         lambda: torch.addmm(C, A, B, beta=2.0, alpha=0.5),
         2 * C.float() + 0.5 * A.float() @ B.float(),
     ),
+    "baddbmm": (
+        lambda: torch.baddbmm(random(2, 6, 7), STACK, OTHER),
+        random(2, 6, 7).float() + STACK.float() @ OTHER.float(),
+    ),
     "linear": (lambda: F.linear(A, WEIGHT), A.float() @ WEIGHT.float().T),
     "linear, stack": (
         lambda: F.linear(STACK, WEIGHT, bias=OFFSET),

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import few, generator, many, random_ids, tiny_backbone
 from hypothesis import given
 from hypothesis import strategies as st
@@ -215,6 +216,16 @@ def test_planted_batches_hold_the_draft_and_its_labels():
     )
 
 
+def test_a_draft_ends_once_and_in_its_block_whatever_is_planted():
+    vocab = load_vocabulary(16)
+    batch = texts_batch(vocab)
+    for seed in range(40):
+        planted, labels = plant(batch, vocab, 16, 1.0, generator(seed))
+        assert planted.ids.shape == labels.shape == batch.ids.shape
+        for ids, real in zip(planted.ids, planted.real):
+            assert (ids[real] == vocab.eos_id).nonzero().flatten().tolist() == [int(real.sum()) - 1]
+
+
 def test_drawings_and_answers_of_several_blocks_are_left_out():
     vocab = load_vocabulary(16)
     drawing = batching.collate(
@@ -252,6 +263,10 @@ def test_loss_is_the_cross_entropy_of_the_labels():
             -float(log_p[i, labels[row, i]]) for i in index.tolist() if planted.targets[row, i]
         ]
     assert float(loss.detach()) == pytest.approx(sum(nats) / len(nats), abs=1e-4)
+    shares = []
+    for part in (batching.Portion(0, 2), batching.Portion(1, 2)):
+        shares.append(draft_loss(backbone, batch, vocab, 16, 0.4, generator(3), part))
+    assert float(sum(shares).detach()) == pytest.approx(float(loss.detach()), abs=1e-4)
     loss.backward()
     assert backbone.lm_head.weight.grad.isfinite().all()
 
@@ -300,6 +315,20 @@ def test_repair_with_perfect_answers(target, draft):
         "it stops when nothing changes"
     )
     assert len(repair(Oracle(target, 8, 2), prompt, first, WORDS, rounds=1)) <= 2
+
+
+def test_a_label_is_never_the_mask():
+    """The mask is the likeliest token here; the next one is what stands there already."""
+    wishes = torch.tensor([MASK]).expand(1, 8)
+
+    def model(ids, mask):
+        return 2.0 * F.one_hot(wishes, 24) + F.one_hot(ids, 24)
+
+    model.config = SimpleNamespace(block_size=8)
+    draft = torch.tensor([[4, 5, END]])
+    assert [state.tolist() for state in repair(model, random_ids(1, 5), draft, WORDS)] == [
+        draft.tolist()
+    ]
 
 
 def test_a_random_model_stops_after_the_given_rounds():

@@ -82,6 +82,12 @@ def test_a_json_that_lacks_default_fields_is_no_other_model(tmp_path):
     assert len(info["merged"]) == 2
 
 
+def test_a_json_that_does_not_say_its_tokenizer_may_be_of_the_same(tmp_path):
+    paths, _ = save_steps(tmp_path, 2)
+    make_older(paths[0], lambda info: info.pop("tokenizer_sha256"))
+    assert len(merging.merge(paths, Backbone)[1]["merged"]) == 2
+
+
 def test_snapshots_of_a_run_come_in_order(tmp_path):
     backbone = tiny_backbone()
     saved = tmp_path / "run" / "weights.safetensors"

@@ -59,6 +59,8 @@ def test_large_counts_are_not_rounded_up(share):
         real, image = torch.ones(1, n, dtype=torch.bool), torch.zeros(1, n, dtype=torch.bool)
         kept = keep_mask(torch.rand(1, n), image, real, share, 1.0)
         assert int(kept.sum()) == -(-round(10 * share) * n // 10)
+    real, image = torch.ones(1, 25, dtype=torch.bool), torch.zeros(1, 25, dtype=torch.bool)
+    assert 0.28 * 25 > 7 == int(keep_mask(torch.rand(1, 25), image, real, 0.28, 1.0).sum())
 
 
 @few
@@ -99,11 +101,13 @@ def norms_of_keys(backbone, tokens, mask):
 @given(
     block=st.integers(2, 5),
     seed=st.integers(0, 999),
-    text=st.sampled_from([0.3, 0.6]),
+    text=st.sampled_from([0.3, 0.6, 1.0]),
     shorter=st.integers(0, 4),
 )
 # Padding takes no part in the mean norm.
 @example(block=4, seed=124, text=0.3, shorter=1)
+# All text is kept, and the best of the image codes, not the first.
+@example(block=5, seed=7, text=1.0, shorter=0)
 def test_a_pruned_step_is_attention_with_the_dropped_keys_masked(block, seed, text, shorter):
     """The slow way: the whole sequence; the block may attend only to what was kept and itself."""
     backbone, start = tiny_backbone(seed % 11), 3 * block

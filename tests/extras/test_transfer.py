@@ -1,5 +1,7 @@
 """Old codes and old pieces keep their rows in a new model."""
 
+import warnings
+
 import torch
 from helpers import tiny_tokenizer
 
@@ -17,6 +19,32 @@ def test_a_larger_codebook_keeps_the_old_codes():
         assert torch.equal(tensors[key][16:], new[key][16:])
     others = [key for key in old if not key.startswith("codebook.")]
     assert all(tensors[key] is old[key] for key in others)
+
+
+def test_what_is_deeper_stays_new():
+    old, new = tiny_tokenizer(0).state_dict(), tiny_tokenizer(1, depth=2).state_dict()
+    tensors = transfer.grown(old, new)
+    assert tensors.keys() == new.keys() and new.keys() - old.keys()
+    assert all(tensors[key] is new[key] for key in new.keys() - old.keys())
+
+
+def test_tokenizers_are_strange_unless_one_comes_from_the_other_or_both_from_a_third():
+    third = {"sha256": "c"}
+    first = {"sha256": "a", "start_sha256": "c", "start": third}
+    second = {"sha256": "b", "start_sha256": "c", "start": third}
+    apart = {"sha256": "d"}
+    for old, new in ((first, first), (first, third), (third, second), (first, second)):
+        assert not warnings_about(old, new) and not warnings_about(new, old)
+    assert warnings_about(first, apart) and warnings_about(apart, second)
+    # What a file does not say may have been the same.
+    assert not warnings_about(first, {}) and not warnings_about({"sha256": "e", "start": {}}, first)
+
+
+def warnings_about(old, new) -> bool:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        transfer.warn_of_strange_codes("a model", old, new)
+    return bool(caught)
 
 
 def test_rows_follow_their_pieces_into_another_vocabulary():

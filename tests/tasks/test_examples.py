@@ -1,7 +1,9 @@
 """What an example calls right is derived again, from labels and pixels alone."""
 
 import functools
+import itertools
 import re
+from collections import Counter
 from random import Random
 
 import pytest
@@ -12,7 +14,7 @@ from minillada.datasets import captions, edits
 from minillada.datasets.mnist import DIGITS
 from minillada.datasets.pool import Pool, mnist_pool
 from minillada.tasks import comparing, questions
-from minillada.tasks.base import Example, Picture, Source, make_examples, pictures_of
+from minillada.tasks.base import Example, Picture, Source, make_examples, pictures_of, wanted
 from minillada.tasks.dropping import BRANCHES, drop
 from minillada.tasks.numbers import (
     COUNTED,
@@ -94,6 +96,38 @@ def test_answers_about_one_image(task):
     assert all(example.user[1].startswith(first) for example in many(task, varied=False))
 
 
+@functools.cache
+def lopsided_pool() -> Pool:
+    """500 thin ones, and one digit of every other kind."""
+    kinds = [(1, 0, 1)] * 500 + list(itertools.product(range(10), range(2), range(3)))
+    columns = dict(zip(("digit", "thickness", "slant"), map(list, zip(*kinds))))
+    return Pool(real_images, columns, {"slant_degrees": [0.0] * len(kinds)})
+
+
+QUESTIONS = ["digit", "thickness", "slant", "parity", "arithmetic", "compare"]
+
+
+@pytest.mark.parametrize("task", [*QUESTIONS, "edit_operation", "multi_reference", "inpaint"])
+def test_a_frequent_digit_is_asked_about_no_more_often_than_others(task):
+    asked = make_examples(TASKS[task].make, lopsided_pool(), 600, seed=0)
+    shown = [[picture.index for picture in pictures_of(example.user)] for example in asked]
+    columns = lopsided_pool().columns
+    for place in range(2 if task == "compare" else 1):
+        counts = Counter(columns["digit"][indices[place]] for indices in shown)
+        assert set(counts) == set(range(10)) and max(counts.values()) < 90
+    if task in QUESTIONS and task != "compare":
+        assert 250 < sum(columns["thickness"][index] for (index,) in shown) < 350
+    if task == "arithmetic":
+        assert {numbers_in(example.user[-1])[0] for example in asked} == set(range(10))
+
+
+def test_what_is_wanted_is_what_the_last_picture_shows():
+    examples = [Example("interleave", [""], [Picture(3), "", Picture(index)]) for index in (5, 8)]
+    for column, classes in pool().columns.items():
+        assert wanted(pool(), examples, column).tolist() == [classes[5], classes[8]]
+    assert wanted(pool(), examples).tolist() == [label(Picture(5)), label(Picture(8))]
+
+
 def test_comparing():
     answers = set()
     for example in many("compare"):
@@ -126,6 +160,17 @@ def test_edits_by_label():
         (first, second, _), (result,) = example.user, example.response
         assert label(result) == label(first)
         assert style(result) == [style(second)[0], style(first)[1]]
+
+
+def test_an_edit_by_label_keeps_the_angle_better_than_chance():
+    """The nearest of four that fit."""
+    degrees, kept, chance, rng = pool().measures["slant_degrees"], 0.0, 0.0, Random(0)
+    for example in many("edit_digit", 300) + many("multi_reference", 300):
+        shown, result = example.user[0].index, example.response[0].index
+        like = dict(zip(pool().columns, pool().classes(result)))
+        kept += abs(degrees[result] - degrees[shown])
+        chance += abs(degrees[pool().pick(rng, **like)] - degrees[shown])
+    assert kept < 0.6 * chance
 
 
 @pytest.mark.parametrize("held_out", [0, 4, len(HELD_OUT)])
@@ -241,6 +286,12 @@ def test_dropping_makes_the_branches_of_guidance(task):
             assert dropped is example, "guidance is for pictures"
     system = example.system
     assert system not in ("edit", "interleave") or seen >= 3, "each branch is made"
+
+
+@pytest.mark.parametrize("task", ["edit_operation", "multi_reference", "interleave"])
+def test_both_kinds_of_branches_are_equally_likely(task):
+    dropped = [drop(example, Random(seed), 1.0) for seed, example in enumerate(many(task, 400))]
+    assert 150 < sum(None in example.user for example in dropped) < 250
 
 
 def test_a_share_is_dropped():

@@ -1,6 +1,8 @@
 """Tasks of photos: what an example calls right is derived again, from labels and pixels alone."""
 
 import functools
+import itertools
+from collections import Counter
 from random import Random
 
 import pytest
@@ -71,6 +73,35 @@ def test_answers_about_one_photo(task):
     assert {example.user[1] for example in many(task, 9, varied=False)} == {
         PHOTO_QUESTIONS[task].plain[0]
     }
+
+
+@functools.cache
+def lopsided_pool() -> Pool:
+    """500 dark brown cats, and one photo of every other kind."""
+    kinds = [(3, 0, 2)] * 500 + list(itertools.product(range(10), range(2), range(4)))
+    columns = dict(zip(("label", "brightness", "colour"), map(list, zip(*kinds))))
+    return Pool(lambda: load_cifar10_sample("test"), columns, data=CIFAR10)
+
+
+@pytest.mark.parametrize(
+    ("task", "column", "values"),
+    [("label", 0, 10), ("kind", 0, 10), ("brightness", 1, 2), ("colour", 2, 3),
+     ("edit_operation", 0, 10), ("inpaint", 0, 10), ("infill", 0, 10)],
+)  # fmt: skip
+def test_frequent_photos_are_asked_about_no_more_often_than_others(task, column, values):
+    asked = make_examples(PHOTO_TASKS[task].make, lopsided_pool(), 600, seed=0)
+    counts = Counter(lopsided_pool().classes(example.user[0].index)[column] for example in asked)
+    assert set(counts) == set(range(values))
+    assert max(counts.values()) < 600 / values + 5 * (600 / values) ** 0.5
+
+
+def test_any_label_is_asked_for_in_an_edit_and_its_colour_is_kept_where_there_is_one():
+    pool = lopsided_pool()
+    asked = make_examples(PHOTO_TASKS["edit_label"].make, pool, 600, seed=0)
+    pairs = [[pool.classes(side[0].index) for side in (x.user, x.response)] for x in asked]
+    counts = Counter(after[0] for _, after in pairs)
+    assert set(counts) == set(range(10)) and max(counts.values()) < 100
+    assert all(before[1:] == after[1:] for before, after in pairs)
 
 
 def test_the_brighter_of_two():

@@ -169,6 +169,24 @@ def test_an_operation_is_the_one_that_is_asked_for(make):
         assert any(word in example.user[-1] for word in words[result.operation])
 
 
+def test_each_kind_of_source_has_its_own_words_for_the_picture():
+    it, words = editing.IT, []
+    for settings in ({}, dict(many_wordings=True), dict(new_wording=True)):
+        source = Source(pool(), Random(0), varied=True, **settings)
+        words.append({source.noun(it) for _ in range(300)})
+    assert words == [set(it.plain), {*it.plain, *it.more}, {*it.plain, *it.new}]
+
+
+def test_a_quarter_stays_plain_and_half_of_the_others_are_polite():
+    rng, words = Random(0), Wordings(("name it.",), ("say it.",), ("tell it.",))
+    said = [words.trained(rng) for _ in range(4000)]
+    # The rest may be the plain one, too, and half of it is polite.
+    assert abs(said.count("name it.") / 4000 - (0.25 + 0.75 / 4)) < 0.04
+    assert abs(said.count("say it.") / 4000 - 0.75 / 4) < 0.04
+    new = [words.never_trained(rng) for _ in range(4000)]
+    assert abs(new.count("tell it.") / 4000 - 0.5) < 0.04
+
+
 def test_a_polite_request():
     assert polite("name the digit.", "could you {}?") == "could you name the digit?"
     assert polite("turn {it} into {digit}", "{}, please") == "turn {it} into {digit}, please"

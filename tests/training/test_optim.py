@@ -129,3 +129,25 @@ def test_stacked_experts_move_as_separate_matrices_do(optimizer):
     for moved, matrix, old in zip(matrices, apart.matrices, before):
         assert torch.equal(moved, matrix)
         assert not torch.equal(moved, old)
+
+
+def test_both_optimisers_decay_matrices_by_the_same_share():
+    """Without a gradient, a step is the decay alone."""
+    config = changed(SHORT, optimizer="muon", weight_decay=0.3)
+    backbone = tiny_backbone()
+    before = {name: p.detach().clone() for name, p in backbone.named_parameters()}
+    for parameter in backbone.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for optimizer in optim.make_optimizers(backbone, config):
+        optimizer.step()
+    for name, moved in backbone.named_parameters():
+        share = 1 - 0.3 * config.optim.learning_rate if moved.ndim > 1 else 1
+        torch.testing.assert_close(moved.detach(), share * before[name], msg=name)
+
+
+@pytest.mark.parametrize("shape", [(64, 256), (256, 64), (3, 8, 128)])
+def test_a_step_of_muon_is_as_large_for_matrices_of_every_shape(shape):
+    weight = nn.Parameter(torch.zeros(shape))
+    weight.grad = torch.randn(shape, generator=generator(3))
+    optim.Muon([weight], 0.5, 0.0).step()
+    assert float(weight.detach().square().mean().sqrt()) == pytest.approx(0.2 * 0.5, rel=0.3)

@@ -5,11 +5,12 @@ import torch
 
 from minillada import checkpoint
 from minillada.datasets.images import Images
+from minillada.flow import consistency_target
 from minillada.painter import Painter
 from minillada.presets import get_preset
 from minillada.settings import changed
 from minillada.training import train
-from minillada.training.loop import fit
+from minillada.training.loop import fit, step_generator
 from minillada.training.painters import (
     Lesson,
     energy_distance,
@@ -55,13 +56,14 @@ def test_a_batch_holds_pictures_their_codes_and_what_the_decoder_makes_of_them(t
 
 
 def test_some_batches_lack_codes_and_some_images_are_mirrored(tokenizer, images):
-    preset = changed(PRESET, unconditional_rate=1.0, mirrored=True)
+    preset = changed(PRESET, unconditional_rate=1.0, mirrored=True, batch_size=16)
     batch = Lesson(preset, tokenizer, images, None).batch(Painter(PRESET.model), 0, generator())
     assert (batch.codes == PRESET.model.codebook_size).all() and (batch.sketch == 0).all()
     plain = Lesson(changed(preset, mirrored=False), tokenizer, images, None)
     straight = plain.batch(Painter(PRESET.model), 0, generator()).picture
-    for mirrored, picture in zip(batch.picture, straight):
-        assert torch.equal(mirrored, picture) or torch.equal(mirrored, picture.flip(-1))
+    same = [torch.equal(*pair) for pair in zip(batch.picture, straight)]
+    mirrored = [torch.equal(*pair) for pair in zip(batch.picture, straight.flip(-1))]
+    assert sum(same) + sum(mirrored) == 16 and 4 <= sum(mirrored) <= 12
 
 
 def test_equal_pictures_have_no_feature_error_and_others_have_one(tokenizer, images, teacher):
@@ -70,6 +72,70 @@ def test_equal_pictures_have_no_feature_error_and_others_have_one(tokenizer, ima
     assert lesson.errors(picture, picture)[0] == 0 < lesson.errors(other, picture)[0]
     # Without a classifier nothing is added to a loss.
     assert Lesson(PRESET, tokenizer, images, None).errors(other, picture)[0] == 0
+
+
+def test_errors_are_those_of_their_formulas(tokenizer, images, teacher):
+    """The first: shares of the wanted features. The second: of features, pixels and squares."""
+    lesson = Lesson(SPREAD, tokenizer, images, teacher)
+    shown = images.floats(slice(0, 8))
+    for ours, stage in zip(lesson.features(2 * shown - 1), teacher.stages(shown), strict=True):
+        torch.testing.assert_close(ours.flatten(1), stage.flatten(1))
+    picture, said = 2 * shown - 1, 2 * images.floats(slice(8, 16)) - 1
+    found, right = lesson.features(said), lesson.features(picture)
+    shares = [(a - b).square().mean() / b.square().mean() for a, b in zip(found, right)]
+    found.append(torch.cat([said, said**2], 1))
+    right.append(torch.cat([picture, picture**2], 1))
+    apart = [energy_distance(quarters(a), quarters(b)) for a, b in zip(found, right)]
+    wanted = torch.stack(shares).mean(), torch.stack(apart).mean()
+    torch.testing.assert_close(lesson.errors(said, picture), wanted)
+
+
+def restless(model):
+    """A painter whose last layers, which begin with zeros, are random."""
+    torch.manual_seed(0)
+    painter = Painter(model).eval()
+    torch.nn.init.normal_(painter.leave[2].weight, std=0.1)
+    return painter
+
+
+@torch.no_grad()
+def test_flow_matching_is_the_squared_error_of_the_velocity(tokenizer, images, teacher):
+    """The velocity of what is said is (said - x) / (1 - t), the right one picture - noise."""
+    preset = changed(PRESET, batch_size=16, feature_weight=3.0)
+    painter, lesson = restless(preset.model), Lesson(preset, tokenizer, images, teacher)
+    source = step_generator(preset.training.seed, 1)
+    picture, noise, codes, sketch = lesson.batch(painter, 1, source)
+    t = torch.rand(16, generator=source)
+    x = t.view(-1, 1, 1, 1) * picture + (1 - t).view(-1, 1, 1, 1) * noise
+    said = painter(x, t, codes, sketch)
+    wrong = (said - x) / (1 - t).view(-1, 1, 1, 1) - (picture - noise)
+    # Near the end an error of the picture counts at most a hundredfold.
+    squared = wrong.square().mean((1, 2, 3)) * ((1 - t) / 0.1).clamp_max(1).square()
+    assert (t > 0.9).any()
+    value, metrics = painter_loss(painter, lesson)(1)
+    assert metrics["velocity"] == pytest.approx(float(squared.mean()), rel=1e-3)
+    assert metrics["features"] == pytest.approx(float(lesson.errors(said, picture)[0]), rel=1e-3)
+    assert float(value) == pytest.approx(metrics["velocity"] + 3 * metrics["features"], rel=1e-4)
+
+
+@torch.no_grad()
+def test_a_turbo_painter_must_say_what_it_says_at_its_next_jump(tokenizer, images, teacher):
+    """Four steps of the source lead there; features are compared with the real picture."""
+    preset = changed(SPREAD, batch_size=16, feature_weight=3.0)
+    painter, source = restless(preset.model), restless(PRESET.model)
+    lesson = Lesson(preset, tokenizer, images, teacher)
+    chances = step_generator(preset.training.seed, 0)
+    picture, noise, codes, sketch = lesson.batch(painter, 0, chances)
+    now = torch.randint(4, (16,), generator=chances) / 4
+    x = now.view(-1, 1, 1, 1) * picture + (1 - now).view(-1, 1, 1, 1) * noise
+    says = painter.saying(codes, sketch), source.saying(codes, sketch)
+    said = painter(x, now, codes, sketch)
+    wanted = consistency_target(*says, x, now, now + 1 / 4, 4)
+    features, spread = lesson.errors(*moved(torch.cat([said, picture]), chances).chunk(2))
+    parts = [(said - wanted).square().mean(), features, spread]
+    value, metrics = turbo_loss(painter, source, lesson)(0)
+    assert list(metrics.values()) == pytest.approx([float(part) for part in parts], rel=1e-3)
+    assert float(value) == pytest.approx(float(parts[0] + 3 * features + 4 * spread), rel=1e-4)
 
 
 def test_the_energy_distance_is_that_of_its_formula():

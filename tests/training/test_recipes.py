@@ -5,11 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import generator, real_images, tiny_tokenizer
+from helpers import generator, real_images, tiny_backbone, tiny_tokenizer
 from tiny_runs import BACKBONE, SHORT, backbone_run
 
+from minillada import layout
+from minillada.batching import Portion
 from minillada.config import JudgeConfig
 from minillada.datasets import captions, colour, edits
+from minillada.datasets.pool import mnist_pool
 from minillada.datasets.table import MNIST
 from minillada.measure.judge import Judge
 from minillada.settings import changed
@@ -82,6 +85,35 @@ def test_batches_are_averaged_by_their_shares(monkeypatch):
     assert metrics["masked_nats"] == pytest.approx(mean)
 
 
+@torch.no_grad()
+def test_noise_on_the_mask_embedding_ends_with_the_warm_up():
+    plain, noisy = backbone_run(5)[1], backbone_run(5, changed(BACKBONE, mask_noise=0.3))[1]
+    assert plain(2)[0] != noisy(2)[0] and plain(3)[0] == noisy(3)[0]
+
+
+@torch.no_grad()
+def test_planted_errors_are_added_to_the_loss():
+    """Its portions, too, add up to the whole."""
+    answers = changed(BACKBONE, block_size=64, mixture=(("describe", 1.0),))
+    plain = backbone_run(5, answers)[1]
+    planted = backbone_run(5, changed(answers, planted_errors=0.5))[1]
+    whole = float(planted(0)[0])
+    assert 2 < whole - float(plain(0)[0]) < 20, "nats of a random model of 400 tokens"
+    shares = [float(planted(0, Portion(number, 2))[0]) for number in range(2)]
+    assert sum(shares) == pytest.approx(whole, rel=1e-4)
+
+
+def test_moved_codes_have_edits_where_the_mixture_edits():
+    tokenizer, vocab = tiny_tokenizer(), load_vocabulary(16)
+    for task, operations in (("draw", 1), ("edit_turn", 1 + len(edits.OPERATIONS))):
+        preset, pool = (
+            changed(BACKBONE, mixture=((task, 1.0),), moves=2),
+            mnist_pool(real_images(9)),
+        )
+        recipes.backbone_loss(tiny_backbone(), tokenizer, vocab, pool, preset)
+        assert pool.moved.shape == (2, operations, 9, 4, 4)
+
+
 def step_of(**settings):
     """Losses of steps 0 and 1 under some settings, their gradient, and the backbone."""
     backbone, loss = backbone_run(5, changed(BACKBONE, **settings))
@@ -124,6 +156,7 @@ def test_packed_rows_can_be_trained_on():
 def test_the_text_pieces_are_learned_from_captions_or_from_every_task():
     few, many = recipes.bpe_corpus(), recipes.bpe_corpus(every_task=True)
     assert set(captions.all_captions()) <= set(few) < set(many)
+    assert few.count(layout.SYSTEM_PROMPTS["draw"]) == 5, "as frequent as the name of a digit"
 
 
 # --- colour --------------------------------------------------------------------------------------
@@ -145,14 +178,49 @@ def test_feature_distance_is_zero_at_equality_and_has_a_gradient_elsewhere():
     assert distance.item() > 0.01 and output.grad.abs().max() > 0
 
 
+@torch.no_grad()
+def test_feature_distance_is_the_mean_of_two_minus_two_cosines():
+    """The squared distance of activations of length 1, at every place of every stage."""
+    teacher, (a, b) = photo_classifier(), torch.rand(2, 3, 3, 32, 32)
+    stages = zip(teacher.stages(a), teacher.stages(b))
+    means = [(2 - 2 * torch.cosine_similarity(*pair, dim=1)).mean() for pair in stages]
+    expected = torch.stack(means).mean()
+    torch.testing.assert_close(recipes.feature_distance(teacher, a, b), expected)
+
+
+@torch.no_grad()
+def test_features_and_colours_of_tokens_count_by_their_weights():
+    teacher, images = photo_classifier(), torch.rand(3, 3, 32, 32, generator=generator())
+    captions_of = torch.ones(1, 4, dtype=torch.long), torch.zeros(3, dtype=torch.long)
+    values = []
+    for weights in ({}, dict(feature_weight=0.5), dict(colour_weight=2.0)):
+        tokenizer = tiny_tokenizer(channels=3, **weights)
+        judge = teacher if "feature_weight" in weights else None
+        loss, _ = recipes.image_tokenizer_loss(
+            tokenizer, images, *captions_of, generator(), teacher=judge
+        )
+        values.append(float(loss))
+    output = tokenizer.decode(tokenizer.encode(images))
+    features = recipes.feature_distance(teacher, output, images)
+    squares = (output - images).view(3, 3, 4, 8, 4, 8)  # a code stands for 8 x 8 pixels
+    colours = squares.mean((3, 5)).square().mean()
+    assert values[1] - values[0] == pytest.approx(0.5 * float(features), rel=1e-3)
+    assert values[2] - values[0] == pytest.approx(2 * float(colours), rel=1e-3)
+
+
 def test_a_codebook_starts_from_real_features():
     codebook = tiny_tokenizer().codebook
+    codebook.counts.fill_(7)  # what was counted before is forgotten
     features = torch.randn(2, 8, 2, 2, generator=generator())  # 8 vectors for 16 codes
     recipes.start_codebook(codebook, features, generator())
     unit = torch.nn.functional.normalize(features, dim=1).permute(0, 2, 3, 1).reshape(8, 8)
     near = codebook.embedding @ unit.T  # [16, 8]
     assert torch.allclose(near.max(1).values, torch.ones(16), atol=1e-5)
     assert near.argmax(1).bincount(minlength=8).tolist() == [2] * 8
+    assert torch.equal(codebook.sums, codebook.embedding) and (codebook.counts == 1).all()
+    recipes.start_codebook(codebook, torch.randn(1, 8, 1, 5), generator())  # 16 is no multiple of 5
+    times = codebook.embedding.unique(dim=0, return_counts=True)[1]
+    assert sorted(times.tolist()) == [3, 3, 3, 3, 4]
 
 
 def test_the_first_steps_decode_the_features_themselves():
@@ -165,7 +233,17 @@ def test_the_first_steps_decode_the_features_themselves():
     assert "revived" not in parts and torch.equal(tokenizer.codebook.embedding, before)
     _, later = recipes.image_tokenizer_loss(tokenizer, images, table, right, generator(), 3)
     assert not torch.equal(tokenizer.codebook.embedding, before)
-    assert later["commit"] < parts["commit"]
+    assert later["commit"] < parts["commit"] and "revived" in later
+
+
+@torch.no_grad()
+def test_before_the_codebook_starts_only_the_picture_of_the_features_counts():
+    weights = dict(unquantised_steps=1, edge_weight=0.0, alignment_weight=0.0)
+    tokenizer, images = tiny_tokenizer(**weights), real_images(8).floats()
+    table, right = torch.ones(1, 4, dtype=torch.long), torch.zeros(8, dtype=torch.long)
+    output = tokenizer.decoder(torch.nn.functional.normalize(tokenizer.encoder(images), dim=1))
+    loss, _ = recipes.image_tokenizer_loss(tokenizer, images, table, right, generator(), 0)
+    assert float(loss) == pytest.approx(float((output - images).square().mean()), rel=1e-4)
 
 
 def test_shorter_captions_are_filled_up():
