@@ -5,8 +5,10 @@ import itertools
 import re
 from collections import Counter
 from random import Random
+from types import SimpleNamespace
 
 import pytest
+import torch
 from helpers import mnist_test_images, numbers_in, real_images
 
 from minillada import layout
@@ -14,7 +16,15 @@ from minillada.datasets import captions, edits
 from minillada.datasets.mnist import DIGITS
 from minillada.datasets.pool import Pool, mnist_pool
 from minillada.tasks import comparing, questions
-from minillada.tasks.base import Example, Picture, Source, make_examples, pictures_of, wanted
+from minillada.tasks.base import (
+    Example,
+    Picture,
+    Source,
+    make_examples,
+    pictures_of,
+    pixels,
+    wanted,
+)
 from minillada.tasks.dropping import BRANCHES, drop
 from minillada.tasks.numbers import (
     COUNTED,
@@ -254,6 +264,12 @@ def test_counting_alternates():
         assert [label(picture) for picture in pictures] == list(range(a, b + 1))
 
 
+def test_every_story_counts_on_at_least_once_between_zero_and_nine():
+    asked = [numbers_in(one("interleave", seed).user[0]) for seed in range(400)]
+    assert len({tuple(pair) for pair in asked}) > 40 and all(a < b for a, b in asked)
+    assert {a for a, _ in asked} == set(range(9)) and {b for _, b in asked} == set(range(1, 10))
+
+
 def branches(example: Example) -> list[Example]:
     """What guidance may make of an example that ends in a picture, by hand."""
     if example.system in ("draw", "think"):
@@ -323,3 +339,80 @@ def test_examples_repeat_with_their_seed():
     first = make_examples(make, small_pool(), 5, seed=3)
     assert first == make_examples(make, small_pool(), 5, seed=3)
     assert first != make_examples(make, small_pool(), 5, seed=4)
+
+
+# --- marks ---------------------------------------------------------------------------------------
+
+
+@functools.cache
+def reader():
+    """A judge that knows every image of the small pool."""
+    known = {pixels(small_pool(), Picture(i)).numpy().tobytes(): i for i in range(400)}
+
+    def classify(images):
+        places = [known[image.numpy().tobytes()] for image in images]
+        return torch.tensor([small_pool().columns["digit"][place] for place in places])
+
+    return SimpleNamespace(classify=classify)
+
+
+def shown(part):
+    return pixels(small_pool(), part) if isinstance(part, Picture) else part
+
+
+def marks(task: str, asked: list[Example], **answers) -> dict[str, list[bool]]:
+    uni = SimpleNamespace(**{name: lambda *a, n=name, **b: answers[n] for name in answers})
+    return TASKS[task].mark(uni, reader(), small_pool(), asked, 0).right
+
+
+def test_a_story_is_right_if_nothing_is_wrong_left_out_or_added():
+    asked = [one("interleave", 3)] * 5
+    right = [shown(part) for part in asked[0].response]
+    stories = [right, right[:-1], [*right, "ten"], ["six", *right[1:]], right[:1] + right[2:]]
+    assert asked[0].response[0] != "six"
+    found = marks("interleave", asked, interleave_all=stories)
+    assert found == {"": [True, False, False, False, False]}
+
+
+def test_a_thought_is_marked_word_for_word_and_its_drawing_by_itself():
+    asked = [one("sum_thinking", seed) for seed in range(4)]
+    thoughts, images = zip(*([shown(part) for part in example.response] for example in asked))
+    other = next(i for i in range(400) if label(Picture(i)) != label(asked[1].response[1]))
+    images = torch.stack([images[0], shown(Picture(other)), *images[2:]])
+    written = [*thoughts[:3], thoughts[3] + " "]
+    found = marks("sum_thinking", asked, think_and_draw=(written, images))
+    assert found == {"": [True, False, True, True], "_trace": [True, True, True, False]}
+
+
+def test_a_description_is_marked_by_its_digit_and_by_all_of_it():
+    asked = make_examples(TASKS["describe"].make, small_pool(), 3, seed=0)
+    digit, thickness, slant = captions.parse(asked[1].response[0])
+    said = [
+        asked[0].response[0],
+        captions.caption(digit, 1 - thickness, slant),
+        captions.caption((captions.parse(asked[2].response[0])[0] + 1) % 10, None, None),
+    ]
+    found = marks("describe", asked, describe=said)
+    assert found == {"": [True, True, False], "_exact": [True, False, False]}
+
+
+def test_two_references_are_right_if_digit_and_thickness_are():
+    asked = [one("multi_reference", seed) for seed in range(3)]
+    columns, drawn = small_pool().columns, [asked[0].response[0]]
+    right = [small_pool().classes(example.response[0].index) for example in asked]
+    drawn.append(
+        Picture(small_pool().pick(Random(0), digit=right[1][0], thickness=1 - right[1][1]))
+    )
+    other = (right[2][0] + 1) % 10
+    drawn.append(Picture(small_pool().pick(Random(0), digit=other, thickness=right[2][1])))
+    assert [columns["digit"][picture.index] for picture in drawn][:2] == [right[0][0], right[1][0]]
+    found = marks("multi_reference", asked, edit=torch.stack([shown(part) for part in drawn]))
+    digit, thickness = [True, True, False], [True, False, True]
+    assert found == {"": [True, False, False], "_digit": digit, "_thickness": thickness}
+
+
+def test_answers_are_marked_letter_for_letter():
+    asked = [one("parity", seed) for seed in range(3)]
+    right = [example.response[0] for example in asked]
+    found = marks("parity", asked, answer=[right[0], right[1] + " ", right[2][:-1]])
+    assert found == {"": [True, False, False]}

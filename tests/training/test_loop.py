@@ -128,6 +128,18 @@ def test_fit_is_clipped_adamw_with_the_schedule_by_hand():
 # --- numbers that are not finite -----------------------------------------------------------------
 
 
+def test_a_module_trains_until_the_last_step_and_no_longer():
+    module, trained, done = Quadratic().eval(), [], []
+
+    def loss(step):
+        trained.append(module.training)
+        return module.loss(step)
+
+    records = fit(module, loss, SHORT, stop_after=STEPS + 2, after_step=done.append)
+    assert trained == [True] * STEPS and not module.training
+    assert done == list(range(1, STEPS + 1)) and len(records) == STEPS
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, value):
     module = Quadratic()

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import generator, real_images, tiny_tokenizer
+from helpers import generator, numbers_in, real_images, tiny_tokenizer
 from tiny_runs import BACKBONE, BOTH_WAYS, SHORT
 from torch import nn
 
@@ -15,6 +15,7 @@ from minillada.datasets.table import CIFAR10
 from minillada.layout import SYSTEM_PROMPTS
 from minillada.settings import changed
 from minillada.tasks.base import Picture
+from minillada.tasks.numbers import UNSEEN_SUMS
 from minillada.tasks.table import TRAINED
 from minillada.training import stream
 from minillada.training.checks import check_codes
@@ -141,6 +142,53 @@ def test_a_mixture_holds_every_task_in_its_share_and_repeats():
         expected = 600 * tasks[system] / 18
         count = sum(prompt in text for text in texts)
         assert abs(count - expected) < 5 * math.sqrt(expected), system
+
+
+def rows_of(preset, step=0, pool=None):
+    """Ids and targets of the real tokens of every row of a step."""
+    pool, rows = pool or mnist_pool(real_images(400)), []
+    for batch in mixture_batches(tiny_tokenizer(), load_vocabulary(16), pool, preset, step):
+        for ids, targets, real in zip(batch.ids, batch.targets, batch.real):
+            rows.append((ids[real | ~targets], targets[real | ~targets]))
+    return rows
+
+
+def prompts_of(*args):
+    vocab = load_vocabulary(16)
+    return [prompt_of(vocab.decode(ids)) for ids, _ in rows_of(*args)]
+
+
+def test_a_mixture_holds_out_sums_and_words_them_as_its_settings_say():
+    sums = changed(BACKBONE, mixture=(("sum_direct", 1.0),), batch_size=200, unconditional_rate=0.0)
+    for held_out in (0, 9):
+        pairs = {tuple(numbers_in(p)) for p in prompts_of(changed(sums, held_out=held_out))}
+        assert bool(pairs & set(UNSEEN_SUMS)) == (held_out == 0) and len(pairs) > 30
+    for many in (False, True):
+        texts = prompts_of(changed(sums, many_wordings=many))
+        assert any("please" in text for text in texts) == many
+
+
+def test_another_seed_is_not_another_step():
+    one, two = (changed(BACKBONE, seed=seed) for seed in (5, 6))
+    found = [sorted(prompts_of(*pair)) for pair in ((one, 0), (one, 1), (two, 0))]
+    assert found[0] != found[1] != found[2] != found[0]
+
+
+def test_what_is_given_of_a_response_is_no_target():
+    vocab, drill = load_vocabulary(16), changed(BACKBONE, mixture=(("go_on", 1.0),))
+    for ids, targets in rows_of(changed(drill, unconditional_rate=0.0)):
+        assert vocab.decode(ids[targets]).startswith("; ")
+
+
+def test_stored_codes_are_passed_by_where_fresh_ones_are_asked_for():
+    pool, vocab = mnist_pool(real_images(40)), load_vocabulary(16)
+    pool.codes = torch.full((40, 4, 4), 15)
+    for fresh in (False, True):
+        rows = rows_of(changed(BACKBONE, fresh_codes=fresh), 0, pool)
+        codes = (
+            torch.cat([ids[vocab.is_image()[ids]] for ids, _ in rows]) - vocab.image_token_offset
+        )
+        assert (len(codes.unique()) > 1) == fresh
 
 
 def test_block_size_one_pads_as_the_others_do():
