@@ -15,7 +15,7 @@ from minillada import layout
 from minillada.datasets import captions, edits
 from minillada.datasets.mnist import DIGITS
 from minillada.datasets.pool import Pool, mnist_pool
-from minillada.tasks import comparing, questions
+from minillada.tasks import comparing, editing, questions
 from minillada.tasks.base import (
     Example,
     Picture,
@@ -310,6 +310,12 @@ def test_both_kinds_of_branches_are_equally_likely(task):
     assert 150 < sum(None in example.user for example in dropped) < 250
 
 
+def test_two_words_or_more_may_stand_before_an_image_up_to_all_of_them():
+    story = next(x for x in many("interleave") if len(x.response) == 10)  # five words
+    dropped = [drop(story, Random(seed), 1.0) for seed in range(100)]
+    assert {example.given for example in dropped} == {0, 2, 3, 4, 5}
+
+
 def test_a_share_is_dropped():
     rng = Random(0)
     dropped = sum(drop(example, rng, 0.3) is not example for example in many("draw", 1000))
@@ -416,3 +422,32 @@ def test_answers_are_marked_letter_for_letter():
     right = [example.response[0] for example in asked]
     found = marks("parity", asked, answer=[right[0], right[1] + " ", right[2][:-1]])
     assert found == {"": [True, False, False]}
+
+
+@pytest.mark.parametrize(("count", "alike"), [(4, True), (6, False)])
+def test_results_that_differ_by_less_than_a_hundredth_are_not_told_apart(count, alike):
+    """Of a picture and its mirror image, twice as many of 1024 pixels differ."""
+    image = torch.zeros(1, 32, 32)
+    image[:, 8, 8 : 8 + count] = 1
+    assert editing.nearest_operation(image, image, "mirror it") == alike
+
+
+def test_a_judge_reads_a_turned_digit_after_it_was_turned_back():
+    source = Source(small_pool(), Random(0))
+    asked = [editing.make_edit_operation(source, editing.TURNS) for _ in range(10)]
+    results = torch.stack([shown(example.response[0]) for example in asked])
+    found = editing.judge_operations(reader(), small_pool(), asked, results)
+    assert found == ([True] * 10, [True] * 10)
+
+
+def test_a_style_is_right_if_thickness_and_slant_are():
+    asked = [one("edit_digit", 0)] * 3
+    digit, thickness, slant = small_pool().classes(asked[0].response[0].index)
+    kinds = [(thickness, slant), (1 - thickness, slant), (thickness, (slant + 1) % 3)]
+    drawn = []
+    for thick, lean in kinds:
+        like = dict(digit=digit, thickness=thick, slant=lean)
+        drawn.append(shown(Picture(small_pool().pick(Random(0), **like))))
+    found = editing.mark_drawn(reader(), small_pool(), asked, torch.stack(drawn)).right
+    assert found[""] == [True] * 3 and found["_attributes"] == [True, False, False]
+    assert found["_thickness"] == [True, False, True] and found["_slant"] == [True, True, False]
