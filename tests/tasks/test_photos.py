@@ -37,7 +37,7 @@ def shown(picture: Picture) -> torch.Tensor:
 
 @pytest.mark.parametrize("other", ["many_wordings", "new_wording"])
 def test_wordings_that_speak_of_digits_are_refused(other):
-    with pytest.raises(ValueError, match="only digits have more than plain wordings; set"):
+    with pytest.raises(ValueError, match="only digits have more than plain wordings; turn"):
         Source(pool(), Random(0), **{other: True})
 
 
