@@ -79,9 +79,7 @@ class Source:
 
     def __post_init__(self) -> None:
         if self.pool.data.name != MNIST.name and (self.many_wordings or self.new_wording):
-            raise ValueError(
-                "only digits have more than plain wordings; set many_wordings to false"
-            )
+            raise ValueError("only digits have more than plain wordings; turn many_wordings off")
 
     def wording(self, wordings: Wordings) -> str:
         """One of several ways to say the same."""
