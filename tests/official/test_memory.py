@@ -43,7 +43,9 @@ def test_memory_is_counted_in_bytes_and_the_peak_stays():
     with memory.watched() as peak:
         block = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         block.write(b"1" * size)
-        time.sleep(0.12)
+        late = time.monotonic() + 20
+        while peak.bytes < before + 0.9 * size and time.monotonic() < late:
+            time.sleep(0.02)  # until the thread has looked, on a busy machine, too
         block.close()
         time.sleep(0.12)
     assert before + 0.9 * size < peak.bytes
@@ -51,8 +53,10 @@ def test_memory_is_counted_in_bytes_and_the_peak_stays():
 
 
 def test_seconds_are_those_of_the_call_alone():
+    began, busy = time.perf_counter(), time.process_time()
     took, result = memory.timed(lambda: 5)
-    assert result == 5 and 0 <= took.processor < 0.1 and 0 <= took.clock < 0.1
+    assert result == 5 and 0 <= took.clock <= time.perf_counter() - began
+    assert 0 <= took.processor <= time.process_time() - busy
 
 
 def test_what_was_fetched_in_a_pass():
