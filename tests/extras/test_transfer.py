@@ -33,7 +33,9 @@ def test_tokenizers_are_strange_unless_one_comes_from_the_other_or_both_from_a_t
     first = {"sha256": "a", "start_sha256": "c", "start": third}
     second = {"sha256": "b", "start_sha256": "c", "start": third}
     apart = {"sha256": "d"}
-    for old, new in ((first, first), (first, third), (third, second), (first, second)):
+    grandchild = {"sha256": "e", "start_sha256": "b", "start": second}
+    pairs = [(first, first), (first, third), (third, second), (first, second)]
+    for old, new in (*pairs, (grandchild, third), (grandchild, first)):
         assert not warnings_about(old, new) and not warnings_about(new, old)
     assert warnings_about(first, apart) and warnings_about(apart, second)
     # What a file does not say may have been the same.
