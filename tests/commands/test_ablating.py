@@ -137,7 +137,7 @@ def test_a_run_that_cannot_be_read_hides_no_other(call, tmp_path):
         (["--set", "steps=5", "--steps", "3"], "the setting steps is given twice"),
         (["--seeds", "0"], "seeds must be at least 1"),
         (["--measure", "beauty"], "there is no measure 'beauty'"),
-        (["--passes", "0"], "whole numbers from 1 on"),
+        (["--passes", "0"], "different numbers from 1 to 10000"),
         (["--jobs", "0"], "jobs must be at least 1"),
         (["--executor", "cloud"], "no executor 'cloud'"),
         (["--report"], "holds no ablation"),
