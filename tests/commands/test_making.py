@@ -93,6 +93,7 @@ def test_answers(call, run, picture):
     assert [entry["text"]] == uni.answer([(a, b)], "why?")
 
 
+@pytest.mark.filterwarnings("ignore:.* is grey")
 def test_what_is_asked_if_nothing_is_said(call, run, colour_run, picture):
     name = picture("x.png")
     for model, question in ((run, "what digit is this?"), (colour_run, "what is this?")):
