@@ -200,8 +200,9 @@ class Run:
         """Remove the files of an old run; a run that goes on keeps its own."""
         self.folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.folder / SHARDS, ignore_errors=True)  # of a save that was interrupted
-        if self.first_step == 0:
+        if self.overwrite:
             shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
+        if self.first_step == 0:
             for path in reversed(self.files()):  # weights before their JSON, the log at the end
                 path.unlink()
 

@@ -154,16 +154,18 @@ def test_tensorboard_shows_every_step_once(tmp_path):
     assert [entry.value for entry in shown] == pytest.approx(losses)
 
 
-def test_an_overwritten_run_leaves_no_curves(tmp_path):
+def test_only_an_overwritten_run_loses_its_curves(tmp_path):
     old = tmp_path / "tensorboard" / "events.out.tfevents.1"
     old.parent.mkdir()
     old.touch()
-    fit(*judge_run(SHORT.seed), SHORT, Run(tmp_path, resume=True), stop_after=1)
-    assert not old.exists()
-    old.parent.mkdir()
-    old.touch()
-    fit(*judge_run(SHORT.seed), SHORT, Run(tmp_path, resume=True), stop_after=2)
-    assert old.exists()  # a run that goes on keeps its own
+    # A folder without a run may hold somebody's curves, and a run that goes on keeps its own.
+    for stop, kept, how in (
+        (1, True, {}),
+        (2, True, {"resume": True}),
+        (1, False, {"overwrite": True}),
+    ):
+        fit(*judge_run(SHORT.seed), SHORT, Run(tmp_path, **how), stop_after=stop)
+        assert old.exists() == kept
 
 
 def test_tensorboard_that_is_not_installed_is_one_sentence(tmp_path, monkeypatch):
