@@ -126,8 +126,9 @@ def test_the_spine_is_short():
 
 def test_the_package_is_short():
     """The aim is 6,000 lines without what is around it: may fall, not rise."""
-    apart = ("exercises/", "course/", "experiments/", "ablation/", "official/")
-    assert lines([name for name in FILES if not name.startswith(apart)]) <= 16_867
+    around = ("exercises/", "course/", "experiments/", "ablation/", "official/")
+    official = ("commands/official.py", "presets/official.py")
+    assert lines([name for name in FILES if not name.startswith(around + official)]) <= 16_458
 
 
 def test_no_function_is_long():

@@ -244,6 +244,7 @@ def test_the_readme_repeats_figures_of_the_gpu():
 
 def test_the_table_of_memory_is_the_computed_one():
     assert memory_table() in FULL_WEIGHTS, "run `minillada official memory`"
+    assert memory_table("flash") in FULL_WEIGHTS, "run `minillada official memory --size flash`"
 
 
 def test_every_make_target_exists():

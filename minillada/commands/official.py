@@ -1,5 +1,5 @@
-"""Commands for the official checkpoint: official info | check | memory | draw | describe | answer |
-edit | think | interleave | fabricate.
+"""Commands for official checkpoints: official info | check | memory | chat | draw | describe |
+answer | edit | think | interleave | fabricate.
 
 Notable choices
 - `official` is imported inside the commands: it needs more packages than the others.
@@ -9,7 +9,7 @@ Notable choices
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -190,11 +190,53 @@ def print_parts(parts: list) -> None:
             print(f"    {escaped(fault)}")
 
 
-def memory() -> None:
+def memory(
+    size: Annotated[
+        Literal["full", "mini", "flash"], option("full: Uni; mini, flash: text alone.")
+    ] = "full",
+) -> None:
     """What fits where: a table for the released sizes, without a checkpoint."""
     from ..official.needs import memory_table
 
-    print(memory_table())
+    print(memory_table(size))
+
+
+@opens
+def chat(
+    place: Place,
+    question: Annotated[str | None, argument("What to say; left out: a talk.")] = None,
+    *,
+    system: Annotated[str, option("How to answer, for example 'Answer in one sentence.'")] = "",
+    length: Length = 2048,
+    threshold: Annotated[float, option("Commit what is surer than this.", min=0, max=1)] = 0.95,
+    edit_threshold: Annotated[
+        float, option("Rewrite where another token is surer; 1: never.", min=0, max=1)
+    ] = 1.0,
+    opening: Opening,
+) -> None:
+    """Chat without pictures, with models of text alone (LLaDA2.0, LLaDA2.1), too."""
+    if question is not None:
+        check_asked(question)
+    wishes: dict[str, Any] = {"system": system, "length": length, "threshold": threshold}
+    wishes |= {"edit_threshold": edit_threshold}
+    model = opening.load(place)
+    said: list[str] = []
+    for text in [question] if question is not None else typed_lines():
+        answer = model.chat([*said, text], **wishes)
+        print(paragraphs(answer))
+        said += [text, answer]
+
+
+def typed_lines() -> Iterator[str]:
+    """What a user types, line by line; an empty line or the end of the input ends it."""
+    while True:
+        try:
+            line = input("> ")
+        except EOFError:
+            return
+        if not line.strip():
+            return
+        yield line
 
 
 @opens
@@ -345,17 +387,17 @@ def interleave(
 def fabricate(
     folder: Annotated[Path, argument("A new folder.")],
     size: Annotated[
-        Literal["tiny", "full"], option("tiny: a few MB; full: the real shapes, 60 GB.")
+        Literal["tiny", "full", "tiny-text", "mini", "flash"],
+        option("tiny: a few MB; full: the real shapes, 60 GB; the others: text alone."),
     ] = "tiny",
     layers: Annotated[int | None, option("Of the backbone, if not all.", min=1)] = None,
     part: Annotated[list[str] | None, option("Only this part; may be given again.")] = None,
     seed: Seed = 0,
 ) -> None:
     """Write a random checkpoint in the official layout: it draws and says noise."""
-    from ..official.fabricate import PARTS
     from ..official.fabricate import fabricate as write
 
-    write(folder, size, seed, layers, parts=tuple(part) if part else PARTS)
+    write(folder, size, seed, layers, parts=tuple(part) if part else None)
     print(f"wrote {folder}")
 
 
@@ -381,6 +423,6 @@ app = typer.Typer(
     help="The official 16B checkpoint, from a folder or from the Hugging Face hub.",
 )
 for command in (
-    info, check, memory, draw, describe, answer, edit, think, interleave, fabricate,
+    info, check, memory, chat, draw, describe, answer, edit, think, interleave, fabricate,
 ):  # fmt: skip
     app.command()(command)

@@ -1,4 +1,4 @@
-"""What a user asks of the official checkpoint: draw, describe, answer, edit, think, interleave.
+"""What a user asks of a checkpoint: chat, draw, describe, answer, edit, think, interleave.
 
 `load` returns an `OfficialModel`. Its methods take and give pictures of PIL, bring photos to the
 sizes that the model reads, and leave the work to `Uni`, the class of the small models.
@@ -10,6 +10,7 @@ Notable choices
   image is not complete there. The codes are the same ones, because a later block cannot change an
   earlier one. Only an image with fewer codes than steps takes fewer steps here.
 - What can be refused is refused before a painter is read, which takes long.
+- Models of text alone (LLaDA2.0, LLaDA2.1) have the same backbone. They chat, and cannot draw.
 - The codes are the most likely ones, so the seed changes only the noise of the painter.
 """
 
@@ -101,12 +102,12 @@ class Call(Uni):
         height, width = sides(self.tokenizer.grid)
         return len(layout.image_header(self.vocab, height, width)) + height * width
 
-    def reply(self, prompts: list[list[int]], length: int, config: SamplingConfig) -> list[str]:
+    def reply(self, asked: list[list[int]], length: int, config: SamplingConfig) -> list[str]:
         """As in `Writer`, at most as long as fits, and without the tag that ends a turn."""
-        longest = max(len(prompt) for prompt in prompts)
+        longest = max(len(prompt) for prompt in asked)
         check_space(longest, self.space(longest))
-        texts = super().reply(prompts, min(length, self.space(longest)), config)
-        return [text.removesuffix("<|role_end|>").strip() for text in texts]
+        texts = super().reply(asked, min(length, self.space(longest)), config)
+        return [text.removesuffix(prompts.ROLE_END).strip() for text in texts]
 
     def continue_stories(
         self, stories: list[Story], length: int, config: SamplingConfig
@@ -161,6 +162,33 @@ class OfficialModel:
         self.painter_steps: dict[str, int] = {"turbo": 8, "normal": 50}
         self.sprint: Sprint | None = None
 
+    def chat(
+        self,
+        said: str | Sequence[str],
+        *,
+        system: str = "",
+        length: int = 2048,  # tokens, at most
+        **sampling,
+    ) -> str:
+        """What the model says next in a talk without photos.
+
+        `said` is what the user says, or all turns so far: user, model, …, user. LLaDA2.1 also
+        rewrites its words: `threshold=0.7, edit_threshold=0.5`, its quality mode.
+        """
+        check_counts(length=length)
+        turns = [said] if isinstance(said, str) else list(said)
+        if len(turns) % 2 == 0:
+            raise ValueError(
+                f"a talk begins and ends with what the user says, so it cannot have {len(turns)} "
+                "turns"
+            )
+        may_be_empty = [text for text in (*turns[1::2], system) if text != ""]
+        asking.read_texts(turns[::2] + may_be_empty, self.vocab)
+        call = self.call(turns[-1])
+        ids = prompts.talk(self.vocab, turns, system)
+        [answer] = call.reply([ids], length, call.sampling(TEXT, **sampling))
+        return answer
+
     def draw(
         self,
         prompt: str,
@@ -195,6 +223,7 @@ class OfficialModel:
         `chat=False` leaves out the roles around the question, as early released code did.
         """
         check_counts(length=length)
+        self.check_sight()
         call = self.call(question)
         read = read_photos(photos)
         images = [pixels(for_understanding(photo, len(read))) for photo in read]
@@ -216,6 +245,7 @@ class OfficialModel:
         **sampling,
     ) -> Image.Image:
         """The photo, changed as told; its shape is that of the nearest size for edits."""
+        self.check_sight()
         crops = {"served": served_crop, "released": released_crop}
         if crop not in crops:
             raise ValueError(f"there is no crop {crop!r}; choose {' or '.join(crops)}")
@@ -285,9 +315,17 @@ class OfficialModel:
 
     def canvas(self, grid: Grid, painter: PainterName, seed: int) -> Canvas:
         """What a call draws on; `ValueError` for a painter that is none and for too few steps."""
+        self.check_sight()
         steps = self.painter_steps.get(painter, 0)
         check_painter(painter, steps)
         return Canvas(self.parts, grid, painter, steps, seed)
+
+    def check_sight(self) -> None:
+        """`ValueError` for a model of text alone."""
+        if not self.vocab.codebook_size:
+            raise ValueError(
+                "this checkpoint has no image codes, so it cannot see or draw; chat with it"
+            )
 
     def grid(self, size: int | tuple[int, int]) -> tuple[int, int]:
         """Height and width in codes of a drawing; `ValueError` for a size that is none."""

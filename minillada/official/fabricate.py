@@ -1,7 +1,8 @@
 """A random checkpoint in the layout of the official folder: what it draws and says is noise.
 
 It serves to try the code that reads the real one, at a size that fits: `tiny` has a few MB, `full`
-the real shapes (33 GB for the backbone, 60 GB in all), fewer with `layers`.
+the real shapes (33 GB for the backbone, 60 GB in all), fewer with `layers`. Models of text alone
+have three sizes of their own (`sizes`).
 
 Notable choices
 - Files are written number by number, so memory stays small at every size.
@@ -97,25 +98,27 @@ def fabricate(
     layers: int | None = None,
     layout: Layout = "released",
     sibling: bool = False,
-    parts: tuple[str, ...] = PARTS,
+    parts: tuple[str, ...] | None = None,
 ) -> None:
     """Write a random checkpoint into a new or empty folder.
 
     `layers` of the backbone, if not all; `layout` and `sibling` as in `names`; `parts` of the
-    checkpoint, if not all. The same seed gives the same numbers in every layout.
+    checkpoint, if not all that it has. The same seed gives the same numbers in every layout.
     `ValueError` for a folder that holds something, and for names that are none.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not an empty folder; choose a new one")
+    sizes = sizes_of(size, layers)
+    known = PARTS if sizes.images else PARTS[:1]  # a model of text alone is a backbone
+    parts = known if parts is None else parts
     for part in parts:
-        if part not in PARTS:
-            raise ValueError(f"there is no part {part!r}; choose from {', '.join(PARTS)}")
+        if part not in known:
+            raise ValueError(f"there is no part {part!r}; choose from {', '.join(known)}")
     if layout not in get_args(Layout):
         raise ValueError(f"a layout is 'released' or 'fused', not {layout!r}")
     if not {"decoder", "decoder-turbo", "vae"}.isdisjoint(parts):
         load_package("diffusers", "official")  # its absence is said before anything is written
-    sizes = sizes_of(size, layers)
     check_disk(folder, sizes, parts)
     if "backbone" in parts:
         write_backbone(folder, sizes, seed, layout, sibling)
@@ -152,14 +155,15 @@ def write_backbone(folder: Path, sizes: Sizes, seed: int, layout: Layout, siblin
     with atomic(folder / "tokenizer.json") as temporary:
         tokenizer.save(str(temporary))
     eos_id, config = tokenizer.get_vocab()[EOS], sizes.backbone
-    offset = config.vocab_size - sizes.quantiser.num_embeddings  # the codes are the last ids
+    codes = sizes.quantiser.num_embeddings  # the last ids
+    offset = config.vocab_size - codes if sizes.images else None
     write_weights(folder, config, offset, eos_id, sizes.shards, seed, layout, sibling)
 
 
 def write_weights(
     folder: Path,
     config: ModelConfig,
-    offset: int,
+    offset: int | None,
     eos_id: int,
     files: int,
     seed: int,

@@ -32,7 +32,7 @@ from .reading import Shapes, find, read_json, renamed, shapes_of
 from .shards import INDEX, SINGLE, read_header, read_index
 from .siglip import described_tokenizer
 from .sums import SUMS, known_sums
-from .text import check_codebook, load_vocabulary
+from .text import check_codebook, is_text_model, load_vocabulary
 from .writing import Entry
 
 
@@ -196,6 +196,16 @@ INSPECTIONS: dict[str, Inspection] = {
 }
 
 
+def inspections(folder: Path) -> dict[str, Inspection]:
+    """Those of the parts that a folder should have."""
+    try:
+        text_alone = is_text_model(read_json(find(folder, "config.json")), folder)
+    except (ValueError, OSError):  # the first inspection says what is wrong
+        text_alone = False
+    names = ("backbone", "text tokenizer") if text_alone else INSPECTIONS
+    return {name: INSPECTIONS[name] for name in names}
+
+
 def inspect(folder: Path) -> list[Part]:
     """Every part of a checkpoint's folder; without `diffusers` some are counted, not checked."""
     parts, note = [], ""
@@ -204,7 +214,7 @@ def inspect(folder: Path) -> list[Part]:
     except ValueError as error:
         note = f"not checked: {error}"
     found: dict[str, Shapes] = {}
-    for name, inspection in INSPECTIONS.items():
+    for name, inspection in inspections(folder).items():
         unchecked = note and name in NEED_DIFFUSERS
         way: Inspection = partial(counted, name=name) if unchecked else inspection
         part, found[name] = inspected(name, way, folder)
@@ -222,7 +232,7 @@ def compare_parts(parts: list[Part], found: dict[str, Shapes], folder: Path) -> 
                 check_codebook(name, found[name][key][0], folder)
             except ValueError as error:
                 whole[name].faults.append(str(error))
-    embedding = found["painter's embedding"].get(CODES["painter's embedding"], ())
+    embedding = found.get("painter's embedding", {}).get(CODES["painter's embedding"], ())
     for name in ("decoder-turbo", "decoder"):
         if name not in whole:
             continue

@@ -96,15 +96,18 @@ def unprefixed(key: str) -> str:
 
 
 def root_config(
-    config: ModelConfig, offset: int, eos_id: int, layout: Layout = "released"
+    config: ModelConfig, offset: int | None, eos_id: int, layout: Layout = "released"
 ) -> dict[str, Any]:
-    """`config.json` with the official keys. There is no `tie_word_embeddings`, as released."""
+    """`config.json` with the official keys; without `offset` that of a model of text alone.
+
+    There is no `tie_word_embeddings`, as released.
+    """
     rope = {
         "rope_theta": config.rope_theta,
         "rope_type": "default",
         "partial_rotary_factor": config.partial_rotary_factor,
     }
-    return config.model_dump(exclude={"block_size"}) | {
+    official = {
         "architectures": ["LLaDA2MoeModelLM"],
         "model_type": "llada2_moe" if layout == "released" else "llada2_moe_veomni",
         "hidden_act": "silu",
@@ -112,7 +115,9 @@ def root_config(
         "use_bias": False,
         "use_qkv_bias": False,
         "rope_parameters": rope,
-        "image_token_offset": offset,
         "pad_token_id": eos_id,
         "torch_dtype": "bfloat16",
     }
+    if offset is not None:
+        official["image_token_offset"] = offset
+    return config.model_dump(exclude={"block_size"}) | official

@@ -12,14 +12,13 @@ from typing import NamedTuple
 import torch
 
 from ..config import ModelConfig
-from ..presets.official import LLADA2_UNI
 from .config import read_config
 from .free import Free
 from .inspection import Part, count
 from .names import backbone_entries
 from .reading import shapes_of
-from .siglip import QuantiserConfig, SigLIPVQ
-from .vision import VisionConfig
+from .siglip import SigLIPVQ
+from .sizes import Size, sizes_of
 
 USABLE = 0.9  # of the free memory, for weights
 # The parts of a painter, with the parameters of the released ones. They are written down here, as
@@ -64,13 +63,15 @@ def weights_of(config: ModelConfig, parameters: dict[str, int]) -> Weights:
     return Weights(*(number * torch.bfloat16.itemsize / 1e9 for number in numbers))
 
 
-def released_weights() -> Weights:
-    """Sizes of the released checkpoint."""
-    with torch.device("meta"):
-        tokenizer = count(shapes_of(SigLIPVQ(VisionConfig(), QuantiserConfig())))
-    backbone = sum(entry.count for entry in backbone_entries(LLADA2_UNI))
-    parameters = PAINTER_PARTS | {"backbone": backbone, "image tokenizer": tokenizer}
-    return weights_of(LLADA2_UNI, parameters)
+def released_weights(size: Size = "full") -> Weights:
+    """Sizes of a released checkpoint."""
+    sizes = sizes_of(size)
+    parameters = {"backbone": sum(entry.count for entry in backbone_entries(sizes.backbone))}
+    if sizes.images:
+        with torch.device("meta"):
+            tokenizer = SigLIPVQ(sizes.vision, sizes.quantiser)
+        parameters |= PAINTER_PARTS | {"image tokenizer": count(shapes_of(tokenizer))}
+    return weights_of(sizes.backbone, parameters)
 
 
 def needs_of(folder: Path, parts: list[Part]) -> list[Need]:
@@ -87,13 +88,16 @@ def needs(weights: Weights) -> list[Need]:
     turn = max(tokenizer, painter)  # on the GPU one after the other
     cached = min(CACHED * expert, experts)
     by_turns = f"'cuda', experts_on_gpu={CACHED}, offload=True"
-    return [
+    ways = [
         Need("all on the GPU", "'cuda'", backbone + others, 0),
         Need("parts by turns on the GPU", "'cuda', offload=True", backbone + turn, others),
         Need("experts from files to the GPU", by_turns, dense + cached + turn, others),
         Need("all in main memory", "'cpu'", 0, backbone + others),
         Need("experts stay in their files", "'cpu', mapped=True", 0, dense + others),
     ]
+    if not others:  # a model of text alone has no parts that could wait
+        del ways[1]
+    return ways
 
 
 def rounded_needs(weights: Weights) -> list[Need]:
@@ -136,9 +140,9 @@ MACHINES = {
 }
 
 
-def memory_table() -> str:
-    """What fits where, for the released sizes, as a table in Markdown."""
-    weights = released_weights()
+def memory_table(size: Size = "full") -> str:
+    """What fits where, for the sizes of a released checkpoint, as a table in Markdown."""
+    weights = released_weights(size)
     only_asking = weights._replace(painter=0)
     lines = [f"| {' | '.join(['`load(…)` with', 'GPU', 'memory', *MACHINES])} |"]
     lines.append("|---" * (3 + len(MACHINES)) + "|")

@@ -1,21 +1,22 @@
-"""Sizes of the official checkpoint, and of a tiny one with the same parts.
+"""Sizes of the official checkpoints, and of a tiny one with the same parts.
 
-`FULL` are the released values. `TINY` is small enough for a test and has everything that the full
+`full` are the released values. `tiny` is small enough for a test and has everything that the full
 one has: dense and sparse layers, groups of experts, shards, several blocks, refiners, four scales.
+`mini`, `flash` and `tiny-text` are models of text alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..config import ModelConfig
-from ..presets.official import LLADA2_UNI
+from ..presets.official import LLADA2_FLASH, LLADA2_MINI, LLADA2_UNI
 from ..settings import changed
 from .siglip import QuantiserConfig
 from .vision import VisionConfig
 
-Size = Literal["tiny", "full"]
+Size = Literal["tiny", "full", "tiny-text", "mini", "flash"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Sizes:
     condition: int  # features of the painter's condition
     decoder: dict[str, Any]
     vae: dict[str, Any]
+    images: bool = True  # False: a model of text alone, which has only a backbone
 
 
 VAE = {
@@ -80,11 +82,21 @@ TINY = Sizes(
 )
 
 
+TINY_TEXT = changed(TINY.backbone, vocab_size=512)
+SIZES: dict[Size, Sizes] = {
+    "tiny": TINY,
+    "full": FULL,
+    "tiny-text": replace(TINY, backbone=TINY_TEXT, images=False),
+    "mini": replace(FULL, backbone=LLADA2_MINI, images=False),
+    "flash": replace(FULL, backbone=LLADA2_FLASH, shards=42, images=False),
+}
+
+
 def sizes_of(size: Size = "tiny", layers: int | None = None) -> Sizes:
     """The sizes by name; `layers` of the backbone, if not all. `ValueError` for a wrong one."""
-    if size not in ("tiny", "full"):
-        raise ValueError(f"a checkpoint is 'tiny' or 'full', not {size!r}")
-    chosen = TINY if size == "tiny" else FULL
+    if size not in SIZES:
+        raise ValueError(f"there is no size {size!r}; choose from {', '.join(get_args(Size))}")
+    chosen = SIZES[size]
     if layers is None:
         return chosen
     backbone = changed(chosen.backbone, num_hidden_layers=layers)

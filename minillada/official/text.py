@@ -5,6 +5,8 @@ Notable choices
   a string that is missing is an error that names it.
 - One exception: where the file has no `<|mask|>` but the released number of text ids, the mask is
   id 156,895. The released code passes that number and never asks the tokenizer.
+- A model of text alone (LLaDA2.0-mini and its siblings) has no `image_token_offset`: every id is
+  text, and there are no image codes.
 - The embedding has more text rows (157,184) than the file has pieces. The image codes begin behind
   these rows, at `image_token_offset` of `config.json`.
 - `tokenizer.json` is used as it is; its regular expression is not mended, since the model was
@@ -25,7 +27,7 @@ from .reading import find, read_json, whole
 RELEASED_OFFSET = 157_184
 RELEASED_MASK = 156_895
 DEFAULT_GRID = 32  # codes along a side of the default drawing, 1024 pixels after the painter
-NEEDED = (EOS, IMAGE, END_IMAGE, BOI, size_token(DEFAULT_GRID))
+OF_IMAGES = (IMAGE, END_IMAGE, BOI, size_token(DEFAULT_GRID))
 
 
 class OfficialVocabulary(Vocabulary):
@@ -65,7 +67,7 @@ def load_vocabulary(folder: Path) -> OfficialVocabulary:
     path = find(folder, "tokenizer.json")
     tokenizer = read_text_tokenizer(path)
     check_pieces(tokenizer, offset, codebook_size, path)
-    for token in NEEDED:
+    for token in (EOS, *OF_IMAGES) if codebook_size else (EOS,):
         special_id(tokenizer, token, offset, path)
     if offset == RELEASED_OFFSET and tokenizer.token_to_id(MASK) is None:
         mask_id = RELEASED_MASK
@@ -82,10 +84,18 @@ def load_vocabulary(folder: Path) -> OfficialVocabulary:
     return vocab
 
 
+def is_text_model(config: dict[str, Any], folder: Path) -> bool:
+    """Whether `config.json` of a folder says nothing of images, and the folder has none."""
+    return "image_token_offset" not in config and not (folder / "image_tokenizer").exists()
+
+
 def code_range(config: dict[str, Any], path: Path) -> tuple[int, int]:
-    """The first id of the image codes, and how many codes there are."""
+    """The first id of the image codes, and how many codes there are: 0 for a model of text."""
+    size = whole(config, "vocab_size", path)
+    if is_text_model(config, path.parent):
+        return size, 0
     offset = whole(config, "image_token_offset", path)
-    codebook_size = whole(config, "vocab_size", path) - offset
+    codebook_size = size - offset
     if codebook_size < 1:
         raise ValueError(f"{path}: vocab_size must be larger than image_token_offset")
     return offset, codebook_size
@@ -117,8 +127,8 @@ def check_pieces(tokenizer: Tokenizer, offset: int, codebook_size: int, path: Pa
         named_code = i in added and i < offset + codebook_size  # a name for a code does no harm
         if i >= offset and not named_code:
             raise ValueError(
-                f"{path} has the piece {piece!r} at id {i}, where config.json has image codes "
-                f"({offset} and up); they belong to different models"
+                f"{path} has the piece {piece!r} at id {i}, and by config.json only ids below "
+                f"{offset} are text; they belong to different models"
             )
 
 

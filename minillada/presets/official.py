@@ -1,8 +1,9 @@
-"""The official 16B backbone: a configuration for `Backbone`, not something to train here."""
+"""Official backbones: configurations for `Backbone`, not something to train here."""
 
 from __future__ import annotations
 
 from ..config import ModelConfig
+from ..settings import changed
 
 LLADA2_UNI = ModelConfig(
     vocab_size=173_568,
@@ -20,4 +21,15 @@ LLADA2_UNI = ModelConfig(
     n_group=8,
     topk_group=4,
     moe_intermediate_size=512,
+)
+
+# Models of text alone (LLaDA2.0, LLaDA2.1): no image codes, a longer context.
+LLADA2_MINI = changed(LLADA2_UNI, vocab_size=157_184, max_position_embeddings=32_768)
+LLADA2_FLASH = changed(
+    LLADA2_MINI,
+    hidden_size=4096,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    intermediate_size=9216,
+    moe_intermediate_size=1024,
 )

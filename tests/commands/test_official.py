@@ -2,6 +2,7 @@
 
 import errno
 import importlib.util
+import io
 import json
 import sys
 from pathlib import Path
@@ -119,6 +120,34 @@ def test_describe_and_answer(call, folder, photo):
     assert call("official", "answer", folder, photo, photo, *options)[0] == 0
 
 
+def test_chat_with_one_question_and_line_by_line(call, refuse, tmp_path, monkeypatch):
+    assert call("official", "fabricate", "text", "--size", "tiny-text")[:2] == (0, "wrote text\n")
+    code, out, _ = call("official", "check", "text", "--json")
+    assert code == 0 and len(json.loads(out)["parts"]) == 2
+    code, out, _ = call("official", "info", "text", "--json")
+    assert code == 0 and json.loads(out)["image codes"] == 0
+    options = ["--length", 2, "--threshold", 0.7, "--edit-threshold", 0.5, "--system", "Be short."]
+    code, out, _ = call("official", "chat", "text", "who?", *options)
+    assert code == 0 and out.endswith("\n")
+    # A line is a turn, and the model is given all turns so far.
+    asked = []
+
+    def chat(self, said, **wishes):
+        asked.append((said, wishes))
+        return f"answer {len(asked)}"
+
+    monkeypatch.setattr(OfficialModel, "chat", chat)
+    for end in ("", "\n  \nnot read\n"):
+        asked.clear()
+        monkeypatch.setattr(sys, "stdin", io.StringIO("one\ntwo" + end))
+        code, out, _ = call("official", "chat", "text", *options)
+        assert code == 0 and out == "> answer 1\n> answer 2\n> "
+        assert [said for said, _ in asked] == [["one"], ["one", "answer 1", "two"]]
+    wishes = {"system": "Be short.", "length": 2, "threshold": 0.7, "edit_threshold": 0.5}
+    assert asked[0][1] == wishes
+    assert "cannot see or draw" in refuse("official", "draw", "text", "a fox")
+
+
 def test_a_long_answer_keeps_its_lines_and_letters(call, folder, photo, monkeypatch):
     """What would move the cursor or hide something is escaped, and nothing else."""
     answer = "Zwei Kätzchen:\n\n\t- 白い\u3000猫 👩\u200d💻 C:\\new"
@@ -152,11 +181,11 @@ def test_rounded_experts_answer(call, refuse, folder, photo, monkeypatch):
 
 def test_groups_of_options_are_options(call):
     """Of each command the help names the shared options, and its arguments stand in order."""
-    for command in ("draw", "describe", "answer", "edit", "think", "interleave"):
+    for command in ("chat", "draw", "describe", "answer", "edit", "think", "interleave"):
         code, out, _ = call("official", command, "--help")
         assert code == 0 and " ".join(out.split()[1:5]) == f"minillada official {command} [OPTIONS]"
         assert "--mapped" in out and "--experts-on-gpu" in out and "--bits" in out
-        assert ("--painter-steps" in out) == (command not in ("describe", "answer"))
+        assert ("--painter-steps" in out) == (command not in ("chat", "describe", "answer"))
 
 
 def test_what_cannot_be_done_is_one_sentence(refuse, folder, photo, tmp_path):

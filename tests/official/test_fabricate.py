@@ -188,7 +188,7 @@ def test_what_cannot_be_fabricated(tmp_path, monkeypatch):
     (tmp_path / "something").write_text("")
     with pytest.raises(ValueError, match="not an empty folder"):
         fabricate(tmp_path)
-    with pytest.raises(ValueError, match="'tiny' or 'full'"):
+    with pytest.raises(ValueError, match="no size 'medium'; choose from tiny, full"):
         fabricate(tmp_path / "new", "medium")
     with pytest.raises(ValueError, match="no part 'vqvae'"):
         fabricate(tmp_path / "new", parts=("vqvae",))

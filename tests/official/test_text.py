@@ -111,10 +111,10 @@ def test_pieces_at_ids_of_codes_are_refused(tmp_path):
     """A plain piece at the first of these ids, and a special token at the first id behind them."""
     size = write(tmp_path).get_vocab_size() - len(SPECIAL)
     write(tmp_path, image_token_offset=size - 1, vocab_size=size + 50)  # its last one is no name
-    with pytest.raises(ValueError, match=f"at id {size - 1}, where config.json has image codes"):
+    with pytest.raises(ValueError, match=f"at id {size - 1}, and by config.json only ids below"):
         load_vocabulary(tmp_path)
     write(tmp_path, [*SPECIAL, "<|a|>", "<|b|>"], image_token_offset=size + 8, vocab_size=size + 9)
-    with pytest.raises(ValueError, match=rf"'<\|b\|>' at id {size + 9}, where config.json"):
+    with pytest.raises(ValueError, match=rf"'<\|b\|>' at id {size + 9}, and by config.json"):
         load_vocabulary(tmp_path)
 
 
