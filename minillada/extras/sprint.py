@@ -5,15 +5,15 @@ prefix tokens. Importance of prefix token i:
 
     α ‖k_i‖ / mean ‖k‖ + (1 − α) conf_i
 
-where ‖k_i‖ is averaged over layers and heads, and conf_i is the probability of the model's best
-guess at that position. Each modality keeps its own fraction of its tokens. The first `warmup` steps
-of a block see everything; the others see the block and what was kept, at the original positions.
+where ‖k_i‖ is averaged over the heads of a layer, and conf_i is the probability of the model's best
+guess at that position. So each layer chooses for itself, as in the released code; the paper does
+not say. Each modality keeps its own fraction of its tokens. The first `warmup` steps of a block see
+everything; the others see the block and what was kept, at the original positions.
 
 Notable choices
 - Our prefix cache is exact and holds finished blocks only, so each block chooses anew from all of
   it, at no cost.
-- The released code keeps one fraction (0.7) of the whole prefix, and takes pinned tokens first: all
-  text by default. There each layer chooses by its own norms; here all layers keep the same tokens.
+- The released code keeps one fraction (0.7) of all tokens, pinned ones first: by default all text.
 - A modality with fraction 1 is pinned: its importance is infinite. The released code sets infinity
   in place of the norm, *before* it takes the mean. The mean is then infinite, every other norm
   turns into 0, and only the confidence ranks. `pin_slip` repeats that.
@@ -95,10 +95,8 @@ class Sprint:
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must lie in [0, 1], got {self.alpha}")
         if self.warmup < 1:
-            raise ValueError(
-                "the first step of a block fills the cache, so warmup must be at least 1, "
-                f"got {self.warmup}"
-            )
+            what = "warmup must be at least 1, because the first step of a block fills the cache"
+            raise ValueError(f"{what}; got {self.warmup}")
 
     def begin(self, rows: int, device: torch.device) -> None:
         """Forget the last generation."""
@@ -111,24 +109,26 @@ class Sprint:
         self.image = torch.cat([self.image, self.is_image.to(ids.device)[ids]], 1)
 
     def prune(self, full: KVCache, padding: Tensor) -> tuple[KVCache, Tensor]:
-        """A shorter cache, and its places that hold no token (bool `[R, kept]`).
+        """A shorter cache, and its places that hold no token (bool `[R, kept]`, for all layers).
 
         The first `padding` `[R, 1]` places of a row of the cache `full` are no tokens.
         """
-        layers = [full.stored(number) for number in range(len(full.lengths))]  # [R, h, T, d] each
-
-        # 1. The importance of every place: [R, T].
-        norms = torch.stack([key.float().norm(dim=-1).mean(1) for key, _ in layers]).mean(0)
-        real = torch.arange(norms.shape[1], device=norms.device) >= padding
+        short = KVCache(len(full.lengths))
+        real = torch.arange(self.image.shape[1], device=padding.device) >= padding  # [R, T]
         pinned = torch.where(self.image, self.keep_image >= 1, self.keep_text >= 1)
-        score = importance(norms, self.confidence, pinned, self.alpha, self.pin_slip, real)
-        kept = keep_mask(score, self.image, real, self.keep_text, self.keep_image)
+        hidden = real[:, :0]  # as long as there is no prefix
+        for layer in range(len(full.lengths) if real.numel() else 0):
+            # 1. The importance of every place: [R, T].
+            key, value = full.stored(layer)  # [R, h, T, d]
+            norms = key.float().norm(dim=-1).mean(1)
+            score = importance(norms, self.confidence, pinned, self.alpha, self.pin_slip, real)
+            kept = keep_mask(score, self.image, real, self.keep_text, self.keep_image)
 
-        # 2. Gather what is kept. Rows that keep fewer take along places that are then hidden.
-        width = int(kept.sum(1).max()) if kept.numel() else 0  # 0: there is no prefix to gather
-        index = kept.int().argsort(dim=1, descending=True, stable=True)[:, :width]  # [R, width]
-        short = KVCache(len(layers))
-        for layer, (key, value) in enumerate(layers if width else []):
+            # 2. Gather what is kept. Rows that keep fewer take along places that are then hidden:
+            # the last ones, in each layer alike, because every layer keeps equally many.
+            width = int(kept.sum(1).max())
+            index = kept.int().argsort(dim=1, descending=True, stable=True)[:, :width]  # [R, width]
             places = index[:, None, :, None].expand(-1, key.shape[1], -1, key.shape[3])
             short.extend(layer, key.gather(2, places), value.gather(2, places), keep=width)
-        return short, ~kept.gather(1, index)
+            hidden = ~kept.gather(1, index)
+        return short, hidden
