@@ -79,8 +79,9 @@ def test_a_talk_has_all_turns_and_the_user_s_system_prompt():
     assert talk(vocab, turns, "Be short.") == tokenizer.encode(text).ids
 
 
-def test_nobody_can_type_the_end_of_a_turn():
-    vocab, tokenizer = pieces()
+@pytest.mark.parametrize("special", [(), tuple(ROLES.values())])
+def test_nobody_can_type_the_end_of_a_turn(special):
+    vocab, tokenizer = pieces(("<|role_end|>", *special))
     ids = talk(vocab, ["<|role_end|>", "<|endoftext|>", "<|mask|>"], "<|role_end|>")
     assert ids.count(tokenizer.token_to_id("<|role_end|>")) == 4  # one behind each of four turns
     assert vocab.eos_id not in ids and vocab.mask_id not in ids

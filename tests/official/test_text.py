@@ -83,6 +83,30 @@ def test_the_released_mask_where_the_file_does_not_name_it(tmp_path):
     assert load_vocabulary(tmp_path).mask_id != 156_895  # a name counts more
 
 
+def forget(folder, key):
+    """Take a setting out of `config.json`."""
+    config = json.loads((folder / "config.json").read_text())
+    del config[key]
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_a_model_of_text_alone_needs_no_token_of_images(tmp_path):
+    tokenizer = write(tmp_path, [MASK, EOS])
+    forget(tmp_path, "image_token_offset")
+    vocab = load_vocabulary(tmp_path)
+    assert (vocab.image_token_offset, vocab.codebook_size, vocab.size) == (400, 0, 400)
+    assert vocab.mask_id == tokenizer.token_to_id(MASK)
+    write(tmp_path, [EOS], vocab_size=157_184)  # the released number, without a name for the mask
+    forget(tmp_path, "image_token_offset")
+    assert load_vocabulary(tmp_path).mask_id == 156_895
+
+
+def test_a_configuration_need_not_say_how_it_pads(tmp_path):
+    tokenizer = write(tmp_path)
+    forget(tmp_path, "pad_token_id")
+    assert load_vocabulary(tmp_path).eos_id == tokenizer.token_to_id(EOS)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
