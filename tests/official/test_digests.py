@@ -62,11 +62,12 @@ def test_files_of_a_download_are_links(folder, tmp_path_factory):
     assert wrong_digests(folder) == ["a.json is not the file that SHA256SUMS describes"]
 
 
-def test_weights_without_a_checksum_are_found(folder):
+@pytest.mark.parametrize("name", ["c.safetensors", "c.pt"])
+def test_weights_without_a_checksum_are_found(folder, name):
     """Loading would refuse such a folder, or warn."""
-    (folder / "part" / "c.safetensors").write_bytes(b"")
+    (folder / "part" / name).write_bytes(b"")
     (folder / "notes.txt").write_text("")  # no weights
-    assert wrong_digests(folder) == ["SHA256SUMS does not name part/c.safetensors; make it again"]
+    assert wrong_digests(folder) == [f"SHA256SUMS does not name part/{name}; make it again"]
 
 
 def test_one_blank_before_a_name_is_enough(folder):

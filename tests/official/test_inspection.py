@@ -58,12 +58,24 @@ def test_faults_are_named(copy):
     state = load_file(path)
     first, second, third = sorted(state)[:3]
     state["model.extra"] = state.pop(first)
+    shape = list(state[second].shape)
     state[second] = state[second].flatten()[:3].clone()
     save_file(state, path)
     text = "\n".join(faults(copy, "backbone"))
     assert f"{first} is missing" in text and "model.extra is unexpected" in text
-    assert f"{second} has shape [3], not" in text and third not in text
+    assert f"{second} has shape [3], not {shape}" in text and third not in text
     assert "model.extra of model-00002-of-00003.safetensors is not in" in text
+
+
+def test_a_tensor_that_is_not_where_the_index_says(copy):
+    names = [f"model-0000{number}-of-00003.safetensors" for number in (1, 2)]
+    one, two = (load_file(copy / name) for name in names)
+    key = min(one)
+    save_file(two | {key: one[key]}, copy / names[1])
+    assert faults(copy, "backbone") == [f"{key} stands twice"]
+    del one[key]
+    save_file(one, copy / names[0])
+    assert faults(copy, "backbone") == [f"{key} is in {names[1]}, not where {INDEX} says"]
 
 
 def test_missing_broken_and_hostile_files(copy):
@@ -150,14 +162,31 @@ def test_parts_of_different_models_are_named(copy):
 
 
 @needs_diffusers
-def test_a_vae_of_another_model_is_named(copy):
-    vae = TINY.vae | {"latent_channels": 8}
+@pytest.mark.parametrize(
+    ("lost", "faulty"),
+    [
+        ("config.json", ["backbone", "text tokenizer"]),
+        ("image_tokenizer", ["image tokenizer", "painter's embedding"]),
+        ("decoder-turbo", ["decoder-turbo"]),
+        ("vae", ["vae"]),
+    ],
+)
+def test_what_is_missing_is_compared_with_nothing(copy, lost, faulty):
+    place = copy / lost
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    assert [part.name for part in inspect(copy) if part.faults] == faulty
+
+
+@needs_diffusers
+@pytest.mark.parametrize("channels", [8, 32])
+def test_a_vae_of_another_model_is_named(copy, channels):
+    vae = TINY.vae | {"latent_channels": channels}
     write_json(copy / "vae" / "config.json", vae)
     entries = vae_entries(dataclasses.replace(TINY, vae=vae))
     write_safetensors(copy / "vae" / VAE_WEIGHTS, entries, seed=0)
     for name in ("decoder", "decoder-turbo"):
         [fault] = faults(copy, name)
-        assert "makes latents of 16 channels, and the VAE reads 8" in fault
+        assert f"makes latents of 16 channels, and the VAE reads {channels}" in fault
 
 
 @needs_diffusers
@@ -186,6 +215,28 @@ def test_without_diffusers_the_painter_is_counted(checkpoint, monkeypatch):
     notes = {part.name: part.note for part in after if part.note}
     assert list(notes) == ["decoder-turbo", "decoder", "vae"]
     assert "not checked" in notes["vae"] and "minillada[official]" in notes["vae"]
+
+
+@needs_diffusers
+def test_without_diffusers_a_decoder_that_lacks_a_tensor_is_counted(copy, monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    path = copy / "decoder" / "model.safetensors"
+    state = load_file(path)
+    lost = state.pop("semantic_embedder.1.weight").numel()  # the one that is compared with others
+    before = {part.name: part.parameters for part in inspect(copy)}
+    save_file(state, path)
+    [decoder] = [part for part in inspect(copy) if part.name == "decoder"]
+    assert decoder.parameters == before["decoder"] - lost
+    assert decoder.note and not decoder.faults
+
+
+@pytest.mark.parametrize("config", [None, "{", "[]"])
+def test_a_folder_that_does_not_say_what_it_is_should_have_every_part(tmp_path, config):
+    if config:
+        (tmp_path / "config.json").write_text(config)
+    parts = inspect(tmp_path)
+    assert len(parts) == 7 and all(len(part.faults) == 1 for part in parts)
+    assert "config.json" in parts[0].faults[0]
 
 
 def test_without_diffusers_a_missing_painter_is_a_fault(checkpoint, tmp_path, monkeypatch):
