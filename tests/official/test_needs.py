@@ -1,5 +1,7 @@
 """Memory by arithmetic: what each way to run needs, and what fits where."""
 
+import re
+
 import pytest
 
 from minillada.official import needs as needs_module
@@ -21,8 +23,10 @@ def test_memory_of_the_real_one():
     eight, four = rounded_needs(weights)
     assert turns.gpu - eight.gpu == pytest.approx(30.6 - 15.4, abs=0.05)
     assert ram.ram - four.ram == pytest.approx(30.6 - 8.6, abs=0.05)
-    tiny = weights_of(TINY.backbone, {"backbone": 10**6})
+    both = {"decoder-turbo": 5 * 10**6, "decoder": 7 * 10**6}  # a call needs one of them
+    tiny = weights_of(TINY.backbone, {"backbone": 10**6} | both)
     assert tiny.experts == pytest.approx(2 * 8 * 3 * 16 * 32 * 2 / 1e9)
+    assert tiny.painter == pytest.approx(5e6 * 2 / 1e9)
 
 
 def test_every_way_by_hand():
@@ -60,6 +64,25 @@ def test_the_table_says_what_fits_where():
     assert words[6] == ["yes", "yes", "yes", "–", "yes |"]  # 4 bits without one
 
 
+def test_a_machine_has_what_its_name_says():
+    for name, free in needs_module.MACHINES.items():
+        *card, memory = (int(number) * (2**30 / 1e9) for number in re.findall(r"\d+", name))
+        assert free == Free(card[0] if card else None, memory - 4)
+
+
+def test_a_line_for_each_way_and_one_for_the_machine():
+    ways = [Need("quickly", "'cuda'", 10, 5)]
+    start = "quickly                        GPU  10.000 GB, main memory   5.000 GB  "
+    for free, word, now in (
+        (Free(12, 8), "fits here", "GPU 12.0 GB, main memory 8.0 GB"),
+        (Free(None, 8), "does not fit here", "no GPU, main memory 8.0 GB"),
+        (Free(12, None), "free memory unknown", "GPU 12.0 GB, main memory unknown"),
+    ):
+        lines = needs_module.memory_lines(ways, free)
+        assert lines == [f"{start}{word}: load(…, 'cuda')", f"free now: {now}"]
+    assert needs_module.memory_lines([], Free(12, 8)) == []  # nothing is complete
+
+
 def test_what_fits():
     need = Need("", "", 10, 5)
     assert fits(need, Free(12, 8)) is True
@@ -67,5 +90,3 @@ def test_what_fits():
     assert fits(need, Free(None, 8)) is False and fits(need, Free(12, None)) is None
     assert fits(need, Free(8, None)) is False  # whatever the main memory is
     assert fits(Need("", "", 0, 5), Free(None, 8)) is True
-    lines = needs_module.memory_lines(needs(Weights(1, 2, 3, 4, 5)), Free(None, 8.0))
-    assert len(lines) == 6 and lines[-1] == "free now: no GPU, main memory 8.0 GB"
