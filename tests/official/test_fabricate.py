@@ -7,9 +7,11 @@ from types import ModuleType
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from minillada.model import Backbone
+from minillada.official import writing
 from minillada.official.fabricate import (
     PARTS,
     fabricate,
@@ -109,7 +111,7 @@ def folders(tmp_path_factory):
     fabricate(place / "released", parts=("backbone", "image_tokenizer"))
     fabricate(place / "fused", layout="fused", parts=backbone)
     fabricate(place / "sibling", sibling=True, layers=2, parts=backbone)
-    fabricate(place / "other", seed=1, parts=backbone)
+    fabricate(place / "other", seed=1, parts=("backbone", "image_tokenizer"))
     return place
 
 
@@ -128,6 +130,10 @@ def test_every_layout_holds_the_same_numbers(folders):
     other = shards(folders / "other")
     assert other.keys() == released.keys()
     assert not any(torch.equal(other[key], released[key]) for key in released)
+    for read, name in ((load_file, "model.safetensors"), (torch.load, "sigvq_embedding.pt")):
+        one, two = (read(folders / n / "image_tokenizer" / name) for n in ("released", "other"))
+        assert one.keys() == two.keys()
+        assert not any(torch.equal(one[key], two[key]) for key in one)
 
 
 def test_index_and_configuration(folders):
@@ -158,8 +164,30 @@ def test_types_and_spread(folders):
         wanted = torch.float32 if key.endswith("expert_bias") else torch.bfloat16
         assert tensor.dtype == wanted and tensor.isfinite().all()
     assert float(state["model.norm.weight"].float().mean()) == pytest.approx(1, abs=0.05)
+    assert state["model.layers.1.mlp.gate.expert_bias"].abs().max() < 0.1
     embedding = state["model.word_embeddings.weight"].float()
     assert float(embedding.std()) == pytest.approx(32**-0.5, rel=0.05)
+    assert float(embedding.mean()) == pytest.approx(0, abs=0.01)
+    assert len({tensor.float().numpy().tobytes() for tensor in state.values()}) == len(state)
+
+
+def test_numbers_begin_at_a_multiple_of_eight(tmp_path):
+    for length in range(1, 9):
+        write_safetensors(tmp_path / "x", [Entry(length * "a", (3,))], 0)
+        assert int.from_bytes((tmp_path / "x").read_bytes()[:8], "little") % 8 == 0
+    with safe_open(tmp_path / "x", "pt") as file:
+        assert file.metadata() == {"format": "pt"}  # other libraries want to be told
+
+
+def test_a_file_that_is_not_finished_is_not_there(tmp_path, monkeypatch):
+    def full_disk(entry, seed):
+        yield from numbers(entry, seed)
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(writing, "numbers", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_safetensors(tmp_path / "x.safetensors", [Entry("a", (3,))], 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_other_parts_can_be_loaded(folders):
