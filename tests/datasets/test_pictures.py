@@ -80,6 +80,38 @@ def test_a_picture_like_mnist_keeps_every_pixel(tmp_path, convert, name):
         assert torch.allclose(pictures.read(tmp_path / name), expected, atol=1e-6)
 
 
+def test_the_white_of_numbers_without_a_depth():
+    known = {0.3: 1, 1: 1, 2: 255, 255: 255, 256: 65_535, 65_535: 65_535, 70_000: 70_000}
+    assert {largest: pictures.white_of(largest) for largest in known} == known
+
+
+def test_numbers_that_are_none_are_black(tmp_path):
+    pixels = numpy.asarray(digit(0)).astype("float32") / 255
+    pixels[0, :4] = numpy.nan, numpy.inf, -numpy.inf, -3
+    Image.fromarray(pixels).save(tmp_path / "decimals.tif")
+    expected = mnist_test_images().floats([0])[0]
+    assert torch.allclose(pictures.read(tmp_path / "decimals.tif"), expected, atol=1e-6)
+
+
+def test_a_tenth_of_the_border_may_be_bright():
+    grey = torch.zeros(28, 28)
+    assert not pictures.looks_like_mnist(grey)
+    grey[0, :10] = 1  # the corner belongs to two sides: 11 of 112
+    assert pictures.looks_like_mnist(grey)
+    grey[0, :11] = 1
+    assert not pictures.looks_like_mnist(grey)
+    for level, like in ((0.09, True), (0.2, False)):
+        grey = torch.full((28, 28), level)
+        grey[10:20, 10:20] = 1
+        assert pictures.looks_like_mnist(grey) == like
+
+
+@pytest.mark.parametrize(("ink", "paper"), [(80, 1), (180, 0)])
+def test_clear_paper_is_what_shows_the_ink(tmp_path, ink, paper):
+    Image.merge("LA", (Image.new("L", (28, 28), ink), digit(0))).save(tmp_path / "clear.png")
+    assert pictures.read(tmp_path / "clear.png", digits=False)[0, 0, 0] == paper
+
+
 def dark_on_clear(i):
     return Image.merge("LA", (Image.new("L", (28, 28)), digit(i)))
 
@@ -149,6 +181,16 @@ def test_a_camera_says_how_it_was_held(tmp_path, orientation, turn):
         digit(i).transpose(turn).save(tmp_path / "turned.png", exif=exif)
         expected = mnist_test_images().floats([i])[0]
         assert torch.allclose(pictures.read(tmp_path / "turned.png"), expected, atol=1e-6)
+
+
+def test_a_picture_whose_camera_wrote_nonsense_stays_as_it_is(tmp_path, monkeypatch):
+    def damaged(picture):
+        raise SyntaxError("not a TIFF file")
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", damaged)
+    digit(0).save(tmp_path / "digit.png")
+    expected = mnist_test_images().floats([0])[0]
+    assert torch.allclose(pictures.read(tmp_path / "digit.png"), expected, atol=1e-6)
 
 
 def test_the_package_reads_pictures_by_a_short_name(tmp_path):
@@ -270,13 +312,30 @@ def chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + checksum
 
 
-@pytest.mark.parametrize("side", [7100, 12_000, 20_000])
+@pytest.mark.parametrize("side", [5001, 12_000, 20_000])
 def test_the_size_is_checked_before_pixels_are_decoded(tmp_path, side):
     """The file ends behind its header: whoever decodes it says that it is truncated."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 10_000, side, 8, 0, 0, 0, 0))
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b""))
     with pytest.raises(ValueError, match=r"bomb\.png has more than 50 megapixels; make it smaller"):
         pictures.read(tmp_path / "bomb.png")
+
+
+def test_a_picture_of_fifty_megapixels_is_decoded(tmp_path):
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 10_000, 5000, 8, 0, 0, 0, 0))
+    (tmp_path / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b""))
+    with pytest.raises(ValueError, match=r"large\.png is not a picture that can be read"):
+        pictures.read(tmp_path / "large.png")
+
+
+def test_a_picture_of_somebody_else_is_said_to_be_closed(tmp_path, monkeypatch):
+    def closed(path, formats):
+        raise PermissionError
+
+    monkeypatch.setattr(Image, "open", closed)
+    (tmp_path / "theirs.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"theirs\.png may not be read; change its permissions"):
+        pictures.read(tmp_path / "theirs.png")
 
 
 def test_what_is_no_picture_is_refused(tmp_path):
@@ -370,9 +429,19 @@ def test_a_small_photo_keeps_every_pixel(tmp_path):
 def test_a_large_photo_is_cut_around_its_middle_and_averaged(tmp_path):
     photo = load_cifar10_sample("test").floats([8])[0]
     large = photo.repeat_interleave(4, 1).repeat_interleave(4, 2)  # [3, 128, 128]
-    wide = torch.nn.functional.pad(large, (40, 41))
-    save_photo(tmp_path / "ship.png", wide)
-    assert torch.allclose(pictures.read(tmp_path / "ship.png", channels=3), photo, atol=1e-6)
+    for shade in (0.0, 0.4):  # of every fourth row
+        large[:, ::4] *= 1 - shade
+        wide = torch.nn.functional.pad(large, (40, 41))
+        save_photo(tmp_path / "ship.png", wide)
+        read = pictures.read(tmp_path / "ship.png", channels=3)
+        assert torch.allclose(read, photo * (1 - shade / 4), atol=shade / 255 + 1e-6)
+
+
+def test_a_tiny_photo_is_enlarged_without_steps(tmp_path):
+    ramp = torch.linspace(0, 1, 16).expand(3, 16, 16)
+    save_photo(tmp_path / "ramp.png", ramp * torch.tensor([1, 0.8, 0.6]).view(3, 1, 1))
+    image = pictures.read(tmp_path / "ramp.png", channels=3)
+    assert (image[:, :, 1:-1].diff(dim=2) > 0).all()
 
 
 def test_transparent_parts_of_a_photo_are_white(tmp_path):
