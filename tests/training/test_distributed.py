@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,7 +35,9 @@ from minillada.settings import changed
 from minillada.training import recipes, train
 from minillada.training.distributed import Processes, check_shared, joined, local_device
 from minillada.training.loop import fit
+from minillada.training.optim import make_optimizers
 from minillada.training.run import Run
+from minillada.training.state import Learner
 
 STOP = 3
 ALONE = Processes()
@@ -207,6 +210,7 @@ def gradients_of(rank: int, count: int, port: int, folder: Path) -> None:
 
         config = changed(PRESETS["dense"], accumulate=2).training
         fit(module, seen, config, Run(folder, processes=processes), stop_after=3)
+    assert not torch.distributed.is_initialized()
     # In the first step there are none yet, and then one for each weight.
     assert blocks[:2] == [0, len(list(module.parameters()))]
     assert blocks[2:] == [1] * 4, "all lie in the one bucket of a small model"
@@ -214,6 +218,37 @@ def gradients_of(rank: int, count: int, port: int, folder: Path) -> None:
 
 def test_ddp_keeps_no_second_copy_of_the_gradient(tmp_path):
     start(gradients_of, 1, tmp_path)
+
+
+def layers_of(rank: int, count: int, port: int) -> None:
+    """Share a backbone by fsdp, and look at what is gathered by itself."""
+    from torch.distributed.fsdp import FSDPModule
+
+    with process(rank, count, port) as processes:
+        module, loss = backbone_run(PRESETS["dense"])
+        config = PRESETS["dense"].training
+        learner = Learner(module, make_optimizers(module, config))
+        replace(processes, sharding="fsdp").share(learner, loss, config)
+    assert all(isinstance(layer, FSDPModule) for layer in module.model.layers)
+
+
+def test_fsdp_gathers_one_layer_after_the_other():
+    """Or else a process would hold all weights in every step."""
+    start(layers_of, 1)
+
+
+def test_words_of_processes_that_differ_have_different_numbers():
+    """Only a number is sent for the words, and two states differ in a few letters."""
+    sent = set()
+
+    class Two(Processes):
+        def total(self, numbers):
+            sent.update(numbers)
+            return [2 * number for number in numbers]
+
+    two = Two(count=2)
+    assert all(two.agree(f"state {number}") for number in range(100))
+    assert len(sent - {0.0}) == 100
 
 
 # --- when something goes wrong -------------------------------------------------------------------
@@ -283,8 +318,15 @@ def test_processes_that_see_different_states_do_not_go_on(tmp_path):
 def test_what_cannot_be_shared_is_refused(sharding, changes, message):
     preset = changed(PRESETS["dense"], **changes)
     check_shared(preset, ALONE)
+    check_shared(preset, Processes(0, 1, "ddp"))  # one portion is the whole batch
     with pytest.raises(ValueError, match=message):
         check_shared(preset, Processes(0, 2, sharding))
+    passes = changed(preset, accumulate=2)
+    if sharding == "fsdp":
+        check_shared(passes, Processes(0, 2, "ddp"))
+    else:
+        with pytest.raises(ValueError, match=message):
+            check_shared(passes, ALONE)
 
 
 def test_the_codebook_started_and_moved(runs):
@@ -321,8 +363,9 @@ def test_portions_without_an_example_are_refused():
 
 
 def test_judges_and_painters_are_not_shared(tmp_path):
-    with pytest.raises(ValueError, match="mnist-judge is neither a backbone nor an image tokeni"):
-        check_shared(JUDGE, Processes(0, 2, "ddp"))
+    for count in (1, 2):
+        with pytest.raises(ValueError, match="mnist-judge is neither a backbone nor an image toke"):
+            check_shared(JUDGE, Processes(0, count, "ddp"))
     with pytest.raises(ValueError, match="leave out --sharding and accumulate"):
         train.train(changed(JUDGE, accumulate=2), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
@@ -337,17 +380,21 @@ def refusal(sharding: str, device: str = "cpu") -> str:
 def test_a_start_that_does_not_fit_is_refused(monkeypatch):
     assert "choose one of none, ddp, fsdp" in refusal("tp")
     assert "start them with `torchrun --nproc-per-node N" in refusal("ddp")
-    assert local_device("cuda") == "cuda"
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+    # The sixth process of all is the second one of its machine.
+    for name, value in {"RANK": "5", "WORLD_SIZE": "1", "LOCAL_RANK": "1"}.items():
+        assert local_device("cuda") == "cuda"  # some variables alone are not torchrun's
         monkeypatch.setenv(name, value)
+    with joined("none", "cpu") as processes:
+        assert processes == ALONE
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert local_device("cuda") == "cuda:1" and local_device("cpu") == "cpu"
     assert "share the work by --sharding ddp or fsdp" in refusal("none")
     assert "train on cpu or cuda, not on mps" in refusal("fsdp", "mps")
 
 
 def test_one_process_needs_no_group():
-    with joined("none", "cpu") as processes:
-        assert processes == ALONE
+    with joined("none", "cuda:1") as processes:
+        assert processes == Processes(device="cuda:1")
         assert not torch.distributed.is_initialized()
 
 

@@ -57,6 +57,12 @@ def test_every_epoch_visits_each_index_once(batch, batches, rest, seed):
         assert first != epoch_of(count, batch, 0, seed + 1)
 
 
+def test_the_order_of_an_epoch_has_a_stream_that_no_step_has():
+    orders = [batch_indices(20, 20, epoch, 3).tolist() for epoch in range(9)]
+    for step in range(9):
+        assert torch.randperm(20, generator=step_generator(3, step)).tolist() not in orders
+
+
 def test_fewer_images_than_a_batch():
     assert sorted(batch_indices(5, 8, 3, 0).tolist()) == [0, 1, 2, 3, 4]
 
@@ -138,6 +144,17 @@ def test_a_module_trains_until_the_last_step_and_no_longer():
     records = fit(module, loss, SHORT, stop_after=STEPS + 2, after_step=done.append)
     assert trained == [True] * STEPS and not module.training
     assert done == list(range(1, STEPS + 1)) and len(records) == STEPS
+
+
+def test_the_progress_bar_begins_where_the_run_does(monkeypatch):
+    shown = []
+    monkeypatch.setattr(loop, "tqdm", lambda *given, **more: shown.append((given, more)))
+    for is_shown in (True, False):
+        loop.progress(range(4, 9), "training", 12, is_shown)
+    for (steps, _, total), more in shown:
+        assert (steps, total, more["initial"]) == (range(4, 9), 12, 4)
+    # If it is shown, nothing is said of it, so that the user may still hide it.
+    assert [more.get("disable") for _, more in shown] == [None, True]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -239,8 +256,10 @@ def crashing(loss, crash):
 def test_a_crash_between_saves_repeats_the_lost_steps(uninterrupted, tmp_path, crash):
     """State is saved every 2 steps: the log holds steps that the state does not."""
     module, loss = judge_run(SHORT.seed)
+    run = Run(tmp_path, save_every=2)
     with pytest.raises(KeyboardInterrupt):
-        fit(module, crashing(loss, crash), SHORT, Run(tmp_path, save_every=2))
+        fit(module, crashing(loss, crash), SHORT, run)
+    assert run.log is None, "the file is closed"
     with open(tmp_path / "metrics.jsonl", "a") as log:
         log.write('{"step": 99, "lo')  # the last line a killed process wrote
     saved = crash // 2 * 2
@@ -295,6 +314,8 @@ def test_resuming_a_finished_run_changes_nothing(uninterrupted, tmp_path):
 )
 def test_a_signal_saves_before_leaving(uninterrupted, tmp_path, capsys, number, error, resume, way):
     module, loss = judge_run(SHORT.seed)
+    if resume:  # the steps of the run before count, too
+        fit(module, loss, SHORT, Run(tmp_path), stop_after=2)
 
     def interrupted(step):
         if step == 3:
@@ -340,6 +361,7 @@ def test_bfloat16_runs_under_autocast_and_keeps_float32_weights(monkeypatch):
 
         def loss(step, backbone=backbone, low=low):
             assert torch.is_autocast_enabled("cpu") == low
+            assert torch.get_autocast_dtype("cpu") == torch.bfloat16
             return block_diffusion_loss(backbone, batch, vocab, 4, objective, generator(step))
 
         first[low] = fit(backbone, loss, changed(SHORT, bfloat16=low))[0]["loss"]
