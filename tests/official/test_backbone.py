@@ -210,6 +210,17 @@ def test_experts_in_four_bits_are_roughly_the_same_model(folders, layout):
     assert stored == 4.5 / 8 * sum(p.numel() for p in theirs.parameters())
 
 
+def test_four_bits_have_the_scales_of_the_file(folder, quiet):
+    """With all its digits, not with those of bfloat16."""
+    pytest.importorskip("bitsandbytes")
+    matrix = torch.randn(16, 32)
+    key = "model.layers.1.mlp.experts.4.up_proj.weight"
+    rewrite(folder / SECOND, lambda state: state.update({key: matrix}))
+    change(folder / INDEX, metadata={})
+    packed = load_backbone(folder, bits=4).model.layers[1].mlp.experts.apart()[4].up_proj
+    assert torch.equal(packed.scales, matrix.view(-1, four_bit.BLOCK).abs().amax(1))
+
+
 def test_a_model_in_four_bits_writes(folders):
     pytest.importorskip("bitsandbytes")
     backbone = load_backbone(folders / "released", bits=4)
