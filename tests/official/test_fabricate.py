@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -14,10 +14,12 @@ from minillada.model import Backbone
 from minillada.official import writing
 from minillada.official.fabricate import (
     PARTS,
+    check_disk,
     fabricate,
     shards_of,
     tokenizer_entries,
 )
+from minillada.official.inspection import wrong_digests
 from minillada.official.names import backbone_entries, prefixed
 from minillada.official.siglip import load_tokenizer
 from minillada.official.sizes import FULL, TINY, sizes_of
@@ -57,6 +59,7 @@ def test_the_full_size_comes_in_thirteen_files_of_about_equal_size():
     sizes = [sum(entry.bytes for entry in shard) for shard in plan]
     assert len(plan) == 13 and max(sizes) < 1.3 * min(sizes)
     assert [entry for shard in plan for entry in shard] == backbone_entries(FULL.backbone)
+    assert len(shards_of([Entry("a", (3,)), Entry("b", (3,))], 5)) == 2  # no file is empty
 
 
 def test_full_width_with_fewer_layers():
@@ -146,6 +149,7 @@ def test_index_and_configuration(folders):
             assert {key for key in where if where[key] == path.name} == load_file(path).keys()
         state = shards(folder)
         assert index["metadata"]["total_size"] == sum(t.nbytes for t in state.values())
+        assert wrong_digests(folder) == []
     config = json.loads((folders / "released" / "config.json").read_text())
     assert config["model_type"] == "llada2_moe"
     assert config["architectures"] == ["LLaDA2MoeModelLM"]
@@ -195,6 +199,7 @@ def test_the_other_parts_can_be_loaded(folders):
     assert (vocab.size, vocab.image_token_offset, vocab.codebook_size) == (576, 512, 64)
     assert vocab.eos_id != 156_892 and vocab.size_ids(64)
     assert len(vocab.markup("<uncondition>")) > 1
+    assert vocab.decode(vocab.encode("fox")) == "fox"
     tokenizer = load_tokenizer(folders / "released")
     assert tokenizer.encode(torch.rand(1, 3, 64, 96)).shape == (1, 4, 6)
 
@@ -214,8 +219,9 @@ def test_what_cannot_be_fabricated(tmp_path, monkeypatch):
     # The optional package counts as installed: a wrong name is the only fault.
     monkeypatch.setitem(sys.modules, "diffusers", ModuleType("diffusers"))
     (tmp_path / "something").write_text("")
-    with pytest.raises(ValueError, match="not an empty folder"):
-        fabricate(tmp_path)
+    for place in (tmp_path, tmp_path / "something"):
+        with pytest.raises(ValueError, match=f"{place.name} is not an empty folder"):
+            fabricate(place)
     with pytest.raises(ValueError, match="no size 'medium'; choose from tiny, full"):
         fabricate(tmp_path / "new", "medium")
     with pytest.raises(ValueError, match="no part 'vqvae'"):
@@ -226,11 +232,18 @@ def test_what_cannot_be_fabricated(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_noticed_before_it_is_filled(tmp_path, monkeypatch):
-    little = type("Usage", (), {"free": 10**6})
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: little)
+    free = 10**6
+
+    def usage(place):
+        assert place.exists()
+        return SimpleNamespace(free=free)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
     with pytest.raises(ValueError, match=r"takes 32\.6 GB, and .* has 0\.0 GB free"):
         fabricate(tmp_path / "deep" / "new", "full", parts=("backbone",))
     assert not (tmp_path / "deep").exists()
+    free = 32_700_000_000
+    check_disk(tmp_path, FULL, ("backbone",))
 
 
 def test_without_diffusers_nothing_is_written(tmp_path, monkeypatch):

@@ -114,6 +114,8 @@ def test_a_configuration_need_not_say_how_it_pads(tmp_path):
         ({"image_token_offset": 400}, "vocab_size must be larger"),
         ({"image_token_offset": None}, "image_token_offset must be a positive whole number"),
         ({"vocab_size": "400"}, "vocab_size must be a positive whole number"),
+        ({"vocab_size": 400.0}, "vocab_size must be a positive whole number"),
+        ({"image_token_offset": True}, "image_token_offset must be a positive whole number"),
         ({"pad_token_id": 3}, "different models"),
     ],
 )
@@ -174,6 +176,10 @@ def test_missing_and_broken_files(tmp_path):
         load_vocabulary(tmp_path)
     (tmp_path / "config.json").write_bytes(b"\xff\xfe{")
     with pytest.raises(ValueError, match="is not a JSON file"):
+        load_vocabulary(tmp_path)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
         load_vocabulary(tmp_path)
 
 
