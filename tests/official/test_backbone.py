@@ -458,7 +458,16 @@ def test_a_tensor_in_two_files(folder, quiet):
 
 @pytest.mark.parametrize(
     "name",
-    ["../x.safetensors", "/x.safetensors", "a\\x.safetensors", "C:x.safetensors", "x.bin", 3],
+    [
+        "../x.safetensors",
+        "/x.safetensors",
+        "a/x.safetensors",
+        "a\\x.safetensors",
+        "C:x.safetensors",
+        "x\n.safetensors",
+        "x.bin",
+        3,
+    ],
 )
 def test_an_index_that_leads_elsewhere_is_refused(folder, quiet, name):
     where = json.loads((folder / INDEX).read_text())["weight_map"]
@@ -477,8 +486,9 @@ def test_files_that_are_damaged(folder, quiet):
     with pytest.raises(FileNotFoundError, match=FIRST):
         load_backbone(folder)
     path.write_bytes(whole)
-    (folder / INDEX).write_text("{}")
-    refused(folder, "has no weight_map")
+    for index in ("{}", '{"weight_map": {}}', '{"weight_map": {"a": "b"}, "metadata": []}'):
+        (folder / INDEX).write_text(index)
+        refused(folder, "has no weight_map")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
