@@ -1,6 +1,7 @@
 """A folder keeps its plan, goes on with it, and is refused to any other."""
 
 import json
+import shlex
 
 import pytest
 
@@ -60,8 +61,44 @@ def test_a_plan_is_stored_and_other_plans_are_refused(tmp_path):
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match="holds something else"):
         folders.check_same(plan, tmp_path / "mine")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file is a file; choose another folder with --out"):
+        folders.check_same(plan, tmp_path / "file")
     with pytest.raises(FileNotFoundError, match="holds no ablation"):
         folders.read_plan(tmp_path / "mine")
     folders.write_json(tmp_path / folders.PLAN, to_dict(plan) | {"seeds": []})
     with pytest.raises(ValueError, match="ablation.json holds no plan: seeds must have at least 1"):
         folders.read_plan(tmp_path)
+
+
+def test_the_command_that_goes_on_is_stored_beside_the_plan(tmp_path):
+    plan = Plan(preset="mnist-cpu")
+    folders.write_plan(plan, tmp_path / "my runs", ["--jobs", "2"])
+    words = shlex.split((tmp_path / "my runs" / "command.txt").read_text())
+    assert words == [*plan.command().split(), "--out", str(tmp_path / "my runs"), "--jobs", "2"]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, None])
+def test_what_is_no_file_of_an_ablation_is_named(tmp_path, text):
+    if text is None:
+        (tmp_path / folders.PLAN).mkdir()
+    else:
+        (tmp_path / folders.PLAN).write_text(text)
+    with pytest.raises(ValueError, match="ablation.json is damaged, .* move it away"):
+        folders.read_plan(tmp_path)
+
+
+def test_all_that_runs_start_from_must_stay_as_it_was(tmp_path, monkeypatch):
+    now = {"start=a": "1", "text=b": "2"}
+    monkeypatch.setattr(Plan, "read_sources", lambda plan: tuple(sorted(now.items())))
+    asked = Plan(preset="mnist-cpu")
+    plan = folders.check_sources(asked)
+    assert plan.sources == (("start=a", "1"), ("text=b", "2"))
+    # A new command knows no sources: those of the folder count.
+    folders.write_plan(plan, tmp_path)
+    assert folders.check_sources(folders.check_same(asked, tmp_path)) == plan
+    for name in ("start=a", "text=b"):
+        for changes in ({name: "3"}, {name: None}):
+            now = {"start=a": "1", "text=b": "2"} | changes
+            with pytest.raises(ValueError, match=f"{name} was replaced after this ablation began"):
+                folders.check_sources(plan)

@@ -13,6 +13,7 @@ from minillada.ablation import job as jobs
 from minillada.ablation import statistics
 from minillada.ablation.folder import check_same, write_json, write_plan
 from minillada.ablation.job import Decoder, Job, status, steps_for
+from minillada.ablation.launch import thread_count
 from minillada.ablation.passes import count_passes
 from minillada.ablation.plan import Measurement, check_plan
 from minillada.datasets.pool import mnist_pool
@@ -33,11 +34,12 @@ def decoder(block_size=16, **asked):
 @pytest.mark.parametrize("block_size", [1, 4, 8, 16])
 def test_passes_are_counted_as_the_sampler_takes_them(block_size):
     model = decoder(block_size)
-    for steps in (1, 2, 3, block_size):
-        config = changed(DRAW, block_size=block_size, steps=steps)
+    for steps, least in ((1, 1), (2, 1), (3, 1), (block_size, 1), (16, 4)):
+        settings = {"steps": steps, "minimal_topk": least}
+        config = changed(DRAW, block_size=block_size, **settings)
         for text in ("a seven", "a thick seven leaning right"):
             prompt = layout.draw_branches(model.vocab, text, 4)[0]
-            taken = tiny_uni(block_size=block_size).draw_traced([text], steps=steps)
+            taken = tiny_uni(block_size=block_size).draw_traced([text], **settings)
             assert count_passes(len(prompt), 16, config) == taken.generation.forwards
 
 
@@ -60,6 +62,12 @@ def test_a_row_gets_the_same_picture_whatever_is_drawn_beside_it():
     model, texts = decoder(8, passes=9), ["a seven", "a thick seven leaning right"]
     both, alone = model.draw_traced(texts, seed=3), model.draw_traced(texts[1:], seed=4)
     assert torch.equal(both.codes[1], alone.codes[0])
+
+
+def test_a_record_is_that_of_the_first_batch():
+    texts = ["a seven", "a thick seven leaning right", "a seven"]
+    own, plain = decoder(8, passes=9).draw_traced(texts), tiny_uni(block_size=8).draw_traced(texts)
+    assert list(own.generation.rows) == list(plain.generation.rows) == [0, 2]
 
 
 def test_settings_of_decoding_reach_every_task():
@@ -94,6 +102,80 @@ def test_guidance_is_left_out_where_a_prompt_has_nothing_to_compare_with(scales)
     asked = {named[name]: value for name, value in scales}
     assert torch.equal(edited, plain.edit(shown, "a thick seven", **asked))
     model.interleave("count from one to three")
+
+
+def test_a_measurement_is_taken_with_the_seed_of_its_run_and_counts_its_own_passes(monkeypatch):
+    seen = []
+
+    def run(uni, judge, pool, count, seed, names):
+        seen.append((count, seed, names))
+        uni.images, uni.image_passes = uni.images + 2, uni.image_passes + 18
+
+    entry = {"accuracy": 0.5, "low": 0.25, "high": 0.75, "n": 20, "passes": 36.0}
+    monkeypatch.setattr(jobs.suite, "run", run)
+    monkeypatch.setattr(jobs.suite, "scores", lambda marked: {"draw": entry})
+    monkeypatch.setattr(jobs.suite, "unseen_pool", lambda dataset: None)
+    monkeypatch.setattr(jobs, "load_judge", lambda *about: None)
+    model, asked = decoder(), Measurement("draw", 20, (), None)
+    for _ in range(2):
+        assert jobs.measure(model, asked, seed=7) == {
+            "draw": 0.5, "draw_low": 0.25, "draw_high": 0.75, "draw_n": 20,
+            "rows": 36.0, "passes": 9.0,
+        }  # fmt: skip
+    assert seen == [(20, 7, ["draw"])] * 2
+
+    def drawing(subject):
+        seen.append((subject.samples, subject.seed, subject.rival))
+        return {"draw_passes": 3.0, "nothing": None, "a": {"b": {"c": 1}}}
+
+    monkeypatch.setitem(jobs.evaluate.MEASURES, "drawing", drawing)
+    found = jobs.measure(model, Measurement("drawing", 30, (), None), seed=8)
+    assert seen[2:] == [(30, 8, False)]
+    assert found == {"rows": 3.0, "passes": 3.0, "a.b.c": 1}  # nothing was drawn by codes
+
+
+def test_each_run_is_measured_with_its_own_seed(tmp_path, plan, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(jobs, "load", lambda *about: uni)
+    monkeypatch.setattr(jobs, "measure", lambda decoder, asked, seed: seeds.append(seed) or {})
+    uni, asked = tiny_uni(), plan(seeds=(3, 4))
+    uni.info = {"sha256": "0"}
+    for trial in asked.trials():
+        (tmp_path / trial.name).mkdir()
+        Job(tmp_path, trial.name).measure_all(asked, trial)
+    assert seeds == [3, 4]
+
+
+def test_a_job_hands_on_what_it_was_given(tmp_path, plan, monkeypatch):
+    def trained(preset, run, device, start):
+        seen.append((preset.training.seed, run.resume, run.tensorboard, device, start))
+        seen.append((torch.get_num_threads(), (run.folder / jobs.FAILED).exists()))
+        raise MemoryError
+
+    seen, asked = [], plan(start="mnist", seeds=(5,))
+    monkeypatch.setattr(jobs, "train", trained)
+    write_plan(asked, tmp_path)
+    [trial] = asked.trials()
+    (tmp_path / trial.name).mkdir()
+    write_json(tmp_path / trial.name / jobs.FAILED, {"error": "an earlier try"})
+    with thread_count(None):  # a job leaves the threads of its process as they are
+        Job(tmp_path, trial.name, "a device", threads=3, tensorboard=True)()
+    assert seen == [(5, True, True, "a device", "mnist"), (3, False)]
+    # An error without words has a name.
+    assert status(tmp_path, asked, trial) == jobs.Status("failed", "MemoryError")
+
+
+def test_what_measured_is_the_card_where_there_is_one(monkeypatch):
+    assert jobs.made_by("cpu")["device"] == "cpu"
+    monkeypatch.setattr(jobs, "card", lambda device: f"the card of {device}")
+    assert jobs.made_by("cuda:1")["device"] == "the card of cuda:1"
+
+
+def test_a_cluster_starts_a_stopped_job_again(tmp_path):
+    pytest.importorskip("submitit")
+    job = Job(tmp_path, "seed=0", threads=2)
+    again = job.checkpoint()
+    assert (again.function, again.args, again.kwargs) == (job, (), {})
 
 
 def test_guidance_of_drawings_is_compared_beside_measures_of_texts(

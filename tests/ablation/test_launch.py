@@ -6,11 +6,14 @@ import os
 import stat
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from helpers import needs_fork
 
 from minillada.ablation import launch
+from minillada.ablation.job import Job
 from minillada.ablation.launch import Launch
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="submitit runs on Unix")
@@ -27,6 +30,121 @@ def test_jobs_run_side_by_side_and_a_broken_one_stops_nobody(tmp_path):
     assert sorted(path.name for path in there.iterdir()) == ["a", "b"]
     logs = "".join(path.read_text() for path in (tmp_path / "jobs").glob("*.err"))
     assert "FileExistsError" in logs
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What submitit is asked to start on this machine: jobs with their GPUs, of which some run."""
+    asked = SimpleNamespace(jobs=[], running=[], most=0, cancelled=[])
+
+    class Started:
+        def __init__(self, job):
+            self.left = job
+            asked.running.append(self)
+            asked.most = max(asked.most, len(asked.running))
+
+        def done(self):
+            self.left -= 1
+            if not self.left:
+                asked.running.remove(self)
+            return self.left <= 0
+
+        def cancel(self):
+            asked.cancelled.append(self)
+
+    class Executor:
+        def __init__(self, folder):
+            self.folder = folder
+
+        def update_parameters(self, timeout_min, gpus_per_node=0, visible_gpus=None):
+            self.gpus = visible_gpus
+
+        def submit(self, job):
+            asked.jobs.append((job, self.gpus))
+            return Started(job)
+
+    submitit = SimpleNamespace(LocalExecutor=Executor)
+    monkeypatch.setattr(launch, "load_package", lambda *about: submitit)
+    monkeypatch.setattr(launch.time, "sleep", lambda seconds: None)
+    return asked
+
+
+def test_a_job_takes_the_place_and_the_gpu_of_one_that_has_ended(started, tmp_path):
+    # A job is the number of times after which it has ended: the first runs longest.
+    launch.run_side_by_side(tmp_path, [9, 2, 3, 1], at_once=2, numbers=[5, 7])
+    assert started.jobs == [(9, [5]), (2, [7]), (3, [7]), (1, [7])]
+    assert started.most == 2 and not started.running and not started.cancelled
+
+
+def test_jobs_end_with_the_process_that_started_them(started, monkeypatch, tmp_path):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch.time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        launch.run_side_by_side(tmp_path, [9, 9, 9], at_once=2)
+    assert started.cancelled == started.running and len(started.running) == 2
+
+
+def test_a_process_waits_for_all_jobs_of_a_cluster(started):
+    submitted = [SimpleNamespace(left=left) for left in (3, 1, 5, 2)]
+    for job in submitted:
+
+        def done(job=job):
+            job.left -= 1
+            return job.left <= 0
+
+        job.done = done
+    launch.wait_for(submitted)
+    assert [job.left for job in submitted] == [0, 0, 0, 0]
+
+
+def test_jobs_run_where_the_launch_says(plan, monkeypatch, tmp_path):
+    trials, seen = plan(seeds=(0, 1, 2)).trials(), []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(launch, "cores", lambda: 8)
+    monkeypatch.setattr(launch.sys, "platform", "linux")
+    for name in ("run_side_by_side", "submit_array", "wait_for"):
+        monkeypatch.setattr(launch, name, lambda *about, name=name: seen.append((name, *about)))
+    monkeypatch.setattr(launch, "slurm", lambda asked: asked)
+    here = Launch(tmp_path, jobs=2, device="cuda")
+    here.run(trials)
+    jobs = [Job(tmp_path.resolve(), trial.name, "cuda", 4) for trial in trials]
+    assert seen.pop() == ("run_side_by_side", tmp_path / "jobs", jobs, 2, [0, 1, 2])
+    cluster = Launch(tmp_path, jobs=2, executor="slurm")
+    cluster.run(trials)
+    jobs = [Job(tmp_path.resolve(), trial.name) for trial in trials]
+    assert seen == [("submit_array", cluster, jobs), ("wait_for", None)]
+    for launched in (here, cluster, Launch(tmp_path)):
+        launched.run([])
+    assert len(seen) == 2, "nothing to run is nothing to submit"
+
+
+def test_one_job_after_the_other_has_all_cores(plan, monkeypatch, tmp_path):
+    trials, seen = plan(seeds=(0, 1)).trials(), []
+    monkeypatch.setattr(launch, "cores", lambda: 3)
+    monkeypatch.setattr(
+        Job, "__call__", lambda job: seen.append((job.name, torch.get_num_threads()))
+    )
+    before = torch.get_num_threads()
+    Launch(tmp_path).run(trials)
+    assert seen == [(trial.name, 3) for trial in trials] and torch.get_num_threads() == before
+
+
+def test_a_job_knows_its_folder_wherever_it_runs(plan, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    [trial] = plan().trials()
+    job = Launch(Path("ab"), tensorboard=True).job(trial)
+    assert job.folder == Path("ab").resolve() and job.folder.is_absolute() and job.tensorboard
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    assert launch.cores() == 2
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert launch.cores() == 16
 
 
 def test_gpus_are_handed_round(monkeypatch):
@@ -97,6 +215,7 @@ def test_what_is_submitted_to_a_cluster(tmp_path, cluster):
         "#SBATCH --array=0-2%2",
         "#SBATCH --gpus-per-node=1",
         "#SBATCH --job-name=minillada",
+        f"#SBATCH --cpus-per-task={launch.CORES_OF_A_JOB}",
     ):
         assert line in lines
     [command] = [line for line in lines if line.startswith("srun")]
@@ -109,6 +228,7 @@ def test_a_refusal_of_the_cluster_is_one_sentence(tmp_path, cluster):
     sbatch = cluster.parent / "programs" / "sbatch"
     sbatch.write_text("#!/bin/sh\necho 'sbatch: error: invalid partition: shrt' >&2; exit 1\n")
     asked = Launch(tmp_path / "ab", executor="slurm", partition="shrt")
+    assert "gpus_per_node" not in launch.slurm(asked).parameters
     with pytest.raises(ValueError, match="refused the jobs .*invalid partition: shrt"):
         launch.submit_array(launch.slurm(asked), [functools.partial(print, 1)])
     (sbatch.parent / "srun").unlink()
@@ -165,6 +285,66 @@ def test_the_estimate_counts_reading_steps_and_samples(plan, few_images, monkeyp
     assert one.training == 36 and one.measuring == pytest.approx(4 * 76)
     two = launch.estimate(asked, trials, Launch(tmp_path, jobs=2))
     assert two.training == 18 and two.measuring == pytest.approx(2 * 76)
+
+
+def test_a_step_takes_the_median_of_those_after_the_first(plan, few_images, monkeypatch):
+    [trial] = plan().trials()
+    ends = iter([10.0, 11.0, 13.0, 14.0, 17.0, 27.0])  # 1, 2, 1, 3 and 10 seconds
+    monkeypatch.setattr(launch, "time", SimpleNamespace(perf_counter=lambda: next(ends)))
+
+    def fit(module, loss, training, run, count, note, *rest):
+        for step in range(count):
+            note(step)
+
+    monkeypatch.setattr(launch, "fit", fit)
+    materials = launch.read_materials(trial.preset, "cpu")
+    assert launch.seconds_of_step(trial, materials, "cpu") == 2
+    assert not [*ends]
+
+
+def test_a_measurement_that_is_quicker_with_more_samples_takes_no_time_for_each(
+    plan, few_images, monkeypatch
+):
+    asked = plan(measures=(("likelihood", 600),))
+    [trial] = asked.trials()
+    ends = iter([0.0, 9.0, 10.0, 14.0])  # 9 seconds for few samples, 4 for more
+    monkeypatch.setattr(launch, "time", SimpleNamespace(perf_counter=lambda: next(ends)))
+    monkeypatch.setattr(launch, "measure", lambda *about: None)
+    materials = launch.read_materials(trial.preset, "cpu")
+    assert launch.seconds_of_measuring(asked, trial, materials, "cpu") == 4
+
+
+@pytest.mark.parametrize(
+    ("varied", "timed", "seconds", "read"),
+    [
+        # the first, one in between and the last; of the same codes and texts, which are read once
+        (("block_size", (1, 2, 4, 8, 16)), [1, 4, 16], 7.0, 1),
+        (("text", ("mnist-text", "mnist-uni-text")), ["mnist-text", "mnist-uni-text"], 3.0, 2),
+    ],
+)
+def test_some_of_the_settings_are_timed_for_all(
+    plan, monkeypatch, tmp_path, varied, timed, seconds, read
+):
+    asked, seen = plan(varied=(varied,), seeds=(0, 1)), {"step": [], "measuring": [], "read": []}
+
+    def seconds_of_step(trial, materials, device):
+        seen["step"].append(trial.settings[varied[0]])
+        assert torch.get_num_threads() == 2
+        return float(seen["step"][-1]) if varied[0] == "block_size" else 3.0
+
+    def noted(kind):
+        return lambda *about: seen[kind].append(about) or 7.0
+
+    monkeypatch.setattr(launch, "cores", lambda: 40)
+    monkeypatch.setattr(launch, "seconds_of_step", seconds_of_step)
+    monkeypatch.setattr(launch, "seconds_of_measuring", noted("measuring"))
+    monkeypatch.setattr(launch, "read_materials", noted("read"))
+    clock = iter(range(100))
+    monkeypatch.setattr(launch, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    # Reading takes 1 s a run; a run has 4 steps. There are fewer runs than jobs: all run at once.
+    found = launch.estimate(asked, asked.trials(), Launch(tmp_path, jobs=20))
+    assert seen["step"] == timed and len(seen["read"]) == read and len(seen["measuring"]) == 1
+    assert found == (1 + 4 * seconds, 7)
 
 
 @pytest.mark.parametrize("broken", ["read_materials", "seconds_of_step", "seconds_of_measuring"])

@@ -1,18 +1,23 @@
 """What is asked: names and values; what is trained once and measured several times."""
 
+import shlex
+
 import pytest
 
+from minillada import checkpoint
 from minillada.ablation import folder as folders
 from minillada.ablation import plan as plans
 from minillada.ablation.passes import read_passes
 from minillada.ablation.plan import Plan, read_measures, read_varied
 from minillada.evaluation import evaluate
 from minillada.settings import changed
+from minillada.vocab import text_info
 
 UNSEEN = (("drawing", 20), ("sum_direct_unseen", 20))
 MIXTURES = (("mixture", ((("draw", 1.0), ("describe", 1.0)), (("draw", 1.0),))),)
 PACKED = (("pack_length", 256),)
 MANY = ("steps", "batch_size", "warmup_steps")  # settings with many values each
+MANY_STEPS = ("steps", tuple(range(1, 12)))
 
 
 def test_values_are_words_or_json_between_commas():
@@ -22,12 +27,20 @@ def test_values_are_words_or_json_between_commas():
         ("mask_rate", ((0.1, 1.0), (0.3, 1.0))),
         ("bfloat16", (True, False)),
     )
+    # Only the first sign of equality ends the name, and brackets of both kinds keep a value whole.
+    assert read_varied(["tokenizer=runs/a=1,runs/a=2"]) == (
+        ("tokenizer", ("runs/a=1", "runs/a=2")),
+    )
+    assert plans.split_list('{"a":1,"b":[2,3]},[4,[5,6]],7') == [
+        '{"a":1,"b":[2,3]}', "[4,[5,6]]", "7",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("texts", "sentence"),
     [
         (["steps"], "NAME=VALUE,VALUE"),
+        (["=4,8"], "NAME=VALUE,VALUE"),
         (["steps=1,2,1"], "steps has the value 1 twice"),
         (["learning_rate=1,1.0"], "learning_rate has the value 1.0 twice"),
         (["steps=1", "steps=2"], "steps varies twice"),
@@ -43,6 +56,8 @@ def test_measures_of_models_and_tasks_have_counts():
     assert read_measures(["drawing:100,likelihood", "compare"]) == (
         ("drawing", 100), ("likelihood", 600), ("compare", 300),
     )  # fmt: skip
+    assert read_measures(["digit:20"]) == (("digit", 20),)
+    assert read_measures(["edit_label"], "cifar10") == (("edit_label", 300),)
     for texts, sentence in (
         (["drawings"], "no measure 'drawings'; choose from tokenizer, .* compare"),
         (["drawing:5"], "drawing takes 20 to 1,000 samples"),
@@ -105,7 +120,8 @@ def test_passes_are_equal_unless_the_plan_decides_them(tmp_path):
         ("mnist-cpu", {"tokenizer": "cifar-tokenizer"}, None, 33),
         ("cifar", {}, None, 6),
         ("cifar", {}, "cifar", 8),  # goes on with the own settings of these weights
-        ("cifar", {"tokenizer": "mnist-tokenizer"}, "cifar", 2),  # which are of other codes
+        # which are of other codes
+        ("cifar", {"tokenizer": "mnist-tokenizer", "block_size": 16}, "cifar", 9),
     ],
 )
 def test_the_usual_passes_are_those_of_what_is_fixed(tmp_path, preset, fixed, start, passes):
@@ -143,24 +159,58 @@ def test_every_choice_comes_with_every_seed_in_a_folder_of_its_own():
 def test_values_that_look_alike_have_different_folders_on_every_system(tokenizers):
     plan = Plan(preset="mnist-cpu", varied=(("tokenizer", tokenizers),))
     assert len({trial.name.casefold() for trial in plan.trials()}) == 2
+    assert max(len(trial.name) for trial in plan.trials()) < 100  # a path has many of them
 
 
 def test_a_sampling_setting_trains_once_and_only_decoding_measures_see_it():
     plan = Plan(
         preset="mnist-cpu",
+        fixed=(("sampling.rescale", 0.5), ("steps", 7)),
         varied=(("sampling.guidance", (1.0, 2.0)),),
-        measures=(("drawing", 20), ("describing", 20), ("likelihood", 20)),
+        measures=(("drawing", 20), ("describing", 20), ("likelihood", 20), ("tokenizer", 20)),
         passes=(9, 16),
     )
     assert [trial.name for trial in plan.trials()] == ["seed=0"]
     assert [asked.key for asked in plan.measurements()] == [
-        "drawing:20 sampling.guidance=1.0 passes=9",
-        "drawing:20 sampling.guidance=1.0 passes=16",
-        "drawing:20 sampling.guidance=2.0 passes=9",
-        "drawing:20 sampling.guidance=2.0 passes=16",
+        "drawing:20 sampling.rescale=0.5 sampling.guidance=1.0 passes=9",
+        "drawing:20 sampling.rescale=0.5 sampling.guidance=1.0 passes=16",
+        "drawing:20 sampling.rescale=0.5 sampling.guidance=2.0 passes=9",
+        "drawing:20 sampling.rescale=0.5 sampling.guidance=2.0 passes=16",
         "describing:20",
         "likelihood:20",
+        "tokenizer:20",
     ]
+
+
+def test_the_command_repeats_the_plan():
+    plan = Plan(
+        preset="mnist-cpu",
+        fixed=(("mixture", (("draw", 1.0),)), ("bfloat16", True), ("tokenizer", "my codes")),
+        varied=(("mask_rate", ((0.1, 1.0), (0.3, 1.0))), ("objective", ("bound", "uniform"))),
+        seeds=(3, 4),
+        measures=(("drawing", 600), ("digit", 100)),
+        passes=(9, 16),
+        start="runs/first",
+    )
+    words = "minillada ablate mnist-cpu --vary mask_rate=[0.1,1.0],[0.3,1.0]"
+    words += " --vary objective=bound,uniform --set mixture=[['draw',1.0]] --set bfloat16=true"
+    rest = "--seeds 2 --seed 3 --measure drawing:600,digit:100 --passes 9,16 --start runs/first"
+    wanted = [*words.replace("'", '"').split(), "--set", "tokenizer=my codes", *rest.split()]
+    assert shlex.split(plan.command()) == wanted
+    short = Plan(preset="mnist-cpu").command()
+    assert short == "minillada ablate mnist-cpu --seeds 1 --seed 0 --measure drawing:600"
+
+
+def test_the_sources_are_all_that_any_run_starts_from():
+    varied = {"tokenizer": ("mnist-tokenizer", "cifar-tokenizer"), "text": ("mnist-text",)}
+    plan = Plan(preset="mnist-cpu", varied=tuple(varied.items()), start="mnist")
+    names = {"tokenizer=mnist-tokenizer", "tokenizer=cifar-tokenizer", "start=mnist"}
+    found = {
+        name: checkpoint.read_info(checkpoint.resolve(name.partition("=")[2]))["sha256"]
+        for name in names
+    }
+    found["text=mnist-text"] = text_info("mnist-text")["text_sha256"]
+    assert plan.read_sources() == tuple(sorted(found.items()))
 
 
 def test_texts_depend_on_how_they_are_decoded_but_on_no_passes_of_a_drawing_and_no_guidance():
@@ -195,18 +245,24 @@ def test_texts_depend_on_how_they_are_decoded_but_on_no_passes_of_a_drawing_and_
         ({"varied": (("source", ("a", "b")),)}, "no setting 'source'"),
         ({"varied": (("mirrored", (True, False)),)}, "no setting 'mirrored'"),
         ({"fixed": (("operation_share", 0.5),)}, "no setting 'operation_share'"),
+        ({"varied": (("dataset", ("cifar10",)),)}, "no setting 'dataset'"),
+        ({"fixed": (("sampling.steps", 0),)}, "steps must be at least 1, got 0"),
         ({"seeds": ()}, "seeds must have at least 1 item"),
+        ({"seeds": tuple(range(1001))}, "at most 1000 seeds"),
         ({"measures": ()}, "measures must have at least 1 item"),
         ({"varied": (("block_size", ()),)}, "varied must have at least 1 item"),
         ({"varied": (("block_size", (16, 1024)),)}, "1024 tokens do not fit into 512"),
         ({"start": "nowhere"}, "no weights called 'nowhere'"),
+        ({"start": ""}, "--start is empty"),
         ({"start": "mnist"}, "mnist-cpu cannot start from mnist, whose model has other sizes"),
         ({"varied": (("num_attention_heads", (4, 2, 3, 8)),)}, "3 query heads cannot share"),
         ({"fixed": (("max_position_embeddings", 32),)}, "up to 48 tokens, but the model has 32"),
         ({"varied": tuple((name, tuple(range(1, 40))) for name in MANY)}, "more than 10,000 runs"),
+        ({"varied": (MANY_STEPS,), "seeds": tuple(range(1000))}, "more than 10,000 runs"),
         ({"preset": "mnist-judge"}, "mnist-judge is no backbone"),
         ({"varied": (("tokenizer", ("nowhere",)),)}, "no weights called 'nowhere'"),
         ({"measures": (("drawing", 20), ("digit", 20))}, "not learned to answer questions"),
+        ({"preset": "cifar", "measures": (("digit", 20),)}, "no task is called 'digit'"),
         ({"measures": (("describing", 20),)}, "not learned to describe"),
         ({"measures": (("editing", 20),)}, "editing needs a model that learned edit_operation"),
         ({"measures": (("describe", 20),), "varied": MIXTURES}, "not learned to describe"),

@@ -36,12 +36,14 @@ MADE = {"commit": "c0", "device": "cpu", "threads": 1}
 
 def numbers(plan, trial, asked, guidance=1.0):
     """What one measurement of a run found."""
-    block, place = trial.settings["block_size"], plan.seeds.index(trial.seed)
+    block, place = trial.settings.get("block_size", 8), plan.seeds.index(trial.seed) % 3
     if asked.measure == "drawing":
         guidance = dict(asked.sampling).get("guidance", guidance)
         passes = {"passes": asked.passes + 0.25, "rows": asked.passes * guidance}
         right = share(RIGHT[block, guidance][place], 100)
         return right.entries("draw_digit_accuracy") | passes | MADE
+    if asked.measure == "describing":
+        return share(1, 2).entries("caption_exact_accuracy") | {"passes": 1.5, "rows": 1.5} | MADE
     bits = {8: 2.5, 16: 2.75}[block] + place / 8
     ends = {"bits_per_token_low": bits - 0.125, "bits_per_token_high": bits + 0.125}
     return {"bits_per_token": bits, "bits_per_token_n": 50} | ends | MADE
@@ -132,7 +134,12 @@ def test_every_state_of_a_run_is_said(tmp_path):
     (tmp_path / names[1] / jobs.MEASURES).write_text("{")
     for place in (3, 4):
         write_json(tmp_path / names[place] / jobs.FAILED, {"error": f"the loss is {place}"})
+    # One run has its weights and the first of two measurements.
     (tmp_path / names[5] / jobs.WEIGHTS).touch()
+    checkpoint.write_info(tmp_path / names[5] / jobs.WEIGHTS, {"sha256": "0"})
+    asked, trial = plan.measurements()[0], plan.trials()[5]
+    found = {"sha256": "0", "measures": {asked.key: numbers(plan, trial, asked)}}
+    write_json(tmp_path / names[5] / jobs.MEASURES, found)
     report = Report(tmp_path, plan)
     assert report.progress() == (
         "1 done, 1 to resume at its measurements, 2 failed before, 1 unreadable, 2 to start"
@@ -179,6 +186,7 @@ def test_what_programs_read(tmp_path):
         for row in said["table"]
     }
     assert means[16, 2.0] == pytest.approx(0.88) and means[16, None] == 2.875
+    assert not any("sampling.guidance" in row for row in said["table"])
     assert [row["settings"] for row in said["differences"]] == [{}, {}, {}]
     assert [row["p"] is None for row in said["differences"]] == [False, True, False]
     # 3. the same as a table
@@ -188,7 +196,33 @@ def test_what_programs_read(tmp_path):
     line = lines[5]
     assert (line["run"], line["block_size"], line["sampling.guidance"]) == (run["run"], "8", "2.0")
     assert (line["seed"], line["passes"], line["draw_digit_accuracy"]) == ("4", "9.25", "0.92")
+    assert [*line][:3] == ["run", "block_size", "sampling.guidance"]
     assert "settings" not in line and "measures" not in line
+
+
+def test_values_stand_in_the_table_as_on_the_command_line(tmp_path, monkeypatch):
+    plan = changed(PLAN, varied=(("mask_rate", ((0.1, 1.0), (0.3, 1.0))),), seeds=(3,))
+    report = measured(tmp_path, plan)
+    report.save()
+    with open(tmp_path / reports.CSV, encoding="utf-8", newline="") as file:
+        assert [line["mask_rate"] for line in csv.DictReader(file)] == ["[0.1,1.0]", "[0.3,1.0]"]
+    _, ticks, _, named, _ = plotted(monkeypatch, report)
+    assert (ticks, named) == (["[0.1,1.0]", "[0.3,1.0]"], {"numeric": False})
+
+
+def test_the_passes_of_a_run_are_those_of_its_first_measure(tmp_path):
+    plan = changed(PLAN, measures=(("drawing", 100), ("describing", 50)), seeds=(3,))
+    [run, *_] = measured(tmp_path, plan).to_json()["runs"]
+    assert run["passes"] == 9.25 and run["measures"]["describing_passes"] == 1.5
+
+
+@pytest.mark.parametrize("name", reports.FILES)
+def test_a_folder_in_the_place_of_any_file_is_refused(tmp_path, name):
+    report = Report(tmp_path, PLAN)
+    report.check_files()
+    (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=f"{name} is not a regular file"):
+        report.check_files()
 
 
 def test_each_number_of_passes_is_a_line_of_its_own(tmp_path):
@@ -246,6 +280,13 @@ def test_the_setting_with_most_values_stands_below_the_plot(tmp_path, monkeypatc
     # The likelihood depends on no guidance: its one point stands at both.
     [points] = by_score["bits per token"].values()
     assert len(points) == 2 and points[0] == points[1] and points[0][0] == 2.625
+
+
+def test_where_nothing_varies_the_plot_has_one_point(tmp_path, monkeypatch):
+    plan = changed(PLAN, varied=(), seeds=(3,))
+    by_score, ticks, axis, _, _ = plotted(monkeypatch, measured(tmp_path, plan))
+    assert (ticks, axis) == ([""], "")
+    assert by_score["bits per token"] == {"all": [(2.5, 2.5, 2.5)]}
 
 
 def test_words_below_the_plot_are_not_joined_by_lines():

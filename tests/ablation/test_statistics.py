@@ -6,6 +6,7 @@ import pytest
 
 from minillada.ablation import statistics
 from minillada.ablation.plan import Plan
+from minillada.evaluation.report import MODEL_BARS, TASK_BARS
 from minillada.measure.intervals import share
 from minillada.presets import get_preset
 from minillada.settings import changed, plain_fields
@@ -76,6 +77,32 @@ def test_rows_say_what_was_measured_and_how():
     assert lines["passes"].dropna().tolist() == [8.9] and lines["rows"].dropna().tolist() == [9.0]
     assert lines["low"][2] == 1.5 and lines["high"][2] == 2.25
     assert lines["device"].dropna().tolist() == ["cpu"] * 2 and lines["commit"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("measure", "scores", "others"),
+    [
+        ("tokenizer", ["reconstruction_accuracy"], ["judge_accuracy"]),
+        ("drawing", ["draw_digit_accuracy"], ["draw_slant_accuracy"]),
+        ("drawing", ["draw_class_accuracy"], ["draw_colour_accuracy"]),
+        ("variety", ["frechet_ratio"], ["frechet_distance", "frechet_floor"]),
+        ("describing", ["caption_digit_accuracy", "caption_exact_accuracy"], ["caption_passes"]),
+        ("describing", ["caption_class_accuracy", "caption_exact_accuracy"], []),
+        ("editing", ["edit_operation_accuracy", "edit_class_accuracy"], []),
+        ("likelihood", ["bits_per_image_token", "bits_per_text_token", "bits_per_token"], []),
+        ("timing", ["timing.cached.median"], ["timing.uncached.median"]),
+    ],
+)
+def test_a_measure_has_its_scores_of_digits_or_of_photos(measure, scores, others):
+    report = dict.fromkeys([*others, *scores], 0.5)
+    assert statistics.scores_of(measure, report) == scores
+
+
+def test_scores_are_named_as_in_the_table_of_numbers():
+    for score, bar in (MODEL_BARS | TASK_BARS).items():
+        if statistics.is_share(score):
+            assert statistics.words_of(score) == bar.what
+    assert statistics.words_of("edit_digit_slant") == "edit_digit_slant"
 
 
 def test_means_have_the_t_interval_of_scipy():
@@ -224,6 +251,7 @@ def test_unequal_work_is_marked():
         ({"sequences": 96}, "batch"),
         ({"passes": 12.0, "rows": 24.0}, "passes"),
         ({"rows": 9.0}, "rows a pass"),  # no guidance: half of the rows
+        ({"rows": 9.0, "steps_taken": 90}, "steps, rows a pass"),
     ):
         changed = rows(b8=work)
         table = statistics.table(PLAN, changed)
