@@ -75,7 +75,7 @@ class PerfectPainter:
     backbone, recorder = tiny_backbone(), None
 
     def draw(self, prompts, seed=0, wrong=0, **sampling):
-        pictures = []
+        pictures, self.seed = [], seed
         for i, prompt in enumerate(prompts):
             digit, thickness, slant = captions.parse(prompt)
             pictures.append(stroke(thickness, slant if i >= wrong else (slant + 1) % 3))
@@ -89,7 +89,9 @@ class CornerJudge:
 
 
 def test_drawing_scores_are_counts():
-    perfect = evaluate.evaluate_drawing(PerfectPainter(), CornerJudge(), 60, 0)
+    painter = PerfectPainter()
+    perfect = evaluate.evaluate_drawing(painter, CornerJudge(), 60, 7)
+    assert painter.seed == 7
     assert [perfect[f"draw_{k}_accuracy"] for k in ("digit", "thickness", "slant")] == [1, 1, 1]
     assert perfect["draw_digit_accuracy_n"] == 60
     flawed = evaluate.evaluate_drawing(PerfectPainter(), CornerJudge(), 60, 0, wrong=6)
@@ -144,7 +146,7 @@ def test_tokenizer_scores_by_hand():
     assert report["tokens_per_image"] == 16
 
 
-def test_variety_compares_drawings_and_reconstructions_with_other_test_images():
+def test_variety_compares_drawings_and_reconstructions_with_other_test_images(monkeypatch):
     test = Images(
         # dark on the whole, as digits are
         torch.randint(180, (80, 1, 8, 8), generator=generator(), dtype=torch.uint8),
@@ -153,13 +155,23 @@ def test_variety_compares_drawings_and_reconstructions_with_other_test_images():
     judge = SimpleNamespace(features=lambda images: images.flatten(1)[:, :5])
     drawn = torch.rand(40, 1, 8, 8, generator=generator(1))
     seen = []
+
+    def draw_traced(prompts, seed, steps):
+        seen.append(prompts)
+        assert (seed, steps) == (4, 5)
+        return SimpleNamespace(images=drawn, codes="their codes")
+
+    def paint(codes, kind, seed, sketch):
+        assert (codes, kind, seed) == ("their codes", "turbo", 4) and sketch is drawn
+        return drawn.square()
+
     uni = SimpleNamespace(
-        draw_traced=lambda prompts, seed: seen.append(prompts) or SimpleNamespace(images=drawn),
+        draw_traced=draw_traced,
         encode=lambda x: x,
         decode=lambda x: x,
         info={},  # no tokenizer, so no painter of it
     )
-    report = evaluate.evaluate_variety(uni, judge, test, 60, 3)
+    report = evaluate.evaluate_variety(uni, judge, test, 60, 3, steps=5)
     order = torch.randperm(80, generator=generator(3))
     chosen, others = order[:40], order[40:]  # at most half: the others are compared with
     assert report["frechet_n"] == 40
@@ -170,6 +182,17 @@ def test_variety_compares_drawings_and_reconstructions_with_other_test_images():
     assert report["frechet_distance"] == pytest.approx(distance)
     assert report["frechet_floor"] == pytest.approx(floor)
     assert report["frechet_ratio"] == pytest.approx(distance / floor)
+    assert "frechet_painted" not in report
+    # With a turbo painter of the tokenizer, the same drawings are painted as well.
+    uni.info, uni.paint = {"tokenizer": "mnist-tokenizer"}, paint
+    monkeypatch.setattr(checkpoint, "shipped", lambda name: name == "mnist-painter-turbo")
+    painted = evaluate.evaluate_variety(uni, judge, test, 60, 3, steps=5)
+    distance = frechet_distance(judge.features(drawn.square()), reference)
+    assert {name: painted.pop(name) for name in ("frechet_painted", "frechet_ratio_painted")} == {
+        "frechet_painted": pytest.approx(distance),
+        "frechet_ratio_painted": pytest.approx(distance / floor),
+    }
+    assert painted == report
 
 
 def test_model_and_rival_are_reported_side_by_side(monkeypatch):
@@ -178,10 +201,17 @@ def test_model_and_rival_are_reported_side_by_side(monkeypatch):
         "a": {"draw": images, "describe": -images},
         "b": {"draw": images, "describe": images + 1},
     }
-    monkeypatch.setattr(evaluate, "bits_per_image", lambda backbone, *rest: fake[backbone])
+    masks = []
+
+    def bits_per_image(backbone, vocab, *about):
+        masks.append(about)
+        return fake[backbone]
+
+    monkeypatch.setattr(evaluate, "bits_per_image", bits_per_image)
     report = evaluate.evaluate_likelihood(
-        SimpleNamespace(backbone="a", vocab=None), "b", [0] * 4, [], 1, 0
+        SimpleNamespace(backbone="a", vocab=None), "b", [0] * 4, [], 6, 5
     )
+    assert masks == [([0] * 4, [], 6, 5)] * 2, "both see the same masks"
     half = student_t(3) * math.sqrt(14 / 3 / 4)
     assert report["bits_n"] == 4
     # The tasks share their images. What one gains on an image the other loses, so the average is
@@ -200,13 +230,15 @@ def test_model_and_rival_are_reported_side_by_side(monkeypatch):
 
 
 def test_timing_counts_tokens_and_forwards(monkeypatch):
-    uni, seconds = tiny_uni(), iter([0.5, 2.0])
-    monkeypatch.setattr(
-        evaluate.timing,
-        "measure",
-        lambda call, device: Timing(next(seconds), 0, 0, 7, "wall clock", None),
-    )
+    uni, seconds, cached = tiny_uni(), iter([0.5, 2.0]), []
+
+    def measure(call, device):
+        cached.append(call.keywords.get("use_cache", True))
+        return Timing(next(seconds), 0, 0, 7, "wall clock", None)
+
+    monkeypatch.setattr(evaluate.timing, "measure", measure)
     report = evaluate.evaluate_timing(uni, batch=10, steps=4)
+    assert cached == [True, False]
     assert report["cache_speedup"] == 4 and report["tokens_per_second"] == 10 * 16 / 0.5
     prompts = [captions.caption(*row) for row in balanced_prompts(10)]
     assert (
@@ -247,8 +279,13 @@ def test_passes_stand_beside_what_depends_on_them():
     few = evaluate.evaluate_drawing(uni, tiny_judge(), 10, 0, steps=2)
     many = evaluate.evaluate_drawing(uni, tiny_judge(), 10, 0, steps=8)
     assert 0 < few["draw_passes"] < many["draw_passes"]
+    with counted(uni) as drawing:
+        uni.draw([captions.caption(*row) for row in balanced_prompts(10)], steps=2)
+    assert few["draw_passes"] == drawing.rows / 10
     described = evaluate.evaluate_describing(uni, images.floats(), images.labels)
-    assert described["caption_passes"] >= 1
+    with counted(uni) as describing:
+        uni.describe(images.floats())
+    assert described["caption_passes"] == describing.rows / 8 >= 1
 
 
 FRACTIONS = [
@@ -266,7 +303,8 @@ def tiny_world(monkeypatch):
     """Tiny models and 30 images in the place of the shipped ones."""
     rival = tiny_uni(block_size=1).backbone
     monkeypatch.setattr(evaluate, "load", lambda name, device: tiny_uni())
-    monkeypatch.setattr(evaluate, "load_judge", lambda device, name: tiny_judge())
+    judges = {"mnist-judge": tiny_judge()}
+    monkeypatch.setattr(evaluate, "load_judge", lambda device, name: judges[name])
     monkeypatch.setattr(mnist, "load_mnist", lambda split: real_images(30))
     monkeypatch.setattr(checkpoint, "shipped", lambda name: name.endswith("-ar"))
     monkeypatch.setattr(checkpoint, "load_model", lambda *_: (rival, {}))
@@ -305,8 +343,36 @@ def test_only_the_named_measures_are_taken(tiny_world):
     report = evaluate.evaluate("mnist", samples=25, only=["drawing", "timing"])
     assert report["draw_digit_accuracy_n"] == 25 and "timing" in report
     assert not [key for key in report if key.startswith(("judge", "caption", "bits", "frechet"))]
+    # A report that is given is filled, and there are no more drawings than images.
+    given = {}
+    evaluate.evaluate("mnist", samples=100, only=["drawing"], report=given)
+    assert given["draw_digit_accuracy_n"] == 30 and given["model"] == "mnist"
     with pytest.raises(ValueError, match="no measure 'speed'; choose from tokenizer, drawing"):
         evaluate.evaluate("mnist", only=["speed"])
+
+
+def test_each_measure_has_the_samples_the_seed_and_the_data_of_its_subject(monkeypatch):
+    seen = {}
+    for name in ("drawing", "variety", "editing", "timing", "likelihood"):
+        monkeypatch.setattr(
+            evaluate,
+            f"evaluate_{name}",
+            lambda *about, name=name, **named: seen.setdefault(name, (about, named)),
+        )
+    monkeypatch.setattr(checkpoint, "shipped", lambda name: names.append(name))
+    sample, names = cifar10.load_cifar10_sample("test"), []
+    uni = SimpleNamespace(encode=lambda images: len(images), device="cpu")
+    for rival in (True, False):
+        subject = evaluate.Subject(uni, "judge", CIFAR10, sample, 30, 9, rival)
+        for name in ("drawing", "variety", "editing", "timing", "likelihood"):
+            evaluate.MEASURES[name](subject)
+    assert seen["drawing"] == seen["editing"] == ((uni, "judge", 30, 9, CIFAR10), {})
+    assert seen["variety"] == ((uni, "judge", sample, 30, 9, CIFAR10), {})
+    assert seen["timing"] == ((uni,), {"data": CIFAR10})
+    [*about], _ = seen["likelihood"]
+    assert len(about.pop(3)) == 30 and about == [uni, None, 30, 4, 9]
+    assert names == ["cifar10-ar"], "without a rival none is looked for"
+    assert torch.equal(subject.images()[1], sample.labels[:30])
 
 
 def test_too_few_samples():
@@ -328,14 +394,17 @@ def test_the_shipped_model_of_photos_is_measured_by_its_own_names(monkeypatch):
 
 def test_edits_are_measured_where_they_were_learned(monkeypatch):
     marked = {
-        "edit_operation": SimpleNamespace(right={"": [True, False]}, examples=[]),
-        "edit_label": SimpleNamespace(right={"": [True, True]}),
+        "edit_operation": SimpleNamespace(right={"": [True, False]}, examples=["turn it"]),
+        "edit_label": SimpleNamespace(right={"": [True, True]}, examples=["a ship"]),
     }
-    monkeypatch.setattr(evaluate.suite, "unseen_pool", lambda dataset: None)
-    monkeypatch.setattr(evaluate.suite, "run", lambda *_: marked)
-    monkeypatch.setattr(evaluate, "edit_ceilings", lambda *_: {})
+    asked = []
+    monkeypatch.setattr(evaluate.suite, "unseen_pool", lambda dataset: dataset)
+    monkeypatch.setattr(evaluate.suite, "run", lambda *about: asked.append(about[2:]) or marked)
+    monkeypatch.setattr(evaluate, "edit_ceilings", lambda *about: {"ceiling of": about[2:]})
     info = {"training": {"data": {"mixture": [["edit_operation", 1], ["edit_label", 1]]}}}
-    report = evaluate.evaluate_editing(SimpleNamespace(info=info), None, 2, 0, CIFAR10)
+    report = evaluate.evaluate_editing(SimpleNamespace(info=info), None, 2, 5, CIFAR10)
+    assert asked == [("cifar10", 2, 5, ["edit_operation", "edit_label"])]
+    assert report["ceiling of"] == ("cifar10", ["turn it"])
     assert report["edit_operation_accuracy"] == 0.5 and report["edit_class_accuracy"] == 1
 
 

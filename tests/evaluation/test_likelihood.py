@@ -11,7 +11,7 @@ from helpers import generator, real_images, tiny_uni
 from minillada import batching, layout
 from minillada.datasets import captions, mnist
 from minillada.datasets.images import Images
-from minillada.datasets.table import CIFAR10
+from minillada.datasets.table import CIFAR10, MNIST
 from minillada.diffusion import nll_bound
 from minillada.evaluation import likelihood
 from minillada.measure.intervals import Interval, mean_interval, student_t
@@ -162,6 +162,14 @@ def test_validation_images_are_those_of_the_data_set():
     images, texts = likelihood.validation_images(2, replace(CIFAR10, load=lambda split: photos))
     assert torch.equal(images, photos.floats(slice(8000, 8002)))
     assert "airplane" in texts[0] and "automobile" in texts[1]
+
+
+def test_no_image_behind_the_validation_images_is_taken(monkeypatch):
+    monkeypatch.setattr(likelihood, "VALIDATION", slice(1, 4))
+    images, texts = likelihood.validation_images(
+        5, replace(MNIST, load=lambda split: real_images(6))
+    )
+    assert torch.equal(images, real_images(6).floats(slice(1, 4))) and len(texts) == 3
 
 
 def test_validation_images_are_no_reported_ones():

@@ -15,6 +15,15 @@ def test_gradient_noise_of_known_gradients():
     signal = 1 - 1 / 39  # unbiased: the squared mean less its own noise
     assert measured.value == pytest.approx((40 / 39) / signal, rel=1e-5)
     assert measured.low < measured.value < measured.high and measured.n == 40
+    # Beside a long mean a little noise is found, too, and what has no gradient adds nothing.
+    weight.frozen = torch.nn.Parameter(torch.ones(2), requires_grad=False)
+    weight.unused = torch.nn.Parameter(torch.ones(2))
+    small = gradient_noise(
+        weight,
+        lambda step: ((weight.weight * torch.tensor([[1000.0, (-1.0) ** step]])).sum(), {}),
+        40,
+    )
+    assert small.value == pytest.approx((40 / 39) / (1e6 - 1 / 39), rel=1e-4)
     none = gradient_noise(weight, lambda step: (weight.weight.sum(), {}), 5)
     assert none.value == pytest.approx(0, abs=1e-6)
     with pytest.raises(ValueError, match="at least 3"):

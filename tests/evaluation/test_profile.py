@@ -17,10 +17,12 @@ def test_products_and_attention_are_written_down_once_for_each_weight():
     with profile.Calls() as calls, torch.no_grad():
         for layer in (*layers, *layers):
             y = layer(x).relu()
-        F.scaled_dot_product_attention(heads, heads, heads, attn_mask=None)
+        for mask in (None, torch.ones(3, 3, dtype=torch.bool)):
+            F.scaled_dot_product_attention(heads, heads, heads, attn_mask=mask)
         layers[0](x[:2])
-    assert len(calls.made["products"]) == 5 and len(calls.made["attention"]) == 1
-    assert len(calls.known) == 4  # two weights, one of them with two shapes, and attention
+    assert len(calls.made["products"]) == 5 and len(calls.made["attention"]) == 2
+    # two weights, one of them with two shapes, and attention with a mask and without
+    assert len(calls.known) == 5
     assert torch.equal(calls.made["products"][1]().relu(), y)
 
 
@@ -40,20 +42,23 @@ def test_the_calls_are_made_again_as_they_were(monkeypatch):
 
 
 def test_shares_of_a_known_clock(monkeypatch):
-    # A run of everything takes 10 seconds, products alone 4, attention alone 1.
-    monkeypatch.setattr(profile.Calls, "again", lambda self, kind: None)
-    lasts = [10.0, 4.0, 1.0]
-    taken = []
+    # Runs of everything take 10 and 20 seconds, products alone 4 and 10, attention alone 1.
+    lasts = iter([1000.0, 1.0, 1.0, 10.0, 4.0, 1.0, 20.0, 10.0, 1.0])
+    taken, made = [], []
+    monkeypatch.setattr(profile.Calls, "again", lambda self, kind: made.append(kind))
 
     def elapsed(call, device):
+        if len(taken) % 3:
+            call()
         taken.append(call)
-        return lasts[(len(taken) - 1) % 3]
+        return next(lasts)
 
     monkeypatch.setattr(timing, "elapsed", elapsed)
     report = profile.profile_sampler(Setting(pairs=2), length=32, batch=1)
-    assert report["share_products"] == pytest.approx(0.4)
-    assert report["share_attention"] == pytest.approx(0.1)
-    assert report["share_rest"] == pytest.approx(0.5)
-    assert report["times_the_limit"] == pytest.approx(2.0)
-    assert report["milliseconds_a_step"] == pytest.approx(10_000 / report["steps"])
+    assert report["share_products"] == pytest.approx((0.4 + 0.5) / 2)
+    assert report["share_attention"] == pytest.approx((0.1 + 0.05) / 2)
+    assert report["share_rest"] == pytest.approx((0.5 + 0.45) / 2)
+    assert report["times_the_limit"] == pytest.approx((10 / 5 + 20 / 11) / 2)
+    assert report["milliseconds_a_step"] == pytest.approx(15_000 / report["steps"])
+    assert made == ["products", "attention"] * 3
     assert len(taken) == 9, "a warm-up and two runs, of three parts each"

@@ -8,6 +8,7 @@ from tiny_runs import BACKBONE
 from minillada.config import JudgeConfig, Preset, TextConfig, TrainingConfig
 from minillada.evaluation import steps
 from minillada.evaluation.bench import Setting
+from minillada.measure.timing import Timing
 from minillada.settings import changed
 
 
@@ -36,7 +37,23 @@ def test_all_steps_are_timed_where_the_preset_has_fewer(monkeypatch):
     monkeypatch.setattr(steps.timing, "quartiles", lambda values: taken.extend(values) or (1, 2, 3))
     training = TrainingConfig(batch_size=2, steps=3)
     preset = Preset(name="tiny", kind="judge", model=JudgeConfig(width=8), training=training)
-    assert steps.bench_step(preset, Setting(), 4)["steps"] == len(taken) == 4
+    report = steps.bench_step(preset, Setting(), 4)
+    assert report["steps"] == len(taken) == 4
+    # The quartiles are 1, 2 and 3 seconds.
+    assert report["milliseconds_a_step"] == 2000
+    assert report["milliseconds_quartiles"] == [1000, 3000]
+    assert report["examples_per_second"] == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_limit_is_that_of_the_type_that_is_trained_in(monkeypatch, dtype):
+    rates = {torch.float32: 1e9, torch.bfloat16: 4e9}
+    monkeypatch.setattr(steps, "product_rate", lambda dtype, device: rates[dtype])
+    half = dtype is torch.bfloat16
+    training = TrainingConfig(batch_size=2, bfloat16=half)
+    preset = Preset(name="tiny", kind="judge", model=JudgeConfig(width=8), training=training)
+    report = steps.bench_step(preset, Setting(), 1)
+    assert report["operations_per_second_at_most"] == rates[dtype] and report["bfloat16"] == half
 
 
 @needs_fork
@@ -65,6 +82,17 @@ def test_text_pieces_have_no_steps():
     preset = Preset(name="pieces", kind="text", model=TextConfig())
     with pytest.raises(ValueError, match="learned without steps"):
         steps.bench_step(preset, Setting())
+
+
+def test_the_rate_of_a_product_counts_multiplications_and_additions(monkeypatch):
+    def measure(product, device, warmup, repeats):
+        made.append(product())
+        return Timing(4.0, 3, 5, repeats, "wall clock", None)
+
+    made = []
+    monkeypatch.setattr(steps.timing, "measure", measure)
+    assert steps.product_rate(torch.float64, "cpu") == 2 * 2048**3 / 4
+    assert made[0].shape == (2048, 2048) and made[0].dtype == torch.float64
 
 
 def test_the_rate_is_that_of_the_type():
