@@ -3,6 +3,7 @@
 import csv
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from minillada.commands import teaching
 from minillada.course import editions, grading, pages, processes, worker
-from minillada.exercises.checking import Outcome, call, difference
+from minillada.exercises.checking import TAKES_LONGER, Outcome, call, difference
 
 STUB = "def {}({}):\n    raise NotImplementedError"
 MARGIN = """
@@ -477,7 +478,7 @@ def test_csv_and_feedback(tmp_path):
     page = page_of(tmp_path)
     grades = [
         grading.Grade("=ann", ["right", "right", "the sign is wrong"]),
-        grading.Grade("../bob", ["right"] * 3, ["code cell 3 cannot be read"]),
+        grading.Grade("../bob", ["right"] * 3, ["=code cell 3", "cannot be read"]),
     ]
     grading.save_csv(grades, page, tmp_path / "grades.csv")
     rows = list(csv.DictReader((tmp_path / "grades.csv").open(encoding="utf-8-sig")))
@@ -485,11 +486,18 @@ def test_csv_and_feedback(tmp_path):
     assert (tmp_path / "grades.csv").read_bytes().startswith(b"\xef\xbb\xbfstudent,points,")
     assert rows[0]["student"] == "'=ann", "no spreadsheet takes a name for a formula"
     assert rows[0]["check_margin"] == "1" and rows[0]["check_code_count"] == "0"
-    assert "Exercise 3 (easy): codes (my_code_count): the sign is wrong" in rows[0]["feedback"]
+    lines = rows[0]["feedback"].split(" | ")
+    assert lines[2] == "Exercise 3 (easy): codes (my_code_count): the sign is wrong"
+    assert rows[1]["notes"] == "'=code cell 3 | cannot be read" and rows[1]["of"] == "3"
+    for text, cell in (("@a", "'@a"), ("-a", "'-a"), ("+a", "'+a"), ("a=b", "a=b"), ("\ta", " a")):
+        assert grading.harmless(text) == cell
     grading.save_feedback(grades, page, tmp_path / "feedback")
     names = sorted(path.name for path in (tmp_path / "feedback").iterdir())
     assert names == [".._bob.txt", "_ann.txt"]
-    assert "2 of 3" in (tmp_path / "feedback" / "_ann.txt").read_text(encoding="utf-8")
+    text = (tmp_path / "feedback" / "_ann.txt").read_text(encoding="utf-8")
+    assert text.startswith("'=ann\nRight: 2 of 3 exercises.\n\nExercise 1 ")
+    text = (tmp_path / "feedback" / ".._bob.txt").read_text(encoding="utf-8")
+    assert text.endswith("\n\nNote: =code cell 3\nNote: cannot be read\n")
 
 
 def test_one_submission_does_not_end_the_grading_of_the_class(tmp_path, monkeypatch):
@@ -510,6 +518,122 @@ def test_one_submission_does_not_end_the_grading_of_the_class(tmp_path, monkeypa
     grades = grades_of(folder, page)
     assert grades["notes"].marks == [grading.NOT_GRADED] * 3 and grades["good"].points == 3
     assert grades["notes"].notes == ["RuntimeError: nobody thought of this"]
+
+
+def attempts(monkeypatch, *found):
+    """What each process of a submission returns, in turn; the exercises that they begin with."""
+    left, begun = list(found), []
+    monkeypatch.setattr(
+        grading, "attempt", lambda one, page, first, limits: begun.append(first) or left.pop(0)
+    )
+    return begun
+
+
+def test_an_exercise_of_a_process_that_was_lost_is_tried_once_more(tmp_path, monkeypatch):
+    page, right = page_of(tmp_path), [Outcome(case.right) for case in page_of(tmp_path).cases[2]]
+    one = grading.Submission("ann", [], notes=("a note of reading",))
+    lost, wrong = f"ended the process {processes.LOST}", [Outcome(failure="no")]
+    begun = attempts(
+        monkeypatch,
+        ([wrong, wrong], ["a", "b"], lost),
+        ([wrong, right], ["b", "c"], "was done"),
+    )
+    grade = grading.graded(one, page, grading.Limits())
+    assert begun == [0, 1] and grade.marks == ["no", "no", "right"] and grade.lost
+    assert grade.notes == ["a note of reading", "a", "b", "c"]
+    # Where it is the only one, it counts; where nothing could be read, nothing is tried again.
+    begun = attempts(monkeypatch, ([wrong], [], lost), ([], [], "ended"))
+    grade = grading.graded(one, page, grading.Limits())
+    assert begun == [0, 1] and grade.marks == ["no", *["reading your definitions ended"] * 2]
+
+
+def test_a_process_gets_the_exercises_that_are_left_and_leaves_nothing(tmp_path, monkeypatch):
+    def run(job):
+        jobs.append(job)
+        (job.folder / "out" / "loaded.json").write_text(json.dumps({"notes": ["x" * 5000] * 30}))
+        for name, answer in (("0-0", 1), ("1-0", 2)):
+            worker.save(Outcome(answer), job.folder / "out", name)
+        return "took too long"
+
+    jobs, page = [], page_of(tmp_path)
+    monkeypatch.setattr(processes, "run", run)
+    one = grading.Submission("ann", ["cell"])
+    outcomes, notes, end = grading.attempt(one, page, 1, grading.Limits(4.0, 10**6))
+    [job] = jobs
+    assert [task.function for task in job.tasks] == ["my_tokens_per_forward", "my_code_count"]
+    for task, cases in zip(job.tasks, page.cases[1:], strict=True):
+        assert task.inputs == [case.inputs for case in cases]
+    assert (job.imports, job.cells) == (page.imports, ["cell"])
+    assert (job.seconds, job.memory) == (4.0, 10**6)
+    assert not job.folder.exists()
+    # What was answered before the end is kept.
+    ended = Outcome(failure="your function took too long")
+    assert outcomes == [[Outcome(1)], [Outcome(2), ended]]
+    assert end == "took too long" and notes == ["x" * worker.LONGEST_TEXT] * 20
+
+
+def test_an_exercise_ends_with_its_first_failure_and_a_process_with_its_time(tmp_path):
+    worker.save(Outcome(failure="no"), tmp_path, "0-0")
+    worker.save(Outcome(2), tmp_path, "0-1")
+    worker.save(Outcome(failure=f"{TAKES_LONGER} 3 seconds"), tmp_path, "1-0")
+    worker.save(Outcome(4), tmp_path, "2-0")
+    tasks = [worker.Task("f", [(), ()]), worker.Task("g", [()]), worker.Task("h", [()])]
+    first, second = grading.collected(tmp_path, tasks, "ended")
+    assert first == [Outcome(failure="no")] and second[0].ran_out
+
+
+def test_only_plain_files_of_some_size_are_read(tmp_path, monkeypatch):
+    """A link may lead to an answer of another student, and a pipe never ends."""
+    (tmp_path / "a.json").write_text('{"failure": "' + 5000 * "x" + '"}')
+    assert grading.outcome_of(tmp_path, "a").failure == "x" * worker.LONGEST_TEXT
+    for name, text in (("list", "[]"), ("deep", "[" * 100_000), ("half", "{")):
+        (tmp_path / f"{name}.json").write_text(text)
+        assert grading.json_in(tmp_path / f"{name}.json") is None
+    assert grading.plain_file(tmp_path) is None
+    if hasattr(os, "O_NOFOLLOW"):
+        (tmp_path / "link.json").symlink_to(tmp_path / "a.json")
+        os.mkfifo(tmp_path / "pipe.json")
+        for name in ("link", "pipe"):
+            assert grading.outcome_of(tmp_path, name) is None
+    monkeypatch.setattr(grading, "LARGEST_ANSWER", 5010)
+    assert grading.plain_file(tmp_path / "a.json") is None
+
+
+def test_a_lost_submission_is_graded_again_alone(tmp_path, monkeypatch):
+    def once(submission, *rest):
+        asked.append(submission.student)
+        return grading.Grade(submission.student, [], lost=asked.count("bob") == 1)
+
+    asked, page = [], page_of(tmp_path)
+    found = [grading.Submission(name, []) for name in ("ann", "bob")]
+    # What fails in a way that nobody thought of is lost, too.
+    monkeypatch.setattr(grading, "graded", None)
+    assert grading.grade(found[0], page, grading.Limits()).lost
+    monkeypatch.setattr(grading, "grade", once)
+    grades = grading.grade_all(found, page, grading.Limits(), jobs=1)
+    assert [one.student for one in grades] == ["ann", "bob"] and not any(one.lost for one in grades)
+    assert asked[:2] == ["ann", "bob"] and asked.count("bob") == 2
+
+
+def test_what_cannot_be_compared_is_wrong_and_no_mark_is_too_long(monkeypatch):
+    def fails(*about):
+        raise ValueError("no numbers")
+
+    monkeypatch.setattr(grading, "diagnosis", lambda *about: "x" * 5000)
+    assert grading.mark([], [], "f") == "x" * worker.LONGEST_TEXT
+    monkeypatch.setattr(grading, "diagnosis", fails)
+    assert grading.mark([], [], "f") == "your answer cannot be compared with the right one"
+
+
+def test_notes_of_reading_stand_behind_the_note_of_choosing(tmp_path):
+    page, folder = page_of(tmp_path), tmp_path / ".ipynb_checkpoints" / "in"
+    printed = MARGIN.strip() + "\n\n\nassert check_margin(my_margin)"
+    (folder / "ann").mkdir(parents=True)
+    hand_in(folder / "ann", "05_page", "# words", STUB.format("my_margin", "logits"), printed)
+    hand_in(folder / "ann", "05_page-Copy1", MARGIN)
+    [ann] = grading.submissions(folder, page, "05")
+    assert ann.cells == [STUB.format("my_margin", "logits")], "words are no code"
+    assert ann.notes[0].startswith("graded: ") and ann.notes[1].startswith("copies of printed")
 
 
 def test_an_error_that_speaks_of_time_costs_no_other_exercise(tmp_path):

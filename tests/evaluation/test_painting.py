@@ -1,18 +1,22 @@
 """Painters are measured together with the decoder whose picture they start from."""
 
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import real_images
+from helpers import generator, real_images
 
 from minillada import checkpoint
 from minillada.commands.measuring import print_metrics
 from minillada.datasets import mnist
-from minillada.datasets.table import CIFAR10
+from minillada.datasets.table import CIFAR10, MNIST
 from minillada.evaluation import painting
 from minillada.evaluation.painting import evaluate_painter, load_pair
 from minillada.files import WEIGHTS_DIR
+from minillada.measure.frechet import frechet_distance
+from minillada.measure.intervals import fraction, mean_interval
 
 shipped = pytest.mark.skipif(
     not checkpoint.shipped("mnist-painter-turbo"), reason="the turbo painter is not shipped"
@@ -63,13 +67,72 @@ def test_the_data_set_is_the_one_that_was_trained_on(tmp_path):
     assert load_pair(path, "cpu").data is CIFAR10
 
 
-@shipped
 def test_sixteen_pictures_are_timed_even_if_fewer_are_measured(monkeypatch):
+    def ratio(quick, slow, device, pairs):
+        quick(), slow()
+        return {"ratio": 8.0, "seconds_ours": 1.0, "seconds_theirs": 9.0, "clock": "a clock"}
+
     seen = []
-    monkeypatch.setattr(painting, "paint", lambda painter, codes, sketch: seen.append(len(codes)))
-    few = torch.zeros(3, 4, 4, dtype=torch.long), torch.zeros(3, 1, 32, 32)
-    assert "seconds_16_pictures" in painting.speed(None, None, *few)
-    assert set(seen) == {16}
+    monkeypatch.setattr(painting, "paint", lambda *about: seen.append(about))
+    monkeypatch.setattr(painting.timing, "speed_ratio", ratio)
+    few = torch.arange(3)[:, None, None].expand(3, 4, 4), torch.zeros(3, 1, 32, 32)
+    assert painting.speed("flow", "turbo", *few) == {
+        "speedup_over_50_steps": 8,
+        "seconds_16_pictures": 1,
+        "seconds_16_pictures_50_steps": 9,
+        "clock": "a clock",
+    }
+    assert [painter for painter, _, _ in seen] == ["turbo", "flow"]
+    for _, codes, sketch in seen:
+        assert codes[:, 0, 0].tolist() == [0, 1, 2] * 5 + [0] and len(sketch) == 16
+
+
+def test_every_number_is_that_of_its_own_pictures(monkeypatch):
+    """Written from the definitions, with painters that change the sketch in a known way."""
+    images, calls = real_images(30), []
+    data = replace(MNIST, load=lambda split: images if split == "test" else None)
+    turbo, flow = (SimpleNamespace(config=SimpleNamespace(painting_steps=n)) for n in (4, 50))
+
+    def shown(some):
+        return (some.mean((1, 2, 3)) * 40).long()[:, None, None], some * 0.7
+
+    def paint(painter, codes, sketch, steps=None, seed=None):
+        calls.append((painter, steps, seed, codes))
+        return sketch + 0.01 if painter is turbo else sketch * 1.2
+
+    judge = SimpleNamespace(
+        classify=lambda some: (some.sum((1, 2, 3)) * 9).long() % 10,
+        features=lambda some: some.flatten(1)[:, 300:330:9],
+    )
+    pair = SimpleNamespace(flow=flow, turbo=turbo, data=data, shown=shown)
+    monkeypatch.setattr(painting, "load_pair", lambda name, device: pair)
+    monkeypatch.setattr(painting, "load_judge", lambda device, name: judge)
+    monkeypatch.setattr(painting, "paint", paint)
+    monkeypatch.setattr(painting, "speed", lambda *about: {"timed": about[:2]})
+    monkeypatch.setattr(painting, "MOST", 7)
+    report = evaluate_painter("mine", samples=20, seed=5)
+    chosen = torch.randperm(30, generator=generator(5))[:20]
+    real, labels = images.floats(chosen), images.labels[chosen]
+    codes, sketch = shown(real)
+    painted, long = sketch + 0.01, sketch[:7] * 1.2
+    kept = (shown(painted)[0] == codes).flatten(1).float().mean(1)
+    assert 0 < kept.mean() < 1, "else it shows nothing"
+    wanted = {
+        "model": "mine", "seed": 5, "device": "cpu", "steps": 4, "timed": (flow, turbo),
+        **fraction("judged_accuracy", judge.classify(painted) == labels),
+        **fraction("judged_accuracy_conv", judge.classify(sketch) == labels),
+        **fraction("judged_accuracy_50_steps", judge.classify(long) == labels[:7]),
+        **mean_interval(kept).entries("codes_kept"),
+        "psnr_db": pytest.approx(float(-10 * (painted - real).square().mean().log10())),
+        "frechet_n": 7,
+    }  # fmt: skip
+    everything = judge.features(images.floats())
+    parts = {"": painted, "_conv": sketch, "_real": real, "_50_steps": long}
+    for end, part in parts.items():
+        wanted[f"frechet{end}"] = frechet_distance(judge.features(part[:7]), everything)
+    assert report == wanted
+    assert [call[:3] for call in calls] == [(turbo, None, 5), (flow, 50, 5)]
+    assert torch.equal(calls[0][3], codes) and torch.equal(calls[1][3], codes[:7])
 
 
 @shipped
@@ -80,6 +143,13 @@ def test_a_turbo_painter_of_other_weights_is_refused(tmp_path):
     checkpoint.write_info(path, info | {"source_sha256": "0" * 64})
     with pytest.raises(ValueError, match="not distilled from these weights of mnist-painter;"):
         load_pair(path, "cpu")
+    # Codes of another tokenizer mean something else.
+    other = copied("mnist-painter", tmp_path / "other.safetensors")
+    info = checkpoint.read_info(other)
+    del info["digest"]
+    checkpoint.write_info(other, info | {"tokenizer_sha256": "0" * 64})
+    with pytest.raises(ValueError, match="paints the codes of another version of mnist-tokenizer"):
+        load_pair(other, "cpu")
     # What is called like a turbo painter and is none, too.
     run = copied("mnist-painter", tmp_path / "p" / "weights.safetensors").parent
     copied("mnist-painter", tmp_path / "p-turbo" / "weights.safetensors")
