@@ -477,7 +477,7 @@ def test_folders_of_students_and_files_that_are_no_notebooks(tmp_path):
 def test_csv_and_feedback(tmp_path):
     page = page_of(tmp_path)
     grades = [
-        grading.Grade("=ann", ["right", "right", "the sign is wrong"]),
+        grading.Grade("=ann", ["right", "right", "the sign is\x07wrong"]),
         grading.Grade("../bob", ["right"] * 3, ["=code cell 3", "cannot be read"]),
     ]
     grading.save_csv(grades, page, tmp_path / "grades.csv")
@@ -545,6 +545,10 @@ def test_an_exercise_of_a_process_that_was_lost_is_tried_once_more(tmp_path, mon
     begun = attempts(monkeypatch, ([wrong], [], lost), ([], [], "ended"))
     grade = grading.graded(one, page, grading.Limits())
     assert begun == [0, 1] and grade.marks == ["no", *["reading your definitions ended"] * 2]
+    # What is no notebook has no process, and keeps its note.
+    none = grading.Submission("bob", [], "no notebook", ("a note of reading",))
+    grade = grading.graded(none, page, grading.Limits())
+    assert grade == grading.Grade("bob", ["no notebook"] * 3, ["a note of reading"])
 
 
 def test_a_process_gets_the_exercises_that_are_left_and_leaves_nothing(tmp_path, monkeypatch):
@@ -594,6 +598,7 @@ def test_only_plain_files_of_some_size_are_read(tmp_path, monkeypatch):
         (tmp_path / "link.json").symlink_to(tmp_path / "a.json")
         os.mkfifo(tmp_path / "pipe.json")
         for name in ("link", "pipe"):
+            assert grading.plain_file(tmp_path / f"{name}.json") is None
             assert grading.outcome_of(tmp_path, name) is None
     monkeypatch.setattr(grading, "LARGEST_ANSWER", 5010)
     assert grading.plain_file(tmp_path / "a.json") is None
@@ -684,11 +689,15 @@ def test_a_file_and_a_folder_of_one_student_are_both_named(tmp_path):
     hand_in(folder / "ann", "04_other", COUNT)
     (folder / "bob").mkdir()
     hand_in(folder / "bob", "05_page", MARGIN)
-    hand_in(folder / "bob", "04_other", COUNT)
-    ann, bob = grading.submissions(folder, page, "05")
+    hand_in(folder / "bob", "04_a", COUNT)  # stands first in the folder
+    hand_in(folder / "cem", "05_page", MARGIN)
+    hand_in(folder / "cem", "mine", WRONG_MARGIN)  # of no other notebook
+    ann, bob, cem = grading.submissions(folder, page, "05")
     assert ann.cells == [MARGIN]
     assert ann.notes == (f"graded: ann.ipynb; not graded: {Path('ann', '05_page.ipynb')}",)
     assert bob.cells == [MARGIN] and not bob.notes
+    note = f"graded: {Path('cem', '05_page.ipynb')}; not graded: {Path('cem', 'mine.ipynb')}"
+    assert cem.cells == [MARGIN] and cem.notes == (note,)
 
 
 def test_another_notebook_and_what_was_not_run_are_named(tmp_path, capsys):
@@ -718,6 +727,7 @@ def test_feedback_of_one_student_never_replaces_that_of_another(tmp_path):
     names = ("case a", "case_a", "Case_A", "case_a-2")
     grading.save_feedback([grading.Grade(name, marks) for name in names], page, tmp_path / "out")
     written = {path.name: path.read_text("utf-8") for path in (tmp_path / "out").iterdir()}
+    assert grading.feedback_files(["Ann", "ann"]) == ["Ann.txt", "ann-2.txt"]
     assert sorted(written) == ["Case_A-3.txt", "case_a-2-2.txt", "case_a-2.txt", "case_a.txt"]
     assert written["case_a-2.txt"].startswith("case_a\n") and "Error: ?" in written["case_a.txt"]
 
@@ -747,6 +757,7 @@ def test_what_the_command_refuses_before_the_work(tmp_path, monkeypatch):
 
 def test_grades_replace_neither_submissions_nor_each_other(tmp_path, monkeypatch):
     monkeypatch.setattr(grading, "grade_all", None)
+    grading.check_places(tmp_path / "in", tmp_path / "GRADES.CSV", tmp_path / "out")
     assert "grades.csv, not " in refused(tmp_path, csv=tmp_path / "in" / "ann.ipynb")
     assert "grades.csv, not " in refused(tmp_path, csv=tmp_path / "out" / "ann.txt")
     same = tmp_path / "out.csv"

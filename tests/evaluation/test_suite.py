@@ -1,6 +1,8 @@
 """Marks are checked with models that answer perfectly, and with models that err in a known way."""
 
 import functools
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,11 +12,13 @@ from minillada import checkpoint
 from minillada.asking import TEACHING, NotLearned
 from minillada.datasets import captions, edits
 from minillada.datasets.pool import Pool, mnist_pool
+from minillada.datasets.table import CIFAR10
 from minillada.evaluation import suite
+from minillada.measure.intervals import wilson
 from minillada.measure.judge import Judge
 from minillada.presets import get_preset
 from minillada.tasks import editing
-from minillada.tasks.base import Picture, make_examples, pixels
+from minillada.tasks.base import Marked, Picture, Task, make_examples, pixels
 from minillada.tasks.numbers import NUMBERS, is_held_out
 
 SAMPLES = 40
@@ -194,6 +198,36 @@ def test_a_task_asks_the_same_whatever_else_is_run():
     assert list(alone) == ["slant"] and list(together) == ["digit", "slant"]
 
 
+def test_seeds_and_passes_of_a_run(monkeypatch):
+    """Each task has examples of its own for each seed, and passes are those of one answer."""
+    asked = []
+
+    def mark(uni, judge, pool, examples, seed):
+        asked.append(("mark", seed))
+        return Marked(examples, [], {"": [True, True, False], "_part": [True]})
+
+    def made(make, pool, samples, seed):
+        asked.append(("make", samples, seed))
+        return []
+
+    monkeypatch.setattr(suite, "make_examples", made)
+    monkeypatch.setattr(suite, "counted", lambda uni: nullcontext(SimpleNamespace(rows=30)))
+    monkeypatch.setitem(suite.SUITES, "cifar10", dict.fromkeys(("a", "b"), Task(None, mark)))
+    marked = suite.run(SimpleNamespace(info={}), None, SimpleNamespace(data=CIFAR10), 10, 7)
+    assert asked == [("make", 10, 7000), ("mark", 7), ("make", 10, 7001), ("mark", 7)]
+    found = suite.scores(marked)
+    assert list(found) == ["a", "a_part", "b", "b_part"]
+    low, high = wilson(2, 3)
+    wanted = {"accuracy": 2 / 3, "low": low, "high": high, "n": 3, "passes": 3}
+    assert found["a"] == wanted and found["b_part"]["n"] == 1
+
+
+def test_nobody_trained_on_the_pool_of_a_suite(monkeypatch):
+    monkeypatch.setattr(suite, "stored_pool", lambda data, split: (data.name, split))
+    assert suite.unseen_pool() == ("mnist", "test")
+    assert suite.unseen_pool("cifar10") == ("cifar10", "test")
+
+
 def test_sums_that_a_run_has_trained_are_not_unseen(monkeypatch):
     """Neither if the run itself trained them, nor if the one before it did."""
     names = ["sum_direct", "sum_direct_unseen"]
@@ -221,12 +255,14 @@ def test_tasks_before_one_that_fails_are_kept(monkeypatch):
     assert list(marked) == ["sum_direct"]
 
 
-def test_tasks_that_were_never_learned_are_left_out(monkeypatch):
+def test_tasks_that_were_never_learned_are_left_out(monkeypatch, capsys):
     names = ["draw", "sum_thinking"]
     monkeypatch.setitem(suite.SUITES, "mnist", {name: suite.SUITE[name] for name in names})
     uni = tiny_uni()
     uni.info = {"training": {"data": {"mixture": [["draw", 1.0], ["edit_turn", 1.0]]}}}
     assert list(suite.run(uni, judge(), pool(), 2)) == ["draw"]
+    out, err = capsys.readouterr()
+    assert "sum_thinking is left out: this model has not learned" in err and out == ""
     with pytest.raises(ValueError, match="has not learned to write before it draws"):
         suite.run(uni, judge(), pool(), 2, 0, names)
 
@@ -266,6 +302,10 @@ def test_what_a_task_needs_is_what_its_marking_asks_for(name, monkeypatch):
 
 
 def test_what_cannot_be_run():
+    few = {"training": {"data": {"held_out": 3}}}
+    for name in ("sum_direct_unseen", "sum_thinking_unseen"):
+        with pytest.raises(NotLearned, match=f"trained on sums of {name}"):
+            suite.check_tasks(few, "mnist", [name])
     with pytest.raises(ValueError, match="no task is called 'sing'; choose from digit"):
         suite.run(tiny_uni(), None, pool(), 1, 0, ["sing"])
     with pytest.raises(ValueError, match="samples is 0; a task needs at least 1 example"):
