@@ -293,6 +293,7 @@ def test_a_step_takes_the_median_of_those_after_the_first(plan, few_images, monk
     monkeypatch.setattr(launch, "time", SimpleNamespace(perf_counter=lambda: next(ends)))
 
     def fit(module, loss, training, run, count, note, *rest):
+        assert training.steps >= count, "a run stops at its last step"
         for step in range(count):
             note(step)
 
