@@ -6,6 +6,7 @@ import pytest
 
 from minillada import checkpoint
 from minillada.ablation import folder as folders
+from minillada.ablation import passes as counting
 from minillada.ablation import plan as plans
 from minillada.ablation.passes import read_passes
 from minillada.ablation.plan import Plan, read_measures, read_varied
@@ -96,14 +97,16 @@ def test_no_measure_is_asked_for_more_samples_than_it_takes(monkeypatch):
 
 def test_passes_are_equal_unless_the_plan_decides_them(tmp_path):
     plan = Plan(preset="mnist-cpu")
-    steps, threshold = (
-        changed(plan, varied=((f"sampling.{name}", (1,)),)) for name in ("steps", "threshold")
-    )
-    assert read_passes("9,16", plan, tmp_path) == (9, 16)
-    assert read_passes(None, steps, tmp_path) == ()
-    with pytest.raises(ValueError, match="--passes and sampling.threshold both decide"):
-        read_passes("9", threshold, tmp_path)
-    for text in ("0", "nine", "9,9", ""):
+    assert read_passes("9,16,10000", plan, tmp_path) == (9, 16, 10_000)
+    settings = {"steps": 1, "threshold": 1.0, "adaptive": True, "edit_threshold": 1.0}
+    settings |= {"minimal_topk": 1, "fill_tail": False}
+    for name, value in settings.items():
+        name = f"sampling.{name}"
+        for decided in ({"varied": ((name, (value,)),)}, {"fixed": ((name, value),)}):
+            assert read_passes(None, changed(plan, **decided), tmp_path) == ()
+            with pytest.raises(ValueError, match=f"--passes and {name} both decide"):
+                read_passes("9", changed(plan, **decided), tmp_path)
+    for text in ("0", "nine", "9,9", "9,10001", ""):
         with pytest.raises(ValueError, match="different numbers from 1 to 10000"):
             read_passes(text, plan, tmp_path)
 
@@ -127,6 +130,12 @@ def test_passes_are_equal_unless_the_plan_decides_them(tmp_path):
 def test_the_usual_passes_are_those_of_what_is_fixed(tmp_path, preset, fixed, start, passes):
     plan = Plan(preset=preset, fixed=tuple(fixed.items()), start=start)
     assert read_passes(None, plan, tmp_path) == (passes,)
+
+
+def test_the_usual_passes_are_those_of_most_prompts(tmp_path, monkeypatch):
+    taken = iter([5, *[9] * 20, *[7] * 40, *[8] * 19])
+    monkeypatch.setattr(counting, "count_passes", lambda *about: next(taken))
+    assert read_passes(None, Plan(preset="mnist-cpu"), tmp_path) == (7,)
 
 
 def test_a_folder_goes_on_with_its_number_of_passes(tmp_path):
