@@ -23,6 +23,8 @@ def test_products_and_attention_are_written_down_once_for_each_weight():
     assert len(calls.made["products"]) == 5 and len(calls.made["attention"]) == 2
     # two weights, one of them with two shapes, and attention with a mask and without
     assert len(calls.known) == 5
+    if hasattr(F, "grouped_mm"):  # the products of experts on a GPU
+        assert profile.KINDS[F.grouped_mm] == "products"
     assert torch.equal(calls.made["products"][1]().relu(), y)
 
 
@@ -54,6 +56,8 @@ def test_shares_of_a_known_clock(monkeypatch):
         return next(lasts)
 
     monkeypatch.setattr(timing, "elapsed", elapsed)
+    monkeypatch.setattr(profile, "graph_steps", lambda setting, decoding: {"graphs": decoding})
+    monkeypatch.setattr(profile.Decoding, "ours", None)  # recorded steps could not be taken apart
     report = profile.profile_sampler(Setting(pairs=2), length=32, batch=1)
     assert report["share_products"] == pytest.approx((0.4 + 0.5) / 2)
     assert report["share_attention"] == pytest.approx((0.1 + 0.05) / 2)
@@ -62,3 +66,6 @@ def test_shares_of_a_known_clock(monkeypatch):
     assert report["milliseconds_a_step"] == pytest.approx(15_000 / report["steps"])
     assert made == ["products", "attention"] * 3
     assert len(taken) == 9, "a warm-up and two runs, of three parts each"
+    decoding = report["graphs"]
+    assert taken[0] == decoding.eager and decoding.length == report["new_tokens"] == 32
+    assert decoding.ids.shape == (1, 64) and report["batch"] == 1
