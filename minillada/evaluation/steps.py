@@ -19,7 +19,7 @@ from ..measure import timing
 from ..settings import changed
 from ..training.checks import check_settings
 from ..training.distributed import Processes, check_shared
-from ..training.loop import fit
+from ..training.loop import computes_in_bfloat16, fit
 from ..training.train import make_loss, new_model, read_materials
 from .bench import Setting
 
@@ -38,7 +38,7 @@ def bench_step(preset: Preset, setting: Setting, steps: int = 20) -> dict[str, A
     device, count = setting.device, WARM_UP + steps
     # A run stops at the last step of the preset, and all that are timed must be taken.
     preset = changed(preset, steps=max(preset.training.steps, count))
-    training = preset.training
+    training, half = preset.training, computes_in_bfloat16(preset.training, device)
     materials = read_materials(preset, device)
     module = new_model(preset, device, materials.tokenizer, materials.source)
     loss = make_loss(module, preset, materials)
@@ -58,7 +58,7 @@ def bench_step(preset: Preset, setting: Setting, steps: int = 20) -> dict[str, A
         fit(module, loss, training, None, 1)
     operations = counter.get_total_flops()
     # 3. the limit
-    rate = product_rate(torch.bfloat16 if training.bfloat16 else torch.float32, device)
+    rate = product_rate(torch.bfloat16 if half else torch.float32, device)
     lower, median, upper = timing.quartiles(taken)
     return {
         "benchmark": "step",
@@ -72,7 +72,7 @@ def bench_step(preset: Preset, setting: Setting, steps: int = 20) -> dict[str, A
         "times_the_limit": median * rate / operations,
         "batch_size": training.batch_size,
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
-        "bfloat16": training.bfloat16,
+        "bfloat16": half,
         "steps": steps,
         **setting.where(),
     }

@@ -10,6 +10,7 @@ from minillada.evaluation import steps
 from minillada.evaluation.bench import Setting
 from minillada.measure.timing import Timing
 from minillada.settings import changed
+from minillada.training import loop
 
 
 def test_operations_of_a_step_are_those_of_its_layers(monkeypatch):
@@ -45,15 +46,19 @@ def test_all_steps_are_timed_where_the_preset_has_fewer(monkeypatch):
     assert report["examples_per_second"] == 1
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_limit_is_that_of_the_type_that_is_trained_in(monkeypatch, dtype):
+@pytest.mark.parametrize(
+    ("asked", "known", "half"), [(False, True, False), (True, True, True), (True, False, False)]
+)
+def test_the_limit_is_that_of_the_type_that_is_trained_in(monkeypatch, asked, known, half):
+    """A device without products of bfloat16 trains in float32, and has the limit of float32."""
     rates = {torch.float32: 1e9, torch.bfloat16: 4e9}
     monkeypatch.setattr(steps, "product_rate", lambda dtype, device: rates[dtype])
-    half = dtype is torch.bfloat16
-    training = TrainingConfig(batch_size=2, bfloat16=half)
+    monkeypatch.setattr(loop, "has_bfloat16", lambda device: known)
+    training = TrainingConfig(batch_size=2, bfloat16=asked)
     preset = Preset(name="tiny", kind="judge", model=JudgeConfig(width=8), training=training)
     report = steps.bench_step(preset, Setting(), 1)
-    assert report["operations_per_second_at_most"] == rates[dtype] and report["bfloat16"] == half
+    rate = rates[torch.bfloat16 if half else torch.float32]
+    assert report["operations_per_second_at_most"] == rate and report["bfloat16"] == half
 
 
 @needs_fork
