@@ -176,14 +176,14 @@ class OfficialModel:
         rewrites its words: `threshold=0.7, edit_threshold=0.5`, its quality mode.
         """
         check_counts(length=length)
-        turns = [said] if isinstance(said, str) else list(said)
-        if len(turns) % 2 == 0:
+        turns = [said] if isinstance(said, str) else said
+        if not isinstance(turns, list | tuple) or len(turns) % 2 == 0:
             raise ValueError(
-                f"a talk begins and ends with what the user says, so it cannot have {len(turns)} "
-                "turns"
+                "a talk is what the user says, or a list of turns that begins and ends with it, "
+                f"got {said!r}"
             )
         may_be_empty = [text for text in (*turns[1::2], system) if text != ""]
-        asking.read_texts(turns[::2] + may_be_empty, self.vocab)
+        asking.read_texts([*turns[::2], *may_be_empty], self.vocab)
         call = self.call(turns[-1])
         ids = prompts.talk(self.vocab, turns, system)
         [answer] = call.reply([ids], length, call.sampling(TEXT, **sampling))

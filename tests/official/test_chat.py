@@ -139,8 +139,10 @@ def test_uni_can_chat_without_photos(checkpoint):
 
 @pytest.mark.parametrize("said", ["", [], ["who?", "me"], [""], ["who?", " ", "you"], [1], None])
 def test_what_is_no_talk_is_refused(model, said):
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises(ValueError, match="a talk is what|texts must be a list|a text is empty"):
         model.chat(said)
+    with pytest.raises(ValueError, match="texts must be a list of strings"):
+        model.chat("who?", system=7)
 
 
 def test_a_talk_that_fills_the_context_is_refused(folder):
