@@ -124,6 +124,16 @@ def test_the_spine_is_short():
     assert not [name for name in SPINE if lines([name]) > 254]
 
 
+def test_the_readme_counts_the_model_and_its_shortest_reading():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    model = SPINE[SPINE.index("vq.py") : SPINE.index("checkpoint.py")]
+    assert f"**The model** comes next, {len(model)} files" in readme
+    short = re.search(r"ten of them show .* in ([\d,]+)\nlines: (.*)\.$", readme, re.M)
+    names = [f"{name}.py" for name in re.findall(r"`(\w+)`", short[2])]
+    assert len(names) == 10 and names == [name for name in model if name in names]
+    assert abs(lines(names) - int(short[1].replace(",", ""))) < 25
+
+
 def test_the_package_is_short():
     """The aim is 6,000 lines without what is around it: may fall, not rise."""
     around = ("exercises/", "course/", "experiments/", "ablation/", "official/")
