@@ -136,19 +136,22 @@ def test_every_number_is_that_of_its_own_pictures(monkeypatch):
     assert torch.equal(calls[0][3], codes) and torch.equal(calls[1][3], codes[:7])
 
 
+def of_other_weights(path, field):
+    """Let weights say that they belong to others."""
+    info = checkpoint.read_info(path)
+    del info["digest"]
+    checkpoint.write_info(path, info | {field: "0" * 64})
+
+
 @shipped
 def test_a_turbo_painter_of_other_weights_is_refused(tmp_path):
     path = copied("mnist-painter-turbo", tmp_path / "mine.safetensors")
-    info = checkpoint.read_info(path)
-    del info["digest"]
-    checkpoint.write_info(path, info | {"source_sha256": "0" * 64})
+    of_other_weights(path, "source_sha256")
     with pytest.raises(ValueError, match="not distilled from these weights of mnist-painter;"):
         load_pair(path, "cpu")
     # Codes of another tokenizer mean something else.
     other = copied("mnist-painter", tmp_path / "other.safetensors")
-    info = checkpoint.read_info(other)
-    del info["digest"]
-    checkpoint.write_info(other, info | {"tokenizer_sha256": "0" * 64})
+    of_other_weights(other, "tokenizer_sha256")
     with pytest.raises(ValueError, match="paints the codes of another version of mnist-tokenizer"):
         load_pair(other, "cpu")
     # What is called like a turbo painter and is none, too.
