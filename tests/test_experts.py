@@ -111,6 +111,23 @@ def test_a_forward_pass_on_a_gpu_copies_no_weights_of_experts():
     assert torch.cuda.max_memory_allocated() - before < stack.nbytes / 4
 
 
+def test_weights_keep_the_digits_of_float32():
+    """Two experts say the opposite; weights of 1 + 2⁻¹⁰ and 1, alike in bfloat16, leave 2⁻¹⁰."""
+    stacks = moe.MixtureOfExperts(tiny_config(**SPARSE)).bfloat16().experts
+    with torch.no_grad():
+        for stack in (stacks.gate_proj, stacks.up_proj, stacks.down_proj):
+            stack[1] = stack[0]
+        stacks.down_proj[1] *= -1
+    x = torch.randn(9, 16, generator=generator()).bfloat16()
+    chosen = torch.tensor([[0, 1]]).expand(9, 2)
+    weights = torch.tensor([[1 + 2**-10, 1.0]]).expand(9, 2)
+    ways = [experts.combine_dense, experts.combine_grouped]
+    ways += [experts.combine_at_once] if hasattr(F, "grouped_mm") else []
+    for combine in ways:
+        said = combine(stacks, x, chosen[:, :1], torch.ones(9, 1))
+        assert said.any() and torch.equal(combine(stacks, x, chosen, weights), said * 2**-10)
+
+
 def test_products_in_bfloat16_are_summed_in_float32():
     mixture = moe.MixtureOfExperts(tiny_config(**SPARSE)).bfloat16().eval()
     x = torch.randn(9, 16, generator=generator()).bfloat16()

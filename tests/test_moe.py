@@ -104,6 +104,14 @@ def test_the_router_is_in_float32_under_autocast():
     assert all(torch.equal(a, b) for a, b in zip(low, gate(x), strict=True))
 
 
+def test_the_router_is_in_float32_in_a_model_of_bfloat16():
+    gate, x = tiny_moe().gate.bfloat16(), torch.randn(99, 16, generator=generator()).bfloat16()
+    chosen, weights = gate(x)
+    assert weights.dtype == torch.float32
+    wanted = gate.float()(x.float())  # the same numbers, with room for more digits
+    assert torch.equal(chosen, wanted[0]) and torch.equal(weights, wanted[1])
+
+
 @few
 @given(
     tokens=st.integers(1, 40),
