@@ -51,6 +51,23 @@ def test_rescale_formula():
     assert rescale(torch.zeros(2, 5), torch.randn(2, 5), 0.7).isfinite().all()
 
 
+def test_logits_are_rescaled_before_ids_are_forbidden():
+    """The spread is that of the whole vocabulary, as in the released loop."""
+    backbone, prompt, other = tiny_backbone(), random_ids(2, 4), random_ids(2, 4, seed=1)
+    allowed = torch.arange(backbone.config.vocab_size) >= 16
+    config = SamplingConfig(block_size=4, steps=1, guidance=3.0, rescale=0.7)
+    [step] = generate(backbone, prompt, 4, config, Tokens(MASK, allowed=allowed), [other]).steps
+    index, masks = torch.arange(8), torch.full((2, 4), MASK)
+    visible = index[:, None] // 4 >= index // 4
+    with torch.no_grad():
+        full, less = (
+            backbone(torch.cat([ids, masks], 1), visible[None])[:, 4:] for ids in (prompt, other)
+        )
+    mixed = rescale(guide(full, less, 3.0), full, 0.7)
+    sure = mixed[..., allowed].softmax(-1).amax(-1)
+    assert torch.allclose(step.confidence, sure, atol=1e-5)
+
+
 def test_the_number_of_branches_chooses_the_formula():
     a, b, c = torch.randn(3, 4, 7, generator=generator())
     config = SamplingConfig(guidance=2.0, guidance_image=0.5)
