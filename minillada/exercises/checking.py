@@ -351,6 +351,8 @@ def number_difference(mine: Any, right: Tensor | int | float, at: str) -> str | 
         return f"{kind}, numbers were expected"
     if answer.is_complex():
         return f"{kind} with complex numbers, real ones were expected"
+        if isinstance(mine, list | tuple) and any(isinstance(row, Tensor) for row in mine):
+            mine = torch.stack([torch.as_tensor(row) for row in mine])  # rows, one at a time
     expected = torch.as_tensor(right)
     shapes = list(expected.shape), list(answer.shape)
     if shapes[0] != shapes[1]:
