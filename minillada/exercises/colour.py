@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from ..datasets import colour
 from .checking import Case, Cases, Chance, exercise
 
+HALF = "yours is never above 180, as with `abs` or `acos`: a negative angle is another direction"
+
 
 @exercise("correct: so much of a photo is nearly grey")
 def check_grey_share(chance: Chance) -> Cases:
@@ -128,7 +130,7 @@ def check_mean_hue(chance: Chance) -> Cases:
     of the sum of all arrows.
     """
     generator = chance.generator(6)
-    for centre, count in ((0.0, 9), (210.0, 12), (300.0, 15)):
+    for centre, count in ((0.0, 9), (210.0, 12), (300.0, 15), (110.0, 10)):
         hues = (centre + 60 * torch.randn(count, generator=generator)) % 360
         hues[0], hues[1] = (centre + 170) % 360, (centre - 15) % 360
         distances = torch.rand(count, generator=generator)
@@ -159,3 +161,5 @@ def check_mean_hue(chance: Chance) -> Cases:
             "between 0 and 360: take the remainder of a division by 360": right.rad2deg(),
         }
         yield Case((hues, distances), right.rad2deg() % 360, mistakes)
+            "add 360 to negative degrees only": right.rad2deg() + 360,
+            HALF: right.rad2deg().abs(),

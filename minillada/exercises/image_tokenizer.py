@@ -47,12 +47,14 @@ def check_shared_bits(chance: Chance) -> Cases:
         labels = torch.randint(10, (300,), generator=generator)
         noise = torch.randint(size, (300,), generator=generator)
         known = torch.rand(300, generator=generator) < 0.6
-        codes = torch.where(known, 7 * labels % size, noise)
+        # Codes of even digits are 512 above those of the next digit, if the codebook is so large.
+        codes = torch.where(known, (7 * (labels | 1) + 512 * (1 - labels % 2)) % size, noise)
         joint = torch.zeros(size, 10)
         joint.index_put_((codes, labels), torch.ones(300), accumulate=True)
         of_codes, of_labels, of_both = entropy(joint.sum(1)), entropy(joint.sum(0)), entropy(joint)
         right = of_codes + of_labels - of_both
         zeros = joint / joint.sum()
+        mixed = entropy((512 * labels + codes).bincount().float())
         mistakes = {
             "that is in nats; one bit is ln 2 nats": right * math.log(2),
             "that is the entropy of the digits alone; what does the code add?": of_labels,
@@ -65,6 +67,9 @@ def check_shared_bits(chance: Chance) -> Cases:
                 zeros * (zeros / zeros.sum(1, keepdim=True) / zeros.sum(0)).log2()
             ).sum(),
             "that is a share of the digit's bits; do not divide": right / of_labels,
+            "different pairs get one number: there may be more than 512 codes": (
+                of_codes + of_labels - mixed
+            ),
         }
         yield Case((codes, labels, size), right, mistakes)
 

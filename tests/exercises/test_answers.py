@@ -224,6 +224,9 @@ ANSWERS |= {
             "the sign is wrong": lambda c, d, k: -shared_bits(c, d, k),
             "NaN": shared_with_nan,
             "do not divide": lambda c, d, k: shared_bits(c, d, k) / bits_of(d.bincount()),
+            "more than 512 codes": lambda c, d, k: (
+                bits_of(c.bincount()) + bits_of(d.bincount()) - bits_of((512 * d + c).bincount())
+            ),
         },
     ),
     "check_clip": (
@@ -1043,6 +1046,14 @@ def heun(velocity, noise, steps, ahead=1.0, later=1.0, mean=0.5, first_too=True)
     return x
 
 
+def heun_until_one(velocity, x, steps):
+    t = 0.0
+    while t < 1:  # ten times 0.1 is less
+        first = velocity(x, t)
+        x, t = x + (first + velocity(x + first / steps, t + 1 / steps)) / steps / 2, t + 1 / steps
+    return x
+
+
 ANSWERS |= {
     "check_line": (
         lambda picture, noise, t: (t * picture + (1 - t) * noise, picture - noise),
@@ -1092,6 +1103,7 @@ ANSWERS |= {
             "the second alone": lambda *a: heun(*a, first_too=False),
             "the size 1 / steps": lambda v, x, n: heun(v, x, n, ahead=n),
             "the midpoint method": lambda *a: heun(*a, ahead=0.5, later=0.5, first_too=False),
+            "one step too many": heun_until_one,
         },
     ),
 }
@@ -1881,6 +1893,8 @@ ANSWERS |= {
     "check_tensor": (
         tensor_of,
         {
+            "never above 180": lambda h, d: abs((mean_hue(h, d) + 180) % 360 - 180),
+            "negative degrees only": lambda h, d: (mean_hue(h, d) + 180) % 360 + 180,
             "stand before the header": lambda *a: tensor_of(*a, skip=0),
             "not of the file": lambda *a: tensor_of(*a, header=False),
             "they are bfloat16": lambda *a: tensor_of(*a, dtype=torch.float16),
