@@ -162,8 +162,12 @@ def check_cached_block(chance: Chance) -> Cases:
             "within a block every token sees every other, later ones too": (
                 look(q, keys, values, left_to_right), keys, values,
             ),
+            "the block must see itself, not only what is stored": (
+                look(q, old_keys, old_values), keys, values,
+            ),
+            "what is stored must grow by this block": (out, old_keys, old_values),
         }  # fmt: skip
-        if m:  # with an empty cache these mistakes do not show
+        if m:  # with an empty cache the other mistakes do not show
             reverse = torch.cat([k, old_keys]), torch.cat([v, old_values])
             twice = torch.cat([old_keys @ w_k, k]), torch.cat([old_values @ w_v, v])
             mistakes |= {
@@ -173,11 +177,7 @@ def check_cached_block(chance: Chance) -> Cases:
                 "the block must see the blocks before it: use the stored keys and values": (
                     look(q, k, v), keys, values,
                 ),
-                "the block must see itself, not only what is stored": (
-                    look(q, old_keys, old_values), keys, values,
-                ),
                 "the next block needs all keys and values, not only the new ones": (out, k, v),
-                "what is stored must grow by this block": (out, old_keys, old_values),
                 "old ones first: their positions come before those of the block": (
                     out, *reverse,
                 ),

@@ -9,8 +9,8 @@ Notable choices
 - Inputs come from a `Chance`: seed 0 in a notebook, a seed of the instructor when work is graded.
 - A hint is printed only if the function gave the named wrong answer in every case: one case alone
   may agree by chance, and a wrong hint costs a student more time than no hint. For an answer of
-  several parts, it is enough that the hint explains the first wrong part. A part that is one whole
-  number does not count: too many mistakes give the same one.
+  several parts, it is enough that the hint explains the first wrong part, again in every case. A
+  part that is one whole number does not count: too many mistakes give the same one.
 - Without a hint, the first place that differs is named, but never the right value.
 """
 
@@ -280,12 +280,19 @@ def explanation(tries: list[Try], first: Try) -> str | None:
     part = wrong_parts[0]
     if isinstance(right[part], int):  # too many mistakes give the same whole number
         return None
-    for hint, wrong in first.case.mistakes.items():
-        if not isinstance(wrong, list | tuple):  # one number instead of several, for example
-            continue
-        if len(wrong) == len(right) and not difference(mine[part], wrong[part]):
+    for hint in first.case.mistakes:
+        named = [(t.answer, t.case.mistakes.get(hint, t.case.right)) for t in tries]
+        if all(same_part(mine, wrong, part) for mine, wrong in named):
             return f"part [{part}] of the answer: {hint}"
     return None
+
+
+def same_part(mine: Any, wrong: Any, part: int) -> bool:
+    """Whether two answers of several parts, equally many, have the same part of this number."""
+    # One of them may be one number instead of several, for example.
+    several = isinstance(mine, list | tuple) and isinstance(wrong, list | tuple)
+    alike = several and len(mine) == len(wrong) > part
+    return alike and difference(mine[part], wrong[part]) is None
 
 
 def example(name: str, inputs: tuple) -> str:
@@ -344,6 +351,8 @@ def number_difference(mine: Any, right: Tensor | int | float, at: str) -> str | 
     if isinstance(mine, bool) and type(right) is int:
         return f"{kind}, a whole number was expected"
     try:
+        if isinstance(mine, list | tuple) and any(isinstance(row, Tensor) for row in mine):
+            mine = torch.stack([torch.as_tensor(row) for row in mine])  # rows, one at a time
         answer = torch.as_tensor(mine).detach().cpu().to_dense()  # `isclose` knows no sparse ones
         if answer.dtype == torch.float32 and not isinstance(mine, Tensor):
             answer = torch.as_tensor(mine, dtype=torch.float64)  # what a float of Python is
@@ -351,8 +360,6 @@ def number_difference(mine: Any, right: Tensor | int | float, at: str) -> str | 
         return f"{kind}, numbers were expected"
     if answer.is_complex():
         return f"{kind} with complex numbers, real ones were expected"
-        if isinstance(mine, list | tuple) and any(isinstance(row, Tensor) for row in mine):
-            mine = torch.stack([torch.as_tensor(row) for row in mine])  # rows, one at a time
     expected = torch.as_tensor(right)
     shapes = list(expected.shape), list(answer.shape)
     if shapes[0] != shapes[1]:

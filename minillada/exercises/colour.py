@@ -90,6 +90,7 @@ def check_hue(chance: Chance) -> Cases:
                 angle.rad2deg(),
                 distance,
             ),
+            HALF: (angle.rad2deg().abs(), distance),
         }
         yield Case((rgb,), (degrees, distance), mistakes)
 
@@ -159,7 +160,7 @@ def check_mean_hue(chance: Chance) -> Cases:
             ),
             "x and y are exchanged: atan2 takes y first": torch.atan2(x, y).rad2deg() % 360,
             "between 0 and 360: take the remainder of a division by 360": right.rad2deg(),
-        }
-        yield Case((hues, distances), right.rad2deg() % 360, mistakes)
             "add 360 to negative degrees only": right.rad2deg() + 360,
             HALF: right.rad2deg().abs(),
+        }
+        yield Case((hues, distances), right.rad2deg() % 360, mistakes)

@@ -1548,6 +1548,11 @@ ANSWERS |= {
                 hue_of(rgb)[1],
             ),
             "green lies at +120": lambda rgb: hue_of(rgb, sign=-1),
+            "never above 180": lambda rgb: (
+                (hue_parts(rgb)[0] / hue_of(rgb)[1]).acos().rad2deg(),
+                hue_of(rgb)[1],
+            ),
+            "the number at [0] is wrong": lambda rgb: (hue_of(rgb)[0] % 180, hue_of(rgb)[1]),
             "atan2 takes y first": lambda rgb: (
                 torch.atan2(*hue_parts(rgb)).rad2deg() % 360,
                 hue_of(rgb)[1],
@@ -1888,13 +1893,13 @@ ANSWERS |= {
                 math.degrees(math.atan(math.tan(math.radians(mean_hue(h, d))))) % 360
             ),
             "take the remainder": lambda h, d: (mean_hue(h, d) + 180) % 360 - 180,
+            "never above 180": lambda h, d: abs((mean_hue(h, d) + 180) % 360 - 180),
+            "negative degrees only": lambda h, d: (mean_hue(h, d) + 180) % 360 + 180,
         },
     ),
     "check_tensor": (
         tensor_of,
         {
-            "never above 180": lambda h, d: abs((mean_hue(h, d) + 180) % 360 - 180),
-            "negative degrees only": lambda h, d: (mean_hue(h, d) + 180) % 360 + 180,
             "stand before the header": lambda *a: tensor_of(*a, skip=0),
             "not of the file": lambda *a: tensor_of(*a, header=False),
             "they are bfloat16": lambda *a: tensor_of(*a, dtype=torch.float16),

@@ -218,6 +218,16 @@ def test_the_first_wrong_part_is_explained_although_another_is_wrong_too(capsys)
     assert said(returns(([1], "B")), cases, capsys) == "second is loud"
 
 
+def test_a_part_is_explained_only_by_a_mistake_that_every_case_shows(capsys):
+    cases = [
+        Case((-2,), (2.0, "b"), {"the sign is wrong": (-2.0, "b")}),
+        Case((3,), (3.0, "b"), {"the sign is wrong": (-3.0, "b")}),
+    ]
+    assert "part [0] of the answer: the sign" in said(lambda n: (-abs(n), "c"), cases, capsys)
+    for slip in (float, lambda n: (n, "c"), lambda n: (n,) * abs(n)):
+        assert "the sign" not in said(slip, cases, capsys)
+
+
 def test_one_whole_number_of_several_is_too_little_for_a_hint(capsys):
     mistakes = {"those come in turn": [2, 3, 1]}
     cases = [Case((), [1, 2, 3], mistakes)]
