@@ -59,6 +59,8 @@ def image_header(vocab: Vocabulary, height: int, width: int) -> list[int]:
 
 def image_block(vocab: Vocabulary, codes: Tensor) -> list[int]:
     """Header, codes `[h, w]` in raster order and the closing token."""
+    if codes.ndim != 2:
+        raise ValueError(f"the codes of one image are [h, w], got {list(codes.shape)}")
     return image_header(vocab, *codes.shape) + vocab.image_ids(codes) + vocab.markup(END_IMAGE)
 
 
@@ -100,13 +102,11 @@ def sequence(
     The caller keeps `given` below the number of parts: something is left to learn. If the first
     part to learn is an image, its header counts as prompt as well; only what follows is masked.
     """
-    # 1. All ids: the prompt, the given parts, the parts to learn, the end.
+    # All ids: the prompt, the given parts, the parts to learn, the end.
     begin = prompt(vocab, task, user) + ids_of(vocab, response[:given])
     ids = begin + ids_of(vocab, response[given:]) + vocab.markup(EOS)
     prompt_length = len(begin)
-    # 2. A prompt that asks for an image ends with the header, so training does the same.
-    first = response[given]
-    if isinstance(first, Tensor):
+    if isinstance(first := response[given], Tensor):
         prompt_length += len(image_header(vocab, *first.shape))
     return TokenSequence(ids, prompt_length)
 

@@ -212,3 +212,9 @@ def test_a_story_with_and_without_words_and_images():
     assert full == begin + one + first + two + header
     assert no_words == silent + first + header
     assert no_images == begin + one + two + header
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (16,)])
+def test_codes_of_a_batch_or_without_rows_are_refused(shape):
+    with pytest.raises(ValueError, match=r"codes of one image are \[h, w\], got \["):
+        image_block(vocab, torch.zeros(shape, dtype=torch.long))
