@@ -1,12 +1,10 @@
-"""Captions of digits, measured from pixels and labels: `a thick seven leaning right`.
+"""Captions of digits, measured from pixels and labels, so that every answer can be checked.
 
 Notable choices
-- Captions are measured, so every answer about an image can be checked.
 - Thickness and slant are continuous measurements, cut at fixed thresholds (notebook 01 plots them).
   Of the training set 49 % are thick; 23 % lean left, 49 % stand upright, 28 % lean right. Near a
   threshold, a hundredth of a pixel decides.
-- The grammar is fixed: `a {thickness} {digit} {slant}`. Drawing prompts may leave attributes out:
-  `a seven`.
+- The grammar is fixed: `a {thickness} {digit} {slant}`. A prompt may leave out the attributes.
 """
 
 from __future__ import annotations
@@ -27,6 +25,13 @@ SLANT_WORDS = ("leaning left", "standing upright", "leaning right")
 SLANT_EDGES = (-5.0, 15.0)  # degrees right of vertical; these digits lean right on average
 
 
+def check_images(images: Tensor) -> None:
+    """`ValueError` unless images are floats `[B, 1, H, W]`; any number of channels will do."""
+    if images.ndim != 4 or not images.is_floating_point():
+        found = f"{images.dtype} {list(images.shape)}; write image[None] for one, bytes / 255"
+        raise ValueError(f"images must be floats [B, 1, H, W] in [0, 1], got {found}")
+
+
 def stroke_width(images: Tensor) -> Tensor:
     """Mean stroke width in pixels `[B]` of bright strokes on black `[B, 1, H, W]`.
 
@@ -34,6 +39,7 @@ def stroke_width(images: Tensor) -> Tensor:
     has the length 2·l, so the width is 2 · area / boundary. The area is the sum of intensities, the
     boundary length the total variation. Both count grey edge pixels by their share of ink.
     """
+    check_images(images)
     # Edges are sharpened first, at twice the resolution. Otherwise blur, which our decoder adds,
     # would be measured as thickness.
     images = F.interpolate(images, scale_factor=2, mode="bilinear", align_corners=False)
@@ -46,13 +52,10 @@ def stroke_width(images: Tensor) -> Tensor:
 
 
 def slant(images: Tensor) -> Tensor:
-    """Angle in degrees `[B]` between vertical and the axis of the digit; positive leans right.
-
-    The angle comes from the second moments of the ink.
-    """
-    height, width = images.shape[-2:]
-    y = torch.arange(height, dtype=images.dtype, device=images.device).view(1, 1, -1, 1)
-    x = torch.arange(width, dtype=images.dtype, device=images.device).view(1, 1, 1, -1)
+    """Degrees `[B]` that a digit leans right of vertical, from the second moments of its ink."""
+    check_images(images)
+    rows, x = (torch.arange(n, dtype=images.dtype, device=images.device) for n in images.shape[2:])
+    y = rows[:, None]
     mass = images.sum((1, 2, 3), keepdim=True).clamp_min(1e-6)
     dx = x - (images * x).sum((1, 2, 3), keepdim=True) / mass
     dy = y - (images * y).sum((1, 2, 3), keepdim=True) / mass
@@ -66,8 +69,7 @@ def slant(images: Tensor) -> Tensor:
 def attributes(images: Tensor) -> Tensor:
     """Class indices `[B, 2]` into `THICKNESS_WORDS` and `SLANT_WORDS`."""
     thickness = (stroke_width(images) >= THICKNESS_EDGE).long()
-    angle = slant(images)
-    leaning = (angle >= SLANT_EDGES[0]).long() + (angle >= SLANT_EDGES[1]).long()
+    leaning = (slant(images)[:, None] >= images.new_tensor(SLANT_EDGES)).sum(1)
     return torch.stack([thickness, leaning], dim=1)
 
 

@@ -15,10 +15,8 @@ class Images(NamedTuple):
     labels: Tensor
 
     def floats(self, index: Tensor | slice | list[int] = slice(None)) -> Tensor:
-        """Pixels as float32 in [0, 1], `[n, C, H, W]`.
-
-        They are kept as bytes until then: the 60,000 digits of MNIST in float32 take 246 MB.
-        """
+        """Pixels as float32 in [0, 1], `[n, C, H, W]`."""
+        # They are kept as bytes until then: the 60,000 digits of MNIST in float32 take 246 MB.
         return self.pixels[index].float() / 255
 
     def to(self, device: torch.device | str) -> Images:

@@ -160,3 +160,12 @@ def test_real_digits_fill_every_class():
     texts = describe_pixels(some.floats(), some.labels)
     assert [parse(t)[0] for t in texts] == some.labels.tolist()
     assert texts == [describe_pixels(some.floats([i]), some.labels[[i]])[0] for i in range(40)]
+
+
+@pytest.mark.parametrize("measure", [stroke_width, slant, attributes])
+def test_one_image_and_bytes_are_refused_with_a_way_out(measure):
+    image = torch.rand(1, 32, 32)
+    with pytest.raises(ValueError, match=r"float32 \[1, 32, 32\]; write image\[None\]"):
+        measure(image)
+    with pytest.raises(ValueError, match=r"uint8 \[1, 1, 32, 32\].* bytes / 255"):
+        measure((255 * image[None]).byte())
