@@ -40,13 +40,12 @@ class Judge(nn.Module):
     @torch.no_grad()
     @full_precision()
     def features(self, images: Tensor, batch_size: int = 100) -> Tensor:
-        """Activations before the last layer `[B, features]`, on the device of the images.
-
-        Batches are small because that is faster: of 500 images, the activations of one layer take
-        65 MB, more than a processor's cache holds.
-        """
-        device = self.head.weight.device
-        parts = [self.body(part.to(device)) for part in images.split(batch_size)]
+        """Activations before the last layer `[B, features]`, on the device of the images."""
+        if images.ndim != 4 or not images.is_floating_point():
+            found = f"{images.dtype} {list(images.shape)}; write image[None] for one, bytes / 255"
+            raise ValueError(f"images must be floats [B, C, H, W] in [0, 1], got {found}")
+        # Small batches are faster: 500 images fill 65 MB in one layer, more than a cache holds.
+        parts = [self.body(part.to(self.head.weight)) for part in images.split(batch_size)]
         return torch.cat(parts).to(images.device)
 
     def stages(self, images: Tensor) -> list[Tensor]:

@@ -27,6 +27,14 @@ def test_features_do_not_depend_on_the_batch_size():
     assert torch.allclose(model.features(images, batch_size=2), model.features(images), atol=1e-5)
 
 
+def test_one_image_and_bytes_are_refused_and_float64_is_read():
+    model, images = tiny_judge(), real_images(9)
+    for wrong in (images.floats()[0], images.pixels):
+        with pytest.raises(ValueError, match=r"must be floats .* write image\[None\]"):
+            model.classify(wrong)
+    assert torch.equal(model.classify(images.floats().double()), model.classify(images.floats()))
+
+
 def test_loss_is_cross_entropy_of_augmented_copies():
     model, images = tiny_judge(), real_images(16)
     loss, metrics = model.loss(images.floats(), images.labels, generator(3))
