@@ -20,8 +20,6 @@ SHORT = changed(
     learning_rate=3e-3,
     weight_decay=0.1,
     seed=5,
-    mixture=BOTH_WAYS,
-    varied=True,
 )
 JUDGE = Preset(
     name="mnist-judge", kind="judge", model=JudgeConfig(width=4, features=6), training=SHORT
@@ -36,7 +34,7 @@ BACKBONE = Preset(
     name="mnist",
     kind="backbone",
     model=tiny_backbone(vocab_size=400, max_position_embeddings=128).config,
-    training=SHORT,
+    training=changed(SHORT, mixture=BOTH_WAYS, varied=True),
     tokenizer="mnist-tokenizer",
 )
 

@@ -32,14 +32,17 @@ MOST_ROWS = 65_536  # of a batch; a larger number is surely a typing error
 TRIES = 100  # examples of each task that are measured
 # What a turbo painter has of its own; all else is that of its source.
 OF_TURBO = ("turbo", "painting_steps", "shift", "feature_weight", "spread_weight")
-# Settings that only some kinds of model are trained with, and these kinds.
-READ_BY = {
-    "tokenizer": ("backbone", "painter"),
-    "teacher": ("tokenizer", "painter"),
-    "source": ("painter",),
-    "mirrored": ("painter",),
-    "operation_share": ("tokenizer",),
-}
+USUAL = Preset(name="", kind="text", model=TextConfig())  # what nobody sets is as in this one
+COMMON = ("steps", "batch_size", "accumulate", "seed", "bfloat16", *dict(USUAL.training.optim))
+# Settings that only some kinds of model are trained with, and these kinds. Text pieces read none.
+READ_BY = (
+    dict.fromkeys(plain_fields(USUAL.training), ("backbone",))
+    | dict.fromkeys(COMMON, tuple(MODULES))
+    | dict.fromkeys(("text", "balance_rate"), ("backbone",))
+    | dict.fromkeys(("tokenizer", "unconditional_rate"), ("backbone", "painter"))
+    | dict.fromkeys(("source", "mirrored"), ("painter",))
+    | {"teacher": ("tokenizer", "painter"), "operation_share": ("tokenizer",)}
+)
 
 
 def check_settings(preset: Preset, start: str | None) -> None:
@@ -55,9 +58,9 @@ def check_settings(preset: Preset, start: str | None) -> None:
     # Windows has no fork; on macOS a fork may end in a crash.
     if preset.training.workers and sys.platform in ("win32", "darwin"):
         raise ValueError("workers are forks, unsafe on this system; use --set workers=0")
-    values = plain_fields(preset)
+    values, usual = plain_fields(preset), plain_fields(USUAL)
     for name, kinds in READ_BY.items():
-        if values[name] not in (None, False, 0) and preset.kind not in kinds:
+        if values[name] != usual[name] and preset.kind not in kinds:
             raise ValueError(f"{preset.name} ({preset.kind}) reads no {name}; leave {name} out")
     if getattr(preset.model, "feature_weight", 0) and not preset.teacher:
         raise ValueError(
@@ -114,18 +117,11 @@ def check_pixels(model: Config, images: Images, of: str = "") -> None:
             raise ValueError(f"{name}{of} is {wanted}, but the images have {value}")
 
 
-def check_classes(preset: Preset, images: Images) -> None:
-    """`ValueError` unless a judge has a class for every label."""
-    classes, labels = getattr(preset.model, "classes", None), int(images.labels.max()) + 1
-    if classes is not None and classes < labels:
-        raise ValueError(f"classes is {classes}, but the images have {labels} labels")
-
-
-def check_captions(preset: Preset, vocab: Vocabulary) -> None:
-    """`ValueError` unless a tokenizer, which reads captions, has a row for every text piece."""
-    rows, pieces = getattr(preset.model, "caption_vocab_size", None), vocab.image_token_offset
-    if rows is not None and rows < pieces:
-        raise ValueError(f"caption_vocab_size is {rows}, but there are {pieces} text pieces")
+def check_rows(model: Config, name: str, things: int, what: str) -> None:
+    """`ValueError` unless a judge has a row for every label, a tokenizer for every text piece."""
+    rows = getattr(model, name, things)
+    if rows < things:
+        raise ValueError(f"{name} is {rows}, but there are {things} {what}")
 
 
 def check_tokens(preset: Preset, vocab: Vocabulary) -> None:

@@ -146,11 +146,11 @@ def read_materials(preset: Preset, device: str) -> Materials:
     if preset.kind != "backbone":
         images = data.load("train")
         checks.check_pixels(preset.model, images)
-        checks.check_classes(preset, images)
+        checks.check_rows(preset.model, "classes", int(images.labels.max()) + 1, "labels")
         if preset.kind == "painter":
             return painter_materials(preset, images, device)
         vocab = load_vocabulary(getattr(preset.model, "codebook_size", 0))  # a judge has no codes
-        checks.check_captions(preset, vocab)
+        checks.check_rows(preset.model, "caption_vocab_size", vocab.image_token_offset, "pieces")
         teacher, about = load_teacher(preset.teacher, images, device)
         return Materials(images, vocab, about, teacher)
     # 2. a backbone reads the codes of a tokenizer

@@ -90,7 +90,7 @@ def test_images_that_are_not_square_are_refused(size):
 
 
 def test_a_tokenizer_embeds_every_piece_of_the_captions(tmp_path):
-    with pytest.raises(ValueError, match="caption_vocab_size is 300, but .* 384 text pieces"):
+    with pytest.raises(ValueError, match="caption_vocab_size is 300, but .* 384 pieces"):
         train.train(changed(TOKENIZER, caption_vocab_size=300), tmp_path / "run")
 
 
@@ -108,6 +108,28 @@ def test_weights_that_a_model_does_not_read_are_refused(tmp_path, preset, names)
         other = changed(preset, **{name: "nowhere"})
         with pytest.raises(ValueError, match=f"{preset.kind}. reads no {name}; leave {name} out"):
             train.train(other, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        (
+            "mnist-judge",
+            dict(text="mnist-uni-text", mixture=(("draw", 1.0),), views=2, compile=True),
+        ),
+        ("mnist-tokenizer", dict(text="mnist-uni-text", held_out=3, unconditional_rate=0.2)),
+        ("mnist-painter", dict(text="mnist-uni-text", block_sizes=(4, 16), balance_rate=0.1)),
+        ("mnist-text", dict(text="mnist-uni-text", steps=20, learning_rate=0.1, seed=1)),
+    ],
+)
+def test_settings_that_nothing_reads_are_refused(tmp_path, name, changes):
+    """They would change nothing, and who sets them would not notice."""
+    checks.check_settings(get_preset(name), None)
+    for setting, value in changes.items():
+        preset = changed(get_preset(name), **{setting: value})
+        with pytest.raises(ValueError, match=rf"reads no {setting}; leave {setting} out"):
+            train.train(preset, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_text_pieces_start_from_nothing(tmp_path):
@@ -140,5 +162,5 @@ def test_a_started_codebook_is_not_thrown_away(tmp_path):
 
 
 def test_a_judge_has_a_class_for_every_label(tmp_path):
-    with pytest.raises(ValueError, match="classes is 5, but the images have 10 labels"):
+    with pytest.raises(ValueError, match="classes is 5, but there are 10 labels"):
         train.train(changed(JUDGE, classes=5), tmp_path / "run")
