@@ -70,6 +70,7 @@ class Pool:
 
     def kinds(self, **wanted: int | None) -> list[tuple[int, ...]]:
         """The kinds of image that have the wanted class in each named column; None: any class."""
+        self.check_columns(wanted)
         return [kind for kind in self.members if self.fits(kind, wanted)]
 
     def pick(self, rng: Random, **wanted: int | None) -> int:
@@ -78,6 +79,7 @@ class Pool:
         Raises `ValueError` if the pool has no such image or no such column.
         """
         # 1. the kinds of image that fit
+        self.check_columns(wanted)
         asked = [f"{name} {value}" for name, value in wanted.items() if value is not None]
         if not asked:
             return rng.randrange(len(self))
@@ -92,13 +94,13 @@ class Pool:
     def fits(self, kind: tuple[int, ...], wanted: dict[str, int | None]) -> bool:
         """Whether a kind of image has the wanted class in each named column."""
         classes = dict(zip(self.columns, kind))
-        for name, value in wanted.items():
-            if name not in classes:
-                columns = ", ".join(classes)
-                raise ValueError(f"this pool has no column {name!r}; choose from {columns}")
-            if value is not None and classes[name] != value:
-                return False
-        return True
+        return all(value in (None, classes[name]) for name, value in wanted.items())
+
+    def check_columns(self, wanted: dict[str, int | None]) -> None:
+        """`ValueError` for a name that no column has."""
+        for name in wanted.keys() - self.columns.keys():
+            columns = ", ".join(self.columns)
+            raise ValueError(f"this pool has no column {name!r}; choose from {columns}")
 
     def pick_nearest(self, rng: Random, index: int, measure: str, **wanted: int | None) -> int:
         """Of four random images of the wanted classes, the one nearest to `index` by a measure.
@@ -199,9 +201,9 @@ def store_pools(
     for split in ("train", "test"):
         images = data.load(split)
         for name, values in measured(data, images).items():
-            # Classes are numbers below 256, so a byte each is enough.
+            # A byte each is enough for classes below 256.
             small = values if values.is_floating_point() else values.byte()
-            tensors[f"{split}_{name}"] = small
+            tensors[f"{split}_{name}"] = small if (small == values).all() else values
         if tokenizer is not None:
             device, parts = tokenizer.embedding.device, []
             for rows in torch.arange(len(images.labels)).split(BATCH):

@@ -67,6 +67,11 @@ def test_what_is_not_there_is_refused():
         few.pick(Random(0), digit=5, thickness=None, slant=0)
     with pytest.raises(ValueError, match="no column 'colour'; choose from digit, thickness, slant"):
         few.pick(Random(0), colour=1)
+    for wanted in ({"colour": None}, {"digit": 5, "colour": None}):  # any class is no class, too
+        with pytest.raises(ValueError, match="no column 'colour'; choose from digit"):
+            few.pick(Random(0), **wanted)
+        with pytest.raises(ValueError, match="no column 'colour'; choose from digit"):
+            few.kinds(**wanted)
 
 
 def test_another_data_set_has_other_columns():
@@ -162,6 +167,21 @@ def test_codes_of_a_large_codebook_are_stored_whole(tmp_path, monkeypatch):
     path = small_data(tmp_path, monkeypatch)
     store_pools(table.CIFAR10, Large(), {}, path)
     assert stored_pool(table.CIFAR10, "test", path).codes.unique().tolist() == [70_000]
+
+
+def test_classes_that_fill_no_byte_are_stored_whole(tmp_path, monkeypatch):
+    path = small_data(tmp_path, monkeypatch)
+    images = table.CIFAR10.load("test")
+    many = images._replace(labels=torch.arange(len(images.labels)) + 250)
+    data = dataclasses.replace(
+        table.CIFAR10,
+        load=lambda split: many,
+        classes=lambda pixels, labels: torch.stack([labels, 0 * labels, 0 * labels + 1], 1),
+    )
+    store_pools(data, path=path)
+    stored = stored_pool(data, "test", path).columns
+    assert list(stored.values())[0] == many.labels.tolist()
+    assert checkpoint.read_tensors(path)[0]["test_colour"].dtype == torch.uint8, "a byte is enough"
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_images_are_measured(tmp_path):
