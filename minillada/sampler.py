@@ -72,14 +72,14 @@ def lay_out(
 
 
 def plan(
-    backbone: Backbone, prompt: Tensor, answer: Tensor, config: SamplingConfig
+    backbone: Backbone, prompt: Tensor, answer: Tensor, config: SamplingConfig, shift: int
 ) -> tuple[int, int]:
     """The number of tokens in whole blocks, prompt included, and of steps that fill a block.
 
     `ValueError` if prompt, answer and settings do not fit the model.
     """
-    before, length = prompt.shape[1], answer.shape[1]
-    total = padded_length(before + length, config.block_size)
+    before, length = prompt.shape[1] - shift, answer.shape[1]  # `shift` is padding
+    total = padded_length(shift + before + length, config.block_size)
     room = backbone.config.max_position_embeddings
     if total > room:
         way = "shorten one of them, or take a model with more max_position_embeddings"
@@ -119,7 +119,7 @@ def generate(
     """
     # 1. Lay out whole blocks: padding that moves their borders, the prompt, the answer.
     padded, answer, shift = lay_out(prompt, answer, config, tokens.mask)
-    total, steps_per_block = plan(backbone, padded, answer, config)
+    total, steps_per_block = plan(backbone, padded, answer, config, shift)
     if generators is None:
         generators = row_generators(0, len(prompt))
     if len(generators) != len(prompt):

@@ -71,6 +71,13 @@ def test_filling_in_is_the_slow_loop(prompt, length, block, steps, guidance, sho
             assert filled.ids[row].tolist() == expected
 
 
+def test_padding_is_no_part_of_a_prompt_that_is_too_long():
+    """63 of 64 positions, but blocks of 4 from position 0: with padding of 1, 64 and 4 more."""
+    config = SamplingConfig(block_size=4, gather=True)
+    with pytest.raises(ValueError, match=r"prompt of 63 tokens and an answer of 4 .* fill 68 in"):
+        generate(tiny_backbone(), random_ids(1, 63), 4, config, Tokens(MASK))
+
+
 @pytest.mark.parametrize("gather", [False, True])
 def test_masks_alone_are_an_answer_of_that_length(gather):
     prompts = random_ids(2, 6)
