@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 import torch
 
+from ..guidance import Pruner
 from ..rows import Step
-from ..sampler import Loop
+from ..sampler import Loop, Recorder
 from ..writer import Writer
 
 
@@ -127,46 +128,47 @@ def speed_ratio(
 class Passes:
     """Rows that a backbone was asked about: one row in one forward pass counts 1.
 
-    A hook counts all rows of a forward pass. Those that have finished are then taken off, so an
-    answer counts the same alone and in company. Only the sampler knows them: it takes this object
-    as a `Recorder`.
+    A step of decoding is one forward pass of its rows, in every branch of guidance. Rows that have
+    finished do not count, so an answer counts the same alone and in company. The sampler takes this
+    object as a `Recorder`, and decodes in the `usual` way, which may be another one or a `Pruner`.
     """
 
-    def __init__(self) -> None:
-        self.rows = 0
-
-    def count(self, layer: torch.nn.Module, inputs: tuple) -> None:
-        """Called before the first layer of the backbone runs on `[B, L, H]`."""
-        self.rows += len(inputs[0])
+    def __init__(self, usual: Recorder | Pruner | None = None) -> None:
+        self.rows, self.usual = 0, usual
 
     def attach(self, loop: Loop) -> Loop:
-        """The same steps, watched: finished rows are taken off."""
+        """The same steps, watched."""
+        if isinstance(self.usual, Recorder):
+            loop = self.usual.attach(loop)
+        elif self.usual:  # `sampler.generate` gives the branches no pruner beside a recorder
+            loop.branches.pruner = self.usual
+            self.usual.begin(len(loop.branches.prefix), loop.branches.prefix.device)
         return WatchedLoop(loop, self)
 
 
 class WatchedLoop(Loop):
-    """A loop that takes off the rows which a step could not change (`Step.confidence` is 0)."""
+    """A loop that counts the rows which a step could change (`Step.confidence` is not 0)."""
 
     def __init__(self, loop: Loop, passes: Passes):
         super().__init__(loop.rows, loop.branches, loop.generators, loop.steps_per_block)
-        self.passes = passes
+        self.loop, self.passes = loop, passes
+
+    def enter(self, first: int) -> None:
+        self.loop.enter(first)
 
     def step(self, number: int) -> Step | None:
-        step = super().step(number)
+        step = self.loop.step(number)
         if step is not None:
-            idle = int((step.confidence == 0).all(1).sum())
-            self.passes.rows -= idle * self.branches.branch_count
+            busy = int((step.confidence != 0).any(1).sum())
+            self.passes.rows += busy * self.branches.branch_count
         return step
 
 
 @contextmanager
 def counted(writer: Writer) -> Iterator[Passes]:
-    """Count the passes in the `with` block; in it, `writer` decodes without its own recorder."""
-    passes, usual = Passes(), writer.recorder
-    hook = writer.backbone.model.layers[0].register_forward_pre_hook(passes.count)
-    writer.recorder = passes
+    """Count the passes of `writer` in the `with` block; decoding without a cache is not counted."""
+    passes = writer.recorder = Passes(writer.recorder)
     try:
         yield passes
     finally:
-        writer.recorder = usual
-        hook.remove()
+        writer.recorder = passes.usual

@@ -15,6 +15,7 @@ from minillada.datasets.pool import measured_pool
 from minillada.datasets.table import CIFAR10
 from minillada.evaluation import evaluate
 from minillada.evaluation.evaluate import balanced_prompts
+from minillada.extras.sprint import Sprint
 from minillada.measure.frechet import frechet_distance
 from minillada.measure.intervals import student_t, wilson
 from minillada.measure.judge import load_judge
@@ -273,6 +274,36 @@ def test_an_answer_takes_as_many_passes_alone_as_in_a_batch(guidance):
     assert len(needed) == len(prompts) and needed.min() < needed.max(), "else it shows nothing"
     assert together.rows == alone.rows == guidance * needed.sum()
     assert uni.recorder is None
+
+
+class Slow:
+    """A recorder of somebody else: it notes what it attaches to."""
+
+    def __init__(self):
+        self.loops = []
+
+    def attach(self, loop):
+        self.loops.append(loop)
+        return loop
+
+
+def test_what_is_counted_is_decoded_in_the_writers_own_way():
+    uni, prompts = tiny_uni(), ["a two"] * 3
+    with counted(uni) as plain:
+        drawn = uni.draw_traced(prompts, steps=4, guidance=2.0)
+    # 1. its recorder makes the steps, and is there again afterwards
+    uni.recorder = recorder = Slow()
+    with counted(uni) as passes:
+        recorded = uni.draw_traced(prompts, steps=4, guidance=2.0)
+    assert len(recorder.loops) == 1 and uni.recorder is recorder
+    assert passes.rows == plain.rows and recorded.codes.equal(drawn.codes)
+    # 2. its pruner shortens the cache
+    uni.recorder = Sprint(uni.vocab.is_image(), keep_text=0.1)
+    alone = uni.draw_traced(prompts, steps=4, guidance=2.0).codes
+    assert not alone.equal(drawn.codes), "else it shows nothing"
+    with counted(uni) as passes:
+        assert uni.draw_traced(prompts, steps=4, guidance=2.0).codes.equal(alone)
+    assert passes.rows == plain.rows
 
 
 def test_passes_stand_beside_what_depends_on_them():
