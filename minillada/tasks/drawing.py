@@ -31,9 +31,8 @@ def make_draw(source: Source) -> Example:
         for column in rng.choice(left_out):
             classes[column] = None
     caption = pool.data.grammar.caption(*classes)
-    [number] = source.numbers(label)
-    if number not in DIGITS:  # It is a numeral. Photos have none (`Source`), so this is a digit.
-        caption = caption.replace(DIGITS[label], number)
+    if source.many_wordings or source.new_wording:  # of digits alone (`Source`): maybe a numeral
+        caption = caption.replace(DIGITS[label], source.numbers(label)[0])
     return Example("draw", [source.wording(DRAW).format(caption=caption)], [Picture(index)])
 
 

@@ -1,5 +1,6 @@
 """Tasks of photos: what an example calls right is derived again, from labels and pixels alone."""
 
+import dataclasses
 import functools
 import itertools
 from collections import Counter
@@ -12,10 +13,12 @@ from helpers import tiny_judge
 from minillada import layout
 from minillada.datasets import colour, edits
 from minillada.datasets.cifar10 import CLASSES, VEHICLES, load_cifar10_sample
+from minillada.datasets.grammar import Grammar
 from minillada.datasets.pool import Pool, measured_pool
 from minillada.datasets.table import CIFAR10
 from minillada.tasks import editing
 from minillada.tasks.base import Example, Picture, Source, make_examples, pictures_of, pixels
+from minillada.tasks.drawing import make_draw
 from minillada.tasks.questions import PHOTO_QUESTIONS
 from minillada.tasks.table import PHOTO_TASKS, UNTRAINED, all_texts, trained
 from minillada.training.recipes import bpe_corpus
@@ -29,6 +32,16 @@ def pool() -> Pool:
 def many(task: str, count: int = 60, varied: bool = True) -> list[Example]:
     source = Source(pool(), Random(task), varied)
     return [PHOTO_TASKS[task].make(source) for _ in range(count)]
+
+
+def test_a_data_set_may_have_more_kinds_than_there_are_digits():
+    """Labels of photos are no numbers, so none of them needs a name as one."""
+    words = {"label": tuple(f"kind {letter}" for letter in "abcdefghijklmnopqrstuvwxyz")}
+    grammar = Grammar(words, lambda kind: f"a {words['label'][kind]}")
+    data = dataclasses.replace(CIFAR10, name="letters", grammar=grammar)
+    letters = Pool(load_cifar10_sample("test"), {"label": list(range(26))}, data=data)
+    drawn = [make_draw(Source(letters, Random(seed))) for seed in range(100)]
+    assert {example.user[-1] for example in drawn} == {*grammar.all_captions()}
 
 
 def shown(picture: Picture) -> torch.Tensor:
