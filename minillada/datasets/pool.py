@@ -71,7 +71,8 @@ class Pool:
     def kinds(self, **wanted: int | None) -> list[tuple[int, ...]]:
         """The kinds of image that have the wanted class in each named column; None: any class."""
         self.check_columns(wanted)
-        return [kind for kind in self.members if self.fits(kind, wanted)]
+        asked = [wanted.get(name) for name in self.columns]  # in the order of a kind
+        return [k for k in self.members if all(a in (None, c) for a, c in zip(asked, k))]
 
     def pick(self, rng: Random, **wanted: int | None) -> int:
         """Index of a random image of the wanted class in each named column; None: any class.
@@ -90,11 +91,6 @@ class Pool:
         sizes = [len(self.members[kind]) for kind in kinds]
         [kind] = rng.choices(kinds, sizes)
         return rng.choice(self.members[kind])
-
-    def fits(self, kind: tuple[int, ...], wanted: dict[str, int | None]) -> bool:
-        """Whether a kind of image has the wanted class in each named column."""
-        classes = dict(zip(self.columns, kind))
-        return all(value in (None, classes[name]) for name, value in wanted.items())
 
     def check_columns(self, wanted: dict[str, int | None]) -> None:
         """`ValueError` for a name that no column has."""
