@@ -25,6 +25,11 @@ class Grammar:
     words: dict[str, tuple[str, ...]]  # column -> the word of each class
     caption: Callable[..., str]  # a class or None (left out) for each column -> the sentence
 
+    def __post_init__(self) -> None:
+        for text in self.all_captions():  # what users ask is brought into this form, too (`asking`)
+            if text != " ".join(text.lower().split()):
+                raise ValueError(f"write {text!r} in small letters, with single spaces")
+
     def all_captions(self) -> list[str]:
         """Every full caption; the classes of the last column change fastest."""
         classes = itertools.product(*(range(len(words)) for words in self.words.values()))
@@ -43,16 +48,17 @@ class Grammar:
         The inverse of `caption`, with one exception: a column that has a class without a word, such
         as colour, gives this class and never None: the sentence is the same in both cases.
         """
-        said = set(re.findall(r"\w+", text))
-        return tuple(find(options, said) for options in self.words.values())
+        return tuple(find(options, words_of(text)) for options in self.words.values())
+
+
+def words_of(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
 
 
 def find(options: tuple[str, ...], words: set[str]) -> int | None:
-    """Index of the first option all of whose words are there, or None."""
-    for index, option in enumerate(options):
-        if set(option.split()) <= words:
-            return index
-    return None
+    """Index of the option with the most words of those all of whose words are there, or None."""
+    found = [index for index, option in enumerate(options) if words_of(option) <= words]
+    return max(found, key=lambda index: len(words_of(options[index])), default=None)
 
 
 def article(words: str) -> str:
