@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import Annotated
 
 from ..course import editions as course_editions
-from ..course import grading
+from ..course import grading, keeping
 from ..course.pages import notebook_of
 from ..files import check_writable
-from .common import LARGEST_TYPED, argument, check_range, check_seed, escaped, option
+from .common import argument, check_range, check_seed, escaped, option
 
 
 def grade(
@@ -36,20 +35,21 @@ def grade(
     check_range("jobs", jobs, 1, 1000)
     grading.check_places(folder, csv, feedback)
     check_writable(csv, "choose another place with --csv")
-    chosen = secrets.randbelow(LARGEST_TYPED) if seed is None else seed
-    path = notebook_of(notebook)
-    page = grading.Page.read(path, chosen)
-    found = grading.submissions(folder, page, path.stem.split("_")[0])
-    if feedback:
-        for name in grading.feedback_files([one.student for one in found]):
-            check_writable(feedback / name, "choose another place with --feedback")
     limits = grading.Limits(seconds, memory * 1_000_000)
-    # Before the work, so that grades that cannot be stored can be made again.
-    print(f"the same inputs once more: --seed {chosen}", flush=True)
-    grades = grading.grade_all(found, page, limits, jobs)
-    grading.save_csv(grades, page, csv)
-    if feedback:
-        grading.save_feedback(grades, page, feedback)
+    path = notebook_of(notebook)
+    with keeping.Kept(csv) as kept:
+        chosen = kept.seed if seed is None else seed
+        page = grading.Page.read(path, chosen)
+        found = grading.submissions(folder, page, path.stem.split("_")[0])
+        if feedback:
+            for name in grading.feedback_files([one.student for one in found]):
+                check_writable(feedback / name, "choose another place with --feedback")
+        kept.begin(found, page, limits, chosen)
+        print(f"the same inputs once more: --seed {chosen}", flush=True)
+        grades = grading.grade_all(found, page, limits, jobs, kept.known, kept.add)
+        grading.save_csv(grades, page, csv)
+        if feedback:
+            grading.save_feedback(grades, page, feedback)
     most = len(page.exercises)
     mean = sum(one.points for one in grades) / len(grades)
     count = f"{len(grades)} submission{'s' if len(grades) > 1 else ''}"

@@ -16,8 +16,8 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from .pages import Asked, asked, cells_of, checks_of, imports_of, read_json, rea
 
 LONGEST_NAME = 50  # letters of a student's name in that of a file
 LARGEST_ANSWER = 50_000_000  # bytes of a file that a student's process wrote
+ROOM = 1_000_000  # bytes that answers may need, for a test of the disk
 RIGHT = "right"
 NOT_GRADED = "this submission could not be graded; look at it yourself"
 
@@ -195,14 +196,15 @@ def graded(submission: Submission, page: Page, limits: Limits) -> Grade:
         got, more, end = attempt(submission, page, first, limits)
         # A fresh process says again what it could not read, but nothing about exercises before.
         notes += [note for note in more if note not in notes]
-        lost = lost or processes.LOST in end
+        gone = end.endswith((processes.LOST, processes.FULL))
+        lost = lost or gone
         if not got:  # not even the definitions could be read: no exercise can be answered
             failure = Outcome(failure=f"reading your definitions {end}")
             outcomes += [[failure]] * (len(page.exercises) - first)
         # A server may end because of another submission, or because of the exercise before this
         # one. So the last exercise is not decided, but tried once more in a fresh process. Where
         # it is the only one, it counts: else this loop might never end.
-        outcomes += got[:-1] if processes.LOST in end and len(got) > 1 else got
+        outcomes += got[:-1] if gone and len(got) > 1 else got
     marks = []
     for exercise, cases, answers in zip(page.exercises, page.cases, outcomes):
         marks.append(mark(cases, answers, exercise.function))
@@ -303,16 +305,50 @@ def plain_file(path: Path) -> bytes | None:
 # --- a class --------------------------------------------------------------------------------------
 
 
-def grade_all(found: list[Submission], page: Page, limits: Limits, jobs: int = 2) -> list[Grade]:
-    """Grades in the order of the submissions, `jobs` of them at once."""
+def grade_all(
+    found: list[Submission],
+    page: Page,
+    limits: Limits,
+    jobs: int = 2,
+    known: dict[str, Grade] | None = None,
+    keep: Callable[[Grade], None] = lambda one: None,
+) -> list[Grade]:
+    """Grades in the order of the submissions, `jobs` of them at once.
+
+    Who is `known` has a grade already. `keep` gets each other one as soon as it is final.
+    """
+    grades = dict(known or {})
+    rest = [one for one in found if one.student not in grades]
+    lost = []
     processes.preload(page.imports)
-    with ThreadPoolExecutor(jobs) as pool:
-        grades = list(pool.map(lambda one: grade(one, page, limits), found))
-    # One submission may have ended the server of the others: those are graded again, alone.
-    for index, one in enumerate(grades):
+    with ThreadPoolExecutor(jobs) as pool, processes.stopping(pool):
+        waiting = {pool.submit(grade, one, page, limits): one for one in rest}
+        for done in as_completed(waiting):
+            one = done.result()
+            if one.lost:
+                lost.append(waiting[done])
+            else:
+                grades[one.student] = one
+                keep(one)
+    # One submission may have ended the server of the others, or filled the disk: those are graded
+    # again, alone.
+    for submission in lost:
+        one = grade(submission, page, limits)
         if one.lost:
-            grades[index] = grade(found[index], page, limits)
-    return grades
+            check_room()
+        grades[one.student] = one
+        keep(one)
+    return [grades[one.student] for one in found]
+
+
+def check_room() -> None:
+    """`OSError` where answers of students cannot be stored, whatever their code does."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(bytes(ROOM))
+    except OSError as error:
+        words = "no room for the answers of students (TMPDIR names another folder)"
+        raise OSError(error.errno, words, tempfile.gettempdir()) from None
 
 
 def check_places(folder: Path, csv: Path, feedback: Path | None) -> None:

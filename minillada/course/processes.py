@@ -12,7 +12,10 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from typing import Any
 
 import psutil
@@ -21,6 +24,8 @@ from . import worker
 
 START = 60.0  # seconds until a process has read a notebook (Windows loads torch in this time)
 LOST = "(exit code 255)"  # what `ending` says of a process whose server has ended
+FULL = "found no room on the disk for its answers"  # what it says where a disk is full
+stopped = threading.Event()  # whether all processes are to be ended
 
 
 def context() -> Any:
@@ -38,28 +43,52 @@ def preload(imports: list[str]) -> None:
     processes = context()
     if processes.get_start_method() == "forkserver":
         processes.set_forkserver_preload(names)
+        from multiprocessing import forkserver  # not on Windows
+
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process alone
+        forkserver.ensure_running()
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def stopping(pool: Executor) -> Iterator[None]:
+    """What ends this context by an error, such as Ctrl-C, ends the processes of a pool, too."""
+    stopped.clear()
+    try:
+        yield
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        stopped.set()
+        raise
 
 
 def run(job: worker.Job) -> str:
     """Run a job to its end, or end it; how it ended, in words that go on "your function …"."""
     process = started(job)
+    try:
+        return watched(process, job)
+    finally:
+        stop(process)
+
+
+def watched(process: Any, job: worker.Job) -> str:
+    """As `run`, for a process that has been started; it may go on after its end was decided."""
     began = loaded = time.monotonic()
     longest = len(job.tasks) * job.seconds + 2 * worker.LATE
-    end = None
-    while end is None:
+    while True:
         process.join(0.05)
         now = time.monotonic()
+        if stopped.is_set():
+            raise KeyboardInterrupt  # in a thread of a pool, whose owner has got it already
         if not (job.folder / "out" / "loaded.json").exists():
             loaded = now
         if not process.is_alive():
-            end = ending(process.exitcode)
-        elif now - loaded > longest or loaded - began > START:
-            end = "takes too long, and could not be stopped"
+            return ending(process.exitcode)
+        if now - loaded > longest or loaded - began > START:
+            return "takes too long, and could not be stopped"
         # A fresh process is about as large as this one: both have loaded torch.
-        elif memory_of(process.pid) > job.memory + memory_of(os.getpid()):
-            end = f"needs more than {job.memory // 1_000_000:,} MB of memory"
-    stop(process)
-    return end
+        if memory_of(process.pid) > job.memory + memory_of(os.getpid()):
+            return f"needs more than {job.memory // 1_000_000:,} MB of memory"
 
 
 def started(job: worker.Job) -> Any:
@@ -86,6 +115,8 @@ def ending(code: int | None) -> str:
     """How a process that has ended did so."""
     if code == 1:  # faulthandler ends a process with this code
         return "takes too long, or ended the process (exit code 1)"
+    if code == worker.NO_ROOM:
+        return FULL
     if code is not None and code < 0:
         named = -code in set(signal.Signals)  # signals for real time have no names
         name = signal.Signals(-code).name if named else f"signal {-code}"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import builtins
 import dis
+import errno
 import faulthandler
 import json
 import linecache
@@ -36,6 +37,7 @@ from ..exercises.checking import Outcome, call
 from ..files import rename
 from .pages import python_of
 
+NO_ROOM = 74  # exit code of a process that cannot store an answer, as in sysexits.h
 LATE = 3.0  # seconds after which a call that cannot be stopped ends its process
 LONGEST_TEXT = 1_000  # characters of a failure, and of a note
 MOST_NUMBERS = 1_000_000  # in an answer
@@ -106,6 +108,17 @@ def serve(job: Job) -> None:
     The parent reads them.
     """
     confine(job)
+    try:
+        answer_all(job)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        os._exit(NO_ROOM)
+    os._exit(0)  # without what a student registered for the end
+
+
+def answer_all(job: Job) -> None:
+    """The student's answers, each in a file, up to one that takes too long."""
     out = job.folder / "out"
     namespace, notes = build(job)
     write(out / "loaded.json", {"notes": notes[:20]})
@@ -122,8 +135,7 @@ def serve(job: Job) -> None:
             if outcome.failure:
                 break
         if outcome.ran_out:
-            os._exit(0)  # its thread may still run, its memory be held: the rest starts afresh
-    os._exit(0)  # without what a student registered for the end
+            return  # its thread may still run, its memory be held: the rest starts afresh
 
 
 def answer(function: Any, name: str, inputs: tuple, seconds: float, hint: str = "") -> Outcome:
