@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .grammar import Grammar, article
+from .images import check_floats
 from .mnist import DIGITS
 
 THICKNESS_WORDS = ("thin", "thick")
@@ -25,13 +26,6 @@ SLANT_WORDS = ("leaning left", "standing upright", "leaning right")
 SLANT_EDGES = (-5.0, 15.0)  # degrees right of vertical; these digits lean right on average
 
 
-def check_images(images: Tensor) -> None:
-    """`ValueError` unless images are floats `[B, 1, H, W]`; any number of channels will do."""
-    if images.ndim != 4 or not images.is_floating_point():
-        found = f"{images.dtype} {list(images.shape)}; write image[None] for one, bytes / 255"
-        raise ValueError(f"images must be floats [B, 1, H, W] in [0, 1], got {found}")
-
-
 def stroke_width(images: Tensor) -> Tensor:
     """Mean stroke width in pixels `[B]` of bright strokes on black `[B, 1, H, W]`.
 
@@ -39,7 +33,7 @@ def stroke_width(images: Tensor) -> Tensor:
     has the length 2·l, so the width is 2 · area / boundary. The area is the sum of intensities, the
     boundary length the total variation. Both count grey edge pixels by their share of ink.
     """
-    check_images(images)
+    check_floats(images)
     # Edges are sharpened first, at twice the resolution. Otherwise blur, which our decoder adds,
     # would be measured as thickness.
     images = F.interpolate(images, scale_factor=2, mode="bilinear", align_corners=False)
@@ -53,7 +47,7 @@ def stroke_width(images: Tensor) -> Tensor:
 
 def slant(images: Tensor) -> Tensor:
     """Degrees `[B]` that a digit leans right of vertical, from the second moments of its ink."""
-    check_images(images)
+    check_floats(images)
     rows, x = (torch.arange(n, dtype=images.dtype, device=images.device) for n in images.shape[2:])
     y = rows[:, None]
     mass = images.sum((1, 2, 3), keepdim=True).clamp_min(1e-6)

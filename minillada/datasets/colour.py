@@ -18,6 +18,7 @@ from torch import Tensor
 from ..asking import LUMA
 from .cifar10 import CLASSES
 from .grammar import Grammar, article
+from .images import check_floats
 
 BRIGHTNESS_WORDS = ("dark", "bright")
 BRIGHTNESS_EDGE = 0.475  # of the mean luma: the median of the training set
@@ -32,8 +33,8 @@ BORDER = 4  # px: the frame in which colour is measured
 
 def luma(images: Tensor) -> Tensor:
     """How bright each pixel looks: `[B, 1, H, W]` of `[B, 3, H, W]`."""
-    weights = torch.tensor(LUMA, dtype=images.dtype, device=images.device)
-    return (images * weights.view(3, 1, 1)).sum(1, keepdim=True)
+    check_floats(images)
+    return (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
 
 
 def brightness(images: Tensor) -> Tensor:

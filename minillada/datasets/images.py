@@ -8,6 +8,13 @@ import torch
 from torch import Tensor
 
 
+def check_floats(images: Tensor) -> None:
+    """`ValueError` unless images are floats `[B, C, H, W]`; their values are not looked at."""
+    if images.ndim != 4 or not images.is_floating_point():
+        found = f"{images.dtype} {list(images.shape)}; write image[None] for one, bytes / 255"
+        raise ValueError(f"images must be floats [B, C, H, W] in [0, 1], got {found}")
+
+
 class Images(NamedTuple):
     """`pixels` uint8 `[N, C, H, W]`, `labels` int64 `[N]`."""
 

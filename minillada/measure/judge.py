@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import load_model
 from ..config import JudgeConfig
+from ..datasets.images import check_floats
 from ..settings import Config
 from ..vq import full_precision
 from . import whitened
@@ -41,9 +42,7 @@ class Judge(nn.Module):
     @full_precision()
     def features(self, images: Tensor, batch_size: int = 100) -> Tensor:
         """Activations before the last layer `[B, features]`, on the device of the images."""
-        if images.ndim != 4 or not images.is_floating_point():
-            found = f"{images.dtype} {list(images.shape)}; write image[None] for one, bytes / 255"
-            raise ValueError(f"images must be floats [B, C, H, W] in [0, 1], got {found}")
+        check_floats(images)
         # Small batches are faster: 500 images fill 65 MB in one layer, more than a cache holds.
         parts = [self.body(part.to(self.head.weight)) for part in images.split(batch_size)]
         return torch.cat(parts).to(images.device)

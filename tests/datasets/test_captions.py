@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from helpers import mnist_test_images, real_images
 
-from minillada.datasets import captions
+from minillada.datasets import captions, colour
 from minillada.datasets.captions import (
     all_captions,
     attributes,
@@ -162,10 +162,10 @@ def test_real_digits_fill_every_class():
     assert texts == [describe_pixels(some.floats([i]), some.labels[[i]])[0] for i in range(40)]
 
 
-@pytest.mark.parametrize("measure", [stroke_width, slant, attributes])
+@pytest.mark.parametrize("measure", [stroke_width, slant, attributes, colour.attributes])
 def test_one_image_and_bytes_are_refused_with_a_way_out(measure):
-    image = torch.rand(1, 32, 32)
-    with pytest.raises(ValueError, match=r"float32 \[1, 32, 32\]; write image\[None\]"):
+    image = torch.rand(3, 32, 32)
+    with pytest.raises(ValueError, match=r"float32 \[3, 32, 32\]; write image\[None\]"):
         measure(image)
-    with pytest.raises(ValueError, match=r"uint8 \[1, 1, 32, 32\].* bytes / 255"):
+    with pytest.raises(ValueError, match=r"uint8 \[1, 3, 32, 32\].* bytes / 255"):
         measure((255 * image[None]).byte())
