@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from minillada.evaluation import report
 from minillada.evaluation.report import MODEL_BARS, TASK_BARS, Bar, model_table, tasks_table
 from minillada.evaluation.suite import SUITE
 from minillada.files import WEIGHTS_DIR
@@ -57,32 +56,3 @@ def test_passes_stand_beside_what_depends_on_them():
     scores["digit"] = {"accuracy": 0.9, "low": 0.85, "high": 0.94, "n": 500, "passes": 2.0}
     row = tasks_table(scores).splitlines()[2]
     assert row == "| what digit is this? | ≥ 98.5 % | 90.0 % (85.0 to 94.0, n = 500), 2.0 passes |"
-
-
-@pytest.fixture
-def page(tmp_path, monkeypatch):
-    place = tmp_path / "numbers.md"
-    place.write_text("a\n<!-- numbers:begin -->\nold\n<!-- numbers:end -->\n", encoding="utf-8")
-    monkeypatch.setattr(report, "PAGE", place)
-    return place
-
-
-def test_the_tables_are_written_between_the_marks(page):
-    report.main()
-    tables = report.numbers()
-    expected = f"a\n<!-- numbers:begin -->\n{tables}<!-- numbers:end -->\n"
-    assert page.read_text(encoding="utf-8") == expected
-
-
-@pytest.mark.parametrize(("broken", "sentence"), [("page", "no place"), ("record", "'metrics'")])
-def test_what_cannot_be_written_is_one_sentence(page, monkeypatch, capsys, broken, sentence):
-    if broken == "page":
-        page.write_text("nothing", encoding="utf-8")
-    else:
-        monkeypatch.setattr(report.checkpoint, "read_info", lambda path: {})
-    before = page.read_text(encoding="utf-8")
-    with pytest.raises(SystemExit) as stop:
-        report.main()
-    said = capsys.readouterr().err
-    assert stop.value.code == 2 and sentence in said and said.count("\n") == 1
-    assert page.read_text(encoding="utf-8") == before
