@@ -77,9 +77,7 @@ for command in (
     app.command()(command)
 
 benchmarks = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Speed against a plainer way of computing the same thing.",
+    no_args_is_help=True, rich_markup_mode=None, help="Speed against a plainer way to the same."
 )
 benchmarks.command("sampler")(measuring.bench_sampler)
 benchmarks.command("train")(measuring.bench_train)

@@ -102,8 +102,7 @@ class Filler(Writer):
         too many of them, or with more tokens than an answer has.
         """
         asking.check_learned(self.info, "describe")
-        several = texts if isinstance(texts, list | tuple) else [texts]
-        for text in several:
+        for text in texts if isinstance(texts, list | tuple) else [texts]:
             if isinstance(text, str):
                 between_blanks(text)  # a mistake is told before the images are encoded
         codes = self.encode(images).cpu()

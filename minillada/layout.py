@@ -106,7 +106,8 @@ def sequence(
     begin = prompt(vocab, task, user) + ids_of(vocab, response[:given])
     ids = begin + ids_of(vocab, response[given:]) + vocab.markup(EOS)
     prompt_length = len(begin)
-    if isinstance(first := response[given], Tensor):
+    first = response[given]
+    if isinstance(first, Tensor):
         prompt_length += len(image_header(vocab, *first.shape))
     return TokenSequence(ids, prompt_length)
 

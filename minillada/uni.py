@@ -53,8 +53,7 @@ class Uni(Filler):
         painter_steps: int | None = None, **sampling,
     ) -> Tensor:  # fmt: skip
         """An image for each caption, `[B, C, H, W]` in [0, 1]; painters: see `paint`."""
-        nothing = torch.zeros(0, *layout.sides(self.tokenizer.grid), dtype=torch.long, device="cpu")
-        self.paint(nothing, painter, painter_steps)  # a wrong painter is found before drawing
+        self.check_painter(painter, painter_steps)
         drawn = self.draw_traced(captions, seed=seed, **sampling)
         return self.paint(drawn.codes, painter, painter_steps, seed, drawn.images)
 
@@ -94,10 +93,13 @@ class Uni(Filler):
         return self.reply(prompts, self.answer_length, self.sampling(DESCRIBE, **sampling))
 
     def edit(
-        self, images: Images, instructions: str | list[str], *, seed: int = 0, **sampling
-    ) -> Tensor:
+        self, images: Images, instructions: str | list[str], *, seed: int = 0,
+        painter: str | Path = "conv", painter_steps: int | None = None, **sampling,
+    ) -> Tensor:  # fmt: skip
         """Edited images; rows as in `answer`. Scales: `guidance_text` and `guidance_image`."""
-        return self.edit_traced(self.shown(images), instructions, seed=seed, **sampling).images
+        self.check_painter(painter, painter_steps)
+        edited = self.edit_traced(self.shown(images), instructions, seed=seed, **sampling)
+        return self.paint(edited.codes, painter, painter_steps, seed, edited.images)
 
     def edit_traced(
         self,
@@ -115,9 +117,8 @@ class Uni(Filler):
         if not all(isinstance(grids, list | tuple) and grids for grids in shown):
             raise ValueError("a row is a list of one or more grids of codes; see `Uni.shown`")
         texts = asking.read_each(instructions, len(shown), self.vocab)
-        rows = []
-        for grids, text in zip(shown, texts):
-            rows.append(self.edit_branches(self.vocab, grids, text, self.tokenizer.grid))
+        pairs, grid = zip(shown, texts), self.tokenizer.grid
+        rows = [self.edit_branches(self.vocab, grids, text, grid) for grids, text in pairs]
         config = self.sampling(self.own(EDIT, "editing"), guidance=guidance_text, **sampling)
         codes, record = self.fill_images(rows, config, row_generators(seed, len(rows)))
         return Traced(self.decode(codes), codes, record)
@@ -163,9 +164,7 @@ class Uni(Filler):
     def shown(self, images: Images) -> list[list[Tensor]]:
         """For each row the codes `[h, w]` of its images; a row is an image or a tuple of them."""
         groups = asking.read_groups(images, self.tokenizer)
-        if not groups:
-            return []
-        codes = self.encode(torch.cat(groups)).cpu()
+        codes = self.encode([image for group in groups for image in group]).cpu()
         return [list(part) for part in codes.split([len(group) for group in groups])]
 
     def stories(self, task: str, prompts: list[str]) -> list[Story]:

@@ -163,9 +163,8 @@ class Writer(nn.Module):
         begin, image = self.vocab.markup(BOI)[0], self.vocab.markup(IMAGE)[0]
         # The first of these, or the first code, ends the text, whichever the model wrote.
         ends = {begin, image, self.vocab.eos_id}
-        rows = [(prompt,) for prompt in prompts]
         tokens = self.tokens(stop=begin)  # a row also ends where an image begins
-        written, _ = self.write(rows, length, self.sampling(config), tokens)
+        written, _ = self.write([(ids,) for ids in prompts], length, self.sampling(config), tokens)
         texts, headers = [], []
         for ids in written:
             text = []  # those before the end
@@ -219,6 +218,11 @@ class Writer(nn.Module):
             return sketch
         network, _ = load_painter(painter, self.info, self.device)
         return paint(network, codes, sketch, steps, seed).cpu()
+
+    def check_painter(self, painter: str | Path, steps: int | None) -> None:
+        """Errors of `paint`, found before codes are written."""
+        none = torch.zeros(0, *sides(self.tokenizer.grid), dtype=torch.long, device="cpu")
+        self.paint(none, painter, steps, sketch=none)
 
 
 def equal_lengths(rows: Sequence[Prompts], batch_size: int) -> list[list[int]]:

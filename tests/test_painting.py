@@ -1,4 +1,4 @@
-"""A model draws with the painter of its tokenizer, and with no other."""
+"""A model draws and edits with the painter of its tokenizer, and with no other."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import minillada
+from minillada.datasets import cifar10
 from minillada.painting import load_painter
 
 
@@ -23,6 +24,16 @@ def test_drawing_with_a_painter_keeps_the_codes(uni):
     for name, turbo in (("flow", False), ("turbo", True)):
         assert load_painter(name, uni.info)[0].config.turbo == turbo
     assert not torch.equal(painted, drawn.images)
+
+
+def test_an_edit_with_a_painter_keeps_the_codes():
+    photos, uni = cifar10.load_cifar10_sample("test").floats([0, 1]), minillada.load("cifar")
+    wish = dict(seed=3, steps=2)
+    edited = uni.edit_traced(uni.shown(photos), "make it grey", **wish)
+    assert torch.equal(uni.edit(photos, "make it grey", **wish), edited.images)
+    painted = uni.edit(photos, "make it grey", painter="turbo", **wish)
+    torch.testing.assert_close(painted, uni.paint(edited.codes, "turbo", seed=3))
+    assert not torch.equal(painted, edited.images)
 
 
 def test_a_painter_that_does_not_fit_is_refused_in_one_sentence(uni):
@@ -44,7 +55,8 @@ def test_a_painter_that_does_not_fit_is_refused_in_one_sentence(uni):
 
 
 def test_a_painter_that_cannot_be_used_is_refused_before_the_work(uni, monkeypatch):
-    monkeypatch.setattr(uni, "draw_traced", lambda *_, **__: pytest.fail("something was drawn"))
+    for method in ("draw_traced", "edit_traced", "encode"):
+        monkeypatch.setattr(uni, method, lambda *_, **__: pytest.fail("something was done"))
     for wrong, sentence in (
         (dict(painter="turbo", painter_steps=0), "at least 1 step, got 0"),
         (dict(painter_steps=3), "the convolutional decoder has no steps"),
@@ -52,6 +64,8 @@ def test_a_painter_that_cannot_be_used_is_refused_before_the_work(uni, monkeypat
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=sentence):
             uni.draw(["a two"], **wrong)
+        with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+            uni.edit(torch.zeros(1, 1, 32, 32), "make it grey", **wrong)
 
 
 @pytest.mark.parametrize("tokenizer", ["mnist-uni-tokenizer", "/somewhere/run/tokenizer"])

@@ -51,6 +51,10 @@ ShowSteps = Annotated[
 Together = Annotated[
     bool, option("It is about all pictures together, in this order, not about each.", "--together")
 ]
+PainterName = Annotated[
+    str, option("conv (the tokenizer's decoder), flow, turbo, or a painter's weights.")
+]
+PainterSteps = Annotated[int | None, option("Its steps; default: its own.", max=1000)]
 
 
 def demo(out: Out = Path("outputs/demo.png"), device: Device = "cpu", seed: Seed = 0) -> None:
@@ -106,10 +110,8 @@ def draw(
     steps: Annotated[int | None, option(f"Denoising steps per block; {OWN}.")] = None,
     guidance: Annotated[float | None, option(f"Guidance scale, 1 is none; {OWN}.")] = None,
     temperature: Annotated[float | None, option(f"0 takes the most likely code; {OWN}.")] = None,
-    painter: Annotated[
-        str, option("conv (the tokenizer's decoder), flow, turbo, or a painter's weights.")
-    ] = "conv",
-    painter_steps: Annotated[int | None, option("Its steps; default: its own.", max=1000)] = None,
+    painter: PainterName = "conv",
+    painter_steps: PainterSteps = None,
     out: Out = Path("outputs/draw.png"),
     model: Model = "mnist",
     device: Device = "cpu",
@@ -223,6 +225,8 @@ def edit(
     guidance_image: Annotated[
         float | None, option(f"Scale of (image - none), 0 leaves it out; {OWN}.")
     ] = None,
+    painter: PainterName = "conv",
+    painter_steps: PainterSteps = None,
     out: Out = Path("outputs/edit.png"),
     model: Model = "mnist-uni",
     device: Device = "cpu",
@@ -232,10 +236,11 @@ def edit(
     check_range("the number of pictures", len(pictures), 1, MOST_PICTURES)
     check_texts([instruction])
     images = read_pictures(pictures, together, model, show_steps)
-    scales = {"guidance_text": guidance_text, "guidance_image": guidance_image}
+    wishes: dict[str, Any] = {"guidance_text": guidance_text, "guidance_image": guidance_image}
+    wishes |= {"painter": painter, "painter_steps": painter_steps}
     with picture_file(out, [*pictures, show_steps] if show_steps else pictures) as file:
         uni = load_finished(model, device)
-        edited = uni.edit(images, instruction, seed=seed, **scales)
+        edited = uni.edit(images, instruction, seed=seed, **wishes)
         save_images(edited, len(edited), file)
     print(f"saved {out}")
 
