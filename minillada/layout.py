@@ -65,9 +65,9 @@ def image_block(vocab: Vocabulary, codes: Tensor) -> list[int]:
 
 
 def ids_of(vocab: Vocabulary, parts: Sequence[Part]) -> list[int]:
-    """Ids of all parts, one after the other."""
+    """Ids of all parts, one after the other; a text alone is one part, not one a letter."""
     ids: list[int] = []
-    for part in parts:
+    for part in [parts] if isinstance(parts, str) else parts:
         if part is None:
             # The mark says that words are left out. An empty text would look like an empty request.
             ids += vocab.markup(UNCONDITION)

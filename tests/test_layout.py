@@ -162,6 +162,13 @@ def test_every_task_is_one_sequence(task, user, response, header_in_prompt):
         assert layout.prompt(vocab, task, user) == begin
 
 
+def test_a_text_alone_is_one_part():
+    """It would read the same letter by letter, but with ids that no model has met."""
+    assert layout.prompt(vocab, "think", "a thin one") == layout.prompt(
+        vocab, "think", ["a thin one"]
+    )
+
+
 def test_only_words_that_are_left_out_leave_a_mark():
     assert layout.ids_of(vocab, ["", [], None, [7]]) == [*vocab.markup("<uncondition>"), 7]
 
