@@ -31,8 +31,7 @@ def sample_mask_rates(
 
     Each t is uniform. In a column (one block of every row), [low, high] is cut into `rows` equal
     parts, one for each row's t (stratified sampling). This costs nothing, but helps little
-    (notebook 04): the mean of the weighted loss differs little between rates, compared with the
-    noise at one rate, which comes from *which* tokens are masked.
+    (notebook 04): most noise comes from *which* tokens are masked, not from the rates.
     """
     offset = torch.rand(1, blocks, generator=generator)  # of a column, the same in each part
     order = torch.rand(rows, blocks, generator=generator).argsort(0)  # which row takes which part
@@ -43,6 +42,8 @@ def corrupt(
     ids: Tensor, targets: Tensor, rates: Tensor, block_size: int, mask_id: int, generator: Generator
 ) -> View:
     """Mask `targets` `[B, L]` of `ids` `[B, L]`, each with the rate `[B, L/L_B]` of its block."""
+    if rates.shape[-1] * block_size != ids.shape[-1]:
+        raise ValueError(f"{ids.shape[-1]} tokens are not {rates.shape[-1]} blocks of {block_size}")
     t = rates.repeat_interleave(block_size, dim=1)  # [B, L], the rate of each token
     masked = targets & (torch.rand(t.shape, generator=generator).to(t.device) < t)
     return View(ids.masked_fill(masked, mask_id), masked, rates)
@@ -226,8 +227,7 @@ def nll_bound(
     uniformly from 1..m, that is with probability 1/m, and the block's sum is weighted by m/n: the
     same mean, but a smaller variance. At block size 1 it is exact, the autoregressive likelihood.
 
-    Sample s takes its n from the s-th of `samples` equal parts of 1..m (stratified sampling): every
-    n stays as likely. `ValueError` for fewer than one sample.
+    Sample s takes its n from the s-th of `samples` equal parts of 1..m: all n stay equally likely.
     """
     check_batch(batch, block_size)
     if samples < 1:

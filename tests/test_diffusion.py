@@ -838,3 +838,11 @@ def test_a_bound_without_samples_is_refused(samples):
     ids = random_ids(1, 8)
     with pytest.raises(ValueError, match=f"take 1 or more, not {samples}"):
         bound_of(tiny_backbone(), ids, ids > 0, 4, MASK, generator(), samples)
+
+
+@pytest.mark.parametrize(("blocks", "size"), [(2, 3), (1, 4), (3, 4)])
+def test_rates_are_those_of_all_blocks(blocks, size):
+    ids = random_ids(2, 8)
+    rates = torch.ones(2, blocks)
+    with pytest.raises(ValueError, match=f"8 tokens are not {blocks} blocks of {size}"):
+        corrupt(ids, torch.ones_like(ids, dtype=torch.bool), rates, size, MASK, generator(0))
