@@ -27,9 +27,9 @@ LETTERS = 24  # of a line above an example of a task; longer ones touch the next
 
 
 def rows_of(count: int, columns: int) -> int:
-    """Rows that hold `count` images: one, where there are none. `ValueError` without a column."""
+    """Rows that hold `count` things: one, where there are none. `ValueError` without a column."""
     if columns < 1:
-        raise ValueError(f"images stand in at least 1 column, got {columns}")
+        raise ValueError(f"a figure has at least 1 column, got {columns}")
     return max(1, math.ceil(count / columns))
 
 
@@ -71,9 +71,8 @@ def labelled_rows(rows: Mapping[str, Tensor], size: float = 0.6) -> Figure:
     for axes, (name, images) in zip(places, rows.items()):
         white = torch.ones(longest - len(images), *images.shape[1:])
         show_image(axes, tile(torch.cat([images, white]), longest))
-        axes.text(
-            -0.01, 0.5, name, ha="right", va="center", fontsize=SMALL, transform=axes.transAxes
-        )
+        place = {"ha": "right", "va": "center", "transform": axes.transAxes}
+        axes.text(-0.01, 0.5, name, fontsize=SMALL, **place)
     return figure
 
 
@@ -186,8 +185,7 @@ def leaning(images: Tensor, angles: Tensor, columns: int = 8) -> Figure:
 def demo_figure(
     prompts: list[str], drawn: Tensor, frames: Tensor, real: Tensor, captions: list[str]
 ) -> Figure:
-    """Prompts over drawn digits, a denoising filmstrip, test images under the captions the model
-    wrote; images are `[N, C, H, W]`."""
+    """Prompts over drawn digits, a filmstrip, and images under the captions the model wrote."""
     figure = Figure(figsize=(1.4 * len(prompts), 5.6), dpi=DPI, layout="constrained")
     film = f"how “{prompts[0]}” appeared: masked codes (grey) filled in step by step"
     rows = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -13,7 +11,7 @@ from ..sampler import Step
 from ..uni import Traced, Uni
 from ..vocab import SPECIAL_TOKENS, UNCONDITION, Vocabulary
 from .charts import heatmap, label
-from .grids import show_image
+from .grids import rows_of, show_image
 from .page import RED, SMALL, panels
 
 KIND_COLOURS = {"text": "#dbe9f6", "special": "#f6e3c5", "image": "#d5ecd4", "mask": "#b5b5b5"}
@@ -101,7 +99,7 @@ def token_strip(
 
     With `labels`, every row is a sequence of that name; `marks` frames boxes.
     """
-    rows = math.ceil(len(ids) / columns)
+    rows = rows_of(len(ids), columns)
     figure, (axes,) = panels(1, 0.95 * columns, 0.52 * rows + 0.3)
     for i, token in enumerate(ids):
         x, y = i % columns, i // columns

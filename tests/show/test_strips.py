@@ -118,3 +118,8 @@ def test_nothing_of_a_mask_figure_is_cut_off():
     for axes in figure.axes:
         box = axes.get_tightbbox()  # with title and labels
         assert box.y0 >= 0 and box.y1 <= figure.bbox.height
+
+
+def test_a_strip_needs_a_column():
+    with pytest.raises(ValueError, match="at least 1 column, got 0"):
+        strips.token_strip(tiny_uni().vocab, [1, 2], columns=0)
