@@ -84,6 +84,7 @@ parse = GRAMMAR.parse  # digit, thickness and slant class named in a text
 
 def caption_classes(images: Tensor, labels: Tensor) -> Tensor:
     """`[B, 3]`: digit, thickness and slant class of each image, from its label and its pixels."""
+    check_floats(images, labels)
     return torch.cat([labels[:, None], attributes(images)], dim=1)
 
 

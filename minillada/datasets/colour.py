@@ -86,6 +86,7 @@ GRAMMAR = Grammar(
 
 def caption_classes(images: Tensor, labels: Tensor) -> Tensor:
     """`[B, 3]`: label, brightness and colour class of each image."""
+    check_floats(images, labels)
     return torch.cat([labels[:, None], attributes(images)], dim=1)
 
 

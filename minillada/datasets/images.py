@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 
-def check_floats(images: Tensor) -> None:
-    """`ValueError` unless images are floats `[B, C, H, W]`; their values are not looked at."""
+def check_floats(images: Tensor, labels: Tensor | None = None) -> None:
+    """`ValueError` unless images are floats `[B, C, H, W]`, of any values, and labels as many."""
     if images.ndim != 4 or not images.is_floating_point():
         found = f"{images.dtype} {list(images.shape)}; write image[None] for one, bytes / 255"
         raise ValueError(f"images must be floats [B, C, H, W] in [0, 1], got {found}")
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"{len(images)} images need as many labels, got {len(labels)}")
 
 
 class Images(NamedTuple):

@@ -169,3 +169,10 @@ def test_one_image_and_bytes_are_refused_with_a_way_out(measure):
         measure(image)
     with pytest.raises(ValueError, match=r"uint8 \[1, 3, 32, 32\].* bytes / 255"):
         measure((255 * image[None]).byte())
+
+
+@pytest.mark.parametrize("language", [captions, colour])
+def test_as_many_labels_as_images_are_needed(language):
+    images = torch.rand(3, 1 if language is captions else 3, 32, 32)
+    with pytest.raises(ValueError, match="3 images need as many labels, got 2"):
+        language.describe_pixels(images, torch.tensor([1, 2]))
