@@ -53,6 +53,8 @@ NO_SHARES = {
 # columns, too, so none of these may have the name of a setting, such as `steps`.
 WORK = {"steps_taken": "steps", "sequences": "batch", "passes": "passes", "rows": "rows a pass"}
 
+MOST_SHARED = 200  # ways to close gaps that are compared; more than a few gaps hardly ever make
+
 
 class Record(NamedTuple):
     """A trial that was measured: its numbers by measurement, and what its training was."""
@@ -271,18 +273,24 @@ def complete(pairs: Series) -> Series:
     """Pairs by (seed, *other settings): those that give every seed the same other settings.
 
     A failed run leaves a gap: its seed lacks a choice of the other settings. Then either this seed
-    goes, or this choice in all seeds, whichever leaves more pairs.
+    goes, or this choice in all seeds. The way that leaves most pairs is taken.
     """
-    by_seed: dict[Any, set] = {}
+    by_seed: dict[Any, frozenset] = {}
     keys = list(pairs.index.to_frame().itertuples(index=False, name=None))
     for seed, *others in keys:
-        by_seed.setdefault(seed, set()).add(tuple(others))
+        by_seed[seed] = by_seed.get(seed, frozenset()) | {tuple(others)}
 
-    def left(kept: set) -> tuple[int, int]:
+    def left(kept: frozenset) -> tuple[int, int]:
         """Pairs that are left if every seed must have these choices; then the choices."""
         return len(kept) * sum(kept <= own for own in by_seed.values()), len(kept)
 
-    kept = max(by_seed.values(), key=left, default=set())
+    # What some seeds share, for all groups of seeds. Dicts, so that ties end alike everywhere.
+    shared: dict[frozenset, None] = {}
+    for own in dict.fromkeys(by_seed.values()):
+        shared |= dict.fromkeys([own, *(own & other for other in shared)])
+        if len(shared) > MOST_SHARED:
+            shared = dict.fromkeys(sorted(shared, key=left, reverse=True)[:MOST_SHARED])
+    kept = max(shared, key=left, default=frozenset())
     seeds = [seed for seed, own in by_seed.items() if kept <= own]
     return pairs[[seed in seeds and tuple(rest) in kept for seed, *rest in keys]]
 

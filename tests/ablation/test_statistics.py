@@ -1,5 +1,6 @@
 """Means, intervals and paired differences against scipy and numbers computed by hand."""
 
+import itertools
 import math
 
 import pytest
@@ -232,6 +233,29 @@ def test_all_seeds_are_averaged_over_the_same_other_settings():
     shares = {key: values[:2] for key, values in shares.items()}
     found = statistics.differences(PLAN, rows(shares)).set_index("setting")
     assert found["seeds"].tolist() == [1, 1] and found["over"].tolist() == ["", ""]
+
+
+def pairs_without(gaps, choices=5, seeds=3):
+    """Differences by seed and another setting; those of `gaps` are missing."""
+    keys = [(seed, f"{k}") for seed in range(seeds) for k in range(choices)]
+    keys = [key for key in keys if key not in gaps]
+    return pandas.Series(1.0, pandas.MultiIndex.from_tuples(keys, names=["seed", "block_size"]))
+
+
+def test_gaps_in_several_seeds_leave_as_many_pairs_as_possible():
+    # Seeds 0 and 1 lack different choices: three seeds share three choices, two seeds only four.
+    kept = statistics.complete(pairs_without({(0, "0"), (1, "1")}))
+    assert {*kept.index} == {(seed, choice) for seed in range(3) for choice in "234"}
+    # Against a slow search through all choices, also where each seed has another gap.
+    for gaps in ({(0, "0"), (1, "1"), (2, "2")}, {(0, "0"), (0, "1"), (1, "1")}, {(2, "3")}):
+        pairs, most = pairs_without(gaps), 0
+        for kept in itertools.product((False, True), repeat=5):
+            chosen = {f"{k}" for k in range(5) if kept[k]}
+            whole = [s for s in range(3) if all((s, choice) in pairs.index for choice in chosen)]
+            most = max(most, len(chosen) * len(whole))
+        assert len(statistics.complete(pairs)) == most
+    # Many gaps end soon, too.
+    assert len(statistics.complete(pairs_without({(k, f"{k}") for k in range(25)}, 26, 30)))
 
 
 def test_values_without_pairs_are_not_compared():
