@@ -199,20 +199,24 @@ class Report:
         }
 
     def entries(self, frame: DataFrame) -> list[dict[str, Any]]:
-        """The rows of a frame; the settings stand in `settings`, with their real values."""
+        """The rows of a frame, with the real values of settings.
+
+        Those of the table stand in `settings`, the two that a difference compares where they are.
+        """
         real: dict[tuple[str, str], Any] = {}
         for name, values in self.plan.varied:
-            real |= {(name, word(value)): value for value in values}
+            real |= {(name, word(value)): json.loads(json.dumps(value)) for value in values}
         found = []
         for row in frame.to_dict("records") if len(frame) else ():
-            entry: dict[str, Any] = {"settings": {}}
+            settings = {
+                name: real[name, row[name]] for name, _ in self.plan.varied if row.get(name)
+            }
+            entry: dict[str, Any] = {} if "setting" in row else {"settings": settings}
             for name, value in row.items():
-                if isinstance(value, float) and math.isnan(value):
-                    value = None
-                if (name, value) in real:
-                    entry["settings"][name] = json.loads(json.dumps(real[name, value]))
-                elif name not in dict(self.plan.varied):
-                    entry[name] = value
+                if name in ("value", "base"):
+                    value = real[row["setting"], value]
+                if name not in dict(self.plan.varied):
+                    entry[name] = None if isinstance(value, float) and math.isnan(value) else value
             found.append(entry)
         return found
 
