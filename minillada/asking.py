@@ -52,8 +52,7 @@ def learned_tasks(info: dict) -> set[str]:
     learned: set[str] = set()
     while isinstance(info, dict) and "training" in info:
         training = info["training"]
-        # Older files keep the mixture beside the other settings. A run without a mixture learned
-        # the two tasks of every model.
+        # Older files keep the mixture beside the rest. Without one, a run learned these two tasks.
         mixture = training.get("data", training).get("mixture")
         learned |= {name for name, _ in mixture or [("draw", 1), ("describe", 1)]}
         info = info.get("start", {})  # the run before, from whose weights this one went on
@@ -66,9 +65,10 @@ def check_learned(info: dict, wanted: str) -> None:
     other = {name for kind, names in TEACHING.items() if kind != wanted for name in names}
     # A file that says nothing about training is trusted.
     if learned and learned <= other:
+        shipped = "'mnist-uni', or " if info.get("dataset", "mnist") == "mnist" else ""
         raise NotLearned(
-            f"this model has not learned to {wanted}; load 'mnist-uni', or a model whose mixture "
-            "holds a task for it"
+            f"this model has not learned to {wanted}; load {shipped}a model whose mixture holds a "
+            "task for it"
         )
 
 

@@ -278,6 +278,15 @@ def test_a_model_is_refused_what_it_never_learned(training, kinds):
         check_learned({}, kind)  # nothing is said about it
 
 
+def test_the_shipped_model_of_digits_is_named_for_digits_alone():
+    training = {"data": {"mixture": [["draw", 1.0]]}}
+    for dataset in ("cifar10", "shapes"):  # of photos, and of a reader's own pictures
+        with pytest.raises(ValueError, match="to describe; load a model whose mixture holds"):
+            check_learned({"training": training, "dataset": dataset}, "describe")
+    with pytest.raises(ValueError, match="to describe; load 'mnist-uni', or a model whose"):
+        check_learned({"training": training, "dataset": "mnist"}, "describe")
+
+
 def test_what_a_task_teaches_is_how_it_is_asked(pool):
     """A digit's tasks; those of photos are told from them by their names."""
     prompts = {"edit": {"edit"}, "write before it draws": {"think", "interleave"}}

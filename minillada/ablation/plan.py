@@ -23,6 +23,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from .. import checkpoint
+from ..asking import NotLearned
 from ..config import Preset, SamplingConfig
 from ..evaluation import evaluate, suite
 from ..presets import get_preset, read_settings
@@ -312,10 +313,17 @@ def check_trial(trial: Trial, plan: Plan) -> None:
 
 def check_measure(measure: str, info: dict[str, Any], dataset: str) -> None:
     """`NotLearned` for a measure that says nothing of a model with the JSON `info`."""
-    if measure in evaluate.MEASURES:
-        evaluate.check_learned(info, measure)
-    else:
-        suite.check_tasks(info, dataset, [measure])
+    try:
+        if measure in evaluate.MEASURES:
+            evaluate.check_learned(info, measure)
+        else:
+            suite.check_tasks(info, dataset, [measure])
+    except NotLearned as error:
+        reason = f"{error}".split(";")[0]  # what follows speaks of a model that is there already
+        raise NotLearned(
+            f"--measure {measure} says nothing of these runs ({reason}); leave it out, or change "
+            "what they learn (mixture, held_out, --start)"
+        ) from None
 
 
 def lessons(preset: Preset, start: str | None) -> dict[str, Any]:

@@ -286,8 +286,11 @@ def test_plans_that_no_run_can_have(values, sentence):
 def test_measures_may_ask_for_what_the_weights_to_start_from_have_learned():
     small = Plan(preset="mnist", fixed=(("mixture", (("draw", 1.0),)),))
     asked = changed(small, measures=(("describing", 20), ("describe", 20), ("drawing", 20)))
-    with pytest.raises(ValueError, match="not learned to describe"):
+    with pytest.raises(ValueError, match="not learned to describe") as caught:
         plans.check_plan(asked)
+    # No other weights are named: the runs are those that are asked for.
+    assert "--measure describing says nothing of these runs" in str(caught.value)
+    assert "mixture" in str(caught.value) and "mnist-uni" not in str(caught.value)
     plans.check_plan(changed(asked, start="mnist"))
 
 
