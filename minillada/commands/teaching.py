@@ -51,9 +51,7 @@ def grade(
         if feedback:
             grading.save_feedback(grades, page, feedback)
     most = len(page.exercises)
-    mean = sum(one.points for one in grades) / len(grades)
-    count = f"{len(grades)} submission{'s' if len(grades) > 1 else ''}"
-    print(f"{count}, {mean:.1f} of {most} exercises right on average; {csv}")
+    print(f"{grading.summary(grades, found, most)}; {csv}")
     if left := grading.without_notebook(folder):
         print(f"no notebook in, so not graded: {', '.join(map(escaped, left))}")
     # Where a note stands beside a lost point, the answer may be right all the same.

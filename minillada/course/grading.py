@@ -112,9 +112,10 @@ def notebooks_in(folder: Path) -> list[Path]:
     """Every notebook, those nearest to the top first.
 
     Copies that JupyterLab keeps are none, nor is what macOS puts beside a file (`._ann.ipynb`).
+    Some systems write endings in capitals.
     """
     paths = []
-    for path in folder.rglob("*.ipynb"):
+    for path in folder.rglob("*.[iI][pP][yY][nN][bB]"):
         copy = ".ipynb_checkpoints" in path.relative_to(folder).parts
         if path.is_file() and not copy and not path.name.startswith("._"):
             paths.append(path)
@@ -359,6 +360,21 @@ def check_places(folder: Path, csv: Path, feedback: Path | None) -> None:
         place, table = feedback.resolve(), csv.resolve()
         if place == folder.resolve() or table in (place, *place.parents):
             raise ValueError(f"give --feedback a folder of its own, not {feedback}")
+
+
+def summary(grades: list[Grade], found: list[Submission], most: int) -> str:
+    """How many submissions there are, and the mean of those that hold the notebook.
+
+    A folder may hold a whole week: the files of other notebooks have no points, and say nothing
+    about the class.
+    """
+    read = [one.points for one, submission in zip(grades, found) if not submission.problem]
+    count = f"{len(found)} submission{'s' if len(found) > 1 else ''}"
+    if not read:
+        return f"{count}, none of which is this notebook"
+    words = f"{count}, {sum(read) / len(read):.1f} of {most} exercises right on average"
+    left = len(found) - len(read)
+    return f"{words}, without {left} of another notebook or damaged" if left else words
 
 
 def save_csv(grades: list[Grade], page: Page, path: Path) -> None:

@@ -664,6 +664,34 @@ def test_every_name_is_graded_or_named(tmp_path):
     assert grading.without_notebook(folder) == ["bob.ipynb", "zoe"]
 
 
+def test_the_ending_of_a_file_may_be_in_capitals(tmp_path):
+    page, folder = page_of(tmp_path), tmp_path / "in"
+    hand_in(folder, "ann", MARGIN)
+    (folder / "ann.ipynb").rename(folder / "ann.IPYNB")
+    (ann,) = grading.submissions(folder, page, "05")
+    assert ann.student == "ann" and ann.cells == [MARGIN]
+    assert grading.without_notebook(folder) == []
+
+
+def test_files_of_another_notebook_do_not_lower_the_mean(tmp_path):
+    """A folder may hold the files of a whole week."""
+    page, folder = page_of(tmp_path), tmp_path / "in"
+    for name in ("ann_05", "bob_05"):
+        hand_in(folder, name, MARGIN)
+    hand_in(folder, "ann_06", "def my_other(x):\n    return x")
+    found = grading.submissions(folder, page, "05")
+    marks = {"ann_05": [grading.RIGHT] * 3, "ann_06": ["another"] * 3, "bob_05": ["wrong"] * 3}
+    grades = [grading.Grade(one.student, marks[one.student]) for one in found]
+    words = "3 submissions, 1.5 of 3 exercises right on average"
+    left = ", without 1 of another notebook or damaged"
+    assert grading.summary(grades, found, 3) == words + left
+    assert grading.summary(grades[:1], found[:1], 3) == (
+        "1 submission, 3.0 of 3 exercises right on average"
+    )
+    other = grading.summary(grades[1:2], found[1:2], 3)
+    assert other == "1 submission, none of which is this notebook"
+
+
 def test_of_several_notebooks_the_nearest_to_the_top_counts(tmp_path):
     page, folder = page_of(tmp_path), tmp_path / "in"
     (folder / "ann" / "old").mkdir(parents=True)
