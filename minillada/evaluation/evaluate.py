@@ -121,12 +121,17 @@ def evaluate_variety(
     report = {"frechet_distance": distance, "frechet_floor": floor}
     report |= {"frechet_ratio": distance / floor, "frechet_n": n}
     # The same codes through the turbo painter, where the tokenizer has one; the floor stays.
-    name = f"{uni.info.get('tokenizer', '').removesuffix('-tokenizer')}-painter-turbo"
-    if checkpoint.shipped(name):
+    if has_turbo(uni):
         painted = uni.paint(drawn.codes, "turbo", seed=seed + 1, sketch=drawn.images)
         distance = frechet_distance(judge.features(painted), reference)
         report |= {"frechet_painted": distance, "frechet_ratio_painted": distance / floor}
     return report
+
+
+def has_turbo(uni: Uni) -> bool:
+    """Whether a turbo painter of the model's tokenizer is shipped."""
+    name = f"{uni.info.get('tokenizer', '').removesuffix('-tokenizer')}-painter-turbo"
+    return checkpoint.shipped(name)
 
 
 def evaluate_describing(uni: Uni, images: Tensor, labels: Tensor, data: DataSet = MNIST) -> dict:
@@ -171,18 +176,24 @@ def evaluate_editing(uni: Uni, judge: Judge, n: int, seed: int, data: DataSet) -
     report: dict = {}
     for task, name in EDITS.items():
         report |= fraction(name, torch.tensor(marked[task].right[""]))
-    return report | edit_ceilings(uni, judge, pool, marked["edit_operation"].examples)
+    return report | compare_edits(uni, judge, pool, marked["edit_operation"].examples, seed)
 
 
-def edit_ceilings(uni: Uni, judge: Judge, pool: Pool, asked: list[Example]) -> dict:
+def compare_edits(uni: Uni, judge: Judge, pool: Pool, asked: list[Example], seed: int) -> dict:
     """The same marks for the exact results of edits: as they are, and encoded and decoded.
 
-    A model that draws by codes can hardly do better than the second (`_codes`).
+    A model that draws by codes can hardly do better than the second (`_codes`). Where a turbo
+    painter is shipped, it paints these codes, and those that the model writes (`_painted`).
     """
-    originals = torch.stack([image for (image,) in inputs(pool, asked)[0]])
-    exact = edits.apply(editing.operations(asked), originals)
+    images, instructions = inputs(pool, asked)
+    exact = edits.apply(editing.operations(asked), torch.stack([image for (image,) in images]))
+    codes = uni.encode(exact)
+    ways = {"exact": exact, "codes": uni.decode(codes)}
+    if has_turbo(uni):
+        ways["codes_painted"] = uni.paint(codes, "turbo", seed=seed, sketch=ways["codes"])
+        ways["painted"] = uni.edit(images, instructions, seed=seed, painter="turbo")
     report: dict = {}
-    for end, results in (("exact", exact), ("codes", uni.decode(uni.encode(exact)))):
+    for end, results in ways.items():
         right = both(*editing.judge_operations(judge, pool, asked, results))
         report |= fraction(f"{EDITS['edit_operation']}_{end}", torch.tensor(right))
     return report

@@ -433,11 +433,11 @@ def test_edits_are_measured_where_they_were_learned(monkeypatch):
     asked = []
     monkeypatch.setattr(evaluate.suite, "unseen_pool", lambda dataset: dataset)
     monkeypatch.setattr(evaluate.suite, "run", lambda *about: asked.append(about[2:]) or marked)
-    monkeypatch.setattr(evaluate, "edit_ceilings", lambda *about: {"ceiling of": about[2:]})
+    monkeypatch.setattr(evaluate, "compare_edits", lambda *about: {"compared": about[2:]})
     info = {"training": {"data": {"mixture": [["edit_operation", 1], ["edit_label", 1]]}}}
     report = evaluate.evaluate_editing(SimpleNamespace(info=info), None, 2, 5, CIFAR10)
     assert asked == [("cifar10", 2, 5, ["edit_operation", "edit_label"])]
-    assert report["ceiling of"] == ("cifar10", ["turn it"])
+    assert report["compared"] == ("cifar10", ["turn it"], 5)
     assert report["edit_operation_accuracy"] == 0.5 and report["edit_class_accuracy"] == 1
 
 
@@ -451,14 +451,27 @@ def test_exact_results_are_marked_with_and_without_the_codes():
     # What the judge reads in each photo is all that can be lost, where an edit can be undone.
     read = judge.classify(edits.undo(names, edits.apply(names, originals)))
     share = float((read == wanted(pool, asked)).float().mean())
-    keeping = SimpleNamespace(encode=lambda images: images, decode=lambda codes: codes)
-    report = evaluate.edit_ceilings(keeping, judge, pool, asked)
+    keeping = SimpleNamespace(encode=lambda images: images, decode=lambda codes: codes, info={})
+    report = evaluate.compare_edits(keeping, judge, pool, asked, 7)
     assert report["edit_operation_accuracy_exact"] == pytest.approx(share) and share > 0.8
     assert report["edit_operation_accuracy_codes"] == report["edit_operation_accuracy_exact"]
     # Nothing is done where the unchanged photo comes back.
-    lazy = SimpleNamespace(encode=lambda images: images, decode=lambda codes: originals)
-    report = evaluate.edit_ceilings(lazy, judge, pool, asked)
+    lazy = SimpleNamespace(encode=lambda images: images, decode=lambda codes: originals, info={})
+    report = evaluate.compare_edits(lazy, judge, pool, asked, 7)
     assert report["edit_operation_accuracy_codes"] == 0
+    assert "edit_operation_accuracy_painted" not in report, "its codes have no painter"
+    # Where there is one, it paints the codes of the exact results, and those that are written.
+    exact, calls = edits.apply(names, originals), []
+    lazy.info = {"tokenizer": "cifar-tokenizer"}
+    lazy.paint = lambda codes, *how, **more: calls.append((codes, how, more)) or codes
+    lazy.edit = lambda images, texts, **more: calls.append((texts, more)) or originals
+    report = evaluate.compare_edits(lazy, judge, pool, asked, 7)
+    same = report["edit_operation_accuracy_exact"]
+    assert report["edit_operation_accuracy_codes_painted"] == same
+    assert report["edit_operation_accuracy_painted"] == 0
+    (codes, how, more), edited = calls
+    assert torch.equal(codes, exact) and how == ("turbo",) and more["seed"] == 7
+    assert edited == (inputs(pool, asked)[1], {"seed": 7, "painter": "turbo"})
 
 
 def learned(*tasks, **more):
