@@ -1,4 +1,4 @@
-"""All measured numbers, for docs/numbers.md: `python docs/numbers.py` writes the tables.
+"""All measured numbers, for docs/numbers.md: `python docs/measured.py` writes the tables.
 
 They come from what is recorded beside the weights, by `minillada evaluate NAME --record` for
 `mnist`, `cifar` and both painters, and by `minillada evaluate mnist-uni --suite tasks --record`.
@@ -87,7 +87,7 @@ def main() -> None:
     except (KeyError, ValueError, OSError) as error:
         missing = isinstance(error, KeyError)  # it names a number
         hint = " is not recorded; run `minillada evaluate … --record`" if missing else ""
-        print(f"numbers: {error}{hint}", file=sys.stderr)
+        print(f"measured: {error}{hint}", file=sys.stderr)
         sys.exit(2)
 
 
