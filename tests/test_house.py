@@ -120,7 +120,7 @@ def is_command_line(name: str) -> bool:
 def test_the_spine_is_short():
     """The aim is 18 files and 2,600 lines (docs/log.md): these numbers may fall, not rise."""
     assert len(SPINE) <= 25
-    assert lines(SPINE) <= 4756
+    assert lines(SPINE) <= 4755
     assert not [name for name in SPINE if lines([name]) > 254]
 
 
@@ -138,7 +138,7 @@ def test_the_package_is_short():
     """The aim is 6,000 lines without what is around it: may fall, not rise."""
     around = ("exercises/", "course/", "experiments/", "ablation/", "official/")
     official = ("commands/official.py", "presets/official.py")
-    assert lines([name for name in FILES if not name.startswith(around + official)]) <= 16_458
+    assert lines([name for name in FILES if not name.startswith(around + official)]) <= 16_389
 
 
 def test_no_function_is_long():
