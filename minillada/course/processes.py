@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -46,8 +47,14 @@ def preload(imports: list[str]) -> None:
         from multiprocessing import forkserver  # not on Windows
 
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process alone
-        forkserver.ensure_running()
-        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+        try:
+            forkserver.ensure_running()
+        except OSError as error:  # its socket stands there, and the name of a socket is short
+            place = f"the folder for temporary files, {tempfile.gettempdir()}"
+            words = f"{place}, cannot hold a socket ({error}); set TMPDIR to one with a short name"
+            raise ValueError(words) from None
+        finally:
+            signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
 @contextlib.contextmanager

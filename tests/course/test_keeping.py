@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -176,14 +178,35 @@ def test_a_table_that_cannot_be_written_costs_no_grade(place, monkeypatch):
     assert Class.graded == list(NAMES) and len(rows(place)) == 3
 
 
+@pytest.fixture
+def short():
+    """A folder with a short name, as sockets need it."""
+    with tempfile.TemporaryDirectory(prefix="k") as folder:
+        yield Path(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no forkserver")
+def test_a_folder_that_holds_no_socket_is_named(monkeypatch):
+    """As where TMPDIR is longer than the name of a socket may be."""
+    from multiprocessing import forkserver
+
+    def fails():
+        raise OSError("AF_UNIX path too long")
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(forkserver, "ensure_running", fails)
+    with pytest.raises(ValueError, match=r"cannot hold a socket .*; set TMPDIR to one"):
+        processes.preload([])
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-def test_a_signal_ends_the_run_and_its_students_soon(tmp_path):
+def test_a_signal_ends_the_run_and_its_students_soon(tmp_path, short):
     endless = STUB.replace("raise NotImplementedError", "while True:\n        pass")
     hand_in(tmp_path / "in", "ann")
     hand_in(tmp_path / "in", "bob", endless)
     words = f"grade {tmp_path}/in --notebook 08 --csv {tmp_path}/grades.csv --jobs 1 --seconds 600"
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
+    temporary = short
     process = subprocess.Popen(
         [sys.executable, "-m", "minillada", *words.split()],
         env=os.environ | {"TMPDIR": str(temporary)},
