@@ -77,7 +77,7 @@ for command in (
     app.command()(command)
 
 benchmarks = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Speed against a plainer way to the same."
+    no_args_is_help=True, rich_markup_mode=None, help="Speed, compared with simpler code."
 )
 benchmarks.command("sampler")(measuring.bench_sampler)
 benchmarks.command("train")(measuring.bench_train)

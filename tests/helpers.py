@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import re
 import symtable
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
@@ -221,3 +223,13 @@ def needed_cells(sources: list[str], wanted: list[int]) -> list[int]:
             if above and above[-1] not in kept:
                 todo.append(above[-1])
     return sorted(kept)
+
+
+def script(place: str) -> ModuleType:
+    """A file of the repository that is no part of the package, as a module."""
+    path = Path(__file__).resolve().parent.parent / place
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,7 +1,6 @@
 """The files around the package agree with one another, and nothing shipped is too large."""
 
 import ast
-import importlib.util
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers import script
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -292,10 +292,7 @@ def test_workflows_run_three_systems_and_the_oldest_python():
 @pytest.fixture(scope="module")
 def host():
     """`binder/host.py` as a module."""
-    spec = importlib.util.spec_from_file_location("host", ROOT / "binder" / "host.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("binder/host.py")
 
 
 def test_a_host_keeps_what_is_new_enough(host):

@@ -1,11 +1,11 @@
 """The tables of docs/numbers.md are those of what is recorded, and are written whole."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers import script
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -13,10 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 @pytest.fixture(scope="module")
 def measured():
     """`docs/measured.py`, which is no part of the package."""
-    spec = importlib.util.spec_from_file_location("measured", ROOT / "docs" / "measured.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("docs/measured.py")
 
 
 def test_the_page_shows_what_is_recorded(measured):

@@ -1,11 +1,11 @@
 """The minutes of the teaching guide are those of the notebooks."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
 
 import pytest
+from helpers import script
 
 from minillada.course.editions import MINUTES
 
@@ -18,10 +18,7 @@ ROW = re.compile(r"second reading \*\*(\d+)\*\* more")
 @pytest.fixture(scope="module")
 def minutes():
     """`docs/minutes.py`, which is no part of the package."""
-    spec = importlib.util.spec_from_file_location("minutes", ROOT / "docs" / "minutes.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("docs/minutes.py")
 
 
 def test_the_guide_shows_the_minutes_of_the_notebooks(minutes):
