@@ -44,17 +44,23 @@ def check_block_size_at(chance: Chance) -> Cases:
 def check_noisy_masks(chance: Chance) -> Cases:
     """`function(embedded [B, L, H], ids [B, L], mask_id, noise [B, L, H], std) -> [B, L, H]`."""
     generator = chance.generator(15)
-    embedded, noise = torch.randn(2, 3, 5, 4, generator=generator)
-    ids, mask_id = torch.tensor([[7, 1, 7, 2, 3], [4, 7, 5, 7, 7], [1, 2, 3, 4, 5]]), 7
-    masked, scaled = (ids == mask_id)[..., None], 0.1 * noise
-    mistakes = {
-        "tokens that are known must stay exactly as they are": embedded + scaled,
-        "the noise belongs on the masked tokens, not on the known": embedded + scaled * ~masked,
-        "scale the noise by `std`": embedded + noise * masked,
-        "add the noise to the embedding": torch.where(masked, scaled, embedded),
-        "nothing has changed; is the result returned?": embedded,
-    }
-    yield Case((embedded, ids, mask_id, noise, 0.1), embedded + scaled * masked, mistakes)
+    tokens = torch.tensor([[7, 1, 7, 2, 3], [4, 7, 5, 7, 7], [1, 2, 3, 4, 5]])
+    for ids, mask_id, std in ((tokens, 7, 0.1), (tokens % 7 + 20, 22, 0.3)):
+        embedded, noise = torch.randn(2, 3, 5, 4, generator=generator)
+        masked, scaled = (ids == mask_id)[..., None], std * noise
+        mistakes = {
+            "tokens that are known must stay exactly as they are": embedded + scaled,
+            "the noise belongs on the masked tokens, not on the known": embedded + scaled * ~masked,
+            "scale the noise by `std`": embedded + noise * masked,
+            "scale the noise by the `std` that is given; it need not be 0.1": (
+                embedded + 0.1 * noise * masked
+            ),
+            "add the noise to the embedding": torch.where(masked, scaled, embedded),
+            "nothing has changed; is the result returned?": embedded,
+        }
+        right = embedded + scaled * masked
+        named = {hint: wrong for hint, wrong in mistakes.items() if not wrong.equal(right)}
+        yield Case((embedded, ids, mask_id, noise, std), right, named)
 
 
 @exercise("correct: chosen by validation, and each counts the same")

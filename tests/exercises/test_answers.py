@@ -1235,7 +1235,13 @@ ANSWERS |= {
             "not on the known": lambda x, ids, mask, noise, std: (
                 x + std * noise * (ids != mask)[..., None]
             ),
-            "scale the noise": lambda x, ids, mask, noise, std: noisy(x, ids, mask, noise, 1.0),
+            "scale the noise by `std`": lambda x, i, mask, noise, std: noisy(
+                x, i, mask, noise, 1.0
+            ),
+            "it need not be 0.1": lambda x, ids, mask, noise, std: noisy(x, ids, mask, noise, 0.1),
+            "are wrong, the first one at": lambda x, ids, mask, noise, std: noisy(
+                x, ids, ids.max(), noise, std
+            ),
             "add the noise to": lambda x, ids, mask, noise, std: torch.where(
                 (ids == mask)[..., None], std * noise, x
             ),
