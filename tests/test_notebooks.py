@@ -3,6 +3,7 @@
 That their cells still run and still print the same is nbval's part.
 """
 
+import ast
 import copy
 import html
 import re
@@ -74,6 +75,37 @@ def test_cells_are_short(path):
     _, code = read(path)
     assert not [cell.source for cell in code if len(cell.source.splitlines()) > 25]
     assert not [cell.source for cell in code if not cell.source.strip()], "an empty cell"
+
+
+def names(tree, kind):
+    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, kind)}
+
+
+def sections(path):
+    """`(heading, code)` of every cell of code, in order."""
+    heading, found = "", []
+    for cell in read(path)[0].cells:
+        if cell.cell_type == "code":
+            found.append((heading, ast.parse(cell.source)))
+        elif cell.source.startswith("## "):
+            heading = cell.source.splitlines()[0]
+    return found
+
+
+@every_notebook
+def test_no_loop_spoils_a_name_that_an_earlier_section_took_over(path):
+    """Whoever runs one cell of that section again would get another result without a word."""
+    written_in, taken_over = {}, {}  # name -> section that writes it, and that only reads it
+    for heading, tree in sections(path):
+        loops = [part.target for part in tree.body if isinstance(part, ast.For)]
+        for name in {name for target in loops for name in names(target, ast.Store)}:
+            assert taken_over.get(name, heading) == heading, f"{name} of {taken_over[name]}"
+        own = names(tree, ast.Store)
+        arguments = {part.arg for part in ast.walk(tree) if isinstance(part, ast.arg)}
+        for name in names(tree, ast.Load) - own - arguments:
+            if written_in.get(name, heading) != heading:
+                taken_over[name] = heading
+        written_in |= dict.fromkeys(own, heading)
 
 
 @every_notebook
