@@ -121,9 +121,10 @@ def captioned(
 
 
 def validation_images(count: int, data: DataSet = MNIST) -> tuple[Tensor, list[str]]:
-    """The first `count` images `[count, C, H, W]` of `VALIDATION` and their captions."""
-    chosen = torch.arange(VALIDATION.start, VALIDATION.stop)[:count]
-    return captioned(data.load("test"), chosen, data)
+    """`count` images `[count, C, H, W]` with captions: `VALIDATION`, or the last of a small set."""
+    test = data.load("test")
+    first = min(VALIDATION.start, max(len(test.labels) - count, 0))
+    return captioned(test, slice(first, min(first + count, VALIDATION.stop)), data)
 
 
 def trained_share(training: dict) -> float:
@@ -134,10 +135,8 @@ def trained_share(training: dict) -> float:
     mixture = training.get("data", training).get("mixture")
     if not mixture:
         return float(training.get("draw_share", 0.5))
-    weights = dict(mixture)
-    drawing, describing = weights.get("draw", 0.0), weights.get("describe", 0.0)
-    both = drawing + describing
-    return drawing / both if both else 0.5
+    drawing, describing = (dict(mixture).get(task, 0.0) for task in ("draw", "describe"))
+    return drawing / (drawing + describing) if drawing + describing else 0.5
 
 
 def rank_checkpoints(

@@ -172,6 +172,14 @@ def test_no_image_behind_the_validation_images_is_taken(monkeypatch):
     assert torch.equal(images, real_images(6).floats(slice(1, 4))) and len(texts) == 3
 
 
+@pytest.mark.parametrize(("count", "first"), [(2, 4), (6, 0), (9, 0)])
+def test_a_small_test_set_gives_its_last_images(count, first):
+    images, texts = likelihood.validation_images(
+        count, replace(MNIST, load=lambda split: real_images(6))
+    )
+    assert torch.equal(images, real_images(6).floats(slice(first, 6))) and len(texts) == 6 - first
+
+
 def test_validation_images_are_no_reported_ones():
     images, texts = likelihood.validation_images(3)
     test = mnist.load_mnist("test")
