@@ -201,21 +201,18 @@ def check_context(preset: Preset, vocab: Vocabulary, pool: Pool, grid: int) -> N
     assert isinstance(preset.model, ModelConfig)
     length = longest_sequence(preset, vocab, pool, grid)
     context, packed = preset.model.max_position_embeddings, preset.training.data.pack_length
+    found = f"sequences of this mixture have up to {length} tokens, but "
     if length > context:
-        raise ValueError(
-            f"sequences of this mixture have up to {length} tokens, but the model has "
-            f"{context} positions; raise max_position_embeddings"
-        )
+        raise ValueError(f"{found}the model has {context} positions; raise max_position_embeddings")
     if packed and length > packed:
-        raise ValueError(
-            f"sequences of this mixture have up to {length} tokens, but rows have {packed}; "
-            "raise pack_length, or set it to 0"
-        )
+        raise ValueError(f"{found}rows have {packed}; raise pack_length, or set it to 0")
 
 
 def longest_sequence(preset: Preset, vocab: Vocabulary, pool: Pool, grid: int) -> int:
     """The length of the longest of some examples of each task, filled up to whole blocks."""
     data, longest = preset.training.data, 0
+    edited = any(task.startswith("edit") for task, _ in data.mixture)  # as in `backbone_loss`
+    held = {None, *(pool.data.operations if edited else ())}  # what the moved images show
     # Examples are random, so the longest of some stands for the longest of all.
     source = Source(pool, random.Random(0), data.varied, data.held_out, data.many_wordings)
     blank = torch.zeros(grid, grid, dtype=torch.long)  # any codes: only their number counts
@@ -223,6 +220,8 @@ def longest_sequence(preset: Preset, vocab: Vocabulary, pool: Pool, grid: int) -
         for _ in range(TRIES):
             example = TASKS_OF[pool.data.name][task].make(source)
             pictures = pictures_of(example.user) + pictures_of(example.response)
+            if data.moves and not held.issuperset(picture.operation for picture in pictures):
+                raise ValueError(f"{task} shows edited images that `moves` lacks; set moves to 0")
             sequence = write_example(vocab, example, dict.fromkeys(pictures, blank))
             longest = max(longest, len(sequence.ids))
     return padded_length(longest, padding_multiple(preset))

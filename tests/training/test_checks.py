@@ -9,6 +9,8 @@ from minillada.config import TextConfig
 from minillada.datasets.images import Images
 from minillada.presets import get_preset
 from minillada.settings import changed
+from minillada.tasks.base import Example, Picture, Task
+from minillada.tasks.table import TASKS
 from minillada.training import checks, train
 
 
@@ -52,6 +54,20 @@ def test_backbones_that_cannot_be_trained(tmp_path, name):
     tokenizer = str(save_tiny_uni(tmp_path / "given").parent / "tokenizer")
     preset = changed(BACKBONE, tokenizer=tokenizer, **changes)
     with pytest.raises(ValueError, match=sentence):
+        train.train(preset, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("names", [("turned",), ("turned", "edit_digit")])
+def test_moved_images_that_hold_no_edits(tmp_path, monkeypatch, names):
+    """A new task of another name, or with an operation of its own, before minutes of encoding."""
+    own = "mirror it" if len(names) == 1 else "turn it"  # the second is no operation of the data
+    turned = Task(lambda source: Example("edit", [Picture(0), own], [Picture(0, own)]))
+    monkeypatch.setitem(TASKS, "turned", turned)
+    tokenizer = str(save_tiny_uni(tmp_path / "given").parent / "tokenizer")
+    mixture = tuple((name, 1) for name in names)
+    preset = changed(BACKBONE, tokenizer=tokenizer, mixture=mixture, moves=1)
+    with pytest.raises(ValueError, match="turned shows edited images that `moves` lacks"):
         train.train(preset, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
