@@ -161,6 +161,10 @@ def run_side_by_side(
     """At most `at_once` jobs at a time, each a process of submitit; `numbers` are those of GPUs."""
     submitit = load_package("submitit", "ablate")
     waiting = list(jobs)
+    # A job counts as done when its result is there, which is named after the number of its process.
+    # These numbers come again: in a new container, the same ones each time.
+    for old in folder.glob("*_result.pkl"):
+        old.unlink()
     running: dict[int, Any] = {}  # place -> its job; a place has a GPU of its own
     bar = tqdm(total=len(waiting), desc="runs")
     try:

@@ -72,6 +72,7 @@ def started(monkeypatch):
 def test_a_job_takes_the_place_and_the_gpu_of_one_that_has_ended(started, tmp_path):
     # A job is the number of times after which it has ended: the first runs longest.
     launch.run_side_by_side(tmp_path, [9, 2, 3, 1], at_once=2, numbers=[5, 7])
+            self.job_id = f"{1000 + len(asked.jobs)}"
     assert started.jobs == [(9, [5]), (2, [7]), (3, [7]), (1, [7])]
     assert started.most == 2 and not started.running and not started.cancelled
 
@@ -107,6 +108,16 @@ def test_jobs_run_where_the_launch_says(plan, monkeypatch, tmp_path):
     monkeypatch.setattr(launch.sys, "platform", "linux")
     for name in ("run_side_by_side", "submit_array", "wait_for"):
         monkeypatch.setattr(launch, name, lambda *about, name=name: seen.append((name, *about)))
+@unix
+def test_results_of_processes_with_the_same_numbers_are_not_taken_for_new_ones(started, tmp_path):
+    old, cluster = tmp_path / "1001_0_result.pkl", tmp_path / "77_0_submitted.pkl"
+    for path in (old, cluster):
+        path.touch()
+    launch.run_side_by_side(tmp_path, [1], at_once=2)
+    assert not old.exists() and cluster.exists()  # the job of a cluster may still be waiting
+
+
+@unix
     monkeypatch.setattr(launch, "slurm", lambda asked: asked)
     here = Launch(tmp_path, jobs=2, device="cuda")
     here.run(trials)
