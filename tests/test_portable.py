@@ -11,7 +11,7 @@ HERE = Path(__file__).resolve()
 UNIX_ONLY = [
     r"os\.(fork|forkpty|killpg|setsid|getuid|geteuid|getgid|nice|uname|mkfifo|wait4|setpgid)\b",
     r"os\.(sched_\w+|posix_\w+|sysconf|getloadavg|chown|chroot|getpgid)\b",
-    r"signal\.(SIGKILL|SIGALRM|SIGHUP|SIGUSR1|SIGUSR2|SIGXCPU|alarm|setitimer|pthread_kill)\b",
+    r"signal\.(SIGKILL|SIGALRM|SIGHUP|SIGUSR1|SIGUSR2|SIGXCPU|alarm|setitimer|pthread_\w+)\b",
     r"(?:import|from) (resource|fcntl|pwd|grp|termios|pty|tty|syslog)\b",
     r"[\"'](/(?:tmp|dev|proc|usr|etc|var|bin)\b)",
     r"preexec_fn|start_new_session|process_group=|shell=True|get_context\(\"fork",

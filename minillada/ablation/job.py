@@ -13,6 +13,8 @@ Notable choices
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 import traceback
@@ -183,6 +185,10 @@ class Job:
         """Train and measure. An error is written down and not raised; an interruption is raised."""
         if self.threads:
             torch.set_num_threads(self.threads)
+        # submitit lets SIGTERM pass unheard, for clusters. On this machine it is how jobs end; a
+        # training saves its state first.
+        if os.environ.get("SUBMITIT_EXECUTOR") == "local":
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         plan = read_plan(self.folder)
         [trial] = [trial for trial in plan.trials() if trial.name == self.name]
         run = self.folder / self.name

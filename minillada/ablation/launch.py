@@ -13,10 +13,11 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -160,11 +161,11 @@ def run_side_by_side(
 ) -> None:
     """At most `at_once` jobs at a time, each a process of submitit; `numbers` are those of GPUs."""
     submitit = load_package("submitit", "ablate")
-    waiting = list(jobs)
     # A job counts as done when its result is there, which is named after the number of its process.
     # These numbers come again: in a new container, the same ones each time.
     for old in folder.glob("*_result.pkl"):
         old.unlink()
+    waiting = list(jobs)
     running: dict[int, Any] = {}  # place -> its job; a place has a GPU of its own
     bar = tqdm(total=len(waiting), desc="runs")
     try:
@@ -173,17 +174,33 @@ def run_side_by_side(
                 if waiting and place not in running:
                     executor = submitit.LocalExecutor(folder)
                     executor.update_parameters(timeout_min=MINUTES, **gpu_of(place, numbers))
-                    running[place] = executor.submit(waiting.pop(0))
+                    with deaf_to_interrupts():
+                        running[place] = executor.submit(waiting.pop(0))
             for place, job in list(running.items()):
                 if job.done():
                     del running[place]
                     bar.update()
             time.sleep(0.2)
     finally:
-        # Ctrl-C, or an error: a job that is ended saves its state and goes on next time.
+        # Ctrl-C, or an error: a job that is ended saves its state and goes on next time. SIGTERM is
+        # passed on to it once. After `cancel` of submitit it would be killed within a second.
         for job in running.values():
-            job.cancel()
+            with suppress(ProcessLookupError):
+                os.kill(int(job.job_id), signal.SIGTERM)
         bar.close()
+
+
+@contextmanager
+def deaf_to_interrupts():
+    """Processes that are started inside never get a Ctrl-C: the one that starts them ends them.
+
+    A terminal sends it to all. So a job would get several signals, and stop amid a step.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def gpu_of(place: int, numbers: Sequence[int]) -> dict[str, Any]:

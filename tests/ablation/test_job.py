@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from contextlib import ExitStack
 
 import pytest
@@ -379,3 +380,11 @@ def test_a_job_waits_for_a_process_that_trains_its_run(tmp_path, monkeypatch, ca
         monkeypatch.setattr(jobs.time, "sleep", lambda seconds: other.close())
         jobs.wait_for_folder(tmp_path)
     assert capsys.readouterr().err.count("waiting: the folder") == 1
+
+
+def test_a_job_of_this_machine_ends_when_it_is_told_to(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as deaf as submitit makes it
+    with pytest.raises(FileNotFoundError, match="holds no ablation"):
+        Job(tmp_path, "any")()
+    assert signal.signal(signal.SIGTERM, before) is signal.SIG_DFL

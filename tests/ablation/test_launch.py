@@ -3,8 +3,10 @@
 import functools
 import math
 import os
+import signal
 import stat
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,6 +34,36 @@ def test_jobs_run_side_by_side_and_a_broken_one_stops_nobody(tmp_path):
     assert "FileExistsError" in logs
 
 
+@unix
+def test_a_job_hears_of_an_interruption_once_and_has_time_to_save(tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    began, ended, wait = tmp_path / "began", tmp_path / "ended", time.sleep
+
+    def job():
+        received = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: received.append(number))
+        os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C in a terminal reaches every process
+        began.touch()
+        while not received:
+            time.sleep(0.1)
+        time.sleep(2)  # a long step
+        ended.write_text(str(received))
+
+    def interrupt(seconds):
+        wait(seconds)
+        if began.exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch.time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        launch.run_side_by_side(tmp_path / "jobs", [job], at_once=1)
+    for _ in range(100):
+        if not ended.exists() or not ended.read_text():
+            wait(0.1)
+    assert ended.read_text() == f"[{int(signal.SIGTERM)}]"
+
+
 @pytest.fixture
 def started(monkeypatch):
     """What submitit is asked to start on this machine: jobs with their GPUs, of which some run."""
@@ -40,6 +72,7 @@ def started(monkeypatch):
     class Started:
         def __init__(self, job):
             self.left = job
+            self.job_id = f"{1000 + len(asked.jobs)}"
             asked.running.append(self)
             asked.most = max(asked.most, len(asked.running))
 
@@ -48,9 +81,6 @@ def started(monkeypatch):
             if not self.left:
                 asked.running.remove(self)
             return self.left <= 0
-
-        def cancel(self):
-            asked.cancelled.append(self)
 
     class Executor:
         def __init__(self, folder):
@@ -66,17 +96,28 @@ def started(monkeypatch):
     submitit = SimpleNamespace(LocalExecutor=Executor)
     monkeypatch.setattr(launch, "load_package", lambda *about: submitit)
     monkeypatch.setattr(launch.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(launch.os, "kill", lambda *about: asked.cancelled.append(about))
     return asked
 
 
+@unix
 def test_a_job_takes_the_place_and_the_gpu_of_one_that_has_ended(started, tmp_path):
     # A job is the number of times after which it has ended: the first runs longest.
     launch.run_side_by_side(tmp_path, [9, 2, 3, 1], at_once=2, numbers=[5, 7])
-            self.job_id = f"{1000 + len(asked.jobs)}"
     assert started.jobs == [(9, [5]), (2, [7]), (3, [7]), (1, [7])]
     assert started.most == 2 and not started.running and not started.cancelled
 
 
+@unix
+def test_results_of_processes_with_the_same_numbers_are_not_taken_for_new_ones(started, tmp_path):
+    old, cluster = tmp_path / "1001_0_result.pkl", tmp_path / "77_0_submitted.pkl"
+    for path in (old, cluster):
+        path.touch()
+    launch.run_side_by_side(tmp_path, [1], at_once=2)
+    assert not old.exists() and cluster.exists()  # the job of a cluster may still be waiting
+
+
+@unix
 def test_jobs_end_with_the_process_that_started_them(started, monkeypatch, tmp_path):
     def interrupt(seconds):
         raise KeyboardInterrupt
@@ -84,7 +125,7 @@ def test_jobs_end_with_the_process_that_started_them(started, monkeypatch, tmp_p
     monkeypatch.setattr(launch.time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
         launch.run_side_by_side(tmp_path, [9, 9, 9], at_once=2)
-    assert started.cancelled == started.running and len(started.running) == 2
+    assert started.cancelled == [(1001, signal.SIGTERM), (1002, signal.SIGTERM)]
 
 
 def test_a_process_waits_for_all_jobs_of_a_cluster(started):
@@ -108,16 +149,6 @@ def test_jobs_run_where_the_launch_says(plan, monkeypatch, tmp_path):
     monkeypatch.setattr(launch.sys, "platform", "linux")
     for name in ("run_side_by_side", "submit_array", "wait_for"):
         monkeypatch.setattr(launch, name, lambda *about, name=name: seen.append((name, *about)))
-@unix
-def test_results_of_processes_with_the_same_numbers_are_not_taken_for_new_ones(started, tmp_path):
-    old, cluster = tmp_path / "1001_0_result.pkl", tmp_path / "77_0_submitted.pkl"
-    for path in (old, cluster):
-        path.touch()
-    launch.run_side_by_side(tmp_path, [1], at_once=2)
-    assert not old.exists() and cluster.exists()  # the job of a cluster may still be waiting
-
-
-@unix
     monkeypatch.setattr(launch, "slurm", lambda asked: asked)
     here = Launch(tmp_path, jobs=2, device="cuda")
     here.run(trials)
