@@ -198,7 +198,8 @@ class Job:
             check_sources(plan)  # on a cluster, a job may begin long after the plan was stored
             training = Run(run, resume=True, tensorboard=self.tensorboard)
             train(trial.preset, training, self.device, plan.start)
-            self.measure_all(plan, trial)
+            with lock(run):  # a job that has outlived its ablation may be measuring, too
+                self.measure_all(plan, trial)
         except Exception as error:  # whatever it is, the other runs go on
             traceback.print_exc(file=sys.stderr)
             write_json(run / FAILED, {"error": f"{error}" or type(error).__name__})
@@ -234,7 +235,7 @@ class Job:
 
 
 def wait_for_folder(run: Path) -> None:
-    """Wait while another process trains this run: one that has outlived its ablation."""
+    """Wait while another process has this run: one that has outlived its ablation."""
     while True:
         try:
             with lock(run):

@@ -382,6 +382,21 @@ def test_a_job_waits_for_a_process_that_trains_its_run(tmp_path, monkeypatch, ca
     assert capsys.readouterr().err.count("waiting: the folder") == 1
 
 
+def test_a_run_is_locked_while_it_is_measured(tmp_path, plan, few_images, monkeypatch):
+    asked = plan()
+    [trial] = asked.trials()
+    write_plan(asked, tmp_path)
+
+    def measure(*about):
+        with pytest.raises(ValueError, match="is in use by process"), lock(tmp_path / trial.name):
+            pass
+        return {}
+
+    monkeypatch.setattr(jobs, "measure", measure)
+    Job(tmp_path, trial.name)()
+    assert status(tmp_path, asked, trial).word == "done"
+
+
 def test_a_job_of_this_machine_ends_when_it_is_told_to(tmp_path, monkeypatch):
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as deaf as submitit makes it
