@@ -272,6 +272,19 @@ def load(name="mnist"):
     return model.eval()
 
 
+@torch.no_grad()
+def start_image_rows(model, codebook, offset):
+    """Begin the rows of the image codes at the `codebook` `[K, C]`, instead of at random.
+
+    Similar codes then get similar logits. What is learned about one helps its neighbours at once.
+    """
+    centred = codebook - codebook.mean(0)
+    centred = centred / centred.norm(dim=1).mean()
+    size, std = model.config["hidden_size"], model.config["initializer_range"]
+    for rows in (model.model.word_embeddings.weight, model.lm_head.weight):
+        rows[offset:] = centred @ (torch.randn(codebook.shape[1], size) * std)
+
+
 def train(tokenizer, steps, rate=3e-3, warmup=50):
     """A small backbone that learns to draw, from the batches of `minillada train mnist-cpu`."""
     from minillada.datasets.pool import stored_pool
@@ -284,6 +297,7 @@ def train(tokenizer, steps, rate=3e-3, warmup=50):
     preset, pool = get_preset("mnist-cpu"), stored_pool(MNIST, "train")
     vocab = load_vocabulary(len(tokenizer.embedding))
     model, size = Backbone(to_dict(preset.model)), preset.model.block_size
+    start_image_rows(model, tokenizer.embedding, vocab.image_token_offset)
     optimizer = torch.optim.AdamW(model.parameters(), rate, betas=(0.9, 0.99), weight_decay=0.01)
     for step in range(steps):
         # The learning rate goes up in a line, then down in half a cosine.

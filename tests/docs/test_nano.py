@@ -1,5 +1,7 @@
 """`docs/nano.py` computes what the package computes: losses, gradients, drawings and captions."""
 
+import copy
+
 import pytest
 import torch
 from helpers import script
@@ -8,6 +10,7 @@ import minillada
 from minillada.datasets.pool import stored_pool
 from minillada.datasets.table import MNIST
 from minillada.diffusion import masked_cross_entropy
+from minillada.extras.transfer import start_image_rows
 from minillada.masks import block_diffusion_mask
 from minillada.objectives import View, weigh_bound
 from minillada.presets import get_preset
@@ -63,6 +66,17 @@ def test_each_block_is_hidden_with_its_own_probability():
     assert not masked[:, :10].any()
     shares = masked.view(200, 2, 1000)[:, 1].float().mean(-1)  # the standard error is at most 0.016
     torch.testing.assert_close(shares, blocks[:, 1, 0], rtol=0, atol=0.07)
+
+
+def test_image_rows_start_as_in_the_package(uni):
+    names = "model.word_embeddings.weight", "lm_head.weight"
+    package, ours = copy.deepcopy(uni.backbone), nano.load()
+    for start, model in ((start_image_rows, package), (nano.start_image_rows, ours)):
+        torch.manual_seed(0)
+        start(model, uni.tokenizer.embedding, uni.vocab.image_token_offset)
+    for name in names:
+        assert torch.equal(ours.state_dict()[name], package.state_dict()[name])
+        assert not torch.equal(ours.state_dict()[name], uni.backbone.state_dict()[name])
 
 
 @pytest.mark.parametrize("caption", ["three", "a thick seven leaning right"])
