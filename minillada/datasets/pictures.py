@@ -181,10 +181,8 @@ def open_picture(path: Path) -> Image.Image:
     except PermissionError:
         raise ValueError(f"{path} may not be read; change its permissions") from None
     except Exception as error:  # decoders raise errors of every type for files that are damaged
-        kind = type(error).__name__
-        raise ValueError(
-            f"{path} is not a picture that can be read ({kind}); use PNG or JPEG"
-        ) from None
+        problem = f"{path} is not a picture that can be read ({type(error).__name__})"
+        raise ValueError(f"{problem}; use PNG or JPEG") from None
     if picture.mode == "LAB":  # its numbers would be taken for red, green and blue
         raise ValueError(f"{path} has LAB colours; save it in RGB, as PNG or JPEG")
     return picture
@@ -205,9 +203,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(grey.numpy()).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
-    rgba = image.convert("RGBA")
-    paper = Image.new("RGBA", rgba.size, "white")
-    return Image.alpha_composite(paper, rgba).convert("RGB")
+    paper = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
 
 
 def to_grey(image: Image.Image) -> Tensor:
@@ -221,9 +218,15 @@ def to_grey(image: Image.Image) -> Tensor:
         return to_tensor(image.convert("L"))
     rgba = image.convert("RGBA")
     grey, opaque = to_tensor(rgba.convert("L")), to_tensor(rgba.getchannel("A"))
-    # Bright ink is seen on black paper only, and dark ink on white.
-    bright_ink = (grey * opaque).sum() > 0.5 * opaque.sum()
-    return grey * opaque + (0.0 if bright_ink else 1.0) * (1 - opaque)
+    # A cut-out of a page holds paper of its own: far from its edge there are two tones.
+    clear = F.max_pool2d(1 - shrink(opaque)[None], (61, 1), stride=1, padding=(30, 0))
+    clear = F.max_pool2d(clear, (1, 61), stride=1, padding=(0, 30))[0]  # within 30 px
+    far = shrink(grey)[clear < 0.01]
+    if len(far) and far.max() - far.min() > 0.25:
+        under = float(far.median())
+    else:  # ink alone: bright ink is seen on black paper only, and dark ink on white
+        under = float((grey * opaque).sum() <= 0.5 * opaque.sum())
+    return grey * opaque + under * (1 - opaque)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -234,10 +237,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 def white_of(largest: float) -> float:
     """The value of white in a picture whose header does not say it."""
-    for white in (1.0, 255.0, 65535.0):
-        if largest <= white:
-            return white
-    return largest
+    return next((white for white in (1.0, 255.0, 65535.0) if largest <= white), largest)
 
 
 def looks_like_mnist(grey: Tensor) -> bool:

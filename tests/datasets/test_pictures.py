@@ -116,6 +116,27 @@ def dark_on_clear(i):
     return Image.merge("LA", (Image.new("L", (28, 28)), digit(i)))
 
 
+def turned_page(i):
+    """A page that was turned: its corners are clear."""
+    page = ImageOps.expand(enlarged(i).convert("RGBA"), 60, "white")
+    return page.rotate(20, Image.Resampling.BICUBIC, expand=True)
+
+
+def round_blackboard(i):
+    board = ImageOps.expand(ImageOps.invert(enlarged(i)), 60)
+    shape = Image.new("L", board.size)
+    ImageDraw.Draw(shape).ellipse((0, 0, *board.size), 255)
+    board.putalpha(shape)
+    return board
+
+
+def edged_ink(i, size):
+    """Dark ink with a lighter edge: nearly white pixels were made clear, and no others."""
+    page = enlarged(i, size)
+    page.putalpha(page.point(lambda v: 255 * (v < 230)))
+    return page
+
+
 def off_centre(i):
     page = Image.new("L", (420, 300), 255)
     page.paste(enlarged(i, 120), (250, 20))
@@ -154,6 +175,10 @@ def photo(i):
         (lambda i: ImageOps.invert(enlarged(i)), "white_on_black.png"),
         (lambda i: enlarged(i).point(lambda v: 255 * (v > 127)).convert("1"), "one_bit.png"),
         (dark_on_clear, "clear.png"),
+        (turned_page, "turned.png"),
+        (round_blackboard, "round.png"),
+        (lambda i: edged_ink(i, 28), "small_edge.png"),
+        (lambda i: edged_ink(i, 280), "edge.png"),
         (off_centre, "off_centre.png"),
         (cut_close, "cut_close.png"),
         (scan, "scan.jpg"),
