@@ -173,7 +173,7 @@ def save_steps(paths: list[Path], model: str, out: Path) -> None:
 
     rows = [picture_steps(path) for path in paths]
     with picture_file(out, paths) as (path, kind):
-        grids.steps_page(rows, [str(path) for path in paths]).savefig(path, format=kind)
+        grids.steps_page(rows, [escaped(path) for path in paths]).savefig(path, format=kind)
 
 
 def some_test_images(model: str, count: int, seed: int) -> tuple[list[int], Tensor]:

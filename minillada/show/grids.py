@@ -159,7 +159,7 @@ def steps_page(rows: list[dict[str, Tensor]], names: list[str]) -> Figure:
     size = (2 * columns, 2.4 * len(rows))
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     for part, row, name in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, names):
-        part.suptitle(name, fontsize=SMALL)
+        part.suptitle(name, fontsize=SMALL, parse_math=False)  # a name is no formula
         for axes in part.subplots(1, columns, squeeze=False)[0]:
             axes.axis("off")
         for axes, (title, image) in zip(part.axes, row.items()):

@@ -401,6 +401,17 @@ def test_no_file_of_a_command_is_lost_to_another(refuse, run, picture, tmp_path)
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.parametrize("name", ["a$x^{$.png", "k\udcf6ln.png"])
+def test_no_name_of_a_picture_is_a_formula_or_unprintable(call, run, picture, tmp_path, name):
+    try:
+        one = picture(name)
+    except (OSError, UnicodeError):
+        pytest.skip("no file can be called so here")
+    code, _, err = call("describe", one, "--show-steps", "steps.png", "--model", run)
+    assert code == 0, err
+    assert (tmp_path / "steps.png").exists()
+
+
 STEPS = {"describe": [], "answer": [], "edit": ["--instruction", "mirror it"]}
 
 
