@@ -91,7 +91,8 @@ def read_mask(path: str | Path, digits: bool = True) -> Tensor:
         )
     mask = (pad(grey) if digits else middle(grey[None])[0]) > 0.5
     if not mask.any():
-        raise ValueError(f"{path} has no white pixels; make those white that are to be filled in")
+        kept = "" if digits else f" where the model looks: in its middle, as {SIZE} x {SIZE}"
+        raise ValueError(f"{path} has no white pixels{kept}; make white what is to be filled in")
     return mask
 
 
@@ -331,8 +332,7 @@ def largest_parts(ink: Tensor) -> Tensor:
     # 3. parts with enough cells, as pixels again
     parts, sizes = numbers[numbers > 0].unique(return_counts=True)
     kept = torch.isin(numbers[0], parts[sizes >= 0.1 * sizes.max()])
-    height, width = ink.shape
-    return kept.repeat_interleave(4, 0).repeat_interleave(4, 1)[:height, :width]
+    return kept.repeat_interleave(4, 0).repeat_interleave(4, 1)[: ink.shape[0], : ink.shape[1]]
 
 
 def fit_into_box(ink: Tensor) -> Tensor:

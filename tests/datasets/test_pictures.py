@@ -423,8 +423,16 @@ def test_a_mask_that_is_no_mask_of_a_digit_as_it_is_read_is_refused(tmp_path):
 @pytest.mark.parametrize("digits", [True, False])
 def test_a_mask_that_hides_nothing_is_refused(tmp_path, digits):
     Image.new("L", (32, 32), 100).save(tmp_path / "mask.png")
-    with pytest.raises(ValueError, match="mask.png has no white pixels; make those white"):
+    with pytest.raises(ValueError, match=r"mask\.png has no white pixels.*; make white what"):
         pictures.read_mask(tmp_path / "mask.png", digits)
+
+
+def test_a_mask_that_is_white_beside_the_middle_is_told_where_a_model_looks(tmp_path):
+    page = Image.new("L", (160, 90))
+    page.paste(255, (0, 0, 30, 90))
+    page.save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match="no white pixels where the model looks: in its middle"):
+        pictures.read_mask(tmp_path / "mask.png", digits=False)
 
 
 def test_a_grey_picture_of_anything_is_cut_as_a_photo(tmp_path):
