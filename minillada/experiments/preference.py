@@ -2,9 +2,10 @@
 
 A model draws every caption many times, without guidance. Pairs of one caption, a drawing that shows
 all that is asked and one that does not, train a copy of it by DPO (`extras/preference.py`). For
-comparison, another copy is trained as usual on the right drawings of the same pairs. `told` does it
-with digits, `photos` with photos, three seeds each. Besides what is drawn, it is measured how
-varied the drawings are, and whether the model still describes and edits.
+comparison, another copy is trained as usual on the right drawings of the same pairs. A third copy
+goes on drawing while it learns: a drawing is rewarded with 1 if it is right (`by_reward`). `told`
+does it with digits, `photos` with photos, three seeds each. Besides what is drawn, it is measured
+how varied the drawings are, and whether the model still describes and edits.
 
 A preference need not be about right and wrong. In `taste`, of two drawings of "a seven" the thicker
 one is the better one: how soon is that learned, and is "a thin seven" still thin then? In `both`,
@@ -28,9 +29,9 @@ from .. import batching, layout
 from ..config import ObjectiveConfig, TrainingConfig
 from ..datasets import captions
 from ..datasets.table import MNIST, data_set_of
-from ..diffusion import block_diffusion_loss
+from ..diffusion import block_diffusion_loss, sample_view
 from ..evaluation import evaluate
-from ..extras.preference import preference_loss
+from ..extras.preference import bound, preference_loss
 from ..measure.intervals import fraction
 from ..measure.judge import Judge
 from ..settings import changed
@@ -43,6 +44,7 @@ SEEDS = (0, 1, 2)
 MARKED = {"prompts": 1000, "images": 300}
 PHOTOS = {**MARKED, "model": "cifar"}
 STEPS, BATCH, RATE = 200, 16, 1e-4  # BATCH: pairs of a step
+TRAINING = changed(TrainingConfig(), learning_rate=RATE, warmup_steps=10)
 BETA = 0.1  # as in LLaDA2.0
 TASTED = 24  # drawings of a caption that show whether the taste was learned
 PAIRS_SEED = 1_000_000  # from here on, so that what is marked is drawn with other random numbers
@@ -110,8 +112,37 @@ def train(
         both = right, batch(texts, worse)
         return preference_loss(backbone, frozen, *both, uni.vocab.mask_id, source, beta), {}
 
-    config = changed(TrainingConfig(), steps=steps, learning_rate=RATE, warmup_steps=10)
-    return [record["loss"] for record in fit(backbone, loss, config)]
+    return [record["loss"] for record in fit(backbone, loss, changed(TRAINING, steps=steps))]
+
+
+def by_reward(uni: Uni, teacher: Judge, group: int, steps: int, seed: int) -> list[float]:
+    """Train the backbone of `uni` in place by policy gradient; the mean rewards of the steps.
+
+    A step draws a few captions `group` times. The advantage of a drawing is its reward minus the
+    mean of its group, as in GRPO (arXiv 2402.03300) without the division by the deviation. The loss
+    is −advantage · bound: the gradient of the bound stands for that of log p. Each drawing is used
+    once, so there is no ratio to clip; and there is no reference.
+    """
+    data, backbone = data_set_of(uni.info), uni.backbone
+    texts, block = data.grammar.all_captions(), backbone.config.block_size
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        # 1. drawings, and which of them show what was asked
+        chosen = batch_indices(len(texts), 2 * BATCH // group, step, seed)
+        numbers = [number for number in chosen for _ in range(group)]
+        first = PAIRS_SEED + (seed * steps + step) * len(numbers)
+        drawn = uni.draw_traced([texts[n] for n in numbers], seed=first, guidance=1.0)
+        classes = data.classes(drawn.images, teacher.classify(drawn.images))
+        reward = (data.grammar.index(classes) == torch.tensor(numbers)).float()  # [N]
+        advantage = reward.view(-1, group) - reward.view(-1, group).mean(1, keepdim=True)
+        # 2. right ones become more probable, wrong ones of the same caption less
+        rows = [layout.draw_sequence(uni.vocab, texts[n], c) for n, c in zip(numbers, drawn.codes)]
+        batch = batching.collate(rows, uni.vocab, block)
+        source, mask = step_generator(seed, step), uni.vocab.mask_id
+        bounds = bound(backbone, batch, sample_view(batch, block, mask, ObjectiveConfig(), source))
+        return -(advantage.flatten() * bounds).mean(), {"reward": float(reward.mean())}
+
+    return [record["reward"] for record in fit(backbone, loss, changed(TRAINING, steps=steps))]
 
 
 def measured(lab: Lab, uni: Uni, prompts: int, images: int) -> dict[str, Any]:
@@ -153,6 +184,16 @@ def told(
     last = sum(losses[-20:]) / len(losses[-20:])
     report = measured(lab, uni, prompts, images)
     return {"pairs": len(pairs), "first_loss": losses[0], "last_loss": last, **report}
+
+
+def rewarded(
+    lab: Lab, group: int, steps: int, prompts: int, images: int, seed: int, model: str = "mnist"
+) -> dict[str, Any]:
+    """A copy that was rewarded for right drawings."""
+    uni = lab.load(model)
+    rewards = by_reward(uni, lab.module(f"{model}-features", Judge), group, steps, seed)
+    first, last = (sum(part) / len(part) for part in (rewards[:20], rewards[-20:]))
+    return {"first_reward": first, "last_reward": last, **measured(lab, uni, prompts, images)}
 
 
 def strokes(lab: Lab, uni: Uni) -> dict[str, Any]:
@@ -199,6 +240,11 @@ for name, way in WAYS.items():
     TOLD.append(Point(("told", name), told, {"by_dpo": way, "steps": STEPS, "tries": 32, **MARKED}))
     photos = {"by_dpo": way, "steps": 120, "tries": 32, **PHOTOS}
     PHOTOS_TOLD.append(Point(("photos", name), told, photos))
+GROUPS = {"group": 8, **MARKED}  # 32 drawings a step, as many as the pairs of a step hold
+TOLD.append(Point(("told", "by reward"), rewarded, {"steps": STEPS, **GROUPS}))
+PHOTOS_TOLD.append(
+    Point(("photos", "by reward"), rewarded, {"steps": 120, **GROUPS, "model": "cifar"})
+)
 TASTE = []
 for steps, beta in ((20, BETA), (40, BETA), (80, BETA), (160, BETA), (160, 0.5)):
     settings = {"steps": steps, "beta": beta, "tries": 16}
