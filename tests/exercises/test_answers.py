@@ -2018,6 +2018,129 @@ ANSWERS |= {
 }
 
 
+# 21 noise that is not a mask
+
+
+def noise_kernel(betas, pi, kept=lambda betas: (1 - betas).prod()):
+    alpha = kept(betas)
+    return alpha * torch.eye(len(pi)) + (1 - alpha) * pi.expand(len(pi), -1)
+
+
+def multiplied(betas, pi):
+    result = torch.eye(len(pi))
+    for beta in betas:
+        result = result @ noise_kernel(beta[None], pi)
+    return result
+
+
+def noise_posterior(x_t, x_0, alpha_s, alpha_t, pi, step=None, whole=True, row=False):
+    way = noise_kernel(torch.tensor([1 - alpha_s]), pi)[x_0]
+    back = noise_kernel(torch.tensor([1 - (step or alpha_t / alpha_s)]), pi)
+    joint = way * (back[x_t] if row else back[:, x_t])
+    return joint / joint.sum() if whole else joint
+
+
+def step_weights(alphas, over=None):
+    over = alphas[1:] if over is None else over
+    return [float((alphas[k] - alphas[k + 1]) / (1 - over[k])) for k in range(len(alphas) - 1)]
+
+
+def chance_to_reveal(sigma, alpha_s, alpha_t):
+    return (alpha_s - (1 - sigma) * alpha_t) / (1 - alpha_t)
+
+
+def plainly(sigma, alpha_s, alpha_t):
+    return chance_to_reveal(0, alpha_s, alpha_t)
+
+
+def remasked(
+    ids, p, sigma, alpha_s, alpha_t, mask_id, reveals=chance_to_reveal, hide=None, fresh=False
+):
+    reveal, hide = reveals(sigma, alpha_s, alpha_t), sigma if hide is None else hide
+    rows = []
+    for token, row in zip(ids.tolist(), p):
+        clean = row if token == mask_id or fresh else F.one_hot(torch.tensor(token), len(row))
+        kept = reveal if token == mask_id else 1 - hide
+        new = kept * clean.float()
+        new[mask_id] += 1 - kept
+        rows.append(new)
+    return torch.stack(rows)
+
+
+def last_is_mask(ids, p, sigma, alpha_s, alpha_t, mask_id):
+    result = remasked(ids, p, sigma, alpha_s, alpha_t, mask_id)
+    result[:, -1] += result[:, mask_id] * (mask_id != 4)
+    result[:, mask_id] *= mask_id == 4
+    return result
+
+
+ANSWERS |= {
+    "check_kernel": (
+        multiplied,
+        {
+            "do not add up": lambda b, pi: noise_kernel(b, pi, lambda b: 1 - b.sum()),
+            "stays if no step": lambda b, pi: noise_kernel(b, pi, lambda b: b.prod()),
+            "the last step": lambda b, pi: noise_kernel(b, pi, lambda b: 1 - b[-1]),
+            "the first step": lambda b, pi: noise_kernel(b, pi, lambda b: 1 - b[0]),
+            "belongs to the identity": lambda b, pi: noise_kernel(
+                b, pi, lambda b: 1 - (1 - b).prod()
+            ),
+            "yours is transposed": lambda b, pi: multiplied(b, pi).T,
+            "on the diagonal, too": lambda b, pi: (
+                multiplied(b, pi) - torch.diag((1 - (1 - b).prod()) * pi)
+            ),
+            "do not average": lambda b, pi: noise_kernel(b, pi, lambda b: (1 - b).mean()),
+        },
+    ),
+    "check_posterior": (
+        noise_posterior,
+        {
+            "add up to 1": lambda *a: noise_posterior(*a, whole=False),
+            "not with alpha_t": lambda *a: noise_posterior(*a, step=a[3]),
+            "forgets x_0": lambda x_t, x_0, a_s, a_t, pi: F.normalize(
+                noise_kernel(torch.tensor([1 - a_t / a_s]), pi)[:, x_t], p=1, dim=0
+            ),
+            "forgets x_t": lambda x_t, x_0, a_s, a_t, pi: noise_kernel(torch.tensor([1 - a_s]), pi)[
+                x_0
+            ],
+            "s lies between": lambda x_t, x_0, a_s, a_t, pi: noise_kernel(
+                torch.tensor([1 - a_t]), pi
+            )[x_0],
+            "take column x_t": lambda *a: noise_posterior(*a, row=True),
+        },
+    ),
+    "check_step_weights": (
+        step_weights,
+        {
+            "from the earlier one": lambda alphas: (alphas[1:] - alphas[:-1]) / (1 - alphas[1:]),
+            "divide by that chance": lambda alphas: alphas[:-1] - alphas[1:],
+            "not 1 - alphas[k - 1]": lambda alphas: (alphas[:-1] - alphas[1:]) / (1 - alphas[:-1]),
+            "the chance to be masked": lambda alphas: step_weights(alphas, 1 - alphas[1:]),
+            "the chance to stay masked": lambda alphas: (1 - alphas[:-1]) / (1 - alphas[1:]),
+            "the first step of noise": lambda alphas: step_weights(alphas)[::-1],
+        },
+    ),
+    "check_remask_step": (
+        remasked,
+        {
+            "more masked ones must be revealed": lambda *a: remasked(*a, plainly),
+            "hidden again with probability": lambda *a: remasked(*a, hide=0),
+            "without remasking": lambda *a: remasked(*a, plainly, hide=0),
+            "are exchanged": lambda *a: remasked(*a, lambda *b: 1 - chance_to_reveal(*b)),
+            "not sampled anew": lambda *a: remasked(*a, fresh=True),
+            "known to be masked": lambda *a: remasked(
+                *a, lambda sigma, s, t: chance_to_reveal(sigma, s, t) * (1 - t)
+            ),
+            "as the schedule wants": lambda *a: remasked(*a, lambda sigma, s, t: 1 - sigma),
+            "need not be the last": last_is_mask,
+            "must add up to 1": lambda *a: (
+                remasked(*a) * (1 - (a[0] == a[5])[:, None] * F.one_hot(torch.tensor(a[5]), 5))
+            ),
+        },
+    ),
+}
+
+
 def unfinished(*_):
     raise NotImplementedError
 
