@@ -113,7 +113,7 @@ def commits(masks: int, steps: int, after: Callable[[int, int, float], int]) -> 
     return differences(left)
 
 
-@exercise("correct: few tokens while little is known, many at the end")
+@exercise("correct: few tokens in the first passes, many in the last")
 def check_cosine_schedule(chance: Chance) -> Cases:
     """`function(masks, steps) -> list`: how many tokens each pass commits, by MaskGIT's cosine.
 
