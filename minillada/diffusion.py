@@ -30,8 +30,8 @@ def sample_mask_rates(
     """Mask rates t `[rows, blocks]`, uniform on [low, high] and spread evenly over the rows.
 
     Each t is uniform. In a column (one block of every row), [low, high] is cut into `rows` equal
-    parts, one for each row's t (stratified sampling). This costs nothing, but helps little
-    (notebook 04): most noise comes from *which* tokens are masked, not from the rates.
+    parts, one for each row's t (stratified sampling). It costs nothing. It helps little in short
+    blocks, where most noise is *which* tokens are masked, and much in long ones (notebook 04, A).
     """
     offset = torch.rand(1, blocks, generator=generator)  # of a column, the same in each part
     order = torch.rand(rows, blocks, generator=generator).argsort(0)  # which row takes which part
