@@ -241,6 +241,7 @@ def drawing_settings() -> Iterator[Setting]:
     for model, choices in (("mnist", (16, *STEPS, 1)), *((model, STEPS) for model in CAP)):
         for steps in choices:
             yield model, "steps", {"steps": steps}, None
+    yield "mnist-ar", "one by one", {"steps": 1}, None  # blocks of one code
     for steps in STEPS[1:]:
         yield "mnist", "temperature 0.7", {"steps": steps, "temperature": 0.7}, None
     yield "mnist", "threshold", {"steps": 16, "threshold": 0.05}, None
@@ -280,7 +281,7 @@ def title(model: str, family: str, settings: dict, sprint: dict | None) -> str:
 
 def deciding(model: str, family: str, settings: dict) -> bool:
     """Points that conclusions rest on are drawn more often."""
-    if family == "adaptive":
+    if family in ("adaptive", "one by one"):
         return True
     return family == "steps" and model != "mnist-editor" and settings["steps"] in (8, 6, 4)
 
