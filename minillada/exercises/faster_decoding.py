@@ -106,7 +106,7 @@ def edit_distance(a: list[int], b: list[int], slip: str = "") -> int:
     return min(ways)
 
 
-@exercise("correct: never more edits than the labels of section 6 need, and sometimes fewer")
+@exercise("correct: never more edits than the labels of section 7 need, and sometimes fewer")
 def check_edit_distance(chance: Chance) -> Cases:
     """`function(a: list, b: list) -> int`: the fewest edits of one token that turn a into b.
 
