@@ -1,4 +1,4 @@
-"""The recipes of the block-size law are as equal as notebook 16 says."""
+"""The recipes of the block sizes are as equal as notebook 16 says."""
 
 import pytest
 
