@@ -1,4 +1,4 @@
-"""Exercises of notebook 16, the block-size law."""
+"""Exercises of notebook 16, what a block size costs and buys."""
 
 import math
 

@@ -1266,7 +1266,7 @@ ANSWERS |= {
 }
 
 
-# 16 the block-size law
+# 16 block size
 
 
 def student(values, t, less=1, power=0.5, root=True, centre=True):
