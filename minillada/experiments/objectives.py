@@ -1,7 +1,8 @@
 """Which objective has the quieter gradient, and what does a short run learn with each?
 
 Measures the noise of gradients on two models, then trains the `mnist-cpu` backbone a short time
-with each objective. About a quarter of an hour on one core; notebook 14 shows the result.
+with each objective, and with the four of `objectives.py` two more times (`seeds`). About half an
+hour on one core; notebook 14 shows the result.
 
 Where an objective names no mask rates, the noise has those of `ObjectiveConfig`, [0.05, 1], and the
 training has those of `mnist-cpu`, [0.3, 1]. Complementary pairs have [0.05, 0.95] in both.
@@ -23,7 +24,7 @@ from ..training import train
 from ..training.loop import step_generator
 from ..uni import Uni
 from .block_size import drawings
-from .runner import Experiment, Lab, Point, main
+from .runner import Experiment, Lab, Point, main, over_seeds
 
 ROWS, MASKS = 16, 32  # of the noise: rows in the batch, and gradients with masks of their own
 STEPS, PROMPTS, GUIDANCE, IMAGES = 240, 600, 3.0, 300
@@ -117,6 +118,10 @@ for label, model in MODELS.items():
         POINTS.append(Point(("noise", label, name), noise, settings))
 for name, objective in RUNS.items():
     POINTS.append(Point(("runs", name), short_run, {**SIZES, **objective}))
+AGAIN = []  # `runs` have seed 0
+for name in ("bound", "count", "uniform", "reweighted"):
+    AGAIN.append(Point(("seeds", name), short_run, {**SIZES, **RUNS[name]}))
+POINTS += over_seeds((1, 2), AGAIN)
 FACTS = {"noise_draws": MASKS, "noise_rows": ROWS, "steps": STEPS, "guidance": GUIDANCE}
 EXPERIMENT = Experiment(__file__, __doc__, POINTS, FACTS)
 
