@@ -155,6 +155,20 @@ def loss(model, ids, targets, masked, t, size, mask_id):
 # --- 3. Decoding: block after block, each in several steps (notebook 08) --------------------------
 
 
+def pick(logits, open_, temperature, generators):
+    """A token for every place, and its probability: both `[B, block]`.
+
+    Temperature 0 takes the likeliest token. Otherwise the rows with `open_` places draw samples.
+    """
+    p = logits.div(temperature or 1).softmax(-1)  # [B, block, V]
+    noise = torch.ones_like(p)
+    for row in open_.any(1).nonzero().flatten().tolist() if temperature else []:
+        noise[row].exponential_(generator=generators[row])
+    # If every e is exponentially distributed, the token with the largest p / e is a sample from p.
+    token = (p / noise.clamp_min(1e-20)).argmax(-1)
+    return token, p.gather(-1, token[..., None])[..., 0]
+
+
 @torch.no_grad()
 def generate(model, prompts, length, mask_id, allowed, generators, steps, **settings):
     """`length` ids after each prompt: `[B, length]`. Row r draws with `generators[r]`.
@@ -190,20 +204,13 @@ def generate(model, prompts, length, mask_id, allowed, generators, steps, **sett
             whole, *others = logits[:, -size:].chunk(len(prompts))  # [B, block, V] each
             for without in others:
                 whole = without + scale * (whole - without)
-            p = whole.masked_fill(~allowed, -math.inf).div(temperature or 1).softmax(-1)
+            whole = whole.masked_fill(~allowed, -math.inf)
 
-            # 3. A token for every place: the likeliest, or a sample. (If every e is exponentially
-            # distributed, the largest p / e is one.)
-            noise = torch.ones_like(p)
-            for row in open_.any(1).nonzero().flatten().tolist() if temperature else []:
-                noise[row].exponential_(generator=generators[row])
-            token = (p / noise.clamp_min(1e-20)).argmax(-1)  # [B, block]
-            confidence = p.gather(-1, token[..., None])[..., 0]
-
-            # 4. Commit the surest: a fixed number, and all above the threshold. Others stay masked.
-            rank = confidence.masked_fill(~open_, -1).argsort(dim=1, descending=True, stable=True)
+            # 3. Commit the surest: a fixed number, and all above the threshold. Others stay masked.
+            token, confidence = pick(whole, open_, temperature, generators)
+            order = confidence.masked_fill(~open_, -1).argsort(dim=1, descending=True, stable=True)
             count = size // steps + (step < size % steps)
-            commit = open_ & ((rank.argsort(1) < count) | (confidence > threshold))
+            commit = open_ & ((order.argsort(1) < count) | (confidence > threshold))
             for part in ids.split(rows):  # all prompts share the answer
                 part[:, here] = torch.where(commit, token, part[:, here])
             step += 1
